@@ -1,0 +1,1 @@
+"""Where bytes and processes live: storage, Ray start-up, command lines, checks."""

@@ -1,0 +1,1 @@
+"""The jobs people submit, and the training they run."""

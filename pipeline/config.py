@@ -1,0 +1,26 @@
+"""The recipe: one configuration for every job."""
+
+from pydantic import Field
+
+from pipeline.training.config import TrainingConfig
+from preprocessing.config import DataRecipe, Section
+from vdsm.config import ModelConfig
+
+
+class EvaluationConfig(Section):
+    """How a trained model is measured."""
+
+    judge_steps: int = Field(default=1500, ge=1)
+    """Optimiser steps of the judge, which learns from real training clips only."""
+    judge_batch_clips: int = Field(default=64, ge=1)
+    """Clips in one batch of the judge's training."""
+    pairs: int = Field(default=1000, ge=2)
+    """Pairs of test clips whose codes are swapped; fixed by the seed."""
+
+
+class Recipe(DataRecipe):
+    """All settings of all jobs; each command reads the sections it needs."""
+
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()

@@ -1,0 +1,1 @@
+"""Videos to clips to WebDataset shards with a manifest; owns the dataset format."""

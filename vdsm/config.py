@@ -1,0 +1,142 @@
+"""Settings of the model and of its annealing.
+
+Plain frozen dataclasses, so that the model needs no configuration library; `__pydantic_config__` makes unknown keys an
+error when they are read as part of a recipe.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+_STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shapes of both stages. The defaults are the published ones for Sprites (133.2 M decoder parameters)."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    num_experts: int = 40
+    """K: expert decoder kernels, which is also the size of the static code (identity)."""
+    pose_size: int = 30
+    """Z: size of the pose latent of one frame."""
+    dynamics_size: int = 50
+    """D: size of the dynamics code (action) of one clip."""
+    frame_size: int = 64
+    """Height and width of a frame, in pixels: 32, 64 or 128."""
+    channels: int = 3
+    """Colour channels of a frame: 1 (grey) or 3 (RGB)."""
+    encoder_channels: tuple[int, ...] = (32, 32, 64, 64)
+    """Channels of the image encoder's convolution blocks; each block halves the frame."""
+    encoder_hidden: int = 256
+    """Size of the image encoder's output, from which all latents of a frame are read."""
+    encoder_slope: float = 0.01
+    """Negative slope of the encoder's LeakyReLU (the release code's 1.0 makes the stack linear by accident)."""
+    static_hidden: int = 128
+    """Width of the hidden layer between the image encoder's output and the static code's parameters."""
+    decoder_channels: tuple[int, ...] = (512, 256, 128, 64)
+    """Channels after each expert-blended transposed convolution but the last, which gives the frame."""
+    rnn_width: int = 512
+    """R: width of the LSTMs of the sequence stage."""
+    rnn_layers: int = 3
+    """Layers of the LSTMs of the sequence stage."""
+    rnn_dropout: float = 0.2
+    """Dropout between LSTM layers, as a probability."""
+    static_prior_scale: float | None = None
+    """Scale of the static code's Normal prior before the softmax; none means the published 1/K."""
+    dynamics_prior_scale: float | None = None
+    """Scale of the dynamics code's Normal prior; none means the published 1/D."""
+    likelihood: Literal["bernoulli"] = "bernoulli"
+    """p(x | z, s) per pixel and channel. `bernoulli`: cross-entropy on values in [0, 1], as published."""
+
+    def __post_init__(self) -> None:
+        positive = ("num_experts", "pose_size", "dynamics_size", "encoder_hidden", "static_hidden", "rnn_width", "rnn_layers")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("encoder_channels", "decoder_channels"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; every entry must be at least 1")
+        for name in ("static_prior_scale", "dynamics_prior_scale"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; it must be above 0, or none for the published value")
+        if self.frame_size not in (32, 64, 128):
+            raise ValueError(f"frame_size is {self.frame_size}; it must be 32, 64 or 128")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels is {self.channels}; it must be 1 (grey) or 3 (RGB)")
+        if not 0 <= self.rnn_dropout < 1:
+            raise ValueError(f"rnn_dropout is {self.rnn_dropout}; it must be in [0, 1)")
+        if 4 * 2 ** len(self.decoder_channels) != self.frame_size:
+            raise ValueError(
+                f"decoder_channels has {len(self.decoder_channels)} entries, which makes frames of "
+                f"{4 * 2 ** len(self.decoder_channels)} pixels, but frame_size is {self.frame_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineRamp:
+    """A weight that moves from `start` to `end` along half a cosine over the first `fraction` of the run, then stays."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    start: float
+    """Value at the first step."""
+    end: float
+    """Value after the ramp."""
+    fraction: float
+    """Length of the ramp as a fraction of the stage's steps."""
+
+    def __post_init__(self) -> None:
+        if not (self.start > 0 and self.end > 0):
+            raise ValueError(f"a weight must stay above 0, but it goes from {self.start} to {self.end}")
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction is {self.fraction}; it must be in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spline:
+    """A weight along a quadratic interpolating spline through `knots`, clipped to [`floor`, `ceiling`]."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    knots: tuple[tuple[float, float], ...]
+    """Pairs of (fraction of the stage's steps, weight); the first fraction is 0 and the last is 1."""
+    floor: float = 0.005
+    """Smallest weight; the published spline undershoots below zero."""
+    ceiling: float = 80.0
+    """Largest weight."""
+
+    def __post_init__(self) -> None:
+        fractions = [fraction for fraction, _ in self.knots]
+        if len(fractions) < 3 or fractions != sorted(set(fractions)) or fractions[0] != 0 or fractions[-1] != 1:
+            raise ValueError(f"knots must be at least three, with fractions rising from 0 to 1, not {fractions}")
+        if not 0 < self.floor <= self.ceiling:
+            raise ValueError(f"floor is {self.floor} and ceiling {self.ceiling}; they need 0 < floor <= ceiling")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnealingConfig:
+    """Weights of the KL terms and the softmax temperature over one stage, as published for stage 1.
+
+    Weights are stated for a frame of 64x64x3 values and are scaled by the number of values of the actual frame, so
+    that a setting means the same balance of likelihood and KL at every frame size.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    pose: Spline = Spline(knots=((0, 30), (0.5, 0.2), (0.8, 0.4), (1, 1)))
+    """Weight of the pose KL."""
+    static: CosineRamp = CosineRamp(start=0.1, end=1.0, fraction=1 / 3)
+    """Weight of the static KL."""
+    dynamics: CosineRamp = CosineRamp(start=0.1, end=1.0, fraction=1.0)
+    """Weight of the dynamics KL (stage 2 only)."""
+    temperature: CosineRamp = CosineRamp(start=1.0, end=10.0, fraction=0.5)
+    """Temperature that multiplies the static latent before the softmax."""
+
+
+STAGE_2_ANNEALING = AnnealingConfig(
+    pose=Spline(knots=((0, 0.1), (0.5, 0.4), (0.8, 0.4), (1, 1))),
+    temperature=CosineRamp(start=10.0, end=10.0, fraction=1.0),
+)
+"""The published annealing of stage 2."""
