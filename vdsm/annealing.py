@@ -1,0 +1,60 @@
+"""Weights of the KL terms and the softmax temperature as functions of the progress of a stage."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vdsm.config import AnnealingConfig, CosineRamp, Spline
+
+REFERENCE_VALUES = 64 * 64 * 3
+"""Values per frame at which the weights of a recipe are stated."""
+
+
+class Weights(NamedTuple):
+    """Multipliers of the KL terms of one step, and the temperature of the static code's softmax."""
+
+    pose: float
+    static: float
+    dynamics: float
+    temperature: float
+
+
+def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) -> Weights:
+    """The annealed weights at `progress` in [0, 1], for frames of `values_per_frame` = C * H * W values."""
+    scale = values_per_frame / REFERENCE_VALUES
+    return Weights(
+        pose=scale * spline_at(config.pose, progress),
+        static=scale * ramp_at(config.static, progress),
+        dynamics=scale * ramp_at(config.dynamics, progress),
+        temperature=ramp_at(config.temperature, progress),
+    )
+
+
+def un_annealed(temperature: float) -> Weights:
+    """Weights of the plain ELBO."""
+    return Weights(pose=1.0, static=1.0, dynamics=1.0, temperature=temperature)
+
+
+def ramp_at(ramp: CosineRamp, progress: float) -> float:
+    """Half a cosine from `start` at 0 to `end` at `fraction`, then constant."""
+    done = min(max(progress / ramp.fraction, 0.0), 1.0)
+    return ramp.end + 0.5 * (ramp.start - ramp.end) * (1 + math.cos(math.pi * done))
+
+
+def spline_at(spline: Spline, progress: float) -> float:
+    """The quadratic interpolating spline with break points halfway between inner knots, clipped to its bounds."""
+    fractions = np.array([fraction for fraction, _ in spline.knots])
+    values = np.array([value for _, value in spline.knots])
+    # n knots determine n coefficients: 1, x, x^2, and one truncated square for each of the n - 3 break points, which lie
+    # halfway between neighbouring knots except in the first and last interval.
+    breaks = ((fractions[1:] + fractions[:-1]) / 2)[1:-1]
+    coefficients = np.linalg.solve(_truncated_squares(fractions, breaks), values)
+    value = float((_truncated_squares(np.array([progress]), breaks) @ coefficients)[0])
+    return min(max(value, spline.floor), spline.ceiling)
+
+
+def _truncated_squares(x: NDArray[np.float64], breaks: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = [np.ones_like(x), x, x**2]
+    return np.stack(powers + [np.clip(x - point, 0, None) ** 2 for point in breaks], axis=1)

@@ -1,0 +1,68 @@
+"""The expert decoder: the static code of a clip mixes the kernels that draw its frames."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vdsm.config import ModelConfig
+
+SLOPE = 0.2
+"""Negative slope of the LeakyReLU between the decoder's layers."""
+
+
+class ExpertTransposedConv(nn.Module):
+    """K transposed convolutions (kernel 4) of which each clip uses one blend: W = sum_k s_k W_k, and so the bias."""
+
+    def __init__(self, num_experts: int, in_channels: int, out_channels: int, *, stride: int, gain: float) -> None:
+        super().__init__()
+        self.shape = (in_channels, out_channels, 4, 4)
+        self.stride = stride
+        # Fan-in of one expert: an output pixel sees 4 / stride taps per axis of every input channel.
+        deviation = gain / math.sqrt(in_channels * (4 // stride) ** 2) if stride == 2 else gain / math.sqrt(in_channels)
+        self.kernels = nn.Parameter(deviation * torch.randn(num_experts, in_channels * out_channels * 16))
+        self.biases = nn.Parameter(torch.zeros(num_experts, out_channels))
+
+    def forward(self, x: Tensor, static: Tensor) -> Tensor:
+        """[B, T, Cin, H, W], [B, K] -> [B, T, Cout, H', W']: 1x1 to 4x4 at stride 1, twice the size at stride 2."""
+        clips, frames = x.shape[:2]
+        in_channels, out_channels = self.shape[:2]
+        kernels = static @ self.kernels
+        biases = static @ self.biases
+        if self.stride == 1:
+            drawn = torch.bmm(x.flatten(2), kernels.view(clips, in_channels, -1))
+            return drawn.view(clips, frames, out_channels, 4, 4) + biases[:, None, :, None, None]
+        # One group per clip: the frames are the batch, the clips' channels stand side by side.
+        grouped = x.transpose(0, 1).flatten(1, 2)
+        drawn = F.conv_transpose2d(
+            grouped, kernels.view(clips * in_channels, *self.shape[1:]), biases.flatten(), 2, 1, groups=clips
+        )
+        return drawn.unflatten(1, (clips, out_channels)).transpose(0, 1)
+
+
+class Decoder(nn.Module):
+    """p(x_t | z_t, s): five (at 64 pixels) blended transposed convolutions from [z_t, s] to the logits of a frame."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        widths = [config.pose_size + config.num_experts, *config.decoder_channels, config.channels]
+        relu_gain = math.sqrt(2 / (1 + SLOPE**2))
+        self.layers = nn.ModuleList(
+            ExpertTransposedConv(
+                config.num_experts,
+                widths[index],
+                widths[index + 1],
+                stride=1 if index == 0 else 2,
+                gain=relu_gain if index < len(widths) - 2 else 1.0,
+            )
+            for index in range(len(widths) - 1)
+        )
+
+    def forward(self, pose: Tensor, static: Tensor) -> Tensor:
+        """Poses [B, T, Z], static codes [B, K] on the simplex -> logits [B, T, C, H, W]."""
+        code = static[:, None].expand(-1, pose.shape[1], -1)
+        x = torch.cat([pose, code], dim=-1)[..., None, None]
+        for index, layer in enumerate(self.layers):
+            x = layer(x if index == 0 else F.leaky_relu(x, SLOPE), static)
+        return x

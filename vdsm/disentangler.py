@@ -1,0 +1,95 @@
+"""The two trained stages in use: encode, decode, reconstruct, swap, sample."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vdsm.config import ModelConfig
+from vdsm.frames import FrameModel
+from vdsm.sequence import SequenceModel
+
+
+class Codes(NamedTuple):
+    """Posterior means of the latents of a batch of clips."""
+
+    static: Tensor
+    """[B, K], points of the simplex."""
+    pose: Tensor
+    """[B, T, Z]"""
+    dynamics: Tensor
+    """[B, D]"""
+
+
+class Disentangler(nn.Module):
+    """Both stages of one model. Its methods work without gradients; training calls the stages themselves.
+
+    Call `.eval()` before use, or the dropout of the sequence stage stays on.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.temperature = 10.0
+        """Temperature of the static code's softmax: the value at which the annealing ends."""
+        self.sequence_model = SequenceModel(config, FrameModel(config))
+
+    @property
+    def frame_model(self) -> FrameModel:
+        """Stage 1."""
+        return self.sequence_model.frame_model
+
+    def stage(self, number: Literal[1, 2]) -> FrameModel | SequenceModel:
+        """The module that a stage trains, with `requires_grad` set on just the parameters it trains.
+
+        Stage 2 keeps the image encoder and the decoder as they are; the static K -> K layers go on learning.
+        """
+        self.requires_grad_(True)
+        if number == 1:
+            return self.frame_model
+        self.frame_model.encoder.requires_grad_(False)
+        self.frame_model.decoder.requires_grad_(False)
+        return self.sequence_model
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Codes:
+        """Frames [B, T, C, H, W] in [0, 1] -> posterior means."""
+        latents = self.frame_model.encoder(frames)
+        static, _ = self.frame_model.pool_static(latents)
+        dynamics, _ = self.sequence_model.dynamics_encoder(latents.pose_loc)
+        return Codes(torch.softmax(self.temperature * static, dim=-1), latents.pose_loc, dynamics)
+
+    @torch.no_grad()
+    def decode(self, pose: Tensor, static: Tensor) -> Tensor:
+        """Poses [B, T, Z] and static codes [B, K] -> frames [B, T, C, H, W] in [0, 1]."""
+        return torch.sigmoid(self.frame_model.decoder(pose, static))
+
+    @torch.no_grad()
+    def reconstruct(self, frames: Tensor) -> Tensor:
+        """Frames [B, T, C, H, W] through their own poses and static code (stage 1)."""
+        codes = self.encode(frames)
+        return self.decode(codes.pose, codes.static)
+
+    @torch.no_grad()
+    def poses(self, dynamics: Tensor, length: int) -> Tensor:
+        """Dynamics codes [B, D] -> poses [B, length, Z] along the means of q(z_t | z_{t-1}, d) (stage 2)."""
+        noise = dynamics.new_zeros(dynamics.shape[0], length, self.config.pose_size)
+        return self.sequence_model.guide_chain(dynamics, length, noise).rsample()
+
+    @torch.no_grad()
+    def swap(self, *, dynamics_of: Tensor, static_of: Tensor) -> Tensor:
+        """The action of one batch of clips performed by the identities of another, both [B, T, C, H, W]."""
+        poses = self.poses(self.encode(dynamics_of).dynamics, dynamics_of.shape[1])
+        return self.decode(poses, self.encode(static_of).static)
+
+    @torch.no_grad()
+    def sample_static(self, count: int, generator: torch.Generator) -> Tensor:
+        """Static codes [count, K] from the prior."""
+        noise = torch.randn(count, self.config.num_experts, generator=generator, device=generator.device)
+        return torch.softmax(self.temperature * self.frame_model.static_prior_scale * noise, dim=-1)
+
+    @torch.no_grad()
+    def sample_dynamics(self, count: int, generator: torch.Generator) -> Tensor:
+        """Dynamics codes [count, D] from the prior."""
+        noise = torch.randn(count, self.config.dynamics_size, generator=generator, device=generator.device)
+        return self.sequence_model.dynamics_prior_scale * noise

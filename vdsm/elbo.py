@@ -1,0 +1,87 @@
+"""The annealed evidence lower bound of a Pyro model and guide, term by term.
+
+Shape letters in this package: B clips, T frames per clip, C H W image, Z pose, K experts (static code), D dynamics,
+R width of the recurrent nets.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from vdsm.annealing import Weights
+
+
+class Terms(NamedTuple):
+    """Negative ELBO and its terms: 0-dim tensors, in nats per pixel value, averaged over the clips of the batch."""
+
+    loss: Tensor
+    """Negative ELBO with the annealed weights: what is minimised."""
+    reconstruction: Tensor
+    """-E_q[log p(x | ...)]."""
+    kl_static: Tensor
+    """KL of the static latent, without its weight."""
+    kl_pose: Tensor
+    """KL of the poses, without its weight."""
+    kl_dynamics: Tensor
+    """KL of the dynamics code, without its weight (0 in stage 1)."""
+
+    @property
+    def negative_elbo(self) -> Tensor:
+        """The un-annealed negative ELBO, comparable between annealing settings."""
+        return self.reconstruction + self.kl_static + self.kl_pose + self.kl_dynamics
+
+
+class NoisyNormal(dist.Normal):
+    """A Normal that draws `loc + scale * noise` with the given standard Normal noise instead of a hidden generator.
+
+    The same parameters and noise then give the same sample on any device, at any number of workers, and in any
+    independent computation of the loss.
+    """
+
+    def __init__(self, loc: Tensor, scale: Tensor, noise: Tensor) -> None:
+        super().__init__(loc, scale, validate_args=False)
+        self._noise = noise
+
+    def expand(self, batch_shape: torch.Size, _instance: None = None) -> "NoisyNormal":
+        """The same distribution over a larger batch (a plate asks for this)."""
+        return NoisyNormal(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self._noise.expand(batch_shape))
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        """loc + scale * noise, of the shape of `loc`."""
+        if sample_shape:
+            raise ValueError(f"the noise is for one sample, not for sample_shape {tuple(sample_shape)}")
+        sample: Tensor = self.loc + self.scale * self._noise
+        return sample
+
+
+def elbo_terms(
+    model: Callable[..., None], guide: Callable[..., None], weights: Weights, *args: Any, frame_values: int
+) -> Terms:
+    """One-sample ELBO with analytic KL(q(z) || p(z)) for every latent site of the guide.
+
+    Args:
+        model: has an observed site `frames` and the latent sites of the guide, all batched over one plate of clips.
+        guide: latent sites `static`, `pose` and, in stage 2, `dynamics`.
+        weights: multiplier of each site's KL, by the site's name.
+        args: passed to both.
+        frame_values: T * C * H * W, by which the terms of a clip are divided.
+    """
+    guide_trace = poutine.trace(guide).get_trace(*args)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    observed = model_trace.nodes["frames"]
+    # Sums over a clip's pixels run to 1e5 nats: keep them in fp32 (or better) whatever the layers computed in.
+    reconstruction = -observed["fn"].log_prob(observed["value"]).mean() / frame_values
+    loss = reconstruction
+    kl = dict.fromkeys(("static", "pose", "dynamics"), torch.zeros_like(reconstruction))
+    for name in guide_trace.stochastic_nodes:
+        if name not in kl:
+            continue
+        divergence = kl_divergence(guide_trace.nodes[name]["fn"], model_trace.nodes[name]["fn"])
+        kl[name] = divergence.mean() / frame_values
+        loss = loss + getattr(weights, name) * kl[name]
+    return Terms(loss, reconstruction, kl["static"], kl["pose"], kl["dynamics"])

@@ -1,0 +1,70 @@
+"""The image encoder: from a frame to the parameters of its pose and of its share of the static latent."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vdsm.config import ModelConfig
+
+MIN_SCALE = 1e-4
+"""Added to every softplus scale, so that no Normal collapses to a point."""
+
+
+class BlurPool(nn.Module):
+    """Anti-aliased down-sampling by 2: binomial filter [1, 3, 3, 1] / 8 per axis, reflect padding, stride 2."""
+
+    kernel: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", torch.outer(taps, taps).expand(channels, 1, 4, 4).clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, ceil(H / 2), ceil(W / 2)]."""
+        return F.conv2d(F.pad(x, (1, 2, 1, 2), mode="reflect"), self.kernel, stride=2, groups=x.shape[1])
+
+
+class FrameLatents(NamedTuple):
+    """What one frame says of the latents."""
+
+    pose_loc: Tensor
+    """[B, T, Z]"""
+    pose_scale: Tensor
+    """[B, T, Z], above 0."""
+    static_loc: Tensor
+    """[B, T, K], not yet pooled over the frames."""
+    static_raw_scale: Tensor
+    """[B, T, K], before pooling and softplus."""
+
+
+class ImageEncoder(nn.Module):
+    """The shared encoder of q(z_t | x_t) and q(i | x_1..T)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        channels = config.channels
+        for width in config.encoder_channels:
+            blocks += [nn.Conv2d(channels, width, 4, padding=1), nn.LeakyReLU(config.encoder_slope), BlurPool(width)]
+            channels = width
+        self.blocks = nn.Sequential(*blocks)
+        self.to_hidden = nn.Conv2d(channels, config.encoder_hidden, 4)
+        self.activation = nn.LeakyReLU(config.encoder_slope)
+        self.pose_loc = nn.Linear(config.encoder_hidden, config.pose_size)
+        self.pose_scale = nn.Linear(config.encoder_hidden, config.pose_size)
+        self.static = nn.Sequential(
+            nn.Linear(config.encoder_hidden, config.static_hidden),
+            nn.LeakyReLU(config.encoder_slope),
+            nn.Linear(config.static_hidden, 2 * config.num_experts),
+        )
+
+    def forward(self, frames: Tensor) -> FrameLatents:
+        """Frames [B, T, C, H, W] in [0, 1] -> latents of each frame."""
+        hidden = self.activation(self.to_hidden(self.blocks(frames.flatten(0, 1)))).flatten(1)
+        hidden = hidden.unflatten(0, frames.shape[:2])
+        static_loc, static_raw_scale = self.static(hidden).chunk(2, dim=-1)
+        pose_scale = F.softplus(self.pose_scale(hidden)) + MIN_SCALE
+        return FrameLatents(self.pose_loc(hidden), pose_scale, static_loc, static_raw_scale)

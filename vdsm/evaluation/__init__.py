@@ -1,0 +1,1 @@
+"""How well a model separates who is seen from what they do, measured on held-out clips."""

@@ -1,0 +1,77 @@
+"""Labelled clips as the evaluation reads them."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+ACTION = "action"
+"""The label that is the dynamic factor; every other label is a static attribute."""
+
+
+class LabelledClips(Protocol):
+    """One split of a data set: random access to clips and what is known of them."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Name of each clip, unique within the data set."""
+
+    @property
+    def identities(self) -> Sequence[str]:
+        """Who or what is seen in each clip."""
+
+    @property
+    def labels(self) -> dict[str, NDArray[np.int64]]:
+        """Label name to the index of each clip's value in the vocabulary: int64 [N]."""
+
+    @property
+    def vocabulary(self) -> dict[str, list[str]]:
+        """Label name to the names of its values."""
+
+    @property
+    def clip_frames(self) -> Sequence[int] | NDArray[np.int64]:
+        """Number of frames of each clip."""
+
+    def __len__(self) -> int:
+        """Number of clips N."""
+
+    def frames(self, index: int) -> NDArray[np.uint8]:
+        """Frames of one clip: uint8 [T, H, W, C]."""
+
+
+def static_attributes(clips: LabelledClips) -> list[str]:
+    """Names of the static attributes, in the order of the vocabulary."""
+    return [name for name in clips.vocabulary if name != ACTION]
+
+
+def stack(clips: LabelledClips, indices: Sequence[int] | NDArray[np.int64], length: int, starts: NDArray[np.int64] | None = None) -> Tensor:
+    """Windows of `length` frames of some clips: f32 [B, T, C, H, W] in [0, 1]. Without `starts` (int64 [B]) they begin at frame 0."""
+    windows = []
+    for position, index in enumerate(indices):
+        start = 0 if starts is None else int(starts[position])
+        window = clips.frames(int(index))[start : start + length]
+        if len(window) != length:
+            raise ValueError(f"clip {clips.keys[int(index)]} has no {length} frames from frame {start}; ask for fewer frames")
+        windows.append(window)
+    frames = torch.from_numpy(np.stack(windows))
+    return frames.permute(0, 1, 4, 2, 3).contiguous().float().div_(255)
+
+
+def check_labels(train: LabelledClips, test: LabelledClips, length: int) -> None:
+    """Refuse data that cannot be judged honestly: no action label, shared identities, or clips that are too short."""
+    for split, clips in (("train", train), ("test", test)):
+        if ACTION not in clips.vocabulary:
+            raise ValueError(f"the data has no label `{ACTION}`, only {sorted(clips.vocabulary)}; swaps cannot be judged without it")
+        if not len(clips):
+            raise ValueError(f"the {split} split holds no clip; shard the data with a test share above 0")
+        shortest = int(np.min(np.asarray(clips.clip_frames)))
+        if shortest < length:
+            raise ValueError(f"a clip of the {split} split has only {shortest} frames, but {length} are to be judged; ask for fewer frames")
+    shared = set(train.identities) & set(test.identities)
+    if shared:
+        raise ValueError(f"{len(shared)} identities are in train and in test (such as {min(shared)}); split the data by identity")
+    if len(set(test.identities)) < 2:
+        raise ValueError("the test split has a single identity; a swap needs at least two")

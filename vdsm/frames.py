@@ -1,0 +1,84 @@
+"""Stage 1, the frame model (`VDSM_EncDec` in the release): poses independent over time, one static code per clip.
+
+    i ~ N(0, 1/K),  s = softmax(temperature * i),  z_t ~ N(0, 1),  x_t ~ Bernoulli(decoder(z_t, s))
+    q(z_t | x_t),  q(i | x_1..T) = N(mean over t of the frames' votes)
+"""
+
+from typing import NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vdsm.annealing import Weights
+from vdsm.config import ModelConfig
+from vdsm.decoder import Decoder
+from vdsm.elbo import NoisyNormal, Terms, elbo_terms
+from vdsm.encoder import MIN_SCALE, FrameLatents, ImageEncoder
+
+
+class FrameNoise(NamedTuple):
+    """Standard Normal noise of the latents of stage 1."""
+
+    static: Tensor
+    """[B, K]"""
+    pose: Tensor
+    """[B, T, Z]"""
+
+
+class FrameModel(nn.Module):
+    """Generative model and guide of stage 1."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.static_prior_scale = config.static_prior_scale or 1 / config.num_experts
+        self.encoder = ImageEncoder(config)
+        self.decoder = Decoder(config)
+        # The K -> K layer that reads a frame's vote; it is the only part of stage 1 that stage 2 goes on training.
+        self.static_loc = nn.Linear(config.num_experts, config.num_experts)
+        self.static_raw_scale = nn.Linear(config.num_experts, config.num_experts)
+
+    def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> FrameNoise:
+        """Noise for a batch of `clips` clips of `frames` frames, on the generator's device."""
+        shapes = ((clips, self.config.num_experts), (clips, frames, self.config.pose_size))
+        return FrameNoise(*(torch.randn(shape, generator=generator, device=generator.device) for shape in shapes))
+
+    def forward(self, frames: Tensor, noise: FrameNoise, weights: Weights) -> Terms:
+        """The annealed ELBO of frames [B, T, C, H, W] in [0, 1], term by term."""
+        values = frames[0].numel()
+        return elbo_terms(self.model, self.guide, weights, frames, noise, weights.temperature, frame_values=values)
+
+    def pool_static(self, latents: FrameLatents) -> tuple[Tensor, Tensor]:
+        """Parameters of q(i | x_1..T): loc and scale, each [B, K], averaged over the clip's frames."""
+        loc = self.static_loc(latents.static_loc).mean(dim=1)
+        scale = F.softplus(self.static_raw_scale(latents.static_raw_scale).mean(dim=1)) + MIN_SCALE
+        return loc, scale
+
+    def observe(self, frames: Tensor, pose: Tensor, static: Tensor) -> None:
+        """The site of p(x_1..T | z_1..T, s)."""
+        logits = self.decoder(pose, static)
+        # Pixels lie in [0, 1], not only on its ends: the Bernoulli log-probability is then a cross-entropy.
+        likelihood = dist.Bernoulli(logits=logits.to(torch.promote_types(logits.dtype, torch.float32)), validate_args=False)
+        pyro.sample("frames", likelihood.to_event(4), obs=frames)
+
+    def model(self, frames: Tensor, noise: FrameNoise, temperature: float) -> None:
+        """p(i) p(z_1..T) p(x_1..T | z_1..T, i)."""
+        clips, length = frames.shape[:2]
+        zero = frames.new_zeros(())
+        with pyro.plate("clips", clips):
+            latent = pyro.sample(
+                "static", dist.Normal(zero, self.static_prior_scale).expand([clips, self.config.num_experts]).to_event(1)
+            )
+            pose = pyro.sample("pose", dist.Normal(zero, 1.0).expand([clips, length, self.config.pose_size]).to_event(2))
+            self.observe(frames, pose, torch.softmax(temperature * latent, dim=-1))
+
+    def guide(self, frames: Tensor, noise: FrameNoise, temperature: float) -> None:
+        """q(i | x_1..T) prod_t q(z_t | x_t)."""
+        latents = self.encoder(frames)
+        static_loc, static_scale = self.pool_static(latents)
+        with pyro.plate("clips", frames.shape[0]):
+            pyro.sample("static", NoisyNormal(static_loc, static_scale, noise.static).to_event(1))
+            pyro.sample("pose", NoisyNormal(latents.pose_loc, latents.pose_scale, noise.pose).to_event(2))
