@@ -30,7 +30,7 @@ def save(state: Mapping[str, Any], path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        with open(partial, "w+b") as file:
+        with partial.open("w+b") as file:
             torch.save(dict(state), file)
             file.seek(0)
             digest = _sha256(file, os.fstat(file.fileno()).st_size)
@@ -38,7 +38,7 @@ def save(state: Mapping[str, Any], path: Path) -> str:
             file.write(_MARK + digest.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     return digest
@@ -65,7 +65,7 @@ def load(path: Path) -> dict[str, Any]:
 def verify(path: Path) -> str:
     """The SHA-256 that `path` carries, after it was found right. Raises ValueError otherwise."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             body = os.fstat(file.fileno()).st_size - _FOOTER_BYTES
             if body <= 0:
                 raise ValueError(f"{path}: is truncated; delete it and go on from an earlier checkpoint")

@@ -1,0 +1,178 @@
+"""Which clips every step sees: one global order, drawn from the seed and the keys of the clips alone.
+
+Step k of a stage sees the same clips, in the same order, at any number of workers and after any number of restarts, so
+that to go on with a run nothing but the step number is needed. Everything random is a hash of (seed, stage, epoch,
+clip key); no generator carries state from one step to the next.
+
+Letters: N clips to train on, B clips in a global batch, T frames of a sample.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+
+def key(*parts: int | str) -> int:
+    """A seed in [0, 2^63) that belongs to `parts`: the start of the SHA-256 of their text."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def scatter(base: int, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A pseudo-random uint64 for each of `hashes`, under the seed `base` (the finaliser of SplitMix64)."""
+    with np.errstate(over="ignore"):
+        x = hashes + np.uint64(base) * np.uint64(2) + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+
+def held_out(identities: Sequence[str], seed: int, fraction: float) -> frozenset[str]:
+    """The identities kept for validation: the `fraction` of them (at least one) with the smallest hash under `seed`.
+
+    Raises ValueError where there are not two identities, one to train on and one to validate on.
+    """
+    distinct = sorted(set(identities), key=lambda identity: (key(seed, "validation", identity), identity))
+    if len(distinct) < 2:
+        raise ValueError(
+            f"the training split has {len(distinct)} identity; validation holds out whole identities, "
+            "so give it at least 2"
+        )
+    count = min(max(1, round(fraction * len(distinct))), len(distinct) - 1)
+    return frozenset(distinct[:count])
+
+
+class Windows(NamedTuple):
+    """The samples of a batch (or of one worker's part of it). All arrays are int64 [B]."""
+
+    clips: Indices
+    """Index of each sample's clip in the dataset."""
+    starts: Indices
+    """First frame of the window in that clip."""
+    partners: Indices | None
+    """Index of the clip of the same identity that follows in the sequence; none without pairing."""
+    partner_starts: Indices | None
+    """First frame of the window in the partner."""
+
+    def part(self, rows: slice) -> "Windows":
+        """The samples `rows`: one worker's slice."""
+        return Windows(*(None if array is None else array[rows] for array in self))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What the order needs to know of a dataset, one entry per clip."""
+
+    keys: Sequence[str]
+    """Unique keys of the clips."""
+    identities: Sequence[str]
+    """Who is seen in each clip."""
+    frames: Indices
+    """Length of each clip, in frames."""
+
+
+class Order:
+    """The order of one stage.
+
+    `window` is the number of frames taken from one clip and `batch` the number of samples of a global batch. With
+    `pairing`, a sample is two windows of different clips of the same identity, one after the other in time.
+
+    Raises ValueError where a clip is shorter than the window, or where pairing finds no second clip of an identity.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        *,
+        seed: int,
+        stage: int,
+        window: int,
+        batch: int,
+        validation_fraction: float,
+        pairing: bool = False,
+    ) -> None:
+        self.seed, self.stage, self.window, self.batch, self.pairing = seed, stage, window, batch, pairing
+        self._frames = np.asarray(catalogue.frames, dtype=np.int64)
+        digests = b"".join(hashlib.sha256(clip.encode()).digest()[:8] for clip in catalogue.keys)
+        self._hashes = np.frombuffer(digests, dtype=">u8").astype(np.uint64)
+        short = np.flatnonzero(self._frames < window)
+        if len(short):
+            raise ValueError(
+                f"clip {catalogue.keys[short[0]]} has {self._frames[short[0]]} frames and stage{stage}.clip_frames is "
+                f"{window} ({len(short)} clips are too short); lower clip_frames or shard longer clips"
+            )
+        validation = held_out(catalogue.identities, seed, validation_fraction)
+        held = np.fromiter((identity in validation for identity in catalogue.identities), dtype=bool)
+        self.train: Indices = np.flatnonzero(~held)
+        """Clips to train on, by index in the dataset."""
+        self.validation: Indices = np.flatnonzero(held)
+        """Clips of the identities held out for validation."""
+        if pairing:
+            self._group(catalogue)
+        self._permutation = lru_cache(maxsize=4)(self._permute)
+
+    def _group(self, catalogue: Catalogue) -> None:
+        """Sorts the training clips by identity: `_members` in that order, and for each clip its place and its group."""
+        names, group = np.unique(np.asarray(catalogue.identities)[self.train], return_inverse=True)
+        sizes = np.bincount(group)
+        if sizes.min() < 2:
+            raise ValueError(
+                f"stage{self.stage}.pairing is identity, but identity {names[sizes.argmin()]} has a single training "
+                f"clip ({int((sizes < 2).sum())} identities have); give each at least 2 clips or set pairing to none"
+            )
+        self._members = self.train[np.argsort(group, kind="stable")]
+        first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        self._first, self._size, self._place = (np.zeros(len(catalogue.keys), dtype=np.int64) for _ in range(3))
+        self._first[self.train], self._size[self.train] = first[group], sizes[group]
+        self._place[self._members] = np.arange(len(self._members)) - first[np.sort(group)]
+
+    def _draw(self, purpose: str, epoch: int, clips: Indices) -> NDArray[np.uint64]:
+        return scatter(key(self.seed, self.stage, epoch, purpose), self._hashes[clips])
+
+    def _permute(self, epoch: int) -> Indices:
+        return self.train[np.argsort(self._draw("order", epoch, self.train), kind="stable")]
+
+    def epoch(self, epoch: int) -> Indices:
+        """All clips to train on, int64 [N], in the order of `epoch`."""
+        return self._permutation(epoch)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch of the first sample of `step`."""
+        return step * self.batch // len(self.train)
+
+    def at(self, step: int) -> Windows:
+        """The global batch of `step` (from 0). Epochs follow each other without a gap or an incomplete batch."""
+        epochs, places = np.divmod(np.arange(step * self.batch, (step + 1) * self.batch), len(self.train))
+        pieces = []
+        for epoch in np.unique(epochs).tolist():
+            pieces.append(self._windows(epoch, self.epoch(epoch)[places[epochs == epoch]]))
+        if len(pieces) == 1:
+            return pieces[0]
+        columns = zip(*pieces, strict=True)
+        return Windows(*(None if column[0] is None else np.concatenate(column) for column in columns))  # type: ignore[arg-type]
+
+    def _windows(self, epoch: int, clips: Indices) -> Windows:
+        starts = self._starts("window", epoch, clips, clips)
+        if not self.pairing:
+            return Windows(clips, starts, None, None)
+        step = 1 + self._draw("partner", epoch, clips) % (self._size[clips] - 1).astype(np.uint64)
+        place = (self._place[clips] + step.astype(np.int64)) % self._size[clips]
+        partners = self._members[self._first[clips] + place]
+        return Windows(clips, starts, partners, self._starts("partner window", epoch, clips, partners))
+
+    def _starts(self, purpose: str, epoch: int, drawn_for: Indices, clips: Indices) -> Indices:
+        """First frames of windows in `clips`, drawn by the keys of `drawn_for`; both int64 [B]."""
+        choices = (self._frames[clips] - self.window + 1).astype(np.uint64)
+        return (self._draw(purpose, epoch, drawn_for) % choices).astype(np.int64)
+
+    def validation_batches(self) -> list[Windows]:
+        """Every validation clip once, in batches of at most B clips, each time the same windows. Never paired."""
+        chunks = np.array_split(self.validation, -(-len(self.validation) // self.batch))
+        return [Windows(chunk, self._starts("validation", 0, chunk, chunk), None, None) for chunk in chunks]

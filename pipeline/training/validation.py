@@ -1,0 +1,53 @@
+"""The un-annealed ELBO on identities that the training does not see."""
+
+from collections.abc import Sequence
+
+import torch
+
+from pipeline.training.batches import Clips, read, to_model
+from pipeline.training.order import Windows, key
+from pipeline.training.world import World
+from vdsm.annealing import un_annealed
+from vdsm.frames import FrameModel
+from vdsm.sequence import SequenceModel
+
+TERMS = ("reconstruction", "kl_static", "kl_pose", "kl_dynamics")
+
+
+@torch.no_grad()
+def validate(
+    module: FrameModel | SequenceModel,
+    clips: Clips,
+    batches: Sequence[Windows],
+    *,
+    window: int,
+    seed: int,
+    temperature: float,
+    world: World,
+) -> dict[str, float]:
+    """Means over all clips of `batches`, in nats per pixel value: `elbo` and the terms of its negative.
+
+    Each worker takes its part of every batch, so that each clip counts once at any number of workers. The noise is
+    the same every time: differences between measurements come from the weights alone.
+    """
+    totals = torch.zeros(len(TERMS) + 1, dtype=torch.float64)
+    weights = un_annealed(temperature)
+    was_training = module.training
+    module.eval()
+    try:
+        for number, batch in enumerate(batches):
+            rows = world.rows(len(batch.clips))
+            part = batch.part(rows)
+            if not len(part.clips):
+                continue
+            generator = torch.Generator().manual_seed(key(seed, "validation noise", number))
+            whole = module.draw_noise(len(batch.clips), window, generator)
+            noise = type(whole)(*(tensor[rows].to(world.device) for tensor in whole))
+            terms = module(to_model(read(clips, part, window), world.device), noise, weights)
+            values = torch.stack([getattr(terms, name) for name in TERMS]).double().cpu()
+            totals += torch.cat([values, torch.ones(1)]) * len(part.clips)
+    finally:
+        module.train(was_training)
+    totals = world.sum(totals)
+    means = dict(zip(TERMS, (totals[:-1] / totals[-1]).tolist(), strict=True))
+    return {"elbo": -sum(means.values()), **means}
