@@ -1,0 +1,43 @@
+# `make quickstart` and `make test` create .venv and install when needed; afterwards they start at once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+OUT ?= quickstart
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint format clean
+
+help:
+	@echo "make quickstart   shard built-in figures, train, evaluate and report into $(OUT)/ (OUT=folder)"
+	@echo "make test         run the tests (TESTS=path to run some of them)"
+	@echo "make lint         ruff, mypy --strict, import contracts"
+	@echo "make install      create $(VENV) with the tested set of packages"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a minute or two)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[test,s3-server,dashboards,dev]"
+	@touch $(STAMP)
+
+quickstart: $(STAMP)
+	$(BIN)/vdsm quickstart --out $(OUT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -1,0 +1,123 @@
+"""`vdsm quickstart`: from nothing to an action-transfer report, on figures that this package draws itself.
+
+Three jobs, one after the other, on one Ray: shard, train, evaluate. Each one goes on where it was, so the whole does:
+what is finished is found finished, and nothing is kept here beside what the jobs keep.
+"""
+
+if not __package__:  # run by path: import from the repository, not from this file's folder
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from cluster.command_line import UserError, parse, run
+from cluster.settings import Controls
+from pipeline.config import Recipe
+
+log = logging.getLogger(__name__)
+C = TypeVar("C", bound=BaseModel)
+
+RECIPE = "quickstart.yaml"
+RUN = "figures"
+NEXT = """The same on other clips, in three commands. A recipe names the source of its clips: `figures` are
+built in, `lpc` is the Sprites set. A source for a folder of your own videos is not there yet.
+
+  vdsm shard --config configs/sprites-small.yaml --source.path FOLDER --out DATA
+  vdsm train --config configs/sprites-small.yaml --data DATA --out RUNS --name first
+  vdsm evaluate --run RUNS/first --data DATA --out REPORT
+"""
+
+
+class QuickstartCommand(Recipe, Controls):
+    """Shard built-in figures, train both stages, evaluate, and write a report. Start it again and it goes on."""
+
+    out: str = "quickstart"
+    """Folder for the data, the run and the report; may be s3://bucket/prefix."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Args:
+        argv: its words; those of the process if absent.
+    """
+    run(_main, argv)
+
+
+def _main(words: list[str]) -> None:
+    if not any(word.partition("=")[0] == "--config" for word in words):
+        words = ["--config", str(recipe_path()), *words]
+    quickstart(parse(QuickstartCommand, words, prog="vdsm quickstart"))
+
+
+def recipe_path() -> Path:
+    """The recipe of the quickstart: in the repository, or where an installation puts it.
+
+    Raises:
+        UserError: it is in neither place.
+    """
+    folders = (Path(__file__).resolve().parents[1] / "configs", Path(sys.prefix) / "share" / "vdsm" / "configs")
+    for folder in folders:
+        if (folder / RECIPE).is_file():
+            return folder / RECIPE
+    raise UserError(f"no {RECIPE} in {folders[0]} or {folders[1]}; give a recipe with --config")
+
+
+def quickstart(command: QuickstartCommand) -> None:
+    """Run the three jobs and print what came out.
+
+    Raises:
+        UserError: a folder that cannot be used, or one that holds the results of another recipe.
+    """
+    # Ray, torch and webdataset take seconds to import, which --help and mistakes should not wait for.
+    from cluster import storage
+    from cluster.ray_runtime import connect
+    from pipeline.evaluate import EvaluateCommand, evaluate
+    from pipeline.train import TrainCommand, train
+    from preprocessing.shard import ShardCommand, shard
+
+    data, runs, report = (storage.join(command.out, name) for name in ("data", "runs", "report"))
+    sharding = derived(ShardCommand, command, out=data)
+    training = derived(TrainCommand, command, data=data, out=runs, name=RUN)
+    evaluation = derived(EvaluateCommand, command, run=storage.join(runs, RUN), data=data, out=report)
+    began = time.monotonic()
+    if command.dry_run:
+        shard(sharding)
+        sys.stdout.write(f"then train into {storage.join(runs, RUN)} and evaluate into {report}\n")
+        return
+    with connect():
+        log.info("1 of 3: figures into %s", data)
+        shard(sharding)
+        log.info("2 of 3: training into %s", storage.join(runs, RUN))
+        train(training)
+        log.info("3 of 3: evaluation into %s", report)
+        evaluate(evaluation)
+    metrics = json.loads(storage.read_bytes(storage.join(report, "metrics.json")))
+    sys.stdout.write(f"\n{table(metrics)}\n\n")
+    sys.stdout.write(f"report: {storage.join(report, 'report.html')} ({(time.monotonic() - began) / 60:.1f} min)\n\n")
+    sys.stdout.write(NEXT)
+
+
+def derived(command: type[C], recipe: Recipe, **fields: object) -> C:
+    """The command of one job, with those settings of the recipe that it reads."""
+    shared = {name: getattr(recipe, name) for name in Recipe.model_fields if name in command.model_fields}
+    return command.model_validate({**shared, "dry_run": getattr(recipe, "dry_run", False), **fields})
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """The figures of an evaluation as text."""
+    return json.dumps(metrics, indent=2)
+
+
+if __name__ == "__main__":
+    main()
