@@ -18,6 +18,8 @@ class Item:
     """`train` or `test`."""
     estimated_bytes: int
     """Size of its clips in a shard, in bytes, for planning."""
+    clips: int | None = None
+    """How many clips it gives, where that is known beforehand."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""Ray, whether a cluster is there or not."""
+
+import contextlib
+import logging
+import os
+import site
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("cluster", "pipeline", "preprocessing", "vdsm")
+OBJECT_STORE_BYTES = 300_000_000
+"""Of a local Ray. Clips and weights travel by storage and by collectives, so little passes through it."""
+_PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Variables that workers on other machines need to find the same storage. Credentials are never among them: a cluster's
+machines have their own."""
+_IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray in the driver of a submitted job."""
+
+
+@contextlib.contextmanager
+def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator[None]:
+    """Be connected to Ray inside the `with` block.
+
+    In a submitted job, or with RAY_ADDRESS set, that is the cluster. Otherwise a small Ray starts on this machine; it
+    ends with the block and also when this process dies, however it dies. Inside another `connect` nothing happens.
+
+    Args:
+        num_cpus: CPUs of the local Ray; those this process may use if absent. A cluster has its own.
+        dashboard: whether the local Ray serves its dashboard, on localhost.
+    """
+    # Read by Ray when it is imported.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    if _IN_JOB in os.environ or os.environ.get("RAY_ADDRESS"):
+        ray.init(runtime_env=_cluster_environment(), logging_level=logging.WARNING)
+    else:
+        # That it protects itself by a token, which is what we want, is no reason for a warning at every start.
+        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+        ray.init(
+            # Not "auto": a Ray that happens to run on this machine belongs to somebody else.
+            address="local",
+            num_cpus=num_cpus or len(os.sched_getaffinity(0)),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=dashboard,
+            runtime_env=_local_environment(),
+            logging_level=logging.WARNING,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _root() -> Path:
+    """The folder that holds the project's packages."""
+    return Path(__file__).resolve().parent.parent
+
+
+def _is_installed() -> bool:
+    """Whether every Python of this environment finds the packages by itself."""
+    return str(_root()) in {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}
+
+
+def _local_environment() -> dict[str, Any]:
+    """Workers on this machine read the same files, so a path is all they need; they inherit the other variables."""
+    if _is_installed():
+        return {}
+    paths = [str(_root()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}}
+
+
+def _cluster_environment() -> dict[str, Any]:
+    """A job's workers have what the job was submitted with; those of any other driver get our packages sent."""
+    if _IN_JOB in os.environ:
+        return {}
+    return {
+        "py_modules": [str(_root() / name) for name in PACKAGES if (_root() / name).is_dir()],
+        "excludes": ["__pycache__"],
+        "env_vars": {name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+    }
