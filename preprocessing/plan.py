@@ -67,8 +67,8 @@ def stats_path(shard_path: str) -> str:
 
 
 def encode(content: dict[str, Any]) -> bytes:
-    """JSON whose bytes depend on the content only."""
-    return (json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()
+    """JSON whose bytes depend on the content and its order only."""
+    return (json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n").encode()
 
 
 def make_plan(recipe: DataRecipe, source: Source) -> Plan:

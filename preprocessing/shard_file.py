@@ -29,8 +29,9 @@ Stats = dict[str, Any]
 def write_shard(url: str, plan_sha256: str, shard: ShardPlan, source: Source) -> Stats:
     """Make the shard's clips and store tar and index below the dataset `url`; gives the index."""
     clips = (clip for item in shard.items for clip in source.clips(item))
-    data, stats = pack(clips, source.vocabulary)
-    stats |= {"schema_version": FORMAT, "plan_sha256": plan_sha256, "shard": shard.path, "split": shard.split}
+    data, contents = pack(clips, source.vocabulary)
+    head = {"schema_version": FORMAT, "plan_sha256": plan_sha256, "shard": shard.path, "split": shard.split}
+    stats = head | contents
     storage.write_bytes(storage.join(url, shard.path), data)
     storage.write_bytes(storage.join(url, shard.stats_path), encode(stats))
     return stats
