@@ -8,6 +8,7 @@ import itertools
 import types
 import typing
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, Union
 
 import tyro
@@ -107,7 +108,7 @@ def _branch(cls: type, shown: Tree) -> type[_Branch]:
 def _section(info: StructTypeInfo) -> StructConstructorSpec | None:
     if not issubclass(info.type, _Branch):
         return None
-    texts, fields = descriptions(info.type.cls), []
+    fields = []
     for name, setting in settings_of(info.type.cls).items():
         value: Any = info.type.shown[name]
         kind: Any = setting.annotation
@@ -117,7 +118,9 @@ def _section(info: StructTypeInfo) -> StructConstructorSpec | None:
         elif kind is not bool:  # tyro makes a pair of flags, --x and --no-x, of a bool
             kind = _text(kind, required=value is REQUIRED)
             value = _Default(value)
-        fields.append(StructFieldSpec(name=name, type=kind, default=value, helptext=texts.get(name)))
+        fields.append(
+            StructFieldSpec(name=name, type=kind, default=value, helptext=partial(_description, info.type.cls, name))
+        )
     shown = info.type.shown
 
     def given(**values: Any) -> Tree:
@@ -128,6 +131,10 @@ def _section(info: StructTypeInfo) -> StructConstructorSpec | None:
         return {name: value for name, value in values.items() if changed(name, value)}
 
     return StructConstructorSpec(instantiate=given, fields=tuple(fields))
+
+
+def _description(cls: type, name: str) -> str | None:
+    return descriptions(cls).get(name)
 
 
 def _text(annotation: Any, required: bool) -> Any:

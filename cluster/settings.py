@@ -82,12 +82,16 @@ def settings_of(cls: type) -> dict[str, Setting]:
 
 @functools.cache
 def descriptions(cls: type) -> dict[str, str]:
-    """What the string below each field of a class says, inherited ones included. Needs the source to be there."""
+    """What the string below each field of a class says, inherited ones included; nothing where the source is absent."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not is_section(base) or base is BaseModel:
             continue
-        body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
+        try:
+            source = inspect.getsource(base)
+        except OSError:
+            continue
+        body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(source)).body[0]).body
         for field, text in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
                 found[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
@@ -241,7 +245,7 @@ def _explain(cls: type[BaseModel], error: ValidationError, origin: typing.Callab
         wanted = wanted if wanted.startswith("it must") else wanted[:1].lower() + wanted[1:]
         shown = first["input"] if isinstance(first["input"], str) else repr(first["input"])
         message = f"{path} is {shown:.80}; {wanted}"
-    more = f"; {len(others)} more mistakes follow" if others else ""
+    more = f"; {len(others)} more mistake{'s follow' if others[1:] else ' follows'}" if others else ""
     raise UserError(f"{message}{origin(path)}{more}")
 
 

@@ -4,6 +4,12 @@ The same command gives the same bytes, whatever was killed in between and howeve
 it writes the shards that are missing.
 """
 
+if not __package__:  # run by path: import from the repository, not from this file's folder
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import json
 import logging
 import sys

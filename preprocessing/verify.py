@@ -1,5 +1,11 @@
 """`vdsm verify`: is a dataset what its manifest says, byte for byte and clip for clip?"""
 
+if not __package__:  # run by path: import from the repository, not from this file's folder
+    import sys
+    from pathlib import Path
+
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import hashlib
 import io
 import json
