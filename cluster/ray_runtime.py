@@ -40,7 +40,7 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         yield
         return
     if _IN_JOB in os.environ or os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env=_cluster_environment(), logging_level=logging.WARNING)
+        ray.init(runtime_env=_cluster_environment(), logging_level=logging.WARNING, log_to_driver=False)
     else:
         # That it protects itself by a token, which is what we want, is no reason for a warning at every start.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
@@ -52,6 +52,8 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
             include_dashboard=dashboard,
             runtime_env=_local_environment(),
             logging_level=logging.WARNING,
+            # What Ray's own actors say; errors of our tasks come back as exceptions.
+            log_to_driver=False,
         )
     try:
         yield

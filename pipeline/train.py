@@ -85,6 +85,7 @@ def train(command: TrainCommand) -> None:
 def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str) -> None:
     from pipeline.training import ray_job, resume
     from pipeline.training.loop import stages_of
+    from pipeline.training.ray_worker import Assignment
     from pipeline.training.run_log import RunLog
 
     training = recipe.training
@@ -97,9 +98,7 @@ def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str) -> None:
     run_log = RunLog(run, total, training.stage1.steps)
     if place is not None:
         log.info("%s goes on from %s", run, place)
-    assignment = ray_job.Assignment(
-        recipe=recipe, data=data, manifest_sha256=manifest_sha256, run_url=run, fallback=fallback
-    )
+    assignment = Assignment(recipe=recipe, data=data, manifest_sha256=manifest_sha256, run_url=run, fallback=fallback)
     try:
         outcome = ray_job.fit(assignment, run_log)
         where = {"stage": outcome["stage"], "step": outcome["step"]}
@@ -122,9 +121,7 @@ def _alone(run: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"{run}: another process is training this run; wait for it or choose another --name"
-            ) from None
+            raise UserError(f"{run}: another process is training this run; wait, or choose another --name") from None
         yield
 
 

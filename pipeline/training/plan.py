@@ -1,6 +1,7 @@
 """What a training will do, worked out and checked before anything starts."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from pipeline.training.batches import check_frames
@@ -37,7 +38,7 @@ class StagePlan:
         return (
             f"stage {self.stage}: {self.steps:,} steps of {self.batch_clips} clips x {self.sequence_frames} frames "
             f"({self.epochs:.1f} epochs of {self.train_clips:,} clips; {self.validation_clips:,} for validation), "
-            f"{self.parameters / 1e6:.2f} M parameters, about {self.memory_bytes / 1e9:.2f} GB per worker"
+            f"{self.parameters:,} parameters to train, about {self.memory_bytes / 1e9:.2f} GB per worker"
         )
 
 
@@ -81,5 +82,5 @@ def _activation_bytes(model: ModelConfig, config: StageConfig, clips: int, frame
         size *= 2
     # Each clip has its own blend of every kernel, and its gradient.
     widths = (model.pose_size + model.num_experts, *model.decoder_channels, model.channels)
-    kernels = 2 * 16 * sum(prod(pair) for pair in zip(widths[:-1], widths[1:], strict=True))
+    kernels = 2 * 16 * sum(prod(pair) for pair in pairwise(widths))
     return FLOAT_BYTES * clips * (frames * per_frame + kernels)

@@ -174,7 +174,7 @@ def load_run(url: str) -> tuple["Disentangler", Recipe, dict[str, Any]]:
     """The newest model of a run, its recipe, and where it comes from.
 
     The last item has the keys `run`, `stage`, `step`, `finished`, `checkpoint`, `checkpoint_sha256`, `data`,
-    `data_sha256` (as `data_hash` gives it). Raises UserError where there is no run, no checkpoint yet, or only damaged ones.
+    `data_sha256` (as `data_hash` gives it). Raises UserError where there is no run, no checkpoint, or a damaged one.
     """
     from vdsm import checkpoint
 

@@ -4,6 +4,7 @@ What a step does depends on the recipe, the data and the step number alone: the 
 latent noise is drawn for the global batch and sliced by rank, and dropout is seeded per step and rank.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, NoReturn, Protocol
@@ -84,6 +85,15 @@ def stage_order(job: Job, stage: int) -> Order:
     )
 
 
+def _distributed(module: nn.Module) -> DistributedDataParallel:
+    """`module` with its gradients averaged over the ranks."""
+    with warnings.catch_warnings():
+        # Newer versions of torch have another name for `broadcast_buffers`, which older ones do not know.
+        warnings.simplefilter("ignore", FutureWarning)
+        # The buffers (blur kernels) never change, so there is nothing to broadcast.
+        return DistributedDataParallel(module, broadcast_buffers=False)
+
+
 class StageRun:
     """The state of one stage on one rank."""
 
@@ -96,10 +106,7 @@ class StageRun:
         self.module = disentangler.stage(stage)
         self.parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.optimiser = adam(self.parameters, self.config)
-        # The buffers (blur kernels) never change, so there is nothing to broadcast.
-        self.wrapped: nn.Module = (
-            DistributedDataParallel(self.module, broadcast_buffers=False) if world.size > 1 else self.module
-        )
+        self.wrapped: nn.Module = _distributed(self.module) if world.size > 1 else self.module
 
     def run(self, first_step: int) -> Outcome:
         """Trains on from `first_step`, the number of steps already done, to the end of the stage."""
@@ -151,7 +158,7 @@ class StageRun:
     def _settle_buckets(self, step: int, frames: Tensor, weights: Weights) -> None:
         """One discarded backward. DDP regroups its gradients after the first one, and their grouping decides the order
         in which the gradients of more than two ranks are summed: a resumed run must not begin with another grouping."""
-        self._forward(step, frames, weights).loss.backward()  # type: ignore[no-untyped-call]
+        self._forward(step, frames, weights).loss.backward()
         self.optimiser.zero_grad()
 
     def _step(self, step: int, windows: Windows, frames: Tensor, weights: Weights) -> tuple[Terms, Tensor, bool]:
@@ -159,7 +166,7 @@ class StageRun:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config, step)
         terms = self._forward(step, frames, weights)
-        terms.loss.backward()  # type: ignore[no-untyped-call]
+        terms.loss.backward()
         gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip or float("inf"))
         sound = bool(torch.isfinite(terms.loss) & torch.isfinite(gradient_norm))
         bad, stop = self.world.any(not sound, self.reporter.should_stop())
