@@ -35,7 +35,7 @@ def join(url: str, *parts: str) -> str:
     """`url` with `parts` below it, joined by `/`."""
     tail = "/".join(part.strip("/") for part in parts if part.strip("/"))
     base = url.rstrip("/")
-    return f"{base}/{tail}" if base or url.startswith("/") else tail
+    return f"{base}/{tail}" if tail else base or "/"
 
 
 def read_bytes(url: str) -> bytes:

@@ -1,10 +1,15 @@
 """What tests of several packages share."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from cluster.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,3 +45,43 @@ def local_ray() -> Iterator[None]:
 
     with connect(num_cpus=2):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
+    """A real S3 server that checks credentials."""
+    from cluster.s3_server import serve
+
+    with serve(tmp_path_factory.mktemp("s3"), access_key="test-key", secret_key="test-secret-Zq81") as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a new, empty bucket; the environment of the test leads to its server and lets in."""
+    import boto3
+
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"
+
+
+@pytest.fixture(scope="session")
+def figures_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small dataset of the built-in figures: 12 identities, each in every action, in several shards. Do not change it."""
+    from preprocessing import manifest, plan
+    from preprocessing.config import DataRecipe, FiguresConfig, ShardsConfig, SourceConfig
+    from preprocessing.shard_file import write_shard
+    from preprocessing.sources import make_source
+
+    folder = tmp_path_factory.mktemp("figures")
+    figures = FiguresConfig(identities=12, test_fraction=0.25)
+    recipe = DataRecipe(source=SourceConfig(figures=figures), shards=ShardsConfig(target_mb=1.5))
+    source = make_source(recipe.source, recipe.seed)
+    planned = plan.make_plan(recipe, source)
+    plan.claim(str(folder), planned)
+    indexes = [write_shard(str(folder), planned.sha256(), shard, source) for shard in planned.shards]
+    manifest.write_manifest(str(folder), planned, source.vocabulary, indexes)
+    return folder
