@@ -6,6 +6,9 @@ STAMP := $(VENV)/installed
 OUT ?= quickstart
 TESTS ?= tests
 
+# A PYTHONPATH of the calling shell would put other copies of packages before those of .venv.
+unexport PYTHONPATH
+
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test lint format clean
 

@@ -12,6 +12,7 @@ if not __package__:  # run by path: import from the repository, not from this fi
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -90,12 +91,13 @@ def quickstart(command: QuickstartCommand) -> None:
     sharding = derived(ShardCommand, command, out=data)
     training = derived(TrainCommand, command, data=data, out=runs, name=RUN)
     evaluation = derived(EvaluateCommand, command, run=storage.join(runs, RUN), data=data, out=report)
+    workers = command.training.num_workers * command.training.threads_per_worker
     began = time.monotonic()
     if command.dry_run:
         shard(sharding)
         sys.stdout.write(f"then train into {storage.join(runs, RUN)} and evaluate into {report}\n")
         return
-    with connect():
+    with connect(num_cpus=max(workers, len(os.sched_getaffinity(0)))):
         log.info("1 of 3: figures into %s", data)
         shard(sharding)
         log.info("2 of 3: training into %s", storage.join(runs, RUN))
