@@ -47,14 +47,24 @@ def static_attributes(clips: LabelledClips) -> list[str]:
     return [name for name in clips.vocabulary if name != ACTION]
 
 
-def stack(clips: LabelledClips, indices: Sequence[int] | NDArray[np.int64], length: int, starts: NDArray[np.int64] | None = None) -> Tensor:
-    """Windows of `length` frames of some clips: f32 [B, T, C, H, W] in [0, 1]. Without `starts` (int64 [B]) they begin at frame 0."""
+def stack(
+    clips: LabelledClips,
+    indices: Sequence[int] | NDArray[np.int64],
+    length: int,
+    starts: NDArray[np.int64] | None = None,
+) -> Tensor:
+    """Windows of `length` frames of some clips: f32 [B, T, C, H, W] in [0, 1].
+
+    They begin at the frames `starts` (int64 [B]), or at frame 0.
+    """
     windows = []
     for position, index in enumerate(indices):
         start = 0 if starts is None else int(starts[position])
         window = clips.frames(int(index))[start : start + length]
         if len(window) != length:
-            raise ValueError(f"clip {clips.keys[int(index)]} has no {length} frames from frame {start}; ask for fewer frames")
+            raise ValueError(
+                f"clip {clips.keys[int(index)]} has no {length} frames from frame {start}; ask for fewer frames"
+            )
         windows.append(window)
     frames = torch.from_numpy(np.stack(windows))
     return frames.permute(0, 1, 4, 2, 3).contiguous().float().div_(255)
@@ -64,14 +74,21 @@ def check_labels(train: LabelledClips, test: LabelledClips, length: int) -> None
     """Refuse data that cannot be judged honestly: no action label, shared identities, or clips that are too short."""
     for split, clips in (("train", train), ("test", test)):
         if ACTION not in clips.vocabulary:
-            raise ValueError(f"the data has no label `{ACTION}`, only {sorted(clips.vocabulary)}; swaps cannot be judged without it")
+            raise ValueError(
+                f"the data has no label `{ACTION}`, only {sorted(clips.vocabulary)}; swaps cannot be judged without it"
+            )
         if not len(clips):
             raise ValueError(f"the {split} split holds no clip; shard the data with a test share above 0")
         shortest = int(np.min(np.asarray(clips.clip_frames)))
         if shortest < length:
-            raise ValueError(f"a clip of the {split} split has only {shortest} frames, but {length} are to be judged; ask for fewer frames")
+            raise ValueError(
+                f"a clip of the {split} split has only {shortest} frames, but {length} are to be judged; "
+                "ask for fewer frames"
+            )
     shared = set(train.identities) & set(test.identities)
     if shared:
-        raise ValueError(f"{len(shared)} identities are in train and in test (such as {min(shared)}); split the data by identity")
+        raise ValueError(
+            f"{len(shared)} identities are in train and in test (such as {min(shared)}); split the data by identity"
+        )
     if len(set(test.identities)) < 2:
         raise ValueError("the test split has a single identity; a swap needs at least two")

@@ -67,7 +67,7 @@ class Judge(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(4 * features, count) for name, count in values.items()})
 
     def features(self, frames: Tensor) -> Tensor:
-        """f32 [B, T, C, H, W] in [0, 1] -> [B, 4F]: mean and maximum of the frame features, mean of the LSTM's outputs."""
+        """Frames f32 [B, T, C, H, W] in [0, 1] -> [B, 4F]: mean and maximum of the frame features, mean over the LSTM."""
         clips, length = frames.shape[:2]
         per_frame = self.frame_encoder(frames.flatten(0, 1)).view(clips, length, -1)
         in_time, _ = self.over_time(per_frame)
@@ -113,7 +113,9 @@ def join(parts: Sequence[Verdicts]) -> Verdicts:
     )
 
 
-def judge_clips(judge: Judge, clips: LabelledClips, length: int, batch_clips: int = 64, progress: Progress = silent) -> Verdicts:
+def judge_clips(
+    judge: Judge, clips: LabelledClips, length: int, batch_clips: int = 64, progress: Progress = silent
+) -> Verdicts:
     """Verdicts on the first `length` frames of every real clip of a split."""
     parts = []
     for start in range(0, len(clips), batch_clips):
@@ -148,7 +150,7 @@ def train_judge(clips: LabelledClips, config: JudgeConfig, progress: Progress = 
         logits = judge(frames)
         loss = torch.stack([functional.cross_entropy(logits[name], labels[name][batch]) for name in counts]).mean()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
         optimiser.step()
         progress("training the judge on real clips", step + 1, config.steps)
@@ -160,9 +162,16 @@ def shifted(frames: Tensor, reach: int, generator: np.random.Generator) -> Tenso
     if not reach:
         return frames
     height, width = frames.shape[-2:]
-    padded = functional.pad(frames.flatten(1, 2), (reach,) * 4, mode="replicate").view(*frames.shape[:3], height + 2 * reach, width + 2 * reach)
+    padded = functional.pad(frames.flatten(1, 2), (reach,) * 4, mode="replicate").view(
+        *frames.shape[:3], height + 2 * reach, width + 2 * reach
+    )
     moves = generator.integers(0, 2 * reach + 1, size=(len(frames), 2))
-    return torch.stack([clip[..., down : down + height, right : right + width] for clip, (down, right) in zip(padded, moves, strict=True)])
+    return torch.stack(
+        [
+            clip[..., down : down + height, right : right + width]
+            for clip, (down, right) in zip(padded, moves, strict=True)
+        ]
+    )
 
 
 def judge_key(data_sha256: str, config: JudgeConfig) -> str:

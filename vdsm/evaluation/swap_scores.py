@@ -1,0 +1,78 @@
+"""What the judge's verdicts on swapped clips mean: accuracy of what was asked for, leakage of what was replaced."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vdsm.evaluation.clips import ACTION, LabelledClips, static_attributes
+from vdsm.evaluation.pairs import Pairs, chances
+from vdsm.evaluation.scores import Score, mean_score
+
+Values = Mapping[str, NDArray[np.int64]]
+
+
+def swap_scores(clips: LabelledClips, pairs: Pairs, judged: Values, seed: int) -> dict[str, Score]:
+    """Scores of one output per pair, by the judged value of each factor (int64 [P]).
+
+    `action.accuracy`: judged action is A's. `static.<attribute>.accuracy`: judged attribute is B's; `static.joint`: all
+    of them are. `leakage.<factor>`: among the pairs whose clips differ in it, the judged value is that of the clip that
+    should *not* give it; a perfect swap has 0, an output that has nothing to do with the pair has chance.
+    """
+    chance = chances(clips, pairs)
+    scores = action_scores(clips, pairs, judged, chance, seed)
+    scores |= static_scores(clips, pairs, judged, chance, seed)
+    return scores | leakage_scores(clips, pairs, judged, chance, seed)
+
+
+def action_scores(
+    clips: LabelledClips, pairs: Pairs, judged: Values, chance: Mapping[str, float], seed: int
+) -> dict[str, Score]:
+    """`action.accuracy`: is the judged action A's?"""
+    correct = judged[ACTION] == clips.labels[ACTION][pairs.dynamics_of]
+    return {"action.accuracy": mean_score(correct, identities(clips)[pairs.dynamics_of], chance[ACTION], seed)}
+
+
+def static_scores(
+    clips: LabelledClips, pairs: Pairs, judged: Values, chance: Mapping[str, float], seed: int
+) -> dict[str, Score]:
+    """`static.<attribute>.accuracy` and `static.joint`: are the judged attributes B's?"""
+    names = [name for name in static_attributes(clips) if name in judged]
+    clusters = identities(clips)[pairs.static_of]
+    correct = {name: judged[name] == clips.labels[name][pairs.static_of] for name in names}
+    scores = {f"static.{name}.accuracy": mean_score(correct[name], clusters, chance[name], seed) for name in names}
+    if names:
+        scores["static.joint"] = mean_score(np.all(list(correct.values()), axis=0), clusters, chance["joint"], seed)
+    return scores
+
+
+def leakage_scores(
+    clips: LabelledClips, pairs: Pairs, judged: Values, chance: Mapping[str, float], seed: int
+) -> dict[str, Score]:
+    """`leakage.action` (judged as B's) and `leakage.<attribute>` (judged as A's), where A and B differ."""
+    scores = {}
+    for name in (ACTION, *static_attributes(clips)):
+        if name not in judged:
+            continue
+        wanted, replaced = (
+            (pairs.dynamics_of, pairs.static_of) if name == ACTION else (pairs.static_of, pairs.dynamics_of)
+        )
+        labels = np.asarray(clips.labels[name])
+        differ = labels[wanted] != labels[replaced]
+        leaked = judged[name][differ] == labels[replaced][differ]
+        scores[f"leakage.{name}"] = mean_score(leaked, identities(clips)[replaced][differ], chance[name], seed)
+    return scores
+
+
+def identities(clips: LabelledClips) -> NDArray[np.int64]:
+    """A number per identity for each clip: int64 [N]."""
+    return np.unique(np.asarray(clips.identities), return_inverse=True)[1].astype(np.int64)
+
+
+def confusion(clips: LabelledClips, pairs: Pairs, judged: Values) -> list[list[int]]:
+    """How often each action of A (row) was judged as each action (column)."""
+    size = len(clips.vocabulary[ACTION])
+    counts = np.zeros((size, size), dtype=np.int64)
+    np.add.at(counts, (clips.labels[ACTION][pairs.dynamics_of], judged[ACTION]), 1)
+    rows: list[list[int]] = counts.tolist()
+    return rows
