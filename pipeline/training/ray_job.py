@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import ray
@@ -27,14 +30,16 @@ class FailureLog(ray.train.UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called by Ray Train with the error of each rank that failed."""
         ranks = sorted(worker_exceptions)
-        error = _last_line(worker_exceptions[ranks[0]]) if ranks else "no reason given"
+        error = _summary(worker_exceptions[ranks[0]]) if ranks else "no reason given"
         with contextlib.suppress(Exception):
             self._ledger.push.remote({"kind": "event", "event": "failure", "ranks": ranks, "error": error})
 
 
-def _last_line(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
+    """The end of an error in at most 200 characters: of a traceback, the line that says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    text = lines[-1] if lines else type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
@@ -65,23 +70,33 @@ def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
         ),
     )
     results: list[Any] = []
+    done = threading.Event()
 
     def run() -> None:
         try:
             results.append(trainer.fit())
         except BaseException as error:  # handed to the main thread
             results.append(error)
+        finally:
+            done.set()
 
     # Not in the main thread, where Ray Train would take ctrl-C as the wish to abort at once.
-    thread = threading.Thread(target=run, daemon=True, name="ray train")
-    thread.start()
-    _follow(thread, ledger, log)
+    threading.Thread(target=run, daemon=True, name="ray train").start()
+    with _interruptions() as asked:
+        told = False
+        while not done.wait(0.3):
+            _drain(ledger, log)
+            if asked.is_set() and not told:
+                log.note("saving a checkpoint, then stopping; ctrl-C once more stops at once")
+                ray.get(ledger.ask_to_stop.remote())
+                told = True
+    _drain(ledger, log)
     result, mistake = results[0], ray.get(ledger.mistake.remote())
     if isinstance(result, BaseException):
         if mistake is None and not isinstance(result, ray.train.TrainingFailedError):
             raise result
-        log.event("gave up", error=mistake or _last_line(result))
-        raise UserError(mistake or f"the workers failed more than {training.max_failures} times: {_last_line(result)}")
+        log.event("gave up", error=mistake or _summary(result))
+        raise UserError(mistake or f"workers failed more than {training.max_failures} times: {_summary(result)}")
     outcome: dict[str, Any] = result.return_value
     if "mistake" in outcome:
         log.event("gave up", error=outcome["mistake"])
@@ -89,20 +104,26 @@ def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
     return outcome
 
 
-def _follow(thread: threading.Thread, ledger: Any, log: RunLog) -> None:
-    """Passes the records on until `thread` ends. The first ctrl-C asks the workers to stop, the second is raised."""
-    asked = False
-    while True:
-        try:
-            running = thread.is_alive()
-            for record in ray.get(ledger.take.remote()):
-                log.take(record)
-            if not running:
-                return
-            thread.join(0.3)
-        except KeyboardInterrupt:
-            if asked:
-                raise
-            asked = True
-            log.note("saving a checkpoint, then stopping; ctrl-C once more stops at once")
-            ledger.ask_to_stop.remote()
+def _drain(ledger: Any, log: RunLog) -> None:
+    for record in ray.get(ledger.take.remote()):
+        log.take(record)
+
+
+@contextlib.contextmanager
+def _interruptions() -> Iterator[threading.Event]:
+    """Within the block, the first ctrl-C sets the event; the second raises KeyboardInterrupt."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # only the main thread may handle signals
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -145,7 +145,7 @@ class StageRun:
         progress = step / max(1, self.config.steps - 1)
         return weights_at(self.config.annealing, progress, self.job.model.channels * self.job.model.frame_size**2)
 
-    def _forward(self, step: int, frames: Tensor, weights: Weights) -> Terms:
+    def forward(self, step: int, frames: Tensor, weights: Weights) -> Terms:
         """The terms of this rank's clips, through DDP's own forward: a call past it would skip the all-reduce."""
         generator = torch.Generator().manual_seed(key(self.job.seed, self.stage, step, "noise"))
         whole = self.module.draw_noise(self.config.batch_clips, frames.shape[1], generator)
@@ -158,14 +158,14 @@ class StageRun:
     def _settle_buckets(self, step: int, frames: Tensor, weights: Weights) -> None:
         """One discarded backward. DDP regroups its gradients after the first one, and their grouping decides the order
         in which the gradients of more than two ranks are summed: a resumed run must not begin with another grouping."""
-        self._forward(step, frames, weights).loss.backward()
+        self.forward(step, frames, weights).loss.backward()
         self.optimiser.zero_grad()
 
     def _step(self, step: int, windows: Windows, frames: Tensor, weights: Weights) -> tuple[Terms, Tensor, bool]:
         """One optimiser step: the terms, the norm of the gradient before clipping, and whether to stop."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config, step)
-        terms = self._forward(step, frames, weights)
+        terms = self.forward(step, frames, weights)
         terms.loss.backward()
         gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip or float("inf"))
         sound = bool(torch.isfinite(terms.loss) & torch.isfinite(gradient_norm))
