@@ -83,7 +83,7 @@ def _is_complete(url: str, plan_sha256: str) -> bool:
 def _report_plan(url: str, planned: plan.Plan) -> None:
     for split, sizes in plan.estimate(planned).items():
         clips = f"{sizes['clips']:,} clips" if sizes["clips"] is not None else f"clips of {sizes['items']:,} inputs"
-        sys.stdout.write(f"{split}: {clips} in {sizes['shards']} shards, about {sizes['mb']:,.0f} MB\n")
+        sys.stdout.write(f"{split}: {clips}, shards: {sizes['shards']}, about {sizes['mb']:,.1f} MB\n")
     sys.stdout.write(f"nothing was written; without --dry-run this would go to {url}\n")
 
 
@@ -91,7 +91,7 @@ def _report(url: str) -> None:
     splits = json.loads(storage.read_bytes(storage.join(url, manifest.FILE)))["splits"]
     for split, totals in splits.items():
         sys.stdout.write(
-            f"{split}: {totals['clips']:,} clips of {totals['identities']:,} identities in {totals['shards']} shards, "
+            f"{split}: {totals['clips']:,} clips of {totals['identities']:,} identities, shards: {totals['shards']}, "
             f"{totals['size_bytes'] / 1e6:,.1f} MB\n"
         )
     sys.stdout.write(f"dataset: {url}\n")

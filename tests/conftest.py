@@ -70,7 +70,7 @@ def s3_bucket(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(scope="session")
 def figures_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small dataset of the built-in figures: 12 identities, each in every action, in several shards. Do not change it."""
+    """A small dataset of the built-in figures: 12 identities, every action, several shards. Not to be changed."""
     from preprocessing import manifest, plan
     from preprocessing.config import DataRecipe, FiguresConfig, ShardsConfig, SourceConfig
     from preprocessing.shard_file import write_shard

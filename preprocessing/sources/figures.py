@@ -26,7 +26,12 @@ SIZE = 64
 FRAMES_PER_SECOND = 8.0
 BACKGROUND: Colour = (10, 10, 18)
 
-SKINS: dict[str, Colour] = {"pale": (250, 220, 195), "tan": (200, 140, 90), "brown": (110, 65, 35), "green": (110, 205, 90)}
+SKINS: dict[str, Colour] = {
+    "pale": (250, 220, 195),
+    "tan": (200, 140, 90),
+    "brown": (110, 65, 35),
+    "green": (110, 205, 90),
+}
 SHIRTS: dict[str, Colour] = {
     "red": (225, 45, 45),
     "yellow": (240, 210, 50),
@@ -86,7 +91,7 @@ class FiguresSource:
             raise ValueError("source.figures: test_fraction leaves no identity for training; lower it")
         size = len(ACTIONS) * self._config.clip_frames * SIZE * SIZE * 3
         return [
-            Item(key=key, split="train" if index < first_test else "test", estimated_bytes=size)
+            Item(key=key, split="train" if index < first_test else "test", estimated_bytes=size, clips=len(ACTIONS))
             for index, key in enumerate(self._figures)
         ]
 

@@ -84,8 +84,10 @@ class LpcSource:
         """The nine clips of a character."""
         number = int(item.key.removeprefix("lpc-"))
         wears = {name: number // 6 ** (3 - place) % 6 for place, name in enumerate(ATTRIBUTES)}
-        layers = [self._layers[f"{name}/{value}.png"] for name, value in wears.items()]
-        rendered = lay_together([*layers, self._layers[SHOES]]).reshape(len(ACTIONS), len(_WALK), TILE, TILE, 3)
+        names = [*(f"{name}/{value}.png" for name, value in wears.items()), SHOES]
+        rendered = lay_together([self._sheets[name][0] for name in names]).reshape(
+            len(ACTIONS), len(_WALK), TILE, TILE, 3
+        )
         for action, name in enumerate(ACTIONS):
             yield Clip(
                 key=f"{item.key}-{name.replace(' ', '-')}",
@@ -98,27 +100,25 @@ class LpcSource:
             )
 
     def fingerprint(self) -> str:
-        """SHA-256 over the sheets' names and contents."""
+        """SHA-256 over the sheets' names and contents. Reads them all, so that a bad one is found before any work."""
         digest = hashlib.sha256()
-        for name, data in self._sheets.items():
-            digest.update(f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
+        for name, (_, sha256) in self._sheets.items():
+            digest.update(f"{name} {sha256}\n".encode())
         return digest.hexdigest()
 
     @functools.cached_property
-    def _sheets(self) -> dict[str, bytes]:
+    def _sheets(self) -> dict[str, tuple[Layer, str]]:
+        """Layer and SHA-256 of each sheet."""
         names = [f"{name}/{value}.png" for name in ATTRIBUTES for value in range(SHEETS_PER_ATTRIBUTE)]
         sheets = {}
         for name in [*names, SHOES]:
             url = storage.join(self._path, name)
             try:
-                sheets[name] = storage.read_bytes(url)
+                data = storage.read_bytes(url)
             except storage.MissingFile:
                 raise UserError(f"{url} is missing; the Sprites set needs this sheet") from None
+            sheets[name] = (read_layer(url, data), hashlib.sha256(data).hexdigest())
         return sheets
-
-    @functools.cached_property
-    def _layers(self) -> dict[str, Layer]:
-        return {name: read_layer(storage.join(self._path, name), data) for name, data in self._sheets.items()}
 
 
 def read_layer(name: str, data: bytes) -> Layer:

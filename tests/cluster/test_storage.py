@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -122,20 +122,16 @@ def cutting_proxy(endpoint: str, cut_after: list[int]) -> Iterator[str]:
 
     def forward(source: socket.socket, sink: socket.socket, limit: float) -> None:
         passed = 0
-        try:
+        with suppress(OSError):
             while data := source.recv(65536):
                 data = data[: max(0, int(min(limit - passed, len(data))))]
                 sink.sendall(data)
                 passed += len(data)
                 if passed >= limit:
                     break
-        except OSError:
-            pass
         for end in (source, sink):
-            try:
+            with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def accept() -> None:
         while True:
