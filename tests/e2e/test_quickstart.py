@@ -1,0 +1,127 @@
+"""The quickstart as a user starts it: in a process of its own, killed at the worst moments, and started again."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+TINY = """# Everything as small as it can be: this is about the jobs, not about the figures they draw.
+source: {figures: {identities: 24}}
+model: {num_experts: 4, pose_size: 4, dynamics_size: 4, encoder_channels: [8, 8, 8, 8], decoder_channels: [8, 8, 8, 8],
+        encoder_hidden: 16, static_hidden: 8, rnn_width: 16, rnn_layers: 1}
+training:
+  stage1: {steps: 60, batch_clips: 4}
+  stage2: {steps: 6, batch_clips: 4}
+  validation_interval: 30
+  checkpoint_interval: 5
+  log_interval: 5
+evaluation: {judge_steps: 5, pairs: 16}
+"""
+
+
+class Quickstart:
+    """One folder in which the quickstart is started any number of times."""
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self.out = folder / "out"
+        self.mark = f"VDSM_TEST={uuid.uuid4()}"
+        self._recipe = folder / "tiny.yaml"
+        self._recipe.write_text(TINY)
+        self._script = root / "pipeline" / "quickstart.py"
+        self._folder = folder
+
+    def start(self) -> subprocess.Popen[str]:
+        name, _, value = self.mark.partition("=")
+        environment = {key: text for key, text in os.environ.items() if key not in ("PYTHONPATH", "RAY_ADDRESS")}
+        self.errors = self._folder / f"stderr-{uuid.uuid4()}"
+        with self.errors.open("w") as errors:
+            return subprocess.Popen(
+                [sys.executable, self._script, "--config", self._recipe, "--out", self.out],
+                cwd=self._folder, env={**environment, name: value, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
+            )  # fmt: skip
+
+    def kill_when(self, reached: Callable[[], bool], what: str) -> None:
+        """Start, and `kill -9` as soon as something is so."""
+        process = self.start()
+        deadline = time.monotonic() + 200
+        while not reached():
+            assert process.poll() is None, f"ended before {what}: {self.errors.read_text()}"
+            assert time.monotonic() < deadline, f"{what} did not come: {self.errors.read_text()}"
+            time.sleep(0.02)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+
+    def finish(self) -> str:
+        """Start, wait for the end, and give what it prints."""
+        process = self.start()
+        printed, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, self.errors.read_text()
+        return printed
+
+    def processes(self) -> list[int]:
+        """All that live of what was started here, children of children included."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and self.mark.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:  # ended meanwhile, or not ours
+                continue
+        return found
+
+
+@pytest.fixture
+def quickstart(tmp_path: Path, root: Path) -> Iterator[Quickstart]:
+    started = Quickstart(tmp_path, root)
+    yield started
+    for process in started.processes():
+        os.kill(process, signal.SIGKILL)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_goes_on_and_ends_with_a_full_report(quickstart: Quickstart) -> None:
+    out = quickstart.out
+    run = out / "runs" / "figures"
+
+    quickstart.kill_when((out / "data" / "plan.json").exists, "the plan of the shards")
+    assert not (out / "data" / "manifest.json").exists()
+
+    quickstart.kill_when(lambda: any(run.glob("checkpoints/stage1-*/*.pt")), "a checkpoint of stage 1")
+    assert (out / "data" / "manifest.json").exists()
+    manifest = sha256(out / "data" / "manifest.json")
+    assert not (run / "stage1.pt").exists()
+
+    quickstart.kill_when(lambda: "3 of 3" in quickstart.errors.read_text(), "the evaluation")
+    trained = sha256(run / "stage2.pt")
+    assert not (out / "report" / "metrics.json").exists()
+
+    printed = quickstart.finish()
+    assert sha256(out / "data" / "manifest.json") == manifest
+    assert sha256(run / "stage2.pt") == trained
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    begun = [(event["event"], event["stage"], event["step"] > 0) for event in events if "workers" in event]
+    assert begun == [("start", 1, False), ("resume", 1, True)]
+    assert json.loads((out / "report" / "metrics.json").read_bytes())
+    page = (out / "report" / "report.html").read_text()
+    assert "<html" in page
+    assert str(out / "report" / "report.html") in printed
+    assert all(f"vdsm {command}" in printed for command in ("shard", "train", "evaluate"))
+
+    deadline = time.monotonic() + 30
+    while quickstart.processes() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert quickstart.processes() == []
