@@ -10,14 +10,13 @@ if not __package__:  # run by path: import from the repository, not from this fi
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import json
 import logging
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
@@ -75,7 +74,7 @@ def recipe_path() -> Path:
 
 
 def quickstart(command: QuickstartCommand) -> None:
-    """Run the three jobs and print what came out.
+    """Run the three jobs; the last one prints the table of results and where the report is.
 
     Raises:
         UserError: a folder that cannot be used, or one that holds the results of another recipe.
@@ -104,21 +103,13 @@ def quickstart(command: QuickstartCommand) -> None:
         train(training)
         log.info("3 of 3: evaluation into %s", report)
         evaluate(evaluation)
-    metrics = json.loads(storage.read_bytes(storage.join(report, "metrics.json")))
-    sys.stdout.write(f"\n{table(metrics)}\n\n")
-    sys.stdout.write(f"report: {storage.join(report, 'report.html')} ({(time.monotonic() - began) / 60:.1f} min)\n\n")
-    sys.stdout.write(NEXT)
+    sys.stdout.write(f"done in {(time.monotonic() - began) / 60:.1f} minutes\n\n{NEXT}")
 
 
 def derived(command: type[C], recipe: Recipe, **fields: object) -> C:
     """The command of one job, with those settings of the recipe that it reads."""
     shared = {name: getattr(recipe, name) for name in Recipe.model_fields if name in command.model_fields}
     return command.model_validate({**shared, "dry_run": getattr(recipe, "dry_run", False), **fields})
-
-
-def table(metrics: dict[str, Any]) -> str:
-    """The figures of an evaluation as text."""
-    return json.dumps(metrics, indent=2)
 
 
 if __name__ == "__main__":
