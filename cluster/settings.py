@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from cluster.errors import UserError
 
 OTHER_SECTIONS = frozenset({"seed", "source", "shards", "model", "training", "evaluation", "tune"})
-"""Top-level sections that a recipe may hold although a command does not read them: sharding reads only the data's, evaluation only its own."""
+"""Top-level settings that a recipe may hold although a command does not read them: evaluation reads only its own."""
 
 REQUIRED = object()
 """Stands in a tree of defaults where there is none."""
