@@ -67,7 +67,7 @@ class Judge(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(4 * features, count) for name, count in values.items()})
 
     def features(self, frames: Tensor) -> Tensor:
-        """Frames f32 [B, T, C, H, W] in [0, 1] -> [B, 4F]: mean and maximum of the frame features, mean over the LSTM."""
+        """Frames f32 [B, T, C, H, W] in [0, 1] -> [B, 4F]: mean and maximum over frames, mean of the LSTM."""
         clips, length = frames.shape[:2]
         per_frame = self.frame_encoder(frames.flatten(0, 1)).view(clips, length, -1)
         in_time, _ = self.over_time(per_frame)
