@@ -106,9 +106,10 @@ def disentangler_of(state: Mapping[str, Any], path: Path) -> "Disentangler":
     try:
         model = Disentangler(ModelConfig(**state["model_config"]))
         model.load_state_dict(state["model"])
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"{path}: does not fit this version of the model ({reason}); train again") from error
+    model.temperature = float(state.get("temperature", model.temperature))
     return model.eval()
 
 

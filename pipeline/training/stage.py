@@ -132,7 +132,7 @@ class StageRun:
                     self._log("train", done, record | {"epoch": self.order.epoch_of(step)})
                 if done % training.validation_interval == 0 or done == steps:
                     with meter.paused():
-                        self._log("validation", done, self._validate(weights))
+                        self._log("validation", done, self.validate(weights))
                 if done % training.checkpoint_interval == 0 or done == steps or stop:
                     with meter.paused():
                         self._save(done, weights)
@@ -190,7 +190,8 @@ class StageRun:
             f"look at these clips, or start a new run with a lower stage{self.stage}.learning_rate or a gradient_clip"
         )
 
-    def _validate(self, weights: Weights) -> dict[str, float]:
+    def validate(self, weights: Weights) -> dict[str, float]:
+        """The un-annealed ELBO and its terms on the held-out clips, at the temperature of `weights`."""
         return validate(
             self.module,
             self.job.clips,

@@ -1,0 +1,70 @@
+"""A tiny training, as an object."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import Recipe
+from pipeline.training.stage import Job
+from preprocessing.dataset import ClipDataset
+
+
+@dataclass
+class Recorder:
+    """A reporter that keeps everything in memory, and asks to stop after `stop_after` steps."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    states: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    stop_after: int | None = None
+    asked: int = 0
+
+    def log(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+
+    def save(self, state: dict[str, Any] | None, *, stage: int, step: int, last: bool) -> None:
+        assert state is not None
+        self.states[stage, step] = copy.deepcopy(state)
+
+    def should_stop(self) -> bool:
+        self.asked += 1
+        return self.asked == self.stop_after
+
+
+@pytest.fixture(scope="session")
+def recorder() -> Callable[..., Recorder]:
+    return Recorder
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(root: Path) -> Recipe:
+    return Recipe.model_validate(yaml.safe_load((root / "tests" / "tiny.yaml").read_text()))
+
+
+@pytest.fixture(scope="session")
+def tiny_clips(figures_dataset: Path) -> ClipDataset:
+    return ClipDataset(str(figures_dataset), "train")
+
+
+@pytest.fixture(scope="session")
+def tiny_job(tiny_recipe: Recipe, tiny_clips: ClipDataset) -> Callable[..., Job]:
+    """The tiny training, with changes to its settings: `training`, `stage1` and `stage2` as dicts."""
+
+    def make(
+        *,
+        stage1: dict[str, Any] | None = None,
+        stage2: dict[str, Any] | None = None,
+        clips: Any = tiny_clips,
+        model: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> Job:
+        old = tiny_recipe.training
+        stages = {"stage1": replace(old.stage1, **(stage1 or {})), "stage2": replace(old.stage2, **(stage2 or {}))}
+        changed = replace(old, **stages, **training)
+        return Job(model=replace(tiny_recipe.model, **(model or {})), training=changed, seed=3, clips=clips, notes={})
+
+    return make
