@@ -1,5 +1,6 @@
 """The same command gives the same bytes, whatever happened in between, and refuses to mix two datasets."""
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -102,11 +103,11 @@ def test_killed_midway_and_started_again_it_ends_with_the_same_bytes(
 ) -> None:
     out = tmp_path / "data"
     words = [sys.executable, "-m", "preprocessing.shard", *SMALL, "--shards.concurrency", "1", "--out", str(out)]
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     while not list(out.glob("*/*.json")):
         assert process.poll() is None
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
+    process.kill()  # its tasks may write on for a moment
     process.wait()
     assert not (out / "manifest.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*/*.json")}
@@ -116,6 +117,8 @@ def test_killed_midway_and_started_again_it_ends_with_the_same_bytes(
     (out / "test" / "shard-000000.tar").write_bytes(b"without its index")
     (out / "test" / "shard-000000.json").unlink(missing_ok=True)
     shard.main([*SMALL, "--out", str(out)])
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # Ray's agents would stay for a minute
     assert tree(str(out)) == tree(str(undisturbed))
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items() if path.parent.name == "train")
 

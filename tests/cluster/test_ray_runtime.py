@@ -1,0 +1,92 @@
+"""Workers find the project wherever the driver runs, and nothing outlives the driver."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+DRIVER = """
+import sys
+from cluster.ray_runtime import connect
+
+def where():
+    import preprocessing.clip, vdsm.config, os
+    return preprocessing.clip.__file__, os.environ.get("AWS_ENDPOINT_URL")
+
+with connect(num_cpus=1):
+    import ray
+    with connect():
+        print(*ray.get(ray.remote(where).remote()), flush=True)
+    assert ray.is_initialized()
+    if "stay" in sys.argv:
+        import time
+        time.sleep(600)
+assert not ray.is_initialized()
+"""
+
+
+def environment(root: Path) -> dict[str, str]:
+    """As in a shell that never heard of Ray or of PYTHONPATH."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {"PYTHONPATH": str(root), "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+
+
+def family(session: int) -> dict[int, str]:
+    """Pid and name of the living processes of a session: one driver and the Ray it started."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name, _, fields = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+        except OSError:  # it has just ended
+            continue
+        if int(fields.split()[3]) == session and fields.split()[0] != "Z":
+            found[int(folder.name)] = name
+    return found
+
+
+def test_workers_import_the_project_when_the_driver_runs_elsewhere(root: Path, tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(f"import sys; sys.path.insert(0, {str(root)!r})\n" + DRIVER)
+    variables = environment(root)
+    del variables["PYTHONPATH"]
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(root / "preprocessing" / "clip.py"), "http://127.0.0.1:1"]
+    assert done.stderr == ""
+
+
+def test_a_killed_driver_takes_its_ray_with_it(root: Path, tmp_path: Path) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, "stay"],
+        cwd=tmp_path,
+        env=environment(root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        assert driver.stdout is not None
+        assert driver.stdout.readline()
+        assert {"raylet", "gcs_server"} < set(family(driver.pid).values())
+        driver.kill()
+        driver.wait()
+        driver.stdout.close()
+        # Ray's two idle agents end by themselves, but only after a minute in which they look for the rest.
+        agents = {"ray::DashboardA", "ray::RuntimeEnv"}
+        end = time.monotonic() + 30
+        while set(family(driver.pid).values()) - agents and time.monotonic() < end:
+            time.sleep(0.2)
+        assert set(family(driver.pid).values()) <= agents
+    finally:
+        for process in family(driver.pid):
+            os.kill(process, signal.SIGKILL)
