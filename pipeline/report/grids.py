@@ -15,6 +15,26 @@ from vdsm.evaluation.outputs import Decoder
 Indices = NDArray[np.int64]
 
 
+class Selection:
+    """Some clips of a split, as a split of their own."""
+
+    def __init__(self, clips: LabelledClips, indices: Indices) -> None:
+        self._clips, self._indices = clips, indices
+        chosen = [int(index) for index in indices]
+        self.keys = [clips.keys[index] for index in chosen]
+        self.identities = [clips.identities[index] for index in chosen]
+        self.labels = {name: labels[indices] for name, labels in clips.labels.items()}
+        self.vocabulary = clips.vocabulary
+        self.clip_frames = [int(clips.clip_frames[index]) for index in chosen]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def frames(self, index: int) -> Frames:
+        """Frames of one clip: uint8 [T, H, W, C]."""
+        return self._clips.frames(int(self._indices[index]))
+
+
 def to_uint8(frames: Tensor) -> list[Frames]:
     """f32 [B, T, C, H, W] in [0, 1] -> B clips uint8 [T, H, W, C]."""
     pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
@@ -22,8 +42,13 @@ def to_uint8(frames: Tensor) -> list[Frames]:
 
 
 def real(clips: LabelledClips, indices: Sequence[int] | Indices, length: int) -> list[Frames]:
-    """The first `length` frames of real clips."""
-    return [clips.frames(int(index))[:length] for index in indices]
+    """The first `length` frames of real clips; of a shorter clip the last frame stays."""
+    return [fitted(clips.frames(int(index)), length) for index in indices]
+
+
+def fitted(clip: Frames, length: int) -> Frames:
+    """The first `length` frames; where there are fewer, the last one stays."""
+    return clip[np.minimum(np.arange(length), len(clip) - 1)]
 
 
 def action_donors(clips: LabelledClips) -> Indices:
@@ -64,7 +89,8 @@ def decode_cells(
     cells: list[Frames] = []
     for start in range(0, len(dynamics_of), decoder.batch_clips):
         batch = slice(start, start + decoder.batch_clips)
-        cells += to_uint8(swap(dynamics_of[batch], static_of[batch]))
+        decoded = to_uint8(swap(dynamics_of[batch], static_of[batch]))
+        cells += [fitted(clip, decoder.length) for clip in decoded]
         progress(what, len(cells), len(dynamics_of))
     return cells
 
@@ -124,7 +150,9 @@ def prior_rows(
             if sequence_stage
             else model.decode(decoder.codes.pose[index], identities)
         )
-        found["static"].append([*real(clips, [int(action)], decoder.length), *to_uint8(drawn)])
+        found["static"].append(
+            [*real(clips, [int(action)], decoder.length), *(fitted(cell, decoder.length) for cell in to_uint8(drawn))]
+        )
     if sequence_stage:
         dynamics = model.sample_dynamics(columns, generator)
         found["dynamics"] = []
