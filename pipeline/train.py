@@ -70,7 +70,7 @@ def train(command: TrainCommand) -> None:
         sys.stdout.write("".join(f"{line}\n" for line in [*lines, "nothing was started (--dry-run)"]))
         return
     storage.check_writable(run)
-    with _alone(run):
+    with alone(run):
         open_run(run, recipe, data, clips.manifest)
         if is_finished(run, training):
             log.info("%s is finished; nothing is left to train", run)
@@ -112,7 +112,7 @@ def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str) -> None:
 
 
 @contextlib.contextmanager
-def _alone(run: str) -> Iterator[None]:
+def alone(run: str) -> Iterator[None]:
     """Keeps a second training out of the folder of a local run, until the block or this process ends."""
     if storage.is_s3(run):
         yield
