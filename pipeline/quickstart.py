@@ -87,7 +87,7 @@ def quickstart(command: QuickstartCommand) -> None:
     from preprocessing.shard import ShardCommand, shard
 
     data, runs, report = (storage.join(command.out, name) for name in ("data", "runs", "report"))
-    sharding = derived(ShardCommand, command, out=data)
+    sharding = derived(ShardCommand, command, out=data, dry_run=command.dry_run)
     training = derived(TrainCommand, command, data=data, out=runs, name=RUN)
     evaluation = derived(EvaluateCommand, command, run=storage.join(runs, RUN), data=data, out=report)
     workers = command.training.num_workers * command.training.threads_per_worker
@@ -96,6 +96,7 @@ def quickstart(command: QuickstartCommand) -> None:
         shard(sharding)
         sys.stdout.write(f"then train into {storage.join(runs, RUN)} and evaluate into {report}\n")
         return
+    storage.check_writable(command.out)
     with connect(num_cpus=max(workers, len(os.sched_getaffinity(0)))):
         log.info("1 of 3: figures into %s", data)
         shard(sharding)
@@ -109,7 +110,7 @@ def quickstart(command: QuickstartCommand) -> None:
 def derived(command: type[C], recipe: Recipe, **fields: object) -> C:
     """The command of one job, with those settings of the recipe that it reads."""
     shared = {name: getattr(recipe, name) for name in Recipe.model_fields if name in command.model_fields}
-    return command.model_validate({**shared, "dry_run": getattr(recipe, "dry_run", False), **fields})
+    return command.model_validate({**shared, **fields})
 
 
 if __name__ == "__main__":
