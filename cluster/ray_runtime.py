@@ -4,14 +4,20 @@ import contextlib
 import logging
 import os
 import site
+import socket
 import sysconfig
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import UserError
+
 PACKAGES = ("cluster", "pipeline", "preprocessing", "vdsm")
 OBJECT_STORE_BYTES = 300_000_000
 """Of a local Ray. Clips and weights travel by storage and by collectives, so little passes through it."""
+ANSWER_S = 5.0
+"""How long a cluster may take to answer."""
 _PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 """Variables that workers on other machines need to find the same storage. Credentials are never among them: a cluster's
 machines have their own."""
@@ -29,6 +35,9 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
     Args:
         num_cpus: CPUs of the local Ray; those this process may use if absent. A cluster has its own.
         dashboard: whether the local Ray serves its dashboard, on localhost.
+
+    Raises:
+        UserError: RAY_ADDRESS is set, and there is no cluster.
     """
     # Read by Ray when it is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -59,6 +68,25 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """UserError where nobody listens at `address`; Ray itself would wait there for many minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return
+    end = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"no Ray cluster answers at RAY_ADDRESS={address} ({error.strerror or error}); start it, or unset "
+                    "RAY_ADDRESS to use this machine"
+                ) from None
+            time.sleep(0.5)
 
 
 def _root() -> Path:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -90,3 +91,20 @@ def test_a_killed_driver_takes_its_ray_with_it(root: Path, tmp_path: Path) -> No
     finally:
         for process in family(driver.pid):
             os.kill(process, signal.SIGKILL)
+
+
+def test_an_address_without_a_cluster_is_named_instead_of_waited_for(root: Path, tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-m", "preprocessing.shard", "--out", str(tmp_path / "data")],
+            cwd=root,
+            env=environment(root) | {"RAY_ADDRESS": address},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: no Ray cluster answers at RAY_ADDRESS={address}")
