@@ -61,15 +61,21 @@ class Judge(nn.Module):
             nn.Conv2d(channels, width, 8, stride=4, padding=2), nn.GroupNorm(4, width), nn.ReLU(),
             nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.GroupNorm(4, 2 * width), nn.ReLU(),
             nn.Conv2d(2 * width, 3 * width, 3, stride=2, padding=1), nn.GroupNorm(4, 3 * width), nn.ReLU(),
-            nn.Flatten(), nn.Linear(3 * width * (frame_size // 16) ** 2, features), nn.LayerNorm(features), nn.ReLU(),
+            nn.Flatten(),
         )  # fmt: skip
+        # The normalisation takes away how bright a frame is as a whole, so its mean colour is given beside it.
+        self.frame_features = nn.Sequential(
+            nn.Linear(3 * width * (frame_size // 16) ** 2 + channels, features), nn.LayerNorm(features), nn.ReLU()
+        )
         self.over_time = nn.LSTM(features, features, batch_first=True, bidirectional=True)
         self.heads = nn.ModuleDict({name: nn.Linear(4 * features, count) for name, count in values.items()})
 
     def features(self, frames: Tensor) -> Tensor:
         """Frames f32 [B, T, C, H, W] in [0, 1] -> [B, 4F]: mean and maximum over frames, mean of the LSTM."""
         clips, length = frames.shape[:2]
-        per_frame = self.frame_encoder(frames.flatten(0, 1)).view(clips, length, -1)
+        pictures = frames.flatten(0, 1)
+        encoded = torch.cat((self.frame_encoder(pictures), pictures.mean((2, 3))), dim=1)
+        per_frame = self.frame_features(encoded).view(clips, length, -1)
         in_time, _ = self.over_time(per_frame)
         return torch.cat((per_frame.mean(1), per_frame.amax(1), in_time.mean(1)), dim=1)
 

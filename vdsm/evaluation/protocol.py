@@ -84,7 +84,8 @@ def measure(
         scores |= _named("swap", swap_scores(clips, pairs, swapped.values, seed)) | cycle
         scores |= prior_scores(judge, clips, pairs, decoder, seed, progress)
     scores |= reconstruction_scores(judge, clips, np.unique(pairs.dynamics_of), decoder, real, seed, progress)
-    scores["experts.in_use"] = experts_in_use(decoder.codes.static, identities(clips), seed)
+    if on_simplex(decoder.codes.static):
+        scores["experts.in_use"] = experts_in_use(decoder.codes.static, identities(clips), seed)
     return Measurement(
         scores, control_scores(clips, pairs, real, seed), confusion(clips, pairs, swapped.values),
         pairs, swapped.values, worst(clips, pairs, swapped.values), decoder,
@@ -152,10 +153,14 @@ def reconstruction_scores(
     return scores
 
 
+def on_simplex(static: Tensor) -> bool:
+    """Whether static codes [N, K] are weights of experts: not negative, and 1 in all."""
+    return bool((static >= 0).all() and (static.sum(1) - 1).abs().max() < 1e-3)
+
+
 def experts_in_use(static: Tensor, who: NDArray[np.int64], seed: int) -> Score:
     """exp of the entropy of the mean static code, a number between 1 and K: how many experts share the work."""
-    weights = static.double().clamp_min(0).numpy()
-    return entropy_scores(weights / weights.sum(1, keepdims=True), who, seed)["h_y"].exponential()
+    return entropy_scores(static.double().numpy(), who, seed)["h_y"].exponential()
 
 
 def worst(clips: LabelledClips, pairs: Pairs, judged: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
