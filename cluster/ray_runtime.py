@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import secrets
 import site
 import socket
 import sysconfig
@@ -49,8 +50,10 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         yield
         return
     if _IN_JOB in os.environ or os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env=_cluster_environment(), logging_level=logging.WARNING, log_to_driver=False)
+        _join_cluster(os.environ.get("RAY_ADDRESS", "auto"))
     else:
+        # A token for its ports. Ray would store a new one in ~/.ray, which turns tokens on for later clusters too.
+        os.environ.setdefault("RAY_AUTH_TOKEN", _token())
         # That it protects itself by a token, which is what we want, is no reason for a warning at every start.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
         ray.init(
@@ -68,6 +71,29 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+def _join_cluster(address: str) -> None:
+    import ray
+
+    _check_answers(address)
+    try:
+        ray.init(
+            address=address, runtime_env=_cluster_environment(), logging_level=logging.WARNING, log_to_driver=False
+        )
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        raise UserError(
+            f"cannot join the Ray cluster at RAY_ADDRESS={address} ({str(error).strip().splitlines()[0]:.150}); unset "
+            "RAY_ADDRESS to use this machine; if the cluster wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        ) from None
+
+
+def _token() -> str:
+    """The token that this user has for Ray, or a new one."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    with contextlib.suppress(OSError):
+        return path.read_text().strip() or secrets.token_hex(32)
+    return secrets.token_hex(32)
 
 
 def _check_answers(address: str) -> None:
