@@ -52,7 +52,7 @@ class Quickstart:
     def kill_when(self, reached: Callable[[], bool], what: str) -> None:
         """Start, and `kill -9` as soon as something is so."""
         process = self.start()
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 500
         while not reached():
             assert process.poll() is None, f"ended before {what}: {self.errors.read_text()}"
             assert time.monotonic() < deadline, f"{what} did not come: {self.errors.read_text()}"
@@ -64,7 +64,7 @@ class Quickstart:
     def finish(self) -> str:
         """Start, wait for the end, and give what it prints."""
         process = self.start()
-        printed, _ = process.communicate(timeout=400)
+        printed, _ = process.communicate(timeout=800)
         assert process.returncode == 0, self.errors.read_text()
         return printed
 
@@ -93,6 +93,7 @@ def sha256(path: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2000)  # a minute and a half on two cores of its own
 def test_killed_anywhere_it_goes_on_and_ends_with_a_full_report(quickstart: Quickstart) -> None:
     out = quickstart.out
     run = out / "runs" / "figures"
