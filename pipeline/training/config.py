@@ -78,7 +78,9 @@ class TrainingConfig:
     """Worker failures after which the run gives up; -1 never does."""
 
     def __post_init__(self) -> None:
-        for name in ("num_workers", "threads_per_worker", "validation_interval", "checkpoint_interval", "keep_checkpoints", "log_interval"):
+        counts = ("num_workers", "threads_per_worker", "keep_checkpoints")
+        intervals = ("validation_interval", "checkpoint_interval", "log_interval")
+        for name in counts + intervals:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 < self.validation_fraction < 1:

@@ -50,7 +50,16 @@ def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
     """
     # How often Ray Train's controller looks at the workers, which is also how long a checkpoint may take to be known.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    # A busy machine may take longer than Ray Train's 60 s to start Python a few times.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")
     training = assignment.recipe.training
+    for resource, needed in (
+        ("CPU", training.num_workers * training.threads_per_worker),
+        ("GPU", training.num_workers if training.use_gpu else 0),
+    ):
+        there = ray.cluster_resources().get(resource, 0)
+        if there < needed:
+            log.note(f"waiting for {needed} {resource}s, of which Ray has {there:g}")
     ledger = Ledger.remote()  # type: ignore[attr-defined]
     trainer = TorchTrainer(
         lambda: worker(assignment, ledger),  # type: ignore[arg-type]
