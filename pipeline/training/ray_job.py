@@ -57,7 +57,7 @@ def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
         ("CPU", training.num_workers * training.threads_per_worker),
         ("GPU", training.num_workers if training.use_gpu else 0),
     ):
-        there = ray.cluster_resources().get(resource, 0)
+        there = ray.cluster_resources().get(resource, 0)  # type: ignore[no-untyped-call]
         if there < needed:
             log.note(f"waiting for {needed} {resource}s, of which Ray has {there:g}")
     ledger = Ledger.remote()  # type: ignore[attr-defined]
