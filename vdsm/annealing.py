@@ -47,7 +47,7 @@ def spline_at(spline: Spline, progress: float) -> float:
     """The quadratic interpolating spline with break points halfway between inner knots, clipped to its bounds."""
     fractions = np.array([fraction for fraction, _ in spline.knots])
     values = np.array([value for _, value in spline.knots])
-    # n knots determine n coefficients: 1, x, x^2, and one truncated square for each of the n - 3 break points, which lie
+    # n knots determine n coefficients: 1, x, x^2, and one truncated square for each of n - 3 break points, which lie
     # halfway between neighbouring knots except in the first and last interval.
     breaks = ((fractions[1:] + fractions[:-1]) / 2)[1:-1]
     coefficients = np.linalg.solve(_truncated_squares(fractions, breaks), values)

@@ -1,12 +1,15 @@
 """A first-order Gaussian chain as one Pyro distribution: the whole pose sequence is one site."""
 
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import Normal, constraints, register_kl
 from torch.distributions import kl_divergence as divergence
+
+from vdsm.elbo import Shape
 
 Transition = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """(z_{t-1} for S successive times [B, S, Z], index of the first of these t, counted from 0) -> loc, scale [B, S, Z]."""
@@ -15,14 +18,14 @@ Transition = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 class GaussianChain(dist.TorchDistribution):
     """p(z_1..T) = prod_t N(z_t | loc_t(z_{t-1}), scale_t(z_{t-1})) over clips [B], events [T, Z]."""
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
 
     def __init__(self, transition: Transition, initial: Tensor, length: int, noise: Tensor | None = None) -> None:
         """
         Args:
-            transition: gives the conditionals; asked for one time when sampling, for all at once when the chain is known.
+            transition: gives the conditionals, of one time when sampling, of all at once when the chain is known.
             initial: z_0, [B, Z].
             length: T.
             noise: standard Normal noise [B, T, Z] that `rsample` uses; none draws it from torch's global generator.
@@ -33,13 +36,15 @@ class GaussianChain(dist.TorchDistribution):
         self._sampled: tuple[Tensor, Tensor, Tensor] | None = None
         super().__init__(initial.shape[:1], torch.Size([length, initial.shape[1]]), validate_args=False)
 
-    def expand(self, batch_shape: torch.Size, _instance: None = None) -> "GaussianChain":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "GaussianChain":
         """Itself: a chain already has one element per clip."""
         if torch.Size(batch_shape) != self.batch_shape:
-            raise ValueError(f"a chain over {tuple(self.batch_shape)} clips cannot become one over {tuple(batch_shape)}")
+            raise ValueError(
+                f"a chain over {tuple(self.batch_shape)} clips cannot become one over {tuple(batch_shape)}"
+            )
         return self
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
         """One path z [B, T, Z], drawn step by step."""
         if sample_shape:
             raise ValueError(f"the noise is for one sample, not for sample_shape {tuple(sample_shape)}")
@@ -63,7 +68,8 @@ class GaussianChain(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """[B] for paths [B, T, Z]."""
-        return self.conditionals(value).log_prob(value).sum((-2, -1))
+        density: Tensor = self.conditionals(value).log_prob(value).sum((-2, -1))
+        return density
 
     @property
     def path(self) -> Tensor:

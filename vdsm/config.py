@@ -18,6 +18,9 @@ class ModelConfig:
 
     num_experts: int = 40
     """K: expert decoder kernels, which is also the size of the static code (identity)."""
+    static_groups: int = 1
+    """Simplices that the static code consists of, each over num_experts / static_groups experts. One, as published,
+    gives an identity a single blend; several let attributes be chosen independently of each other."""
     pose_size: int = 30
     """Z: size of the pose latent of one frame."""
     dynamics_size: int = 50
@@ -28,6 +31,9 @@ class ModelConfig:
     """Colour channels of a frame: 1 (grey) or 3 (RGB)."""
     encoder_channels: tuple[int, ...] = (32, 32, 64, 64)
     """Channels of the image encoder's convolution blocks; each block halves the frame."""
+    encoder_downsampling: Literal["blur", "stride"] = "blur"
+    """How a block halves the frame. `blur`: convolution at full size, then an anti-aliased blur pool, as published.
+    `stride`: a convolution of stride 2, a quarter of the work."""
     encoder_hidden: int = 256
     """Size of the image encoder's output, from which all latents of a frame are read."""
     encoder_slope: float = 0.01
@@ -36,6 +42,10 @@ class ModelConfig:
     """Width of the hidden layer between the image encoder's output and the static code's parameters."""
     decoder_channels: tuple[int, ...] = (512, 256, 128, 64)
     """Channels after each expert-blended transposed convolution but the last, which gives the frame."""
+    expert_init: Literal["independent", "shared"] = "independent"
+    """First kernels of the experts. `independent`: each has its own, with the fan-in of one expert. `shared`: half of
+    their variance is common to all, so that the even blend of an untrained model passes a signal through all layers
+    (independent kernels cancel: 1/sqrt(K) per layer)."""
     rnn_width: int = 512
     """R: width of the LSTMs of the sequence stage."""
     rnn_layers: int = 3
@@ -50,7 +60,15 @@ class ModelConfig:
     """p(x | z, s) per pixel and channel. `bernoulli`: cross-entropy on values in [0, 1], as published."""
 
     def __post_init__(self) -> None:
-        positive = ("num_experts", "pose_size", "dynamics_size", "encoder_hidden", "static_hidden", "rnn_width", "rnn_layers")
+        positive = (
+            "num_experts",
+            "pose_size",
+            "dynamics_size",
+            "encoder_hidden",
+            "static_hidden",
+            "rnn_width",
+            "rnn_layers",
+        )
         for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -63,6 +81,8 @@ class ModelConfig:
                 raise ValueError(f"{name} is {value}; it must be above 0, or none for the published value")
         if self.frame_size not in (32, 64, 128):
             raise ValueError(f"frame_size is {self.frame_size}; it must be 32, 64 or 128")
+        if self.static_groups < 1 or self.num_experts % self.static_groups:
+            raise ValueError(f"static_groups is {self.static_groups}; it must divide num_experts, {self.num_experts}")
         if self.channels not in (1, 3):
             raise ValueError(f"channels is {self.channels}; it must be 1 (grey) or 3 (RGB)")
         if not 0 <= self.rnn_dropout < 1:
@@ -76,7 +96,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CosineRamp:
-    """A weight that moves from `start` to `end` along half a cosine over the first `fraction` of the run, then stays."""
+    """A weight that moves from `start` to `end` along half a cosine over the first `fraction` of a stage."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 

@@ -15,14 +15,20 @@ SLOPE = 0.2
 class ExpertTransposedConv(nn.Module):
     """K transposed convolutions (kernel 4) of which each clip uses one blend: W = sum_k s_k W_k, and so the bias."""
 
-    def __init__(self, num_experts: int, in_channels: int, out_channels: int, *, stride: int, gain: float) -> None:
+    def __init__(self, config: ModelConfig, in_channels: int, out_channels: int, *, stride: int, gain: float) -> None:
         super().__init__()
         self.shape = (in_channels, out_channels, 4, 4)
         self.stride = stride
-        # Fan-in of one expert: an output pixel sees 4 / stride taps per axis of every input channel.
-        deviation = gain / math.sqrt(in_channels * (4 // stride) ** 2) if stride == 2 else gain / math.sqrt(in_channels)
-        self.kernels = nn.Parameter(deviation * torch.randn(num_experts, in_channels * out_channels * 16))
-        self.biases = nn.Parameter(torch.zeros(num_experts, out_channels))
+        # An output pixel sees 4 / stride taps per axis of every input channel, but just one tap where the input is 1x1.
+        taps = 1 if stride == 1 else (4 // stride) ** 2
+        deviation = gain / math.sqrt(in_channels * taps)
+        size, groups = in_channels * out_channels * 16, config.static_groups
+        # A blend adds one point of each group's simplex: own kernels add up in variance, the common one in amplitude.
+        own = deviation / math.sqrt(groups) * torch.randn(config.num_experts, size)
+        if config.expert_init == "shared":
+            own = math.sqrt(0.5) * (own + deviation / groups * torch.randn(1, size))
+        self.kernels = nn.Parameter(own)
+        self.biases = nn.Parameter(torch.zeros(config.num_experts, out_channels))
 
     def forward(self, x: Tensor, static: Tensor) -> Tensor:
         """[B, T, Cin, H, W], [B, K] -> [B, T, Cout, H', W']: 1x1 to 4x4 at stride 1, twice the size at stride 2."""
@@ -30,6 +36,7 @@ class ExpertTransposedConv(nn.Module):
         in_channels, out_channels = self.shape[:2]
         kernels = static @ self.kernels
         biases = static @ self.biases
+        drawn: Tensor
         if self.stride == 1:
             drawn = torch.bmm(x.flatten(2), kernels.view(clips, in_channels, -1))
             return drawn.view(clips, frames, out_channels, 4, 4) + biases[:, None, :, None, None]
@@ -38,7 +45,8 @@ class ExpertTransposedConv(nn.Module):
         drawn = F.conv_transpose2d(
             grouped, kernels.view(clips * in_channels, *self.shape[1:]), biases.flatten(), 2, 1, groups=clips
         )
-        return drawn.unflatten(1, (clips, out_channels)).transpose(0, 1)
+        frames_first: Tensor = drawn.unflatten(1, (clips, out_channels))
+        return frames_first.transpose(0, 1)
 
 
 class Decoder(nn.Module):
@@ -50,7 +58,7 @@ class Decoder(nn.Module):
         relu_gain = math.sqrt(2 / (1 + SLOPE**2))
         self.layers = nn.ModuleList(
             ExpertTransposedConv(
-                config.num_experts,
+                config,
                 widths[index],
                 widths[index + 1],
                 stride=1 if index == 0 else 2,

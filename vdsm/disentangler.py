@@ -14,7 +14,7 @@ class Codes(NamedTuple):
     """Posterior means of the latents of a batch of clips."""
 
     static: Tensor
-    """[B, K], points of the simplex."""
+    """[B, K], points of the simplex (of each simplex, where there are several)."""
     pose: Tensor
     """[B, T, Z]"""
     dynamics: Tensor
@@ -57,7 +57,7 @@ class Disentangler(nn.Module):
         latents = self.frame_model.encoder(frames)
         static, _ = self.frame_model.pool_static(latents)
         dynamics, _ = self.sequence_model.dynamics_encoder(latents.pose_loc)
-        return Codes(torch.softmax(self.temperature * static, dim=-1), latents.pose_loc, dynamics)
+        return Codes(self.frame_model.static_code(static, self.temperature), latents.pose_loc, dynamics)
 
     @torch.no_grad()
     def decode(self, pose: Tensor, static: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Disentangler(nn.Module):
     def sample_static(self, count: int, generator: torch.Generator) -> Tensor:
         """Static codes [count, K] from the prior."""
         noise = torch.randn(count, self.config.num_experts, generator=generator, device=generator.device)
-        return torch.softmax(self.temperature * self.frame_model.static_prior_scale * noise, dim=-1)
+        return self.frame_model.static_code(self.frame_model.static_prior_scale * noise, self.temperature)
 
     @torch.no_grad()
     def sample_dynamics(self, count: int, generator: torch.Generator) -> Tensor:

@@ -15,6 +15,8 @@ from torch.distributions import kl_divergence
 
 from vdsm.annealing import Weights
 
+Shape = torch.Size | list[int] | tuple[int, ...]
+
 
 class Terms(NamedTuple):
     """Negative ELBO and its terms: 0-dim tensors, in nats per pixel value, averaged over the clips of the batch."""
@@ -47,11 +49,13 @@ class NoisyNormal(dist.Normal):
         super().__init__(loc, scale, validate_args=False)
         self._noise = noise
 
-    def expand(self, batch_shape: torch.Size, _instance: None = None) -> "NoisyNormal":
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "NoisyNormal":
         """The same distribution over a larger batch (a plate asks for this)."""
-        return NoisyNormal(self.loc.expand(batch_shape), self.scale.expand(batch_shape), self._noise.expand(batch_shape))
+        return NoisyNormal(
+            self.loc.expand(batch_shape), self.scale.expand(batch_shape), self._noise.expand(batch_shape)
+        )
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
         """loc + scale * noise, of the shape of `loc`."""
         if sample_shape:
             raise ValueError(f"the noise is for one sample, not for sample_shape {tuple(sample_shape)}")
@@ -74,14 +78,16 @@ def elbo_terms(
     guide_trace = poutine.trace(guide).get_trace(*args)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     observed = model_trace.nodes["frames"]
+    likelihood: Any = observed["fn"]
     # Sums over a clip's pixels run to 1e5 nats: keep them in fp32 (or better) whatever the layers computed in.
-    reconstruction = -observed["fn"].log_prob(observed["value"]).mean() / frame_values
+    reconstruction = -likelihood.log_prob(observed["value"]).mean() / frame_values
     loss = reconstruction
     kl = dict.fromkeys(("static", "pose", "dynamics"), torch.zeros_like(reconstruction))
     for name in guide_trace.stochastic_nodes:
         if name not in kl:
             continue
-        divergence = kl_divergence(guide_trace.nodes[name]["fn"], model_trace.nodes[name]["fn"])
-        kl[name] = divergence.mean() / frame_values
+        posterior: Any = guide_trace.nodes[name]["fn"]
+        prior: Any = model_trace.nodes[name]["fn"]
+        kl[name] = kl_divergence(posterior, prior).mean() / frame_values
         loss = loss + getattr(weights, name) * kl[name]
     return Terms(loss, reconstruction, kl["static"], kl["pose"], kl["dynamics"])

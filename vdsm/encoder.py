@@ -1,5 +1,6 @@
 """The image encoder: from a frame to the parameters of its pose and of its share of the static latent."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,12 @@ from vdsm.config import ModelConfig
 
 MIN_SCALE = 1e-4
 """Added to every softplus scale, so that no Normal collapses to a point."""
+
+
+def start_scale_at(layer: nn.Linear, scale: float) -> None:
+    """Make softplus(layer(x)) start near `scale`, the prior's, so that the first KL and the first noise are small."""
+    nn.init.normal_(layer.weight, std=0.1 / math.sqrt(layer.in_features))
+    nn.init.constant_(layer.bias, math.log(math.expm1(scale)))
 
 
 class BlurPool(nn.Module):
@@ -48,7 +55,10 @@ class ImageEncoder(nn.Module):
         blocks: list[nn.Module] = []
         channels = config.channels
         for width in config.encoder_channels:
-            blocks += [nn.Conv2d(channels, width, 4, padding=1), nn.LeakyReLU(config.encoder_slope), BlurPool(width)]
+            stride = 2 if config.encoder_downsampling == "stride" else 1
+            blocks += [nn.Conv2d(channels, width, 4, stride, padding=1), nn.LeakyReLU(config.encoder_slope)]
+            if config.encoder_downsampling == "blur":
+                blocks.append(BlurPool(width))
             channels = width
         self.blocks = nn.Sequential(*blocks)
         self.to_hidden = nn.Conv2d(channels, config.encoder_hidden, 4)

@@ -1,7 +1,7 @@
 """Stage 1, the frame model (`VDSM_EncDec` in the release): poses independent over time, one static code per clip.
 
-    i ~ N(0, 1/K),  s = softmax(temperature * i),  z_t ~ N(0, 1),  x_t ~ Bernoulli(decoder(z_t, s))
-    q(z_t | x_t),  q(i | x_1..T) = N(mean over t of the frames' votes)
+i ~ N(0, 1/K),  s = softmax(temperature * i),  z_t ~ N(0, 1),  x_t ~ Bernoulli(decoder(z_t, s))
+q(z_t | x_t),  q(i | x_1..T) = N(mean over t of the frames' votes)
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
 from vdsm.decoder import Decoder
 from vdsm.elbo import NoisyNormal, Terms, elbo_terms
-from vdsm.encoder import MIN_SCALE, FrameLatents, ImageEncoder
+from vdsm.encoder import MIN_SCALE, FrameLatents, ImageEncoder, start_scale_at
 
 
 class FrameNoise(NamedTuple):
@@ -40,6 +40,7 @@ class FrameModel(nn.Module):
         # The K -> K layer that reads a frame's vote; it is the only part of stage 1 that stage 2 goes on training.
         self.static_loc = nn.Linear(config.num_experts, config.num_experts)
         self.static_raw_scale = nn.Linear(config.num_experts, config.num_experts)
+        start_scale_at(self.static_raw_scale, self.static_prior_scale)
 
     def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> FrameNoise:
         """Noise for a batch of `clips` clips of `frames` frames, on the generator's device."""
@@ -57,11 +58,18 @@ class FrameModel(nn.Module):
         scale = F.softplus(self.static_raw_scale(latents.static_raw_scale).mean(dim=1)) + MIN_SCALE
         return loc, scale
 
+    def static_code(self, latent: Tensor, temperature: float) -> Tensor:
+        """i [B, K] -> s [B, K], a softmax over the experts of each group."""
+        grouped = latent.unflatten(-1, (self.config.static_groups, -1))
+        return torch.softmax(temperature * grouped, dim=-1).flatten(-2)
+
     def observe(self, frames: Tensor, pose: Tensor, static: Tensor) -> None:
         """The site of p(x_1..T | z_1..T, s)."""
         logits = self.decoder(pose, static)
         # Pixels lie in [0, 1], not only on its ends: the Bernoulli log-probability is then a cross-entropy.
-        likelihood = dist.Bernoulli(logits=logits.to(torch.promote_types(logits.dtype, torch.float32)), validate_args=False)
+        likelihood = dist.Bernoulli(
+            logits=logits.to(torch.promote_types(logits.dtype, torch.float32)), validate_args=False
+        )
         pyro.sample("frames", likelihood.to_event(4), obs=frames)
 
     def model(self, frames: Tensor, noise: FrameNoise, temperature: float) -> None:
@@ -70,10 +78,13 @@ class FrameModel(nn.Module):
         zero = frames.new_zeros(())
         with pyro.plate("clips", clips):
             latent = pyro.sample(
-                "static", dist.Normal(zero, self.static_prior_scale).expand([clips, self.config.num_experts]).to_event(1)
+                "static",
+                dist.Normal(zero, self.static_prior_scale).expand([clips, self.config.num_experts]).to_event(1),
             )
-            pose = pyro.sample("pose", dist.Normal(zero, 1.0).expand([clips, length, self.config.pose_size]).to_event(2))
-            self.observe(frames, pose, torch.softmax(temperature * latent, dim=-1))
+            pose = pyro.sample(
+                "pose", dist.Normal(zero, 1.0).expand([clips, length, self.config.pose_size]).to_event(2)
+            )
+            self.observe(frames, pose, self.static_code(latent, temperature))
 
     def guide(self, frames: Tensor, noise: FrameNoise, temperature: float) -> None:
         """q(i | x_1..T) prod_t q(z_t | x_t)."""

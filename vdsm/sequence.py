@@ -1,7 +1,7 @@
 """Stage 2, the sequence model (`VDSM_Seq` in the release): one dynamics code per clip drives the whole pose sequence.
 
-    d ~ N(0, 1/D),  z_1 ~ N(0, 1),  z_t ~ N(GatedTransition(z_{t-1}, d)),  x_t ~ Bernoulli(decoder(z_t, s))
-    q(d | x_1..T),  q(z_t | z_{t-1}, d) = N(Combiner(z_{t-1}, rnn_t(d), d)),  q(i | x_1..T) as in stage 1
+d ~ N(0, 1/D),  z_1 ~ N(0, 1),  z_t ~ N(GatedTransition(z_{t-1}, d)),  x_t ~ Bernoulli(decoder(z_t, s))
+q(d | x_1..T),  q(z_t | z_{t-1}, d) = N(Combiner(z_{t-1}, rnn_t(d), d)),  q(i | x_1..T) as in stage 1
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from vdsm.annealing import Weights
 from vdsm.chain import GaussianChain
 from vdsm.config import ModelConfig
 from vdsm.elbo import NoisyNormal, Terms, elbo_terms
-from vdsm.encoder import MIN_SCALE
+from vdsm.encoder import MIN_SCALE, start_scale_at
 from vdsm.frames import FrameModel
 
 
@@ -64,6 +64,7 @@ class DynamicsEncoder(nn.Module):
         self.initial = nn.Parameter(torch.zeros(2, 2 * layers, 1, width))
         self.loc = nn.Linear(2 * layers * width, config.dynamics_size)
         self.raw_scale = nn.Linear(2 * layers * width, config.dynamics_size)
+        start_scale_at(self.raw_scale, config.dynamics_prior_scale or 1 / config.dynamics_size)
 
     def forward(self, poses: Tensor) -> tuple[Tensor, Tensor]:
         """Pose locs [B, T, Z] -> loc and scale of d, each [B, D]."""
@@ -148,7 +149,8 @@ class SequenceModel(nn.Module):
         drive = self.combiner.drive(self.dynamics_decoder(dynamics, length), dynamics)
 
         def transition(previous: Tensor, start: int) -> tuple[Tensor, Tensor]:
-            return self.combiner(previous, drive[:, start : start + previous.shape[1]])
+            loc, scale = self.combiner(previous, drive[:, start : start + previous.shape[1]])
+            return loc, scale
 
         initial = self.combiner.first_pose.expand(dynamics.shape[0], -1)
         return GaussianChain(transition, initial, length, noise)
@@ -177,7 +179,7 @@ class SequenceModel(nn.Module):
             latent = pyro.sample("static", static_prior.to_event(1))
             dynamics = pyro.sample("dynamics", dynamics_prior.to_event(1))
             poses = pyro.sample("pose", self.prior_chain(dynamics, length))
-            self.frame_model.observe(frames, poses, torch.softmax(temperature * latent, dim=-1))
+            self.frame_model.observe(frames, poses, self.frame_model.static_code(latent, temperature))
 
     def guide(self, frames: Tensor, noise: SequenceNoise, temperature: float) -> None:
         """q(i | x_1..T) q(d | x_1..T) prod_t q(z_t | z_{t-1}, d)."""

@@ -27,10 +27,10 @@ FRAMES_PER_SECOND = 8.0
 BACKGROUND: Colour = (10, 10, 18)
 
 SKINS: dict[str, Colour] = {
-    "pale": (250, 220, 195),
-    "tan": (200, 140, 90),
-    "brown": (110, 65, 35),
-    "green": (110, 205, 90),
+    "pale": (250, 215, 190),
+    "brown": (120, 70, 40),
+    "green": (110, 210, 80),
+    "blue": (80, 140, 240),
 }
 SHIRTS: dict[str, Colour] = {
     "red": (225, 45, 45),
@@ -132,8 +132,8 @@ def draw(figure: Figure, joints: Joints) -> NDArray[np.uint8]:
     for shoulder, elbow, hand in joints.arms:
         canvas.capsule(shoulder, elbow, 2.8, shirt)
         canvas.capsule(elbow, hand, 2.5, shirt)
-        canvas.capsule(hand, hand, 2.8, skin)
-    canvas.capsule(joints.head, joints.head, 6.3, skin)
+        canvas.capsule(hand, hand, 3.0, skin)
+    canvas.capsule(joints.head, joints.head, 6.8, skin)
     _draw_hat(canvas, HATS[figure.hat], joints.head)
     return canvas.frames()
 
