@@ -95,10 +95,14 @@ def load(run: str, data: str, other_data: bool = False) -> Inputs:
 
 
 def use_all_cpus() -> None:
-    """One torch thread for each CPU that this process may use."""
+    """One torch thread for each CPU that this process may use, or as many as OMP_NUM_THREADS says."""
     import torch
 
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    from vdsm.memory import keep_freed_memory
+
+    keep_freed_memory()
+    if not os.environ.get("OMP_NUM_THREADS", ""):
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
 
 
 def scratch_folder() -> "tempfile.TemporaryDirectory[str]":

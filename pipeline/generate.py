@@ -128,10 +128,11 @@ def draw(kind: str, command: GenerateCommand, inputs: Inputs, progress: "Progres
     decoder = Decoder(inputs.model, codes, command.length or inputs.clip_frames)
     actions, people = (np.array([place[int(clip)] for clip in chosen], dtype=np.int64) for chosen in (actions, people))
     if kind == "transfer":
-        return mosaic(grids.transfer_grid(decoder, clips, actions, people, sequence, progress), header=True)
+        cells = grids.transfer_grid(decoder, clips, actions, people, sequence, progress)
+        return mosaic(cells, header_row=True, header_column=True)
     if kind == "prior":
         rows = grids.prior_rows(decoder, clips, actions, people, command.columns, sequence, command.seed)["static"]
-        return mosaic(rows, header=True)
+        return mosaic(rows, header_column=True)
     return mosaic(grids.reconstruction_rows(decoder, clips, people, sequence))
 
 

@@ -4,6 +4,8 @@ import platform
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from vdsm.evaluation.clips import ACTION, static_attributes
 from vdsm.evaluation.controls import CONTROLS
 from vdsm.evaluation.judge import JUDGE_VERSION, JudgeConfig
@@ -24,7 +26,8 @@ Metrics = dict[str, Any]
 def metrics_of(
     measured: Measurement, inputs: "Inputs", command: "EvaluateCommand", judge_config: JudgeConfig, judge_key: str
 ) -> Metrics:
-    """What metrics.json holds. Nothing in it depends on the clock or on the machine's load.
+    """What metrics.json holds. Nothing in it depends on the clock or on the machine's load; the number of
+    threads can change last digits, so it is named.
 
     `figures` and each of `controls` map a dotted name to {value, n, chance, low, high}.
     """
@@ -59,6 +62,7 @@ def metrics_of(
             "bootstrap_resamples": RESAMPLES,
             "evaluation": command.evaluation.model_dump(mode="json"),
             "recipe": inputs.recipe.model_dump(mode="json"),
+            "threads": torch.get_num_threads(),
             "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _LIBRARIES},
         },
     }

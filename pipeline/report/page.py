@@ -63,7 +63,12 @@ def write_report(
     rows = grids.transfer_grid(decoder, test, actions, people, sequence, progress)
     for start in range(0, len(people), PER_BLOCK):
         block = [[row[0], *row[1 + start : 1 + start + PER_BLOCK]] for row in rows]
-        blocks.append(_picture(mosaic(block, header=True), f"action transfer, identities from number {start + 1}"))
+        blocks.append(
+            _picture(
+                mosaic(block, header_row=True, header_column=True),
+                f"action transfer, identities from number {start + 1}",
+            )
+        )
     sample = people[:SHOWN]
     prior = grids.prior_rows(decoder, test, actions, sample[: len(actions)], SHOWN - 1, sequence, command.seed)
     html = render(
@@ -75,7 +80,9 @@ def write_report(
         reconstructions=_picture(
             mosaic(grids.reconstruction_rows(decoder, test, sample, sequence)), "clips and reconstructions"
         ),
-        prior={name: _picture(mosaic(rows, header=False), f"prior samples: {name}") for name, rows in prior.items()},
+        prior={
+            name: _picture(mosaic(rows, header_column=True), f"prior samples: {name}") for name, rows in prior.items()
+        },
         wrong=wrong_swaps(test, measured, sequence),
         panels=panels(_training_records(inputs)),
     )

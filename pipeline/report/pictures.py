@@ -24,26 +24,29 @@ def rgba(clip: Frames) -> Frames:
     return np.concatenate((colour, opaque), axis=-1)
 
 
-def mosaic(rows: Sequence[Sequence[Frames | None]], gap: int = GAP, header: bool = False) -> Frames:
+def mosaic(
+    rows: Sequence[Sequence[Frames | None]], gap: int = GAP, header_row: bool = False, header_column: bool = False
+) -> Frames:
     """Clips of one size side by side, moving together: uint8 [T, H', W', 4] with transparent gaps.
 
     Args:
         rows: cells, row by row; None leaves a cell empty.
         gap: pixels between cells.
-        header: set the first row and the first column apart by a wider gap.
+        header_row: set the first row apart by a wider gap.
+        header_column: set the first column apart by a wider gap.
     """
     length, height, width, _ = next(cell for row in rows for cell in row if cell is not None).shape
-    apart = 3 * gap if header else 0
+    below, beside = 3 * gap * header_row, 3 * gap * header_column
     columns = max(len(row) for row in rows)
     canvas = np.zeros(
-        (length, len(rows) * (height + gap) - gap + apart, columns * (width + gap) - gap + apart, 4), dtype=np.uint8
+        (length, len(rows) * (height + gap) - gap + below, columns * (width + gap) - gap + beside, 4), dtype=np.uint8
     )
     for down, row in enumerate(rows):
         for right, cell in enumerate(row):
             if cell is None:
                 continue
-            top = down * (height + gap) + (apart if down else 0)
-            left = right * (width + gap) + (apart if right else 0)
+            top = down * (height + gap) + (below if down else 0)
+            left = right * (width + gap) + (beside if right else 0)
             canvas[:, top : top + height, left : left + width] = rgba(cell)
     return canvas
 
