@@ -140,21 +140,21 @@ def draw(figure: Figure, joints: Joints) -> NDArray[np.uint8]:
 
 def _draw_hat(canvas: "_Canvas", hat: str, head: Array) -> None:
     if hat == "cap":
-        canvas.capsule(head + (-3.5, -5), head + (3.5, -5), 3.2, (215, 40, 90))
-        canvas.capsule(head + (3, -3.5), head + (9, -3.5), 1.4, (215, 40, 90))
+        canvas.capsule(head + (-4.5, -5), head + (4.5, -5), 4.2, (215, 40, 90))
+        canvas.capsule(head + (4, -3), head + (12, -3), 1.8, (215, 40, 90))
     elif hat == "top hat":
-        canvas.capsule(head + (-8, -4.5), head + (8, -4.5), 1.5, (90, 95, 235))
-        canvas.capsule(head + (0, -6), head + (0, -10), 4.6, (90, 95, 235))
+        canvas.capsule(head + (-10, -4.5), head + (10, -4.5), 1.8, (90, 95, 235))
+        canvas.capsule(head + (0, -6), head + (0, -10), 6.0, (90, 95, 235))
     elif hat == "cone":
         for step in range(6):
-            canvas.capsule(head + (0, -4.5 - 1.8 * step), head + (0, -4.5 - 1.8 * step), 6.2 - step, (255, 130, 60))
+            canvas.capsule(head + (0, -4.5 - 2 * step), head + (0, -4.5 - 2 * step), 7.8 - 1.3 * step, (255, 130, 60))
     elif hat == "crown":
-        for x in (-5, 0, 5):
-            canvas.capsule(head + (x, -5), head + (x * 1.2, -9), 1.7, (250, 200, 40))
-        canvas.capsule(head + (-5, -4.5), head + (5, -4.5), 1.8, (250, 200, 40))
+        for x in (-6.5, 0, 6.5):
+            canvas.capsule(head + (x, -5), head + (x * 1.2, -11), 2.2, (250, 200, 40))
+        canvas.capsule(head + (-6, -4.5), head + (6, -4.5), 2.6, (250, 200, 40))
     else:
-        for x, y in ((-6, -2), (-4, -6), (0, -7.5), (4, -6), (6, -2)):
-            canvas.capsule(head + (x, y), head + (x, y), 4.0, (140, 85, 45))
+        for x, y in ((-8, -2), (-5.5, -7), (0, -9), (5.5, -7), (8, -2)):
+            canvas.capsule(head + (x, y), head + (x, y), 5.2, (140, 85, 45))
 
 
 class _Canvas:
