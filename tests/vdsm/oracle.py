@@ -1,0 +1,207 @@
+"""VDSM from its equations: one clip, one frame, one expert after another. Here stage 1 and what both share.
+
+Slow and obvious on purpose, and written without any code of the package: it reads parameters by their names, settings
+by theirs, and computes with elementary operations. What it returns is per clip and in nats, not divided by anything.
+"""
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from vdsm.config import ModelConfig
+
+Parameters = dict[str, Tensor]
+SMALLEST_SCALE = 1e-4
+
+
+class Site(NamedTuple):
+    """One latent of one clip, drawn by the guide: log q, log p and KL(q || p)."""
+
+    guide: Tensor
+    model: Tensor
+    kl: Tensor
+
+
+class Clip(NamedTuple):
+    """What one clip contributes."""
+
+    likelihood: Tensor
+    """log p(x_1..T | ...)"""
+    sites: dict[str, Site]
+
+
+class Gauss(NamedTuple):
+    """A Normal with independent elements."""
+
+    loc: Tensor
+    scale: Tensor
+
+
+def loss(clips: list[Clip], weights: dict[str, float], values: int) -> Tensor:
+    """Mean over clips of -(log-likelihood) + the weighted KLs, per pixel value."""
+    total = torch.zeros((), dtype=torch.float64)
+    for clip in clips:
+        total = total - clip.likelihood
+        for name, site in clip.sites.items():
+            total = total + weights[name] * site.kl
+    return total / len(clips) / values
+
+
+def frame_clip(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], tau: float) -> Clip:
+    """Stage 1 for one clip [T, C, H, W]; noise: static [K], pose [T, Z]."""
+    encoded = [encode(p, config, frame) for frame in frames]
+    static_q = pool(p, encoded)
+    latent = draw(static_q, noise["static"])
+    sites = {"static": site(static_q, static_prior(config), latent)}
+    standard = Gauss(torch.zeros(config.pose_size).double(), torch.ones(config.pose_size).double())
+    poses, steps = [], []
+    for (pose_q, _, _), eps in zip(encoded, noise["pose"], strict=True):
+        poses.append(draw(pose_q, eps))
+        steps.append(site(pose_q, standard, poses[-1]))
+    sites["pose"] = total(steps)
+    return Clip(likelihood(p, config, frames, poses, softmax_groups(config, latent, tau)), sites)
+
+
+def draw(q: Gauss, noise: Tensor) -> Tensor:
+    """loc + scale * noise."""
+    return q.loc + q.scale * noise
+
+
+def log_normal(x: Tensor, normal: Gauss) -> Tensor:
+    """Sum over elements of log N(x | loc, scale)."""
+    z = (x - normal.loc) / normal.scale
+    return (-0.5 * z * z - torch.log(normal.scale) - 0.5 * math.log(2 * math.pi)).sum()
+
+
+def site(q: Gauss, p: Gauss, value: Tensor) -> Site:
+    """Densities of a value and the analytic KL(q || p)."""
+    variances = q.scale**2 / p.scale**2
+    kl = 0.5 * (variances + (q.loc - p.loc) ** 2 / p.scale**2 - 1 - torch.log(variances))
+    return Site(log_normal(value, q), log_normal(value, p), kl.sum())
+
+
+def total(steps: list[Site]) -> Site:
+    """The site of a whole path."""
+    first = steps[0]
+    for step in steps[1:]:
+        first = Site(first.guide + step.guide, first.model + step.model, first.kl + step.kl)
+    return first
+
+
+def linear(p: Parameters, name: str, x: Tensor) -> Tensor:
+    """W x + b."""
+    return (p[f"{name}.weight"] * x[None, :]).sum(1) + p[f"{name}.bias"]
+
+
+def leaky(x: Tensor, slope: float) -> Tensor:
+    """x above 0, slope * x below."""
+    return torch.where(x > 0, x, slope * x)
+
+
+def positive(x: Tensor) -> Tensor:
+    """Softplus, bounded away from zero."""
+    return torch.log(1 + torch.exp(x)) + SMALLEST_SCALE
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + e^-x)."""
+    return 1 / (1 + torch.exp(-x))
+
+
+def static_prior(config: "ModelConfig") -> Gauss:
+    """N(0, 1/K), 1/K being the scale."""
+    scale = config.static_prior_scale or 1 / config.num_experts
+    return Gauss(
+        torch.zeros(config.num_experts).double(), torch.full((config.num_experts,), scale, dtype=torch.float64)
+    )
+
+
+def softmax_groups(config: "ModelConfig", latent: Tensor, tau: float) -> Tensor:
+    """Softmax of tau * i over each of the equally large groups of experts."""
+    size = config.num_experts // config.static_groups
+    groups = []
+    for start in range(0, config.num_experts, size):
+        powers = torch.exp(tau * latent[start : start + size])
+        groups.append(powers / powers.sum())
+    return torch.cat(groups)
+
+
+def encode(p: Parameters, config: "ModelConfig", frame: Tensor) -> tuple[Gauss, Tensor, Tensor]:
+    """q(z_t | x_t), and the frame's vote for loc and scale of i, for one frame [C, H, W]."""
+    numbers = sorted(int(name.split(".")[2]) for name in p if name.startswith("encoder.blocks.") and "weight" in name)
+    x = frame[None]
+    for number in numbers:
+        block = f"encoder.blocks.{number}"
+        stride = {"blur": 1, "stride": 2}[config.encoder_downsampling]
+        x = F.conv2d(x, p[f"{block}.weight"], p[f"{block}.bias"], stride=stride, padding=1)
+        x = leaky(x, config.encoder_slope)
+        if config.encoder_downsampling == "blur":
+            x = blur(x[0])[None]
+    kernel = p["encoder.to_hidden.weight"]
+    assert kernel.shape[1:] == x.shape[1:], "the last convolution covers all that is left"
+    hidden = leaky((kernel * x).sum((1, 2, 3)) + p["encoder.to_hidden.bias"], config.encoder_slope)
+    pose = Gauss(linear(p, "encoder.pose_loc", hidden), positive(linear(p, "encoder.pose_scale", hidden)))
+    votes = linear(p, "encoder.static.2", leaky(linear(p, "encoder.static.0", hidden), config.encoder_slope))
+    return pose, votes[: config.num_experts], votes[config.num_experts :]
+
+
+def blur(x: Tensor) -> Tensor:
+    """Binomial filter of 4 taps and stride 2 on [C, H, W], edges mirrored: 1 pixel before, 2 after."""
+    size = x.shape[-1]
+    mirrored = [1, *range(size), size - 2, size - 3]
+    padded = x[:, mirrored][:, :, mirrored]
+    half = (size + 1) // 2
+    out = torch.zeros(x.shape[0], half, half, dtype=x.dtype)
+    for row, a in enumerate((1, 3, 3, 1)):
+        for column, b in enumerate((1, 3, 3, 1)):
+            out = out + a * b / 64 * padded[:, row : row + 2 * half : 2, column : column + 2 * half : 2]
+    return out
+
+
+def pool(p: Parameters, encoded: list[tuple[Gauss, Tensor, Tensor]]) -> Gauss:
+    """q(i | x_1..T): the frames' votes through the K -> K layers, averaged; the scale made positive at the end."""
+    loc = torch.stack([linear(p, "static_loc", vote) for _, vote, _ in encoded]).sum(0) / len(encoded)
+    raw = torch.stack([linear(p, "static_raw_scale", vote) for _, _, vote in encoded]).sum(0) / len(encoded)
+    return Gauss(loc, positive(raw))
+
+
+def decode(p: Parameters, config: "ModelConfig", pose: Tensor, static: Tensor) -> Tensor:
+    """Probability of each pixel value [C, H, W] of one frame, for pose [Z] and static code [K]."""
+    widths = [config.pose_size + config.num_experts, *config.decoder_channels, config.channels]
+    x = torch.cat([pose, static])[:, None, None]
+    for layer in range(len(widths) - 1):
+        kernel = torch.zeros(widths[layer], widths[layer + 1], 4, 4).double()
+        bias = torch.zeros(widths[layer + 1]).double()
+        for expert in range(config.num_experts):
+            kernel = kernel + static[expert] * p[f"decoder.layers.{layer}.kernels"][expert].reshape(kernel.shape)
+            bias = bias + static[expert] * p[f"decoder.layers.{layer}.biases"][expert]
+        if layer > 0:
+            x = leaky(x, 0.2)
+        x = transposed(x, kernel, stride=1 if layer == 0 else 2, crop=0 if layer == 0 else 1) + bias[:, None, None]
+    return sigmoid(x)
+
+
+def transposed(x: Tensor, kernel: Tensor, stride: int, crop: int) -> Tensor:
+    """Each input pixel stamps its kernel on the output, `stride` pixels apart; then a border of `crop` is cut off."""
+    size = x.shape[-1]
+    full = stride * (size - 1) + 4
+    out = torch.zeros(kernel.shape[1], full, full, dtype=x.dtype)
+    for a in range(4):
+        for b in range(4):
+            stamp = torch.tensordot(kernel[:, :, a, b].T, x, dims=1)
+            rows, columns = slice(a, a + stride * size, stride), slice(b, b + stride * size, stride)
+            out[:, rows, columns] = out[:, rows, columns] + stamp
+    return out[:, crop : full - crop, crop : full - crop]
+
+
+def likelihood(p: Parameters, config: "ModelConfig", frames: Tensor, poses: list[Tensor], static: Tensor) -> Tensor:
+    """log p(x_1..T | z_1..T, s): the cross-entropy of values in [0, 1]."""
+    density = torch.zeros((), dtype=torch.float64)
+    for frame, pose in zip(frames, poses, strict=True):
+        mean = decode(p, config, pose, static)
+        density = density + (frame * torch.log(mean) + (1 - frame) * torch.log(1 - mean)).sum()
+    return density

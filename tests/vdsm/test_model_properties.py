@@ -1,0 +1,189 @@
+"""What must hold of both stages whatever their parameters are (float64)."""
+
+import math
+from typing import Any
+
+import pyro.infer
+import pytest
+import torch
+from pyro import poutine
+from torch.distributions import kl_divergence
+
+from tests.vdsm import oracle_sequence
+from tests.vdsm.tiny_models import CLIPS, LENGTH, Case, double, per_clip, pick, tiny_case
+from vdsm.annealing import Weights, un_annealed
+from vdsm.chain import GaussianChain
+from vdsm.decoder import ExpertTransposedConv
+from vdsm.elbo import Terms
+
+ONES = un_annealed(3.0)
+STAGE = pytest.mark.parametrize("stage", [1, 2])
+
+
+def terms_of(case: Case, weights: Weights = ONES) -> Terms:
+    terms: Terms = case.model(case.frames, case.noise, weights)
+    return terms
+
+
+def part(case: Case, clips: list[int]) -> Case:
+    return Case(case.model, case.frames[clips], pick(case.noise, clips))
+
+
+def make_constant(layer: Any, value: float | None) -> None:
+    """A layer that gives `value` after softplus plus the smallest scale, or 0 for none."""
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.constant_(layer.bias, 0.0 if value is None else math.log(math.expm1(value - 1e-4)))
+
+
+@STAGE
+def test_kl_is_zero_when_the_guide_is_the_prior(stage: int) -> None:
+    case = tiny_case(stage)
+    frame_model = case.model if stage == 1 else case.model.frame_model
+    constants: list[tuple[Any, float | None]] = [
+        (frame_model.encoder.pose_loc, None),
+        (frame_model.encoder.pose_scale, 1.0),
+        (frame_model.static_loc, None),
+        (frame_model.static_raw_scale, 1 / 6),
+    ]
+    if stage == 2:
+        model = case.model
+        constants += [(model.dynamics_encoder.loc, None), (model.dynamics_encoder.raw_scale, 1 / 4)]
+        constants += [(model.combiner.loc, None), (model.combiner.raw_scale, 1.0), (model.transition.step, None)]
+        constants += [(model.transition.proposed[2], None), (model.transition.raw_scale, 1.0)]
+    for layer, value in constants:
+        make_constant(layer, value)
+    terms = terms_of(case)
+    for kl in (terms.kl_static, terms.kl_pose, terms.kl_dynamics):
+        assert abs(kl.item()) < 1e-15
+    assert terms.loss.item() == pytest.approx(terms.reconstruction.item(), rel=1e-12)
+
+
+def test_kl_of_a_chain_with_itself_is_zero_and_with_another_is_not() -> None:
+    case = tiny_case(2)
+    first, other = torch.randn(2, CLIPS, 4, generator=torch.Generator().manual_seed(0)).double()
+    chain = case.model.prior_chain(first, LENGTH, case.noise.pose)
+    chain.rsample()
+    assert kl_divergence(chain, case.model.prior_chain(first, LENGTH)).abs().max() < 1e-12
+    assert (kl_divergence(chain, case.model.prior_chain(other, LENGTH)) > 1e-4).all()
+
+
+@STAGE
+@pytest.mark.parametrize("name", ["pose", "static", "dynamics"])
+def test_loss_is_linear_in_each_weight_with_the_kl_as_slope(stage: int, name: str) -> None:
+    case = tiny_case(stage)
+    plain = terms_of(case)
+    assert plain.loss.item() == pytest.approx(plain.negative_elbo.item(), rel=1e-14)
+    for weight in (0.25, 7.5):
+        terms = terms_of(case, ONES._replace(**{name: weight}))
+        slope = getattr(plain, f"kl_{name}").item()
+        assert terms.loss.item() - plain.loss.item() == pytest.approx((weight - 1) * slope, rel=1e-10, abs=1e-14)
+        assert terms[1:] == plain[1:]
+
+
+@STAGE
+def test_temperature_changes_the_reconstruction_only(stage: int) -> None:
+    case = tiny_case(stage)
+    cold, hot = terms_of(case), terms_of(case, ONES._replace(temperature=9.0))
+    assert cold[2:] == hot[2:]
+    assert cold.reconstruction != hot.reconstruction
+
+
+@STAGE
+def test_order_of_clips_does_not_matter(stage: int) -> None:
+    case, order = tiny_case(stage), [2, 0, 1]
+    permuted = part(case, order)
+    torch.testing.assert_close(terms_of(permuted), terms_of(case), rtol=1e-12, atol=1e-15)
+    before, after = per_clip(case, 3.0), per_clip(permuted, 3.0)
+    torch.testing.assert_close(after.likelihood, before.likelihood[order], rtol=1e-12, atol=0)
+    for name in before.kl:
+        torch.testing.assert_close(after.kl[name], before.kl[name][order], rtol=1e-12, atol=1e-12)
+
+
+@STAGE
+def test_terms_of_a_batch_are_the_mean_of_its_clips_alone(stage: int) -> None:
+    case = tiny_case(stage)
+    alone = [terms_of(part(case, [clip])) for clip in range(CLIPS)]
+    means = [torch.stack(values).mean() for values in zip(*alone, strict=True)]
+    torch.testing.assert_close(list(terms_of(case)), means, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_a_one_hot_blend_is_that_expert_alone(layer: int) -> None:
+    conv: ExpertTransposedConv = tiny_case(1).model.decoder.layers[layer]
+    channels, size = conv.shape[0], 1 if layer == 0 else 4
+    x = torch.randn(CLIPS, LENGTH, channels, size, size, generator=torch.Generator().manual_seed(0)).double()
+    experts = [4, 0, 3]
+    blended = conv(x, torch.eye(6).double()[experts])
+    for clip, expert in enumerate(experts):
+        kernel, bias = conv.kernels[expert].view(conv.shape), conv.biases[expert]
+        stride, padding = (1, 0) if layer == 0 else (2, 1)
+        alone = torch.nn.functional.conv_transpose2d(x[clip], kernel, bias, stride, padding)
+        torch.testing.assert_close(blended[clip], alone, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["prior_chain", "guide_chain"])
+def test_transitions_at_once_equal_those_one_after_another(kind: str) -> None:
+    case = tiny_case(2)
+    dynamics = torch.randn(CLIPS, 4, generator=torch.Generator().manual_seed(0)).double()
+    chain: GaussianChain = getattr(case.model, kind)(dynamics, LENGTH, case.noise.pose)
+    path = chain.rsample()
+    stepwise, at_once = chain.conditionals(path), chain.conditionals(path.clone())
+    torch.testing.assert_close(at_once.loc, stepwise.loc, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(at_once.scale, stepwise.scale, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(path, stepwise.loc + stepwise.scale * case.noise.pose, rtol=1e-12, atol=1e-12)
+    # A density of paths: standardised steps are the noise, and the scales are the change of volume.
+    density = -0.5 * case.noise.pose**2 - stepwise.scale.log() - 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(chain.log_prob(path.clone()), density.sum((1, 2)), rtol=1e-10, atol=1e-10)
+
+
+@STAGE
+def test_analytic_kl_is_the_mean_of_the_log_ratio(stage: int) -> None:
+    case, draws = tiny_case(stage, channels=1), 500
+    frames = case.frames[:1, :2].expand(draws, -1, -1, -1, -1)
+    noise = double(case.model.draw_noise(draws, 2, torch.Generator().manual_seed(1)))
+    with torch.no_grad():
+        sites = per_clip(Case(case.model, frames, noise), 3.0)
+    for name, kl in sites.kl.items():
+        error = sites.guide[name] - sites.model[name] - kl
+        deviation = error.std() / math.sqrt(draws)
+        assert error.mean().abs() < 4 * deviation, name
+        assert deviation < 0.2 * kl.mean(), f"{name}: too few draws to tell"
+
+
+@STAGE
+def test_plain_elbo_is_that_of_pyro(stage: int) -> None:
+    case = tiny_case(stage)
+    arguments = (case.frames, case.noise, ONES.temperature)
+    loss: Any = pyro.infer.TraceMeanField_ELBO().differentiable_loss(case.model.model, case.model.guide, *arguments)
+    expected = loss / case.frames.numel()
+    terms = terms_of(case)
+    assert terms.loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    trained = [parameter for parameter in case.model.parameters() if parameter.requires_grad]
+    for ours, theirs in zip(
+        torch.autograd.grad(terms.loss, trained), torch.autograd.grad(expected, trained), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-15)
+
+
+@STAGE
+def test_the_model_without_data_draws_from_the_prior(stage: int) -> None:
+    case, clips, length = tiny_case(stage, channels=1), 300, 3
+    frames = case.frames.new_zeros(clips, length, 1, 32, 32)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        nodes = poutine.trace(poutine.uncondition(case.model.model)).get_trace(frames, None, 3.0).nodes
+    standard = {"static": 6 * nodes["static"]["value"], "pose": nodes["pose"]["value"]}
+    if stage == 2:
+        p = {name: parameter.detach() for name, parameter in case.model.named_parameters()}
+        standard["dynamics"] = 4 * nodes["dynamics"]["value"]
+        for clip in range(clips):
+            path = nodes["pose"]["value"][clip].clone()
+            for time in range(1, length):
+                prior = oracle_sequence.transition(p, path[time - 1], nodes["dynamics"]["value"][clip])
+                standard["pose"][clip, time] = (path[time] - prior.loc) / prior.scale
+    for name, value in standard.items():
+        assert abs(value.mean().item()) < 4 / math.sqrt(value.numel()), name
+        assert value.std().item() == pytest.approx(1, abs=4 / math.sqrt(2 * value.numel())), name
+    drawn, means = nodes["frames"]["value"], nodes["frames"]["fn"].mean
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    assert drawn.mean().item() == pytest.approx(means.mean().item(), abs=4 * 0.5 / math.sqrt(drawn.numel()))

@@ -1,0 +1,140 @@
+"""Both stages agree with a slow computation from the equations, in every term and every gradient (float64)."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.vdsm import oracle, oracle_sequence
+from tests.vdsm.tiny_models import CLIPS, Case, PerClip, per_clip, tiny_case
+from vdsm.annealing import Weights
+from vdsm.elbo import Terms
+
+WEIGHTS = Weights(pose=0.37, static=2.3, dynamics=1.9, temperature=3.1)
+TOLERANCE = 1e-8
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "as published": {},
+    "three groups, strided encoder, shared start": {
+        "static_groups": 3,
+        "expert_init": "shared",
+        "encoder_downsampling": "stride",
+    },
+    "grey, three groups, own prior scales": {
+        "static_groups": 3,
+        "channels": 1,
+        "static_prior_scale": 0.7,
+        "dynamics_prior_scale": 0.3,
+        "encoder_slope": 0.3,
+    },
+    "grey, strided encoder, shared start": {"channels": 1, "encoder_downsampling": "stride", "expert_init": "shared"},
+    "64 pixels": {"frame_size": 64, "encoder_channels": (3, 4, 3, 4), "decoder_channels": (5, 4, 3, 3)},
+}
+
+
+class Both(NamedTuple):
+    """The same quantities by the package and by the oracle."""
+
+    case: Case
+    terms: Terms
+    sites: PerClip
+    clips: list[oracle.Clip]
+    loss: Tensor
+    gradients: dict[str, Tensor]
+    """By name: those of the oracle, for the parameters that the stage trains."""
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["stage 1", "stage 2"])
+def stage(request: pytest.FixtureRequest) -> int:
+    number: int = request.param
+    return number
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS.values()), ids=list(CONFIGS))
+def both(request: pytest.FixtureRequest, stage: int) -> Both:
+    case = tiny_case(stage, **request.param)
+    terms = case.model(case.frames, case.noise, WEIGHTS)
+    terms.loss.backward()
+    sites = per_clip(case, WEIGHTS.temperature)
+
+    parameters = {
+        name: parameter.detach().clone().requires_grad_(parameter.requires_grad)
+        for name, parameter in case.model.named_parameters()
+    }
+    one_clip = oracle.frame_clip if stage == 1 else oracle_sequence.sequence_clip
+    clips = [
+        one_clip(
+            parameters,
+            case.model.config,
+            case.frames[clip],
+            {name: part[clip] for name, part in case.noise._asdict().items()},
+            WEIGHTS.temperature,
+        )
+        for clip in range(CLIPS)
+    ]
+    loss = oracle.loss(clips, WEIGHTS._asdict(), case.frames[0].numel())
+    loss.backward()
+    gradients = {name: value.grad for name, value in parameters.items() if value.grad is not None}
+    return Both(case, terms, sites, clips, loss, gradients)
+
+
+def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
+    """Within the tolerance of the largest element."""
+    assert actual.shape == expected.shape, what
+    assert actual.dtype == torch.float64, what
+    error = (actual - expected).abs().max() / expected.abs().max()
+    assert error < TOLERANCE, f"{what}: relative error {error:.2g}"
+
+
+def test_likelihood_of_each_clip(both: Both) -> None:
+    assert_close(both.sites.likelihood, torch.stack([clip.likelihood for clip in both.clips]), "log p(x | ...)")
+
+
+def test_log_probability_of_each_latent_of_each_clip(both: Both, stage: int) -> None:
+    assert set(both.sites.guide) == {"static", "pose"} | ({"dynamics"} if stage == 2 else set())
+    for name in both.sites.guide:
+        expected = [clip.sites[name] for clip in both.clips]
+        assert_close(both.sites.guide[name], torch.stack([site.guide for site in expected]), f"log q({name})")
+        assert_close(both.sites.model[name], torch.stack([site.model for site in expected]), f"log p({name})")
+
+
+def test_kl_of_each_latent_of_each_clip(both: Both) -> None:
+    for name, kl in both.sites.kl.items():
+        assert_close(kl, torch.stack([clip.sites[name].kl for clip in both.clips]), f"KL of {name}")
+        assert (kl > 0).all()
+
+
+def test_terms_are_per_pixel_value_and_averaged_over_clips(both: Both, stage: int) -> None:
+    values = both.case.frames[0].numel() * CLIPS
+    assert_close(
+        both.terms.reconstruction,
+        -torch.stack([clip.likelihood for clip in both.clips]).sum() / values,
+        "reconstruction",
+    )
+    for name in both.clips[0].sites:
+        expected = torch.stack([clip.sites[name].kl for clip in both.clips]).sum() / values
+        assert_close(getattr(both.terms, f"kl_{name}"), expected, f"kl_{name}")
+    if stage == 1:
+        assert both.terms.kl_dynamics == 0
+
+
+def test_annealed_loss(both: Both) -> None:
+    assert_close(both.terms.loss, both.loss, "loss")
+
+
+def test_gradient_of_every_parameter(both: Both) -> None:
+    trained = {name: value for name, value in both.case.model.named_parameters() if value.requires_grad}
+    assert trained.keys() == both.gradients.keys()
+    for name, parameter in trained.items():
+        assert both.gradients[name].abs().max() > 0, f"{name} has no part in the loss"
+        assert_close(parameter.grad, both.gradients[name], f"gradient of {name}")
+
+
+def test_frozen_parameters_get_no_gradient(both: Both, stage: int) -> None:
+    frozen = {name for name, value in both.case.model.named_parameters() if value.grad is None}
+    if stage == 1:
+        assert frozen == set()
+    else:
+        assert {name.split(".")[1] for name in frozen} == {"encoder", "decoder"}
+        assert all(name.startswith("frame_model.") for name in frozen)
