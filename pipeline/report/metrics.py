@@ -9,7 +9,7 @@ import torch
 from vdsm.evaluation.clips import ACTION, static_attributes
 from vdsm.evaluation.controls import CONTROLS
 from vdsm.evaluation.judge import JUDGE_VERSION, JudgeConfig
-from vdsm.evaluation.protocol import Measurement
+from vdsm.evaluation.protocol import Measurement, on_simplex
 from vdsm.evaluation.scores import RESAMPLES, Score
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def metrics_of(
         "control_descriptions": CONTROLS,
         "warnings": warnings_of(measured.scores, inputs.sequence_stage),
         "confusion": {"factor": ACTION, "counts": measured.confusion},
-        "expert_use": [round(float(share), 6) for share in measured.decoder.codes.static.double().mean(0)],
+        "expert_use": expert_use(measured),
         "wrong_swaps": len(measured.wrong),
         "provenance": {
             "run": inputs.info["run"],
@@ -66,6 +66,15 @@ def metrics_of(
             "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _LIBRARIES},
         },
     }
+
+
+def expert_use(measured: Measurement) -> list[float]:
+    """Mean weight of each expert in the static codes of the test clips, 1 in all; empty where codes are no weights."""
+    codes = measured.decoder.codes.static.double()
+    if not on_simplex(codes):
+        return []
+    mean = codes.mean(0)
+    return [round(float(share), 6) for share in mean / mean.sum()]
 
 
 def warnings_of(scores: dict[str, Score], sequence_stage: bool) -> list[str]:

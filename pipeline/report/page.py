@@ -128,7 +128,7 @@ TITLES = {
     "pose_swap": "Swaps of the poses of every frame (stage 1 alone)",
     "prior": "Swaps with one code drawn from the prior",
     "reconstruction": "Reconstruction (PSNR in dB)",
-    "still": "The clip's first frame repeated, to compare with",
+    "still": "The clip's mean frame repeated: the best without motion, to compare with",
     "consistency": "The judge says the same of a clip and of its reconstruction",
     "cycle": "Cycle without labels: the swap's own codes are nearer to the donor's than to others'",
     "experts": "Experts in use: exp of the entropy of the mean static code",

@@ -100,7 +100,7 @@ def fidelity(frames: Tensor, real: Tensor) -> Fidelity:
 def reconstructions(
     judge: Judge, decoder: Decoder, clips: LabelledClips, indices: Indices, progress: Progress
 ) -> tuple[Verdicts, Fidelity, Fidelity]:
-    """Verdicts on reconstructions, their fidelity, and that of a still picture: every frame is the clip's first."""
+    """Verdicts on reconstructions, their fidelity, and that of a still picture: the clip's mean."""
     verdicts, measured, still = [], [], []
     for start in range(0, len(indices), decoder.batch_clips):
         batch = indices[start : start + decoder.batch_clips]
@@ -108,7 +108,7 @@ def reconstructions(
         frames = decoder.pose_swap(batch, batch)
         verdicts.append(judge_frames(judge, frames))
         measured.append(fidelity(frames, real))
-        still.append(fidelity(real[:, :1].expand_as(real), real))
+        still.append(fidelity(real.mean(1, keepdim=True).expand_as(real), real))
         progress("reconstructing", start + len(batch), len(indices))
     return join(verdicts), _together(measured), _together(still)
 

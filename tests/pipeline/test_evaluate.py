@@ -1,0 +1,284 @@
+"""`vdsm evaluate` on a run that was never trained: what it writes, that it repeats itself, and what it refuses."""
+
+import html
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline import evaluate as evaluate_module
+from pipeline.config import Recipe
+from pipeline.report.page import render
+from pipeline.report.table import headline, percent, text_table
+from pipeline.training.run_store import data_hash, open_run
+from preprocessing.dataset import ClipDataset
+from vdsm import checkpoint
+from vdsm.disentangler import Disentangler
+
+SMALL = ["--evaluation.judge-steps", "2", "--evaluation.judge-batch-clips", "4", "--evaluation.pairs", "20"]
+SMALL += ["--evaluation.grid-clips", "12"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, figures_dataset: Path) -> Path:
+    """A run of the tiny recipe with random weights that says its training is finished."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    open_run(str(folder), tiny_recipe, str(figures_dataset), ClipDataset(str(figures_dataset), "train").manifest)
+    save(folder, tiny_recipe, stage=2)
+    lines = [
+        {"kind": "train", "stage": 1, "step": 4, "loss": 0.7, "kl_pose": 1e-4, "weight_pose": 30.0},
+        {"kind": "train", "stage": 1, "step": 8, "loss": 0.6, "kl_pose": 1e-3, "weight_pose": 1.0},
+        {"kind": "validation", "stage": 1, "step": 8, "elbo": -0.65},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"cut of')
+    return folder
+
+
+def save(folder: Path, recipe: Recipe, stage: int) -> None:
+    torch.manual_seed(0)
+    state = {"model": Disentangler(recipe.model).state_dict(), "model_config": recipe.model_dump()["model"]}
+    checkpoint.save({**state, "stage": stage, "step": 16}, folder / f"stage{stage}.pt")
+
+
+@pytest.fixture(scope="module")
+def report(run: Path, figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    evaluate_module.main(["--run", str(run), "--data", str(figures_dataset), "--out", str(out), *SMALL])
+    return out
+
+
+@pytest.fixture(scope="module")
+def metrics(report: Path) -> dict[str, Any]:
+    return dict(json.loads((report / "metrics.json").read_text()))
+
+
+def test_metrics_have_a_version_and_every_figure_its_n_chance_and_interval(metrics: dict[str, Any]) -> None:
+    assert metrics["schema_version"] == 1
+    attributes = ["skin", "hat", "shirt", "trousers"]
+    assert metrics["factors"] == {"action": "action", "static": attributes}
+    wanted = {
+        "swap.action.accuracy",
+        "swap.static.joint",
+        "prior.static.action.accuracy",
+        "prior.dynamics.static.joint",
+    }
+    wanted |= {f"swap.static.{name}.accuracy" for name in attributes} | {"is", "h_y_given_x", "h_y"}
+    wanted |= {f"judge.{name}.accuracy" for name in ["action", *attributes]}
+    # all three test identities are of one skin, so that no pair could show a leak of it
+    wanted |= {f"swap.leakage.{name}" for name in ["action", "hat", "shirt", "trousers"]}
+    wanted |= {"reconstruction.mse", "reconstruction.psnr", "reconstruction.ssim", "consistency.action"}
+    wanted |= {"cycle.static", "cycle.dynamics", "experts.in_use"}
+    assert wanted <= set(metrics["figures"])
+    tables = [metrics["figures"], *metrics["controls"].values()]
+    for name, figure in (item for table in tables for item in table.items()):
+        assert set(figure) == {"value", "n", "chance", "low", "high"}, name
+        assert figure["low"] <= figure["high"]
+        assert figure["n"] > 0
+    assert set(metrics["controls"]) == {"perfect", "ignores_static", "ignores_dynamics", "copies", "shuffled"}
+    assert sum(map(sum, metrics["confusion"]["counts"])) == 20
+    assert sum(metrics["expert_use"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_metrics_say_where_they_come_from(metrics: dict[str, Any], run: Path, figures_dataset: Path) -> None:
+    source = metrics["provenance"]
+    assert source["checkpoint_sha256"] == checkpoint.verify(run / "stage2.pt")
+    assert source["data_sha256"] == data_hash(ClipDataset(str(figures_dataset), "test").manifest)
+    assert source["recipe"]["model"]["num_experts"] == 4
+    assert (source["stage"], source["step"], source["finished"], source["seed"]) == (2, 16, True, 0)
+    assert source["evaluation"]["pairs"] == 20
+    assert source["versions"]["torch"] == torch.__version__
+
+
+def test_an_untrained_model_is_called_what_it_is(metrics: dict[str, Any]) -> None:
+    assert [text for text in metrics["warnings"] if "does not follow the static code" in text]
+
+
+def test_same_command_gives_the_same_metrics_with_and_without_a_stored_judge(
+    report: Path, run: Path, figures_dataset: Path, tmp_path: Path
+) -> None:
+    words = ["--run", str(run), "--data", str(figures_dataset), *SMALL]
+    first = (report / "metrics.json").read_bytes()
+    evaluate_module.main([*words, "--out", str(tmp_path / "new")])
+    assert (tmp_path / "new" / "metrics.json").read_bytes() == first
+    evaluate_module.main([*words, "--out", str(tmp_path / "kept"), "--judges", str(report)])
+    assert not list((tmp_path / "kept").glob("judge-*"))
+    assert (tmp_path / "kept" / "metrics.json").read_bytes() == first
+    assert (tmp_path / "kept" / "report.html").read_bytes() == (report / "report.html").read_bytes()
+
+
+def test_damaged_judge_is_trained_again(
+    report: Path, run: Path, figures_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (stored,) = report.glob("judge-*.pt")
+    (tmp_path / stored.name).write_bytes(stored.read_bytes()[:1000])
+    evaluate_module.main(["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path), *SMALL])
+    assert "training it again" in caplog.text
+    assert (tmp_path / "metrics.json").read_bytes() == (report / "metrics.json").read_bytes()
+    assert (tmp_path / stored.name).stat().st_size == stored.stat().st_size
+
+
+def test_report_asks_nothing_of_the_network(report: Path) -> None:
+    page = (report / "report.html").read_text()
+    addresses = re.findall(r'(?:src|href|action|srcset)\s*=\s*"([^"]*)"', page)
+    assert addresses
+    assert [address for address in addresses if not address.startswith("data:")] == []
+    text = re.sub(r"data:[a-z/]+;base64,[A-Za-z0-9+/=]*", "", page)
+    assert not re.findall(r"https?://|//[a-z]+\.|@import|url\(|<script|<link(?! rel=\"icon\")|<iframe", text)
+    assert "default-src 'none'; img-src data:" in text
+    moving = re.findall(r"data:image/webp;base64,", page)
+    assert len(moving) >= 4
+    assert "<svg" in page
+
+
+def test_pictures_of_the_report_move(report: Path) -> None:
+    import base64
+    import io
+
+    from PIL import Image
+
+    for data in re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", (report / "report.html").read_text()):
+        picture = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert picture.n_frames > 1
+        assert picture.info["loop"] == 0
+
+
+def test_numbers_of_the_report_are_those_of_the_metrics(report: Path, metrics: dict[str, Any]) -> None:
+    page = (report / "report.html").read_text()
+    rows = dict(re.findall(r'<tr data-figure="([^"]+)"[^>]*>(.*?)</tr>', page, flags=re.S))
+    assert set(rows) == set(metrics["figures"])
+    for row in headline(metrics):
+        cells = [
+            html.unescape(re.sub(r"<[^>]+>", "", cell))
+            for cell in re.findall(r"<td[^>]*>(.*?)</td>", rows[row.name], flags=re.S)
+        ]
+        figure = metrics["figures"][row.name]
+        control = metrics["controls"]["perfect"].get(row.name.removeprefix("swap."), {}).get("value")
+        assert cells[2:5] == [percent(figure["value"]), percent(figure["chance"]), percent(control)]
+        assert cells[5] == f"{100 * figure['low']:.1f} – {100 * figure['high']:.1f}"
+        assert cells[-1] == str(figure["n"])
+    assert f">{metrics['figures']['reconstruction.psnr']['value']:.4g}<" in rows["reconstruction.psnr"]
+    assert f"{percent(metrics['figures']['judge.action.accuracy']['value'])}<" in rows["judge.action.accuracy"]
+
+
+def test_text_table_has_value_interval_chance_and_ceiling(metrics: dict[str, Any]) -> None:
+    line = next(line for line in text_table(metrics).splitlines() if " action " in line)
+    figure = metrics["figures"]["swap.action.accuracy"]
+    assert f"{100 * figure['value']:.1f}%" in line
+    assert f"{100 * figure['chance']:.1f}%" in line
+
+
+def test_report_of_a_hostile_vocabulary_stays_text(metrics: dict[str, Any]) -> None:
+    words = {**metrics["vocabulary"], "action": ["<script>alert(1)</script>", *metrics["vocabulary"]["action"][1:]]}
+    nothing = {"donors": [], "blocks": [PICTURE], "identities_shown": 1, "reconstructions": PICTURE}
+    page = render({**metrics, "vocabulary": words}, title="<b>", **nothing, prior={}, wrong=[], panels=[])
+    assert "<script" not in page
+    assert "<title>&lt;b&gt;" in page
+
+
+class PICTURE:
+    uri, width, height, alt = "data:,", 1, 1, ""
+
+
+def test_settings_are_those_of_the_run_unless_given(run: Path, figures_dataset: Path, tmp_path: Path) -> None:
+    from pipeline.evaluation_inputs import with_recipe_of_run
+
+    words = ["--run", str(run), "--data", str(figures_dataset)]
+    assert with_recipe_of_run(words, tmp_path) == ["--config", str(run / "config.yaml"), *words]
+    assert with_recipe_of_run([*words, "--config", "x.yaml"], tmp_path) == [*words, "--config", "x.yaml"]
+
+
+def test_run_without_a_sequence_stage_is_measured_by_its_poses(
+    tmp_path: Path, tiny_recipe: Recipe, figures_dataset: Path
+) -> None:
+    folder = tmp_path / "run"
+    open_run(str(folder), tiny_recipe, str(figures_dataset), ClipDataset(str(figures_dataset), "train").manifest)
+    save(folder, tiny_recipe, stage=1)
+    evaluate_module.main(["--run", str(folder), "--data", str(figures_dataset), "--out", str(tmp_path / "out"), *SMALL])
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["swap_by"] == "poses"
+    assert "pose_swap.action.accuracy" in found["figures"]
+    assert "swap.action.accuracy" not in found["figures"]
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command ends with."""
+    with pytest.raises(SystemExit) as ended:
+        evaluate_module.main(words)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vdsm.evaluation import judge
+
+    monkeypatch.setattr(judge, "train_judge", lambda *arguments: pytest.fail("work was begun"))
+
+
+def truncate(run: Path) -> None:
+    file = run / "stage2.pt"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def flip(run: Path) -> None:
+    file = run / "stage2.pt"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("damage", "words"), [(truncate, "truncated"), (flip, "damaged"), (lambda run: shutil.rmtree(run), "no run here")]
+)
+def test_damaged_run_is_one_clear_line(
+    damage: Callable[[Path], None],
+    words: str,
+    run: Path,
+    figures_dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    damage(copy)
+    line = refused(["--run", str(copy), "--data", str(figures_dataset), "--out", str(tmp_path / "out")], capsys)
+    assert words in line
+    assert str(copy) in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_work")
+def test_other_data_is_one_clear_line(
+    run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(figures_dataset, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["vocabulary"]["skin"][0] = "another"
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    words = ["--run", str(run), "--data", str(other), "--out", str(tmp_path / "out")]
+    line = refused(words, capsys)
+    assert "is not the data that" in line
+    assert "--other-data" in line
+    manifest["clip_shape"] = [8, 32, 32, 3]
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    assert "frames of 32x32x3, but the model" in refused([*words, "--other-data"], capsys)
+    missing = ["--run", str(run), "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
+    assert "manifest.json is missing" in refused(missing, capsys)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_dry_run_says_what_would_be_done(
+    run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path / "out"), "--dry-run"]
+    evaluate_module.main(words)
+    assert "stage 2, step 16" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "metrics.json").exists()
