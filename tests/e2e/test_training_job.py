@@ -85,7 +85,7 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
-def wait(condition: Callable[[], Any], what: str, seconds: float = 120) -> None:
+def wait(condition: Callable[[], Any], what: str, seconds: float = 300) -> None:
     """Until `condition` holds; the limit only ends a test that would hang."""
     end = time.monotonic() + seconds
     while not condition():
