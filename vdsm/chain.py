@@ -52,7 +52,7 @@ class GaussianChain(dist.TorchDistribution):
         noise = self._initial.new_empty(shape).normal_() if self._noise is None else self._noise
         pose, steps = self._initial, []
         for time in range(self.event_shape[0]):
-            loc, scale = (part[:, 0] for part in self._transition(pose[:, None], time))
+            loc, scale = (part[:, 0] for part in self._parameters(pose[:, None], time))
             pose = loc + scale * noise[:, time]
             steps.append((pose, loc, scale))
         path, locs, scales = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
@@ -64,7 +64,13 @@ class GaussianChain(dist.TorchDistribution):
         if self._sampled is not None and path is self._sampled[0]:
             return Normal(*self._sampled[1:], validate_args=False)
         previous = torch.cat([self._initial[:, None], path[:, :-1]], dim=1)
-        return Normal(*self._transition(previous, 0), validate_args=False)
+        return Normal(*self._parameters(previous, 0), validate_args=False)
+
+    def _parameters(self, previous: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        # At least fp32, whatever autocast made of the layers: KL terms divide by the square of a small scale.
+        loc, scale = self._transition(previous, start)
+        dtype = torch.promote_types(loc.dtype, torch.float32)
+        return loc.to(dtype), scale.to(dtype)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """[B] for paths [B, T, Z]."""

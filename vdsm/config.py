@@ -83,15 +83,19 @@ class ModelConfig:
             raise ValueError(f"frame_size is {self.frame_size}; it must be 32, 64 or 128")
         if self.static_groups < 1 or self.num_experts % self.static_groups:
             raise ValueError(f"static_groups is {self.static_groups}; it must divide num_experts, {self.num_experts}")
+        if self.static_groups == self.num_experts > 1:
+            raise ValueError(f"static_groups is {self.static_groups}, one expert each, which leaves nothing to choose")
         if self.channels not in (1, 3):
             raise ValueError(f"channels is {self.channels}; it must be 1 (grey) or 3 (RGB)")
         if not 0 <= self.rnn_dropout < 1:
             raise ValueError(f"rnn_dropout is {self.rnn_dropout}; it must be in [0, 1)")
-        if 4 * 2 ** len(self.decoder_channels) != self.frame_size:
-            raise ValueError(
-                f"decoder_channels has {len(self.decoder_channels)} entries, which makes frames of "
-                f"{4 * 2 ** len(self.decoder_channels)} pixels, but frame_size is {self.frame_size}"
-            )
+        for name in ("encoder_channels", "decoder_channels"):
+            depth = len(getattr(self, name))
+            if 4 * 2**depth != self.frame_size:
+                raise ValueError(
+                    f"{name} has {depth} entries, which suits frames of {4 * 2**depth} pixels, "
+                    f"but frame_size is {self.frame_size}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

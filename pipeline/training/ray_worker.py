@@ -19,6 +19,7 @@ from pipeline.training.run_store import STATE, Place, checkpoint_name, local_cop
 from pipeline.training.stage import Job, NonFiniteLoss
 from pipeline.training.world import World
 from vdsm import checkpoint
+from vdsm.memory import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +133,7 @@ def worker(assignment: Assignment, ledger: Any) -> dict[str, Any]:
     context = ray.train.get_context()
     training = assignment.recipe.training
     torch.set_num_threads(training.threads_per_worker)
+    keep_freed_memory()
     device = ray.train.torch.get_device() if training.use_gpu else torch.device("cpu")
     world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
     reporter = RayReporter(ledger, assignment.run_url, world.rank)

@@ -91,7 +91,7 @@ def _distributed(module: nn.Module) -> DistributedDataParallel:
         # Newer versions of torch have another name for `broadcast_buffers`, which older ones do not know.
         warnings.simplefilter("ignore", FutureWarning)
         # The buffers (blur kernels) never change, so there is nothing to broadcast.
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 class StageRun:

@@ -33,8 +33,13 @@ from vdsm.decoder import Decoder
         ({"rnn_dropout": -0.1}, "rnn_dropout is -0.1; it must be in [0, 1)"),
         (
             {"decoder_channels": (8, 8, 8)},
-            "decoder_channels has 3 entries, which makes frames of 32 pixels, but frame_size is 64",
+            "decoder_channels has 3 entries, which suits frames of 32 pixels, but frame_size is 64",
         ),
+        (
+            {"encoder_channels": (8, 8, 8)},
+            "encoder_channels has 3 entries, which suits frames of 32 pixels, but frame_size is 64",
+        ),
+        ({"num_experts": 6, "static_groups": 6}, "static_groups is 6, one expert each"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: str) -> None:
