@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,12 +69,15 @@ def test_an_error_of_the_reader_reaches_the_training() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"frame_size": 32, "decoder_channels": (8, 8, 4)}, "64x64 pixels and model.frame_size is 32"),
+        (
+            {"frame_size": 32, "encoder_channels": (8, 8, 4), "decoder_channels": (8, 8, 4)},
+            "64x64 pixels and model.frame_size is 32",
+        ),
         ({"channels": 1}, "3 channels and model.channels is 1; set model.channels to 3"),
     ],
 )
 def test_frames_that_the_model_is_not_made_for_are_refused(
-    tiny_clips: ClipDataset, tiny_recipe: Recipe, changes: dict[str, int], message: str
+    tiny_clips: ClipDataset, tiny_recipe: Recipe, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         check_frames(tiny_clips, replace(tiny_recipe.model, **changes))
