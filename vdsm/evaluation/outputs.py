@@ -86,31 +86,45 @@ class Fidelity:
 
 def fidelity(frames: Tensor, real: Tensor) -> Fidelity:
     """Both f32 [B, T, C, H, W] in [0, 1]."""
-    clips, length = frames.shape[:2]
     per_frame = (frames - real).square().flatten(2).double().mean(2)
     psnr = (-10 * torch.log10(per_frame.clamp_min(10 ** (-HIGHEST_PSNR / 10)))).mean(1)
+    # A clip at a time: the filters of many frames at once take gigabytes.
+    ssim = torch.stack([_ssim(ours, theirs).mean() for ours, theirs in zip(frames, real, strict=True)])
+    return Fidelity(per_frame.mean(1).numpy(), psnr.numpy(), ssim.numpy())
+
+
+def _ssim(frames: Tensor, real: Tensor) -> Tensor:
+    """[T] of frames f32 [T, C, H, W]."""
     # In float64: in float32 the variance of a flat patch is lost to rounding, and equal frames do not get 1.
-    ours, theirs = frames.flatten(0, 1).double(), real.flatten(0, 1).double()
-    ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0, reduction="none")
+    ssim = structural_similarity_index_measure(frames.double(), real.double(), data_range=1.0, reduction="none")
     assert isinstance(ssim, Tensor)
-    return Fidelity(per_frame.mean(1).numpy(), psnr.numpy(), ssim.view(clips, length).mean(1).numpy())
+    return ssim
 
 
 @torch.inference_mode()
-def reconstructions(
-    judge: Judge, decoder: Decoder, clips: LabelledClips, indices: Indices, progress: Progress
-) -> tuple[Verdicts, Fidelity, Fidelity]:
-    """Verdicts on reconstructions, their fidelity, and that of a still picture: the clip's mean."""
-    verdicts, measured, still = [], [], []
+def reconstruction_verdicts(judge: Judge, decoder: Decoder, indices: Indices, progress: Progress) -> Verdicts:
+    """Verdicts on the reconstructions of clips."""
+    verdicts = []
+    for start in range(0, len(indices), decoder.batch_clips):
+        batch = indices[start : start + decoder.batch_clips]
+        verdicts.append(judge_frames(judge, decoder.pose_swap(batch, batch)))
+        progress("reconstructing", start + len(batch), len(indices))
+    return join(verdicts)
+
+
+@torch.inference_mode()
+def fidelities(
+    decoder: Decoder, clips: LabelledClips, indices: Indices, progress: Progress
+) -> tuple[Fidelity, Fidelity]:
+    """How far the reconstructions of clips are from them, and how far a still picture is: the clip's mean."""
+    measured, still = [], []
     for start in range(0, len(indices), decoder.batch_clips):
         batch = indices[start : start + decoder.batch_clips]
         real = stack(clips, batch, decoder.length)
-        frames = decoder.pose_swap(batch, batch)
-        verdicts.append(judge_frames(judge, frames))
-        measured.append(fidelity(frames, real))
+        measured.append(fidelity(decoder.pose_swap(batch, batch), real))
         still.append(fidelity(real.mean(1, keepdim=True).expand_as(real), real))
-        progress("reconstructing", start + len(batch), len(indices))
-    return join(verdicts), _together(measured), _together(still)
+        progress("comparing reconstructions", start + len(batch), len(indices))
+    return _together(measured), _together(still)
 
 
 def _together(parts: list[Fidelity]) -> Fidelity:
