@@ -12,6 +12,7 @@ if not __package__:  # run by path: import from the repository, not from this fi
 import json
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cluster import storage
 from cluster.command_line import UserError, parse, run
 from cluster.settings import Controls
-from pipeline.evaluation_inputs import EvaluationRecipe, Inputs, load, scratch_folder, use_all_cpus, with_recipe_of_run
+from pipeline.evaluation_inputs import EvaluationRecipe, Inputs, load, use_all_cpus, with_recipe_of_run
 from pipeline.progress import ProgressReport
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _main(words: list[str]) -> None:
-    with scratch_folder() as scratch:
+    with tempfile.TemporaryDirectory(prefix="vdsm-") as scratch:
         command = parse(EvaluateCommand, with_recipe_of_run(words, Path(scratch)), prog="vdsm evaluate")
     evaluate(command)
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,8 +102,3 @@ def use_all_cpus() -> None:
     keep_freed_memory()
     if not os.environ.get("OMP_NUM_THREADS", ""):
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
-
-
-def scratch_folder() -> "tempfile.TemporaryDirectory[str]":
-    """A folder that goes away."""
-    return tempfile.TemporaryDirectory(prefix="vdsm-")

@@ -13,9 +13,9 @@ if not __package__:  # run by path: import from the repository, not from this fi
 import json
 import logging
 import sys
-from pathlib import Path
 
 from cluster import command_line, ray_runtime, storage
+from cluster.settings import Controls
 from preprocessing import manifest, plan
 from preprocessing.config import DataRecipe
 from preprocessing.shard_file import finished
@@ -25,17 +25,11 @@ from preprocessing.sources import make_source
 log = logging.getLogger(__name__)
 
 
-class ShardCommand(DataRecipe):
+class ShardCommand(DataRecipe, Controls):
     """Turn a source into shards. Started again after an interruption, it goes on where it was."""
 
     out: str
     """Folder or s3://bucket/prefix of the dataset."""
-    config: Path | None = None
-    """Recipe, a YAML file."""
-    print_config: bool = False
-    """Print the resolved recipe and end."""
-    dry_run: bool = False
-    """Say what would be made, and end."""
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -14,16 +14,16 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from cluster import command_line, storage
 from cluster.errors import UserError
+from cluster.settings import Controls
 from preprocessing import manifest as manifests
 from preprocessing import plan
+from preprocessing.config import Section
 from preprocessing.dataset import DamagedDataset, read_index, read_manifest
 
 log = logging.getLogger(__name__)
@@ -33,19 +33,11 @@ class Damage(Exception):
     """The first thing that is wrong; the message names the shard and, where there is one, the clip."""
 
 
-class VerifyCommand(BaseModel):
+class VerifyCommand(Section, Controls):
     """Read every byte of a dataset and compare it with the manifest. Exit code 1 names the first damage."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str
     """Folder or s3://bucket/prefix of the dataset; `vdsm verify DATA` does as well."""
-    config: Path | None = None
-    """Not used; here because every command takes it."""
-    print_config: bool = False
-    """Print the resolved settings and end."""
-    dry_run: bool = False
-    """Say what would be read, and end."""
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -56,7 +56,7 @@ class GatedTransition(nn.Module):
 class DynamicsEncoder(nn.Module):
     """q(d | x_1..T): a bidirectional LSTM over the poses of the clip; its final states give the dynamics code."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, prior_scale: float) -> None:
         super().__init__()
         layers, width = config.rnn_layers, config.rnn_width
         dropout = config.rnn_dropout if layers > 1 else 0.0
@@ -64,7 +64,7 @@ class DynamicsEncoder(nn.Module):
         self.initial = nn.Parameter(torch.zeros(2, 2 * layers, 1, width))
         self.loc = nn.Linear(2 * layers * width, config.dynamics_size)
         self.raw_scale = nn.Linear(2 * layers * width, config.dynamics_size)
-        start_scale_at(self.raw_scale, config.dynamics_prior_scale or 1 / config.dynamics_size)
+        start_scale_at(self.raw_scale, prior_scale)
 
     def forward(self, poses: Tensor) -> tuple[Tensor, Tensor]:
         """Pose locs [B, T, Z] -> loc and scale of d, each [B, D]."""
@@ -128,7 +128,7 @@ class SequenceModel(nn.Module):
         self.config = config
         self.dynamics_prior_scale = config.dynamics_prior_scale or 1 / config.dynamics_size
         self.frame_model = frame_model
-        self.dynamics_encoder = DynamicsEncoder(config)
+        self.dynamics_encoder = DynamicsEncoder(config, self.dynamics_prior_scale)
         self.dynamics_decoder = DynamicsDecoder(config)
         self.combiner = Combiner(config)
         self.transition = GatedTransition(config)

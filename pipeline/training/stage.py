@@ -148,9 +148,7 @@ class StageRun:
     def forward(self, step: int, frames: Tensor, weights: Weights) -> Terms:
         """The terms of this rank's clips, through DDP's own forward: a call past it would skip the all-reduce."""
         generator = torch.Generator().manual_seed(key(self.job.seed, self.stage, step, "noise"))
-        whole = self.module.draw_noise(self.config.batch_clips, frames.shape[1], generator)
-        rows = self.world.rows(self.config.batch_clips)
-        noise = type(whole)(*(tensor[rows].to(self.world.device, non_blocking=True) for tensor in whole))
+        noise = self.world.share(self.module.draw_noise(self.config.batch_clips, frames.shape[1], generator))
         torch.manual_seed(key(self.job.seed, self.stage, step, "dropout", self.world.rank))
         terms: Terms = self.wrapped(frames, noise, weights)
         return terms

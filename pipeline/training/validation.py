@@ -36,13 +36,11 @@ def validate(
     module.eval()
     try:
         for number, batch in enumerate(batches):
-            rows = world.rows(len(batch.clips))
-            part = batch.part(rows)
+            part = batch.part(world.rows(len(batch.clips)))
             if not len(part.clips):
                 continue
             generator = torch.Generator().manual_seed(key(seed, "validation noise", number))
-            whole = module.draw_noise(len(batch.clips), window, generator)
-            noise = type(whole)(*(tensor[rows].to(world.device) for tensor in whole))
+            noise = world.share(module.draw_noise(len(batch.clips), window, generator))
             terms = module(to_model(read(clips, part, window), world.device), noise, weights)
             values = torch.stack([getattr(terms, name) for name in TERMS]).double().cpu()
             totals += torch.cat([values, torch.ones(1)]) * len(part.clips)

@@ -1,7 +1,7 @@
 """The processes that train together."""
 
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,11 @@ class World:
     def rows(self, count: int) -> slice:
         """This rank's contiguous part of `count` samples; parts differ by at most one sample and may be empty."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def share(self, noise: Any) -> Any:
+        """This rank's clips of the noise of a global batch (a NamedTuple of tensors [B, ...]), on its device."""
+        rows = self.rows(len(noise[0]))
+        return type(noise)(*(tensor[rows].to(self.device, non_blocking=True) for tensor in noise))
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of `values` over all ranks, on the CPU."""
