@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from cluster.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--trials", type=int, help="how often a test of random kills or damage tries; each has a short number of its own"
+    )
+
+
+@pytest.fixture(scope="session")
+def trials(request: pytest.FixtureRequest) -> Callable[[int], int]:
+    """`trials(short)`: how often to try, `short` unless --trials says otherwise."""
+    return lambda short: request.config.getoption("--trials") or short
 
 
 @pytest.fixture(scope="session")
