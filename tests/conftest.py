@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--trials", type=int, help="how often a test of random kills or damage tries; each has a short number of its own"
+        "--trials", type=int, help="how often a test of random kills or damage tries; without it, a few"
     )
 
 
