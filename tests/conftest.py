@@ -15,9 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--trials", type=int, help="how often a test of random kills or damage tries; without it, a few"
-    )
+    parser.addoption("--trials", type=int, help="how often a test of random kills or damage tries; without it, a few")
 
 
 @pytest.fixture(scope="session")
