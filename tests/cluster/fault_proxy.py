@@ -1,0 +1,168 @@
+"""A way to an S3 server on which chosen requests go wrong: cut connections, error answers, slowness."""
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
+_PIECE = 16_384
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with one request."""
+
+    status: int = 0
+    """Answer this status at once; the server is not asked."""
+    code: str = "SlowDown"
+    """The S3 error code in that answer."""
+    cut_request: int | None = None
+    """Break the connection when so many bytes of the request's body have come; the server sees none of it."""
+    lose_answer: bool = False
+    """Let the server do it, then break the connection instead of passing on the answer."""
+    cut_answer: int | None = None
+    """Break the connection after so many bytes of the answer's body: 0 is right behind the HTTP header."""
+    forget_length: bool = False
+    """Send the answer without its length, as old proxies do: then a cut looks like a proper end."""
+    delay_s: float = 0.0
+    """Wait before anything is sent."""
+    bytes_per_s: float = 0.0
+    """Pass the answer on no faster."""
+
+
+@dataclass
+class FaultProxy:
+    """A running proxy."""
+
+    endpoint: str
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    """Method and path of every request, in order."""
+
+    def count(self, method: str) -> int:
+        return sum(one == method for one, _ in self.requests)
+
+
+@contextlib.contextmanager
+def fault_proxy(
+    endpoint: str, fault: Callable[[str, str, int], Fault | None], tls: ssl.SSLContext | None = None
+) -> Iterator[FaultProxy]:
+    """A proxy to the server at `endpoint`, in threads of this process.
+
+    Args:
+        fault: given method, path and how many requests of that method came before, what goes wrong; None for nothing.
+        tls: speak TLS to the clients.
+    """
+    address = endpoint.removeprefix("http://")
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_one(self) -> None:
+            with lock:
+                wrong = fault(self.command, self.path, proxy.count(self.command)) or Fault()
+                proxy.requests.append((self.command, self.path))
+            time.sleep(wrong.delay_s)
+            length = int(self.headers.get("Content-Length") or 0)
+            if wrong.cut_request is not None:
+                self.rfile.read(min(length, wrong.cut_request))
+                self.break_off()
+                return
+            body = self.rfile.read(length) if length else self.read_chunks()
+            if wrong.status:
+                text = f"<?xml version='1.0'?><Error><Code>{wrong.code}</Code><Message>planted</Message></Error>".encode()
+                self.send_response(wrong.status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(b"" if self.command == "HEAD" else text)
+                return
+            self.forward(body, wrong)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_one  # noqa: N815
+
+        def read_chunks(self) -> bytes:
+            if "chunked" not in (self.headers.get("Transfer-Encoding") or "").lower():
+                return b""
+            found = b""
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                found += self.rfile.read(size)
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+            return found
+
+        def forward(self, body: bytes, wrong: Fault) -> None:
+            server = http.client.HTTPConnection(address, timeout=60)
+            try:
+                # The host name is part of what the client signed, so it is passed on as it is.
+                server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+                for name, value in self.headers.items():
+                    if name.lower() not in _HOP_BY_HOP and name.lower() != "content-length":
+                        server.putheader(name, value)
+                server.putheader("Content-Length", str(len(body)))
+                server.endheaders(body)
+                answer = server.getresponse()
+                content = answer.read()
+            except OSError:
+                self.break_off()
+                return
+            finally:
+                server.close()
+            if wrong.lose_answer:
+                self.break_off()
+                return
+            self.send_response_only(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in _HOP_BY_HOP and not (wrong.forget_length and name.lower() == "content-length"):
+                    self.send_header(name, value)
+            if wrong.forget_length:
+                self.send_header("Connection", "close")
+            elif "Content-Length" not in answer.headers and self.command != "HEAD":
+                self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.pass_on(content, wrong)
+            if wrong.cut_answer is not None or wrong.forget_length:
+                self.break_off()
+
+        def pass_on(self, content: bytes, wrong: Fault) -> None:
+            content = content if wrong.cut_answer is None else content[: wrong.cut_answer]
+            for start in range(0, len(content), _PIECE):
+                piece = content[start : start + _PIECE]
+                self.wfile.write(piece)
+                if wrong.bytes_per_s:
+                    time.sleep(len(piece) / wrong.bytes_per_s)
+
+        def break_off(self) -> None:
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.wfile.flush()
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            pass  # a client that went away
+
+    server = Server(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    scheme = "http" if tls is None else "https"
+    proxy = FaultProxy(f"{scheme}://{'127.0.0.1' if tls is None else 'localhost'}:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
