@@ -149,6 +149,15 @@ def read_recipe(path: Path, cls: type) -> Tree:
     Raises:
         UserError: the file is missing or no YAML mapping, or has a key that `cls` does not know.
     """
+    tree = read_mapping(path)
+    known = settings_of(cls)
+    tree = {name: value for name, value in tree.items() if name in known or name not in OTHER_SECTIONS}
+    _check_keys(tree, cls, path)
+    return tree
+
+
+def read_mapping(path: Path) -> Tree:
+    """The content of a YAML file. UserError if it is missing, or is no YAML mapping without double keys."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -165,9 +174,6 @@ def read_recipe(path: Path, cls: type) -> Tree:
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds {tree!r:.60}, not a recipe; it must be a mapping such as `seed: 0`")
-    known = settings_of(cls)
-    tree = {name: value for name, value in tree.items() if name in known or name not in OTHER_SECTIONS}
-    _check_keys(tree, cls, path)
     return tree
 
 

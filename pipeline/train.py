@@ -51,7 +51,7 @@ def train(command: TrainCommand) -> None:
     """
     # torch and Ray take seconds to import, which --help and mistakes should not wait for.
     from pipeline.training.plan import make_plan
-    from pipeline.training.run_store import absolute, is_finished, open_run, run_url
+    from pipeline.training.run_store import absolute, run_url
     from pipeline.training.stage import Job
     from preprocessing.dataset import ClipDataset
 
@@ -70,16 +70,30 @@ def train(command: TrainCommand) -> None:
         sys.stdout.write("".join(f"{line}\n" for line in [*lines, "nothing was started (--dry-run)"]))
         return
     storage.check_writable(run)
+    for plan in plans:
+        log.info("%s", plan)
+    train_recipe(recipe, data, run)
+
+
+def train_recipe(recipe: Recipe, data: str, run: str) -> None:
+    """Train the run at `run` to its end, from wherever it is; both places absolute.
+
+    Raises:
+        UserError: the run was begun with other settings or data, or failed in a way that the user can put right.
+        KeyboardInterrupt: ctrl-C, after a checkpoint was saved.
+    """
+    from pipeline.training.run_store import is_finished, open_run
+    from preprocessing.dataset import read_manifest
+
+    manifest, manifest_sha256 = read_manifest(data)
     with alone(run):
-        open_run(run, recipe, data, clips.manifest)
-        if is_finished(run, training):
+        open_run(run, recipe, data, manifest)
+        if is_finished(run, recipe.training):
             log.info("%s is finished; nothing is left to train", run)
             return
-        for plan in plans:
-            log.info("%s", plan)
-        needed = training.num_workers * training.threads_per_worker
+        needed = recipe.training.num_workers * recipe.training.threads_per_worker
         with ray_runtime.connect(num_cpus=max(needed, len(os.sched_getaffinity(0)))):
-            _train(recipe, data, clips.manifest_sha256, run)
+            _train(recipe, data, manifest_sha256, run)
 
 
 def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str) -> None:
