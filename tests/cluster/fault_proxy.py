@@ -76,7 +76,7 @@ def fault_proxy(
                 return
             body = self.rfile.read(length) if length else self.read_chunks()
             if wrong.status:
-                text = f"<?xml version='1.0'?><Error><Code>{wrong.code}</Code><Message>planted</Message></Error>".encode()
+                text = f"<?xml version='1.0'?><Error><Code>{wrong.code}</Code></Error>".encode()
                 self.send_response(wrong.status)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
@@ -84,7 +84,7 @@ def fault_proxy(
                 return
             self.forward(body, wrong)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_one  # noqa: N815
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_one
 
         def read_chunks(self) -> bytes:
             if "chunked" not in (self.headers.get("Transfer-Encoding") or "").lower():
