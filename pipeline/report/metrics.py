@@ -9,14 +9,14 @@ import torch
 from vdsm.evaluation.clips import ACTION, static_attributes
 from vdsm.evaluation.controls import CONTROLS
 from vdsm.evaluation.judge import JUDGE_VERSION, JudgeConfig
-from vdsm.evaluation.protocol import Measurement, on_simplex
+from vdsm.evaluation.measurement import Measurement
 from vdsm.evaluation.scores import RESAMPLES, Score
 
 if TYPE_CHECKING:
     from pipeline.evaluate import EvaluateCommand
     from pipeline.evaluation_inputs import Inputs
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the layout of metrics.json."""
 _LIBRARIES = ("torch", "torchmetrics", "numpy", "pyro-ppl")
 
@@ -41,9 +41,9 @@ def metrics_of(
         "controls": {name: _plain(scores) for name, scores in measured.controls.items()},
         "control_descriptions": CONTROLS,
         "warnings": warnings_of(measured.scores, inputs.sequence_stage),
-        "confusion": {"factor": ACTION, "counts": measured.confusion},
-        "expert_use": expert_use(measured),
-        "wrong_swaps": len(measured.wrong),
+        "confusion": measured.swapped.confusion,
+        "expert_use": [round(share, 6) for share in measured.expert_use],
+        "wrong_swaps": len(measured.swapped.wrong),
         "provenance": {
             "run": inputs.info["run"],
             "stage": inputs.info["stage"],
@@ -55,7 +55,7 @@ def metrics_of(
             "trained_on_data_sha256": inputs.info["data_sha256"],
             "test_clips": len(test),
             "test_identities": len(set(test.identities)),
-            "pairs_sha256": measured.pairs.sha256(test),
+            "pairs_sha256": measured.swapped.pairs.sha256(test),
             "clip_frames": inputs.clip_frames,
             "judge": {"key": judge_key, "version": JUDGE_VERSION, "steps": judge_config.steps},
             "seed": command.seed,
@@ -68,20 +68,11 @@ def metrics_of(
     }
 
 
-def expert_use(measured: Measurement) -> list[float]:
-    """Mean weight of each expert in the static codes of the test clips, 1 in all; empty where codes are no weights."""
-    codes = measured.decoder.codes.static.double()
-    if not on_simplex(codes):
-        return []
-    mean = codes.mean(0)
-    return [round(float(share), 6) for share in mean / mean.sum()]
-
-
 def warnings_of(scores: dict[str, Score], sequence_stage: bool) -> list[str]:
     """What a reader must know before believing a single figure: one factor alone can be perfect in a useless model."""
-    prefix = "swap" if sequence_stage else "pose_swap"
+    prefix = "" if sequence_stage else "pose_"
     found = []
-    joint, action = scores.get(f"{prefix}.static.joint"), scores[f"{prefix}.action.accuracy"]
+    joint, action = scores.get(f"{prefix}swap.static.joint"), scores[f"{prefix}swap.action.accuracy"]
     if joint is not None and joint.chance is not None and joint.low <= max(2 * joint.chance, 0.02):
         found.append("The output does not follow the static code: the joint accuracy of the attributes is near chance.")
     if action.chance is not None and action.low <= 1.5 * action.chance:
@@ -90,7 +81,7 @@ def warnings_of(scores: dict[str, Score], sequence_stage: bool) -> list[str]:
         judged = name.removeprefix("judge.").removesuffix(".accuracy")
         if name.startswith("judge.") and score.value < 0.95:
             found.append(f"The judge itself is right on only {score.value:.1%} of the real clips for {judged}.")
-        leaked = name.removeprefix(f"{prefix}.leakage.")
+        leaked = name.removeprefix(f"{prefix}leakage.")
         if leaked != name and score.n and score.chance is not None and score.low > max(1.5 * score.chance, 0.3):
             found.append(f"The replaced {leaked} still shows in {score.value:.1%} of the swaps.")
     if not sequence_stage:

@@ -16,7 +16,7 @@ from pipeline.report.pictures import Frames, data_uri, mosaic, webp
 from pipeline.report.table import headline, percent
 from vdsm.evaluation.clips import ACTION, LabelledClips
 from vdsm.evaluation.judge import Progress
-from vdsm.evaluation.protocol import Measurement
+from vdsm.evaluation.measurement import Measurement
 
 if TYPE_CHECKING:
     from pipeline.evaluate import EvaluateCommand
@@ -94,7 +94,7 @@ def render(metrics: dict[str, Any], **pictures: Any) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = percent
     template = environment.from_string(_file("report.html.j2"))
-    counts = np.array(metrics["confusion"]["counts"])
+    counts = np.array(metrics["confusion"][ACTION])
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     return template.render(
         metrics=metrics,
@@ -117,7 +117,7 @@ def groups(metrics: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, Any],
         if name not in in_headline:
             group = name.partition(".")[0]
             title = TITLES.get(group, "Inception score and entropies of the judged action (nats)")
-            share = group in ("judge", "swap", "pose_swap", "prior", "consistency")
+            share = group in ("judge", "swap", "leakage", "pose_swap", "pose_leakage", "prior", "consistency")
             found.setdefault(title, []).append((name, figure, share))
     return found
 
@@ -126,6 +126,8 @@ TITLES = {
     "judge": "The judge on real test clips",
     "swap": "Swaps through the dynamics code",
     "pose_swap": "Swaps of the poses of every frame (stage 1 alone)",
+    "leakage": "Swaps through the dynamics code: what was to be replaced and still shows",
+    "pose_leakage": "Swaps of the poses: what was to be replaced and still shows",
     "prior": "Swaps with one code drawn from the prior",
     "reconstruction": "Reconstruction (PSNR in dB)",
     "still": "The clip's mean frame repeated: the best without motion, to compare with",
@@ -137,17 +139,17 @@ TITLES = {
 
 def wrong_swaps(test: LabelledClips, measured: Measurement, sequence: bool) -> list[WrongSwap]:
     """The pairs with the most wrong factors: A, B and what was decoded, with the judge's words."""
-    chosen = measured.wrong[:WORST]
+    chosen = measured.swapped.wrong[:WORST]
     if not len(chosen):
         return []
-    sources, targets = measured.pairs.dynamics_of[chosen], measured.pairs.static_of[chosen]
+    sources, targets = measured.swapped.pairs.dynamics_of[chosen], measured.swapped.pairs.static_of[chosen]
     outputs = grids.decode_cells(measured.decoder, sources, targets, sequence, "drawing wrong swaps")
     length = measured.decoder.length
     found = []
     for place, a, b, output in zip(chosen, sources, targets, outputs, strict=True):
         picture = _picture(mosaic([[*grids.real(test, [a, b], length), output]]), "A, B and the swap")
         asked = []
-        for name, judged in measured.judged.items():
+        for name, judged in measured.swapped.judged.items():
             wanted = int(test.labels[name][a if name == ACTION else b])
             if int(judged[place]) != wanted:
                 names = test.vocabulary[name]

@@ -24,19 +24,19 @@ class Row:
 
 def headline(metrics: dict[str, Any]) -> list[Row]:
     """Accuracy of the action, of each attribute and of all attributes at once; then leakage of each factor."""
-    prefix = "swap" if "swap.action.accuracy" in metrics["figures"] else "pose_swap"
+    prefix = "" if "swap.action.accuracy" in metrics["figures"] else "pose_"
     attributes = metrics["factors"]["static"]
-    names = [("action", "action.accuracy", False)]
-    names += [(name, f"static.{name}.accuracy", False) for name in attributes]
-    names += [("all attributes at once", "static.joint", False), ("action leaks", "leakage.action", True)]
+    names = [("action", "swap.action.accuracy", False)]
+    names += [(name, f"swap.static.{name}.accuracy", False) for name in attributes]
+    names += [("all attributes at once", "swap.static.joint", False), ("action leaks", "leakage.action", True)]
     names += [(f"{name} leaks", f"leakage.{name}", True) for name in attributes]
     rows = []
     for title, name, lower_is_better in names:
-        if f"{prefix}.{name}" in metrics["figures"]:
-            figure = metrics["figures"][f"{prefix}.{name}"]
+        if prefix + name in metrics["figures"]:
+            figure = metrics["figures"][prefix + name]
             others = {key: scores.get(name, {}).get("value") for key, scores in metrics["controls"].items()}
             ceiling = others.pop("perfect", None)
-            rows.append(Row(title, f"{prefix}.{name}", figure, ceiling, lower_is_better, others))
+            rows.append(Row(title, prefix + name, figure, ceiling, lower_is_better, others))
     return rows
 
 

@@ -1,6 +1,6 @@
 """Labelled clips as the evaluation reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -45,6 +45,27 @@ class LabelledClips(Protocol):
 def static_attributes(clips: LabelledClips) -> list[str]:
     """Names of the static attributes, in the order of the vocabulary."""
     return [name for name in clips.vocabulary if name != ACTION]
+
+
+def clip_factors(clips: LabelledClips) -> dict[str, NDArray[np.float64]]:
+    """Continuous factors of a clip: float64 [N] each. A split without any need not have the attribute `factors`."""
+    found: dict[str, NDArray[np.float64]] = getattr(clips, "factors", {})
+    return {name: np.asarray(values, dtype=np.float64) for name, values in found.items()}
+
+
+def frame_factors(
+    clips: LabelledClips, length: int, indices: NDArray[np.int64] | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """Continuous factors of the first `length` frames of some clips, or of all: float64 [N, length] each.
+
+    A split without any need not have the method `tracks`.
+    """
+    tracks: Callable[[int], dict[str, NDArray[np.float64]]] | None = getattr(clips, "tracks", None)
+    wanted = np.arange(len(clips)) if indices is None else indices
+    if tracks is None or not len(wanted):
+        return {}
+    found = [tracks(int(index)) for index in wanted]
+    return {name: np.stack([np.asarray(track[name])[:length] for track in found]) for name in found[0]}
 
 
 def stack(

@@ -1,6 +1,5 @@
 """The protocol: everything that is measured of one model on the test clips, with its controls."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +11,16 @@ from vdsm.evaluation.clips import ACTION, LabelledClips
 from vdsm.evaluation.controls import control_scores
 from vdsm.evaluation.cycle import donor_rank
 from vdsm.evaluation.judge import Judge, Progress, Verdicts, judge_clips, silent
+from vdsm.evaluation.measurement import Measurement, latents_of, swapped_of
 from vdsm.evaluation.model import SwapModel, encode_clips
 from vdsm.evaluation.outputs import Decoder, fidelities, judge_pairs, reconstruction_verdicts
 from vdsm.evaluation.pairs import Pairs, chances, draw_pairs
 from vdsm.evaluation.scores import Score, entropy_scores, mean_score
 from vdsm.evaluation.swap_scores import (
     action_scores,
-    confusion,
     identities,
     leakage_scores,
+    named,
     static_scores,
     swap_scores,
 )
@@ -45,25 +45,6 @@ class ProtocolConfig:
     """Whether the model has a trained dynamics code; without it only poses are swapped."""
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """What the protocol found."""
-
-    scores: dict[str, Score]
-    """By dotted name, such as `swap.static.hat.accuracy`."""
-    controls: dict[str, dict[str, Score]]
-    """Per control, its scores as `action.accuracy`, `static.*`, `leakage.*`."""
-    confusion: list[list[int]]
-    """Actions under swap: asked for (row), judged (column)."""
-    pairs: Pairs
-    judged: Mapping[str, NDArray[np.int64]]
-    """Judged value of each factor under swap: [P]."""
-    wrong: NDArray[np.int64]
-    """Positions of the pairs whose swap shows a wrong factor, those with the most wrong factors first."""
-    decoder: Decoder
-    """The model with the codes of all test clips."""
-
-
 @torch.inference_mode()
 def measure(
     model: SwapModel, clips: LabelledClips, judge: Judge, config: ProtocolConfig, progress: Progress = silent
@@ -80,19 +61,24 @@ def measure(
         judge, pairs, lambda batch: decoder.pose_swap(pairs.dynamics_of[batch], pairs.static_of[batch]),
         config.batch_clips, "swapping poses", progress,
     )  # fmt: skip
-    scores |= _named("pose_swap", swap_scores(clips, pairs, pose_swapped.values, seed))
+    by_pose = swap_scores(clips, pairs, pose_swapped.values, seed)
+    scores |= {f"pose_{name}": score for name, score in by_pose.items()}
     swapped = pose_swapped
     if config.sequence_stage:
         swapped, cycle = _swaps(judge, clips, pairs, decoder, seed, progress)
-        scores |= _named("swap", swap_scores(clips, pairs, swapped.values, seed)) | cycle
+        scores |= swap_scores(clips, pairs, swapped.values, seed) | cycle
         scores |= prior_scores(judge, clips, pairs, decoder, seed, progress)
     scores |= reconstruction_scores(judge, clips, np.unique(pairs.dynamics_of), decoder, real, seed, progress)
     if on_simplex(decoder.codes.static):
         scores["experts.in_use"] = experts_in_use(decoder.codes.static, identities(clips), seed)
     return Measurement(
-        scores, control_scores(clips, pairs, real, seed), confusion(clips, pairs, swapped.values),
-        pairs, swapped.values, worst(clips, pairs, swapped.values), decoder,
-    )  # fmt: skip
+        scores,
+        control_scores(clips, pairs, real, seed),
+        swapped_of(clips, pairs, swapped.values),
+        latents_of(clips, decoder.codes),
+        decoder,
+        expert_use(decoder.codes.static),
+    )
 
 
 def judge_scores(clips: LabelledClips, real: Verdicts, seed: int) -> dict[str, Score]:
@@ -125,10 +111,10 @@ def prior_scores(
     chance = chances(clips, pairs)
     attributes = {name: value for name, value in kept_action.values.items() if name != ACTION}
     action = {ACTION: kept_identity.values[ACTION]}
-    scores = _named("prior.static", action_scores(clips, pairs, kept_action.values, chance, seed))
-    scores |= _named("prior.static", leakage_scores(clips, pairs, attributes, chance, seed))
-    scores |= _named("prior.dynamics", static_scores(clips, pairs, kept_identity.values, chance, seed))
-    scores |= _named("prior.dynamics", leakage_scores(clips, pairs, action, chance, seed))
+    scores = named("prior.static", action_scores(clips, pairs, kept_action.values, chance, seed))
+    scores |= named("prior.static", leakage_scores(clips, pairs, attributes, chance, seed))
+    scores |= named("prior.dynamics", static_scores(clips, pairs, kept_identity.values, chance, seed))
+    scores |= named("prior.dynamics", leakage_scores(clips, pairs, action, chance, seed))
     return scores | entropy_scores(kept_action.action, identities(clips)[pairs.dynamics_of], seed)
 
 
@@ -170,14 +156,12 @@ def experts_in_use(static: Tensor, who: NDArray[np.int64], seed: int) -> Score:
     return entropy_scores(weights / weights.sum(1, keepdims=True), who, seed)["h_y"].exponential()
 
 
-def worst(clips: LabelledClips, pairs: Pairs, judged: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Positions of the pairs with a wrong factor, most wrong factors first, then in the order of the pairs."""
-    wrong = np.zeros(len(pairs), dtype=np.int64)
-    for name, values in judged.items():
-        wanted = pairs.dynamics_of if name == ACTION else pairs.static_of
-        wrong += values != clips.labels[name][wanted]
-    order = np.argsort(-wrong, kind="stable")
-    return order[: int((wrong > 0).sum())].astype(np.int64)
+def expert_use(static: Tensor) -> list[float]:
+    """Mean weight of each expert in static codes [N, K], 1 in all; empty where codes are no weights."""
+    if not on_simplex(static):
+        return []
+    mean = static.double().mean(0)
+    return [float(share) for share in mean / mean.sum()]
 
 
 def _swaps(
@@ -207,7 +191,3 @@ def _swaps(
         ),
     }
     return swapped, {name: mean_score(rank, who[donors], 0.5, seed) for name, (rank, donors) in ranks.items()}
-
-
-def _named(prefix: str, scores: Mapping[str, Score]) -> dict[str, Score]:
-    return {f"{prefix}.{name}": score for name, score in scores.items()}

@@ -15,14 +15,19 @@ Values = Mapping[str, NDArray[np.int64]]
 def swap_scores(clips: LabelledClips, pairs: Pairs, judged: Values, seed: int) -> dict[str, Score]:
     """Scores of one output per pair, by the judged value of each factor (int64 [P]).
 
-    `action.accuracy`: judged action is A's. `static.<attribute>.accuracy`: judged attribute is B's; `static.joint`: all
-    of them are. `leakage.<factor>`: among the pairs whose clips differ in it, the judged value is that of the clip that
-    should *not* give it; a perfect swap has 0, an output that has nothing to do with the pair has chance.
+    `swap.action.accuracy`: judged action is A's. `swap.static.<attribute>.accuracy`: judged attribute is B's;
+    `swap.static.joint`: all of them are. `leakage.<factor>`: among the pairs whose clips differ in it, the judged value
+    is that of the clip that should *not* give it; a perfect swap has 0, an output that has nothing to do with the pair
+    has chance.
     """
     chance = chances(clips, pairs)
-    scores = action_scores(clips, pairs, judged, chance, seed)
-    scores |= static_scores(clips, pairs, judged, chance, seed)
-    return scores | leakage_scores(clips, pairs, judged, chance, seed)
+    kept = action_scores(clips, pairs, judged, chance, seed) | static_scores(clips, pairs, judged, chance, seed)
+    return named("swap", kept) | leakage_scores(clips, pairs, judged, chance, seed)
+
+
+def named(prefix: str, scores: Mapping[str, Score]) -> dict[str, Score]:
+    """The same scores with a word in front of their names."""
+    return {f"{prefix}.{name}": score for name, score in scores.items()}
 
 
 def action_scores(
@@ -69,10 +74,25 @@ def identities(clips: LabelledClips) -> NDArray[np.int64]:
     return np.unique(np.asarray(clips.identities), return_inverse=True)[1].astype(np.int64)
 
 
-def confusion(clips: LabelledClips, pairs: Pairs, judged: Values) -> list[list[int]]:
-    """How often each action of A (row) was judged as each action (column)."""
-    size = len(clips.vocabulary[ACTION])
+def confusion(clips: LabelledClips, pairs: Pairs, name: str, judged: NDArray[np.int64]) -> list[list[int]]:
+    """How often each value asked for of a factor (row) was judged as each value (column)."""
+    size = len(clips.vocabulary[name])
     counts = np.zeros((size, size), dtype=np.int64)
-    np.add.at(counts, (clips.labels[ACTION][pairs.dynamics_of], judged[ACTION]), 1)
+    np.add.at(counts, (_asked(clips, pairs, name), judged), 1)
     rows: list[list[int]] = counts.tolist()
     return rows
+
+
+def worst(clips: LabelledClips, pairs: Pairs, judged: Values) -> NDArray[np.int64]:
+    """Positions of the pairs with a wrong factor, most wrong factors first, then in the order of the pairs."""
+    wrong = np.zeros(len(pairs), dtype=np.int64)
+    for name, values in judged.items():
+        wrong += values != _asked(clips, pairs, name)
+    order = np.argsort(-wrong, kind="stable")
+    return order[: int((wrong > 0).sum())].astype(np.int64)
+
+
+def _asked(clips: LabelledClips, pairs: Pairs, name: str) -> NDArray[np.int64]:
+    """The value of a factor that the output of each pair should show: [P]."""
+    asked: NDArray[np.int64] = np.asarray(clips.labels[name])[pairs.dynamics_of if name == ACTION else pairs.static_of]
+    return asked

@@ -26,11 +26,11 @@ def test_perfect_renderer_scores_100_and_leaks_nothing(perfect):
         assert value(perfect, f"{kind}.action.accuracy") == 1
         assert value(perfect, f"{kind}.static.joint") == 1
         for name in ("action", *ATTRIBUTES):
-            assert value(perfect, f"{kind}.leakage.{name}") == 0
+            assert value(perfect, f"{kind.removesuffix('swap')}leakage.{name}") == 0
     assert perfect.scores["swap.action.accuracy"].n == 192
     assert perfect.scores["swap.action.accuracy"].chance == pytest.approx(1 / 4, abs=0.01)
-    assert len(perfect.wrong) == 0
-    assert np.trace(perfect.confusion) == 192
+    assert len(perfect.swapped.wrong) == 0
+    assert {np.trace(np.array(matrix)) for matrix in perfect.swapped.confusion.values()} == {192}
 
 
 def test_perfect_renderer_keeps_what_is_kept_when_the_rest_is_drawn_from_the_prior(perfect):
@@ -63,7 +63,7 @@ def test_model_that_ignores_the_static_code_has_a_perfect_action_and_is_caught(
         score = measured.scores[f"swap.static.{name}.accuracy"]
         assert score.value == pytest.approx(score.chance, abs=0.12), name
     assert value(measured, "cycle.static") == pytest.approx(0.5, abs=0.1)
-    assert len(measured.wrong) > 100
+    assert len(measured.swapped.wrong) > 100
 
 
 def test_model_that_ignores_the_dynamics_code_is_caught(wrong_renderer, draw_square, test_clips, judge):
@@ -101,23 +101,23 @@ def test_entangled_copy_fails_the_swap_and_leaks_everything(renderer, test_clips
     for name in ATTRIBUTES:
         score = measured.scores[f"swap.static.{name}.accuracy"]
         assert score.value == pytest.approx(score.chance, abs=0.1), name
-        assert value(measured, f"swap.leakage.{name}") == 1
+        assert value(measured, f"leakage.{name}") == 1
         assert value(measured, f"prior.static.leakage.{name}") == 1
 
 
 def test_controls_stand_where_they_must(perfect):
     controls = {name: {key: score.value for key, score in scores.items()} for name, scores in perfect.controls.items()}
-    chance = {name.removeprefix("swap."): score.chance for name, score in perfect.scores.items()}
-    assert controls["perfect"]["action.accuracy"] == 1
-    assert controls["perfect"]["static.joint"] == 1
-    assert controls["ignores_static"]["action.accuracy"] == 1
-    assert controls["ignores_static"]["static.joint"] == pytest.approx(chance["static.joint"], abs=0.1)
-    assert controls["ignores_dynamics"]["static.joint"] == 1
-    assert controls["ignores_dynamics"]["action.accuracy"] == pytest.approx(1 / 4, abs=0.1)
-    assert controls["copies"]["action.accuracy"] == 1
+    chance = {name: score.chance for name, score in perfect.scores.items()}
+    assert controls["perfect"]["swap.action.accuracy"] == 1
+    assert controls["perfect"]["swap.static.joint"] == 1
+    assert controls["ignores_static"]["swap.action.accuracy"] == 1
+    assert controls["ignores_static"]["swap.static.joint"] == pytest.approx(chance["swap.static.joint"], abs=0.1)
+    assert controls["ignores_dynamics"]["swap.static.joint"] == 1
+    assert controls["ignores_dynamics"]["swap.action.accuracy"] == pytest.approx(1 / 4, abs=0.1)
+    assert controls["copies"]["swap.action.accuracy"] == 1
     assert controls["copies"]["leakage.colour"] == 1
-    assert controls["shuffled"]["action.accuracy"] == pytest.approx(1 / 4, abs=0.1)
-    assert controls["shuffled"]["static.joint"] == pytest.approx(chance["static.joint"], abs=0.1)
+    assert controls["shuffled"]["swap.action.accuracy"] == pytest.approx(1 / 4, abs=0.1)
+    assert controls["shuffled"]["swap.static.joint"] == pytest.approx(chance["swap.static.joint"], abs=0.1)
 
 
 def test_same_seed_gives_the_same_scores(renderer, test_clips, judge, perfect):

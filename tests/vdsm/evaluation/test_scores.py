@@ -85,10 +85,10 @@ def test_swap_scores_by_hand(test_clips):
     judged["colour"][1] = labels["colour"][pairs.dynamics_of[1]]
     scores = swap_scores(test_clips, pairs, judged, 0)
     assert {name: score.value for name, score in scores.items()} == {
-        "action.accuracy": 0.75,
-        "static.colour.accuracy": 0.75,
-        "static.side.accuracy": 1.0,
-        "static.joint": 0.75,
+        "swap.action.accuracy": 0.75,
+        "swap.static.colour.accuracy": 0.75,
+        "swap.static.side.accuracy": 1.0,
+        "swap.static.joint": 0.75,
         "leakage.action": 0.25,
         "leakage.colour": 0.25,
         "leakage.side": 0.0,
