@@ -1,25 +1,61 @@
-"""What a source gives and a shard holds."""
+"""What a source gives and a shard holds, and how a source says that an input is bad."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+Factors = dict[str, Literal["clip", "frame"]]
+"""Names of continuous labels; each has one value per clip or one per frame."""
+Label = int | float | list[float]
+"""An index into the label's vocabulary, a continuous factor of the clip, or one of each of its T frames."""
 
-@dataclass(frozen=True)
+
+class RejectedInput(Exception):
+    """An input that is bad in itself, so that trying again would not help. It is recorded and the job goes on.
+
+    A source raises it from `clips(item)`, also after some clips were given: those are kept.
+    """
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        super().__init__(reason, where)
+        self.reason = reason
+        """A short sentence, the same for all inputs with the same fault: they are counted by it."""
+        self.where = where
+        """Where in the input, such as `frame 17` or `2.4 s`, and what belongs to this input alone."""
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.where})" if self.where else self.reason
+
+
+class TransientError(OSError):
+    """The network or a disk failed while an input was read. It is tried again, and never recorded as a bad input."""
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
-    """The unit of work of a source (a character, a video): all its clips are made together and stay in one split."""
+    """The unit of work of a source (a character, a video): all its clips are made together and stay in one split.
+
+    It is listed without being opened, and holds all that `clips` needs, so that only one process lists a million.
+    """
 
     key: str
     """Unique within the source; prefix of the keys of its clips."""
     split: str
     """`train` or `test`."""
     estimated_bytes: int
-    """Size of its clips in a shard, in bytes, for planning."""
+    """Size of its clips in a shard, in bytes, as far as the listing can tell; for planning and for the time left."""
     clips: int | None = None
     """How many clips it gives, where that is known beforehand."""
+    group: str = ""
+    """What no two splits may share: an identity, a subject, a source video. Nothing stands for `key`."""
+    path: str = ""
+    """What a user knows it by: its path below the source's, which a record of a bad input names."""
+    version: str = ""
+    """Changes when the input's content does: size and time of change, ETag or hash. Tells that an output was begun with
+    other inputs; it does not enter any shard, so that a copy of the inputs gives the same bytes."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +66,8 @@ class Clip:
     """Unique within the dataset; letters, digits, `_` and `-` only (a dot would end a WebDataset key)."""
     frames: NDArray[np.uint8]
     """uint8 [T, H, W, C]."""
-    labels: dict[str, int]
-    """Label name to index into the vocabulary of that label."""
+    labels: dict[str, Label]
+    """Every name of the source's `vocabulary` (an int) and `factors` (a float, or T floats) with its value."""
     identity: str
     """Who or what is seen; no identity is in two splits."""
     source: str
@@ -47,12 +83,22 @@ class Source(Protocol):
 
     vocabulary: dict[str, list[str]]
     """Label name to the names of its values. `action` is the dynamic factor; every other label is a static one."""
+    factors: Factors
+    """The continuous labels."""
+    untrusted: bool
+    """Whether inputs are files that may break a decoder: then each is decoded in a process that can be killed."""
 
     def items(self) -> list[Item]:
         """All units of work, in a fixed order."""
 
     def clips(self, item: Item) -> Iterator[Clip]:
-        """The clips of one item, in a fixed order."""
+        """The clips of one item, in a fixed order, made as they are asked for.
+
+        Raises:
+            RejectedInput: the input is bad in itself, at once or after some clips.
+            TransientError: the network or a disk failed.
+        """
 
     def fingerprint(self) -> str:
-        """SHA-256 of the inputs (empty input: of the generator's version), to notice that they changed."""
+        """SHA-256 of what all items share: sidecar files, the generator's version. What belongs to one item is in its
+        `version`."""

@@ -62,8 +62,12 @@ class ClipDataset:
     """Per label, [N] indices into its vocabulary."""
     vocabulary: dict[str, list[str]]
     """Per label, the names of its values."""
+    factors: dict[str, NDArray[np.float64]]
+    """Per continuous factor of a clip, [N] values. Those of the frames are in `tracks`."""
     clip_frames: list[int]
     """Frames of each clip."""
+    fps: NDArray[np.float64]
+    """Frames per second of each clip, [N]."""
 
     def __init__(self, url: str, split: str, cache: Path | None = None) -> None:
         self._url = url
@@ -76,19 +80,29 @@ class ClipDataset:
         self._maps: dict[int, mmap.mmap] = {}
         self._places: list[_Place] = []
         self.keys, self.identities = [], []
-        values: dict[str, list[int]] = {name: [] for name in self.vocabulary}
+        kinds: dict[str, str] = self.manifest.get("factors", {})  # older datasets have none
+        values: dict[str, list[Any]] = {name: [] for name in (*self.vocabulary, *kinds)}
+        rates: list[float] = []
         for number, shard in enumerate(self._shards):
             if not storage.is_s3(url):  # what comes from S3 is checked when it is fetched
                 _check_size(url, shard)
             for sample in read_index(url, shard):
                 self.keys.append(sample["key"])
                 self.identities.append(sample["identity"])
+                rates.append(sample["fps"])
                 for name, column in values.items():
                     column.append(sample["labels"][name])
                 place = (sample["frames_offset"], sample["frames_length"], sample["frames_crc32"])
                 self._places.append(_Place(number, *place, shape=tuple(sample["shape"])))
-        self.labels = {name: np.array(column, dtype=np.int64) for name, column in values.items()}
+        self.labels = {name: np.array(values[name], dtype=np.int64) for name in self.vocabulary}
+        self.factors = {n: np.array(values[n], dtype=np.float64) for n, kind in kinds.items() if kind == "clip"}
+        self._tracks = {
+            n: [np.array(track, dtype=np.float64) for track in values[n]]
+            for n, kind in kinds.items()
+            if kind == "frame"
+        }
         self.clip_frames = [place.shape[0] for place in self._places]
+        self.fps = np.array(rates, dtype=np.float64)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -106,6 +120,10 @@ class ClipDataset:
             return np.frombuffer(member, np.uint8, values, place.length - values).reshape(place.shape).copy()
         finally:
             member.release()
+
+    def tracks(self, index: int) -> dict[str, NDArray[np.float64]]:
+        """The continuous factors of the frames of a clip: name to [T] values."""
+        return {name: tracks[index] for name, tracks in self._tracks.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_maps": {}}

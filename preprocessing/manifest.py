@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster import storage
 from cluster.errors import UserError
+from preprocessing.clip import Source
 from preprocessing.plan import FORMAT, SPLITS, Plan, encode, stats_path
 from preprocessing.shard_file import Stats
 
@@ -15,18 +16,18 @@ FILE = "manifest.json"
 _LIBRARIES = ("numpy", "pillow", "webdataset")
 
 
-def write_manifest(url: str, plan: Plan, vocabulary: dict[str, list[str]], indexes: list[Stats]) -> dict[str, Any]:
+def write_manifest(url: str, plan: Plan, source: Source, indexes: list[Stats]) -> dict[str, Any]:
     """Store the manifest of a dataset whose shards have the given indexes; gives it back.
 
     Raises:
         UserError: an identity is in two splits, a key appears twice, or clips differ in height, width or channels.
     """
-    manifest = make_manifest(plan, vocabulary, sorted(indexes, key=lambda stats: str(stats["shard"])))
+    manifest = make_manifest(plan, source, sorted(indexes, key=lambda stats: str(stats["shard"])))
     storage.write_bytes(storage.join(url, FILE), encode(manifest))
     return manifest
 
 
-def make_manifest(plan: Plan, vocabulary: dict[str, list[str]], indexes: list[Stats]) -> dict[str, Any]:
+def make_manifest(plan: Plan, source: Source, indexes: list[Stats]) -> dict[str, Any]:
     """The manifest's content."""
     samples = {
         split: [one for stats in indexes if stats["split"] == split for one in stats["samples"]] for split in SPLITS
@@ -39,9 +40,10 @@ def make_manifest(plan: Plan, vocabulary: dict[str, list[str]], indexes: list[St
         "configuration": plan.configuration,
         "source_sha256": plan.fingerprint,
         "software": {"python": platform.python_version()} | {name: metadata.version(name) for name in _LIBRARIES},
-        "vocabulary": vocabulary,
+        "vocabulary": source.vocabulary,
+        "factors": source.factors,
         "clip_shape": clip_shape(every),
-        "splits": {split: _totals(split, samples[split], indexes, vocabulary) for split in SPLITS},
+        "splits": {split: _totals(split, samples[split], indexes, source.vocabulary) for split in SPLITS},
         "shards": [_entry(stats) for stats in indexes],
     }
 

@@ -61,7 +61,7 @@ def shard(command: ShardCommand) -> None:
             with ray_runtime.connect():
                 for stats in write_shards(command.out, planned, missing, command):
                     indexes[stats["shard"]] = stats
-        manifest.write_manifest(command.out, planned, source.vocabulary, [one for one in indexes.values() if one])
+        manifest.write_manifest(command.out, planned, source, [one for one in indexes.values() if one])
         storage.remove_partial_files(command.out)
     _report(command.out)
 

@@ -7,6 +7,7 @@ every sample its labels and where its frames lie, so that readers get at any cli
 import hashlib
 import io
 import json
+import math
 import re
 import tarfile
 import zlib
@@ -29,7 +30,7 @@ Stats = dict[str, Any]
 def write_shard(url: str, plan_sha256: str, shard: ShardPlan, source: Source) -> Stats:
     """Make the shard's clips and store tar and index below the dataset `url`; gives the index."""
     clips = (clip for item in shard.items for clip in source.clips(item))
-    data, contents = pack(clips, source.vocabulary)
+    data, contents = pack(clips, source)
     head = {"schema_version": FORMAT, "plan_sha256": plan_sha256, "shard": shard.path, "split": shard.split}
     stats = head | contents
     storage.write_bytes(storage.join(url, shard.path), data)
@@ -48,7 +49,7 @@ def finished(url: str, plan_sha256: str, shard: ShardPlan) -> Stats | None:
     return None
 
 
-def pack(clips: Iterable[Clip], vocabulary: dict[str, list[str]]) -> tuple[bytes, Stats]:
+def pack(clips: Iterable[Clip], source: Source) -> tuple[bytes, Stats]:
     """A tar with fixed metadata, whose bytes depend on the clips alone, and its index."""
     import webdataset
 
@@ -56,7 +57,7 @@ def pack(clips: Iterable[Clip], vocabulary: dict[str, list[str]]) -> tuple[bytes
     samples: list[Stats] = []
     with webdataset.TarWriter(buffer, encoder=False, compress=False, mtime=0, user=_OWNER, group=_OWNER) as writer:
         for clip in clips:
-            check(clip, vocabulary)
+            check(clip, source)
             frames = encode_frames(clip)
             about = describe(clip)
             writer.write({"__key__": clip.key, "frames.npy": frames, "json": encode(about)})
@@ -95,17 +96,25 @@ def encode_frames(clip: Clip) -> bytes:
     return buffer.getvalue()
 
 
-def check(clip: Clip, vocabulary: dict[str, list[str]]) -> None:
+def check(clip: Clip, source: Source) -> None:
     """ValueError if a source made something that is no clip."""
     if not _KEY.fullmatch(clip.key):
         raise ValueError(f"clip key {clip.key!r}: only letters, digits, _ and - are allowed")
     if clip.frames.dtype != np.uint8 or clip.frames.ndim != 4 or 0 in clip.frames.shape:
         raise ValueError(f"clip {clip.key}: frames are {clip.frames.dtype} {clip.frames.shape}, not uint8 [T, H, W, C]")
-    if clip.labels.keys() != vocabulary.keys():
-        raise ValueError(f"clip {clip.key}: labels {sorted(clip.labels)} are not those of the vocabulary")
-    for name, value in clip.labels.items():
-        if not 0 <= value < len(vocabulary[name]):
-            raise ValueError(f"clip {clip.key}: label {name} is {value}; there are {len(vocabulary[name])} names")
+    if clip.labels.keys() != source.vocabulary.keys() | source.factors.keys():
+        raise ValueError(f"clip {clip.key}: labels {sorted(clip.labels)} are not those of the source")
+    for name, names in source.vocabulary.items():
+        value = clip.labels[name]
+        if not isinstance(value, int) or not 0 <= value < len(names):
+            raise ValueError(f"clip {clip.key}: label {name} is {value}; there are {len(names)} names")
+    for name, kind in source.factors.items():
+        value = clip.labels[name]
+        values = value if isinstance(value, list) else [value]
+        if isinstance(value, list) != (kind == "frame") or (kind == "frame" and len(values) != len(clip.frames)):
+            raise ValueError(f"clip {clip.key}: factor {name} needs one value per {kind}")
+        if not all(math.isfinite(one) for one in values):
+            raise ValueError(f"clip {clip.key}: factor {name} is not a finite number")
 
 
 def member_offsets(data: bytes) -> dict[str, int]:

@@ -93,5 +93,5 @@ def figures_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     planned = plan.make_plan(recipe, source)
     plan.claim(str(folder), planned)
     indexes = [write_shard(str(folder), planned.sha256(), shard, source) for shard in planned.shards]
-    manifest.write_manifest(str(folder), planned, source.vocabulary, indexes)
+    manifest.write_manifest(str(folder), planned, source, indexes)
     return folder

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.clip import Clip, Item
+from preprocessing.clip import Clip, Factors, Item
 from preprocessing.config import FiguresConfig
 from preprocessing.sources.figure_motion import ACTIONS, Joints, joints_at
 
@@ -70,7 +70,10 @@ class Figure:
 class FiguresSource:
     """Every chosen figure in every action."""
 
+    untrusted = False
+
     def __init__(self, config: FiguresConfig, seed: int) -> None:
+        self.factors: Factors = {}
         self.vocabulary = VOCABULARY
         self._config = config
         self._seed = seed

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cluster import storage
 from cluster.errors import UserError
-from preprocessing.clip import Clip, Item
+from preprocessing.clip import Clip, Factors, Item
 
 ATTRIBUTES = ("body", "bottomwear", "topwear", "hair")
 """Static labels, which are also the layers from the skin outwards. The shoes come last and are always the same."""
@@ -57,7 +57,10 @@ class LpcSource:
         path: folder (or s3:// prefix) with `body/0.png`, ..., `hair/5.png` and `shoes/1.png`.
     """
 
+    untrusted = False
+
     def __init__(self, path: str) -> None:
+        self.factors: Factors = {}
         self.vocabulary = {"action": list(ACTIONS)} | {
             name: [f"{name} {value}" for value in range(SHEETS_PER_ATTRIBUTE)] for name in ATTRIBUTES
         }

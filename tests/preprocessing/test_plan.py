@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from cluster.errors import UserError
-from preprocessing.clip import Clip, Item
+from preprocessing.clip import Clip, Factors, Item
 from preprocessing.config import DataRecipe, ShardsConfig, SourceConfig
 from preprocessing.plan import differences, make_plan
 
@@ -15,6 +15,8 @@ class Listed:
 
     def __init__(self, items: list[Item]) -> None:
         self.vocabulary = {"action": ["one"]}
+        self.factors: Factors = {}
+        self.untrusted = False
         self._items = items
 
     def items(self) -> list[Item]:
