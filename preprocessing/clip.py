@@ -56,6 +56,8 @@ class Item:
     version: str = ""
     """Changes when the input's content does: size and time of change, ETag or hash. Tells that an output was begun with
     other inputs; it does not enter any shard, so that a copy of the inputs gives the same bytes."""
+    detail: str = ""
+    """What else the source needs to make the clips, such as labels and a crop box, in a form of its own."""
 
 
 @dataclass(frozen=True)
