@@ -10,6 +10,7 @@ from torch.distributions import Normal, constraints, register_kl
 from torch.distributions import kl_divergence as divergence
 
 from vdsm.elbo import Shape
+from vdsm.precision import full_precision
 
 Transition = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """(z_{t-1} for S successive times [B, S, Z], index of the first of these t, counted from 0) -> loc, scale [B, S, Z]."""
@@ -67,10 +68,8 @@ class GaussianChain(dist.TorchDistribution):
         return Normal(*self._parameters(previous, 0), validate_args=False)
 
     def _parameters(self, previous: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        # At least fp32, whatever autocast made of the layers: KL terms divide by the square of a small scale.
-        loc, scale = self._transition(previous, start)
-        dtype = torch.promote_types(loc.dtype, torch.float32)
-        return loc.to(dtype), scale.to(dtype)
+        with full_precision(previous):
+            return self._transition(previous, start)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """[B] for paths [B, T, Z]."""

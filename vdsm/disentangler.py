@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vdsm.config import ModelConfig
 from vdsm.frames import FrameModel
+from vdsm.precision import at_least_fp32
 from vdsm.sequence import SequenceModel
 
 
@@ -62,7 +63,7 @@ class Disentangler(nn.Module):
     @torch.no_grad()
     def decode(self, pose: Tensor, static: Tensor) -> Tensor:
         """Poses [B, T, Z] and static codes [B, K] -> frames [B, T, C, H, W] in [0, 1]."""
-        return torch.sigmoid(self.frame_model.decoder(pose, static))
+        return torch.sigmoid(at_least_fp32(self.frame_model.decoder(pose, static)))
 
     @torch.no_grad()
     def reconstruct(self, frames: Tensor) -> Tensor:
@@ -81,6 +82,35 @@ class Disentangler(nn.Module):
         """The action of one batch of clips performed by the identities of another, both [B, T, C, H, W]."""
         poses = self.poses(self.encode(dynamics_of).dynamics, dynamics_of.shape[1])
         return self.decode(poses, self.encode(static_of).static)
+
+    @torch.no_grad()
+    def rollout(self, frames: Tensor, length: int) -> Tensor:
+        """The clips [B, T, C, H, W] as stage 2 goes on with them: [B, length, C, H, W], from the start of each clip
+        and, where `length` exceeds T or the trained length, past its end."""
+        codes = self.encode(frames)
+        return self.decode(self.poses(codes.dynamics, length), codes.static)
+
+    @torch.no_grad()
+    def interpolate_static(self, first: Tensor, second: Tensor, steps: int) -> Tensor:
+        """Static codes [B, K] to static codes [B, K] in equal steps: [B, steps, K], ends included.
+
+        A straight line between two points of a simplex stays on it, and since experts are mixed linearly, it is also
+        the straight line between the two decoders. Raises ValueError for fewer than 2 steps.
+        """
+        if steps < 2:
+            raise ValueError(f"steps is {steps}; an interpolation has at least its 2 ends")
+        way = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
+        return (1 - way) * first[:, None] + way * second[:, None]
+
+    @torch.no_grad()
+    def sample_prior(self, count: int, length: int, generator: torch.Generator) -> Tensor:
+        """Clips [count, length, C, H, W] from the generative model: p(i), p(d), p(z_t | z_{t-1}, d), decoded."""
+        weight = self.sequence_model.combiner.first_pose
+        static = self.sample_static(count, generator).to(weight)
+        dynamics = self.sample_dynamics(count, generator).to(weight)
+        shape = (count, length, self.config.pose_size)
+        noise = torch.randn(shape, generator=generator, device=generator.device).to(weight)
+        return self.decode(self.sequence_model.prior_chain(dynamics, length, noise).rsample(), static)
 
     @torch.no_grad()
     def sample_static(self, count: int, generator: torch.Generator) -> Tensor:

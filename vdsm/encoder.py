@@ -8,9 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdsm.config import ModelConfig
+from vdsm.precision import at_least_fp32, full_precision
 
 MIN_SCALE = 1e-4
 """Added to every softplus scale, so that no Normal collapses to a point."""
+
+
+def positive_scale(raw: Tensor) -> Tensor:
+    """softplus(raw) + MIN_SCALE, in float32 or better."""
+    return F.softplus(at_least_fp32(raw)) + MIN_SCALE
 
 
 def start_scale_at(layer: nn.Linear, scale: float) -> None:
@@ -74,7 +80,8 @@ class ImageEncoder(nn.Module):
     def forward(self, frames: Tensor) -> FrameLatents:
         """Frames [B, T, C, H, W] in [0, 1] -> latents of each frame."""
         hidden = self.activation(self.to_hidden(self.blocks(frames.flatten(0, 1)))).flatten(1)
-        hidden = hidden.unflatten(0, frames.shape[:2])
-        static_loc, static_raw_scale = self.static(hidden).chunk(2, dim=-1)
-        pose_scale = F.softplus(self.pose_scale(hidden)) + MIN_SCALE
-        return FrameLatents(self.pose_loc(hidden), pose_scale, static_loc, static_raw_scale)
+        hidden = at_least_fp32(hidden.unflatten(0, frames.shape[:2]))
+        with full_precision(hidden):
+            static_loc, static_raw_scale = self.static(hidden).chunk(2, dim=-1)
+            pose_scale = positive_scale(self.pose_scale(hidden))
+            return FrameLatents(self.pose_loc(hidden), pose_scale, static_loc, static_raw_scale)

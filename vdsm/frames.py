@@ -9,14 +9,14 @@ from typing import NamedTuple
 import pyro
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
 from vdsm.decoder import Decoder
 from vdsm.elbo import NoisyNormal, Terms, elbo_terms
-from vdsm.encoder import MIN_SCALE, FrameLatents, ImageEncoder, start_scale_at
+from vdsm.encoder import FrameLatents, ImageEncoder, positive_scale, start_scale_at
+from vdsm.precision import at_least_fp32, full_precision
 
 
 class FrameNoise(NamedTuple):
@@ -54,9 +54,9 @@ class FrameModel(nn.Module):
 
     def pool_static(self, latents: FrameLatents) -> tuple[Tensor, Tensor]:
         """Parameters of q(i | x_1..T): loc and scale, each [B, K], averaged over the clip's frames."""
-        loc = self.static_loc(latents.static_loc).mean(dim=1)
-        scale = F.softplus(self.static_raw_scale(latents.static_raw_scale).mean(dim=1)) + MIN_SCALE
-        return loc, scale
+        with full_precision(latents.static_loc):
+            loc = self.static_loc(latents.static_loc).mean(dim=1)
+            return loc, positive_scale(self.static_raw_scale(latents.static_raw_scale).mean(dim=1))
 
     def static_code(self, latent: Tensor, temperature: float) -> Tensor:
         """i [B, K] -> s [B, K], a softmax over the experts of each group."""
@@ -65,11 +65,9 @@ class FrameModel(nn.Module):
 
     def observe(self, frames: Tensor, pose: Tensor, static: Tensor) -> None:
         """The site of p(x_1..T | z_1..T, s)."""
-        logits = self.decoder(pose, static)
+        logits = at_least_fp32(self.decoder(pose, static))
         # Pixels lie in [0, 1], not only on its ends: the Bernoulli log-probability is then a cross-entropy.
-        likelihood = dist.Bernoulli(
-            logits=logits.to(torch.promote_types(logits.dtype, torch.float32)), validate_args=False
-        )
+        likelihood = dist.Bernoulli(logits=logits, validate_args=False)
         pyro.sample("frames", likelihood.to_event(4), obs=frames)
 
     def model(self, frames: Tensor, noise: FrameNoise, temperature: float) -> None:

@@ -16,8 +16,9 @@ from vdsm.annealing import Weights
 from vdsm.chain import GaussianChain
 from vdsm.config import ModelConfig
 from vdsm.elbo import NoisyNormal, Terms, elbo_terms
-from vdsm.encoder import MIN_SCALE, start_scale_at
+from vdsm.encoder import positive_scale, start_scale_at
 from vdsm.frames import FrameModel
+from vdsm.precision import at_least_fp32, full_precision
 
 
 class SequenceNoise(NamedTuple):
@@ -50,7 +51,7 @@ class GatedTransition(nn.Module):
         inputs = torch.cat([previous, dynamics], dim=-1)
         gate, proposed = self.gate(inputs), self.proposed(inputs)
         loc = (1 - gate) * self.step(previous) + gate * proposed
-        return loc, F.softplus(self.raw_scale(F.relu(proposed))) + MIN_SCALE
+        return loc, positive_scale(self.raw_scale(F.relu(proposed)))
 
 
 class DynamicsEncoder(nn.Module):
@@ -70,8 +71,9 @@ class DynamicsEncoder(nn.Module):
         """Pose locs [B, T, Z] -> loc and scale of d, each [B, D]."""
         hidden, cell = self.initial.expand(-1, -1, poses.shape[0], -1).contiguous()
         _, (final, _) = self.rnn(poses, (hidden, cell))
-        features = final.transpose(0, 1).flatten(1)
-        return F.leaky_relu(self.loc(features)), F.softplus(self.raw_scale(features)) + MIN_SCALE
+        features = at_least_fp32(final.transpose(0, 1).flatten(1))
+        with full_precision(features):
+            return F.leaky_relu(self.loc(features)), positive_scale(self.raw_scale(features))
 
 
 class DynamicsDecoder(nn.Module):
@@ -112,12 +114,13 @@ class Combiner(nn.Module):
     def drive(self, rnn: Tensor, dynamics: Tensor) -> Tensor:
         """What does not depend on the poses, for all times at once: [B, T, R], [B, D] -> [B, T, R]."""
         code = dynamics[:, None].expand(-1, rnn.shape[1], -1)
-        return F.leaky_relu(self.from_dynamics(torch.cat([rnn, code], dim=-1)))
+        with full_precision(rnn):
+            return F.leaky_relu(self.from_dynamics(torch.cat([at_least_fp32(rnn), code], dim=-1)))
 
     def forward(self, previous: Tensor, drive: Tensor) -> tuple[Tensor, Tensor]:
         """z_{t-1} [..., Z], the drive of time t [..., R] -> loc and scale of z_t, each [..., Z]."""
         combined = 0.5 * (torch.tanh(self.from_pose(previous)) + drive)
-        return self.loc(combined), F.softplus(self.raw_scale(combined)) + MIN_SCALE
+        return self.loc(combined), positive_scale(self.raw_scale(combined))
 
 
 class SequenceModel(nn.Module):

@@ -166,3 +166,46 @@ def test_same_seed_gives_the_same_noise_and_bit_for_bit_the_same_loss(number: in
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
     losses = [case.model(case.frames, double(noise), un_annealed(3.0)).loss.item() for noise in (first, again, other)]
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_rollout_decodes_the_poses_of_the_clip_past_its_end(model: Disentangler, frames: Tensor) -> None:
+    codes = model.encode(frames)
+    long = model.rollout(frames, LENGTH + 5)
+    assert long.shape == (CLIPS, LENGTH + 5, *frames.shape[2:])
+    torch.testing.assert_close(long, model.decode(model.poses(codes.dynamics, LENGTH + 5), codes.static))
+    torch.testing.assert_close(model.rollout(frames, 2), long[:, :2])
+
+
+def test_static_interpolation_goes_straight_from_one_code_to_the_other(model: Disentangler) -> None:
+    first, second = (model.sample_static(CLIPS, seeded(seed)).double() for seed in (1, 2))
+    path = model.interpolate_static(first, second, 5)
+    assert path.shape == (CLIPS, 5, model.config.num_experts)
+    assert torch.equal(path[:, 0], first)
+    assert torch.equal(path[:, -1], second)
+    torch.testing.assert_close(path[:, 2], (first + second) / 2)
+    torch.testing.assert_close(path.diff(dim=1), ((second - first) / 4)[:, None].expand(-1, 4, -1))
+    assert (path > 0).all()
+    with pytest.raises(ValueError, match="steps is 1; an interpolation has at least its 2 ends"):
+        model.interpolate_static(first, second, 1)
+
+
+def test_clips_of_the_prior_follow_the_seed_and_the_transitions(model: Disentangler) -> None:
+    clips = model.sample_prior(CLIPS, 6, seeded(1))
+    assert clips.shape == (CLIPS, 6, model.config.channels, 32, 32)
+    assert ((clips >= 0) & (clips <= 1)).all()
+    assert torch.equal(clips, model.sample_prior(CLIPS, 6, seeded(1)))
+    assert not torch.equal(clips, model.sample_prior(CLIPS, 6, seeded(2)))
+    # The same draws, one time step after another.
+    generator = seeded(1)
+    static = model.sample_static(CLIPS, generator).double()
+    dynamics = model.sample_dynamics(CLIPS, generator).double()
+    noise = torch.randn(CLIPS, 6, model.config.pose_size, generator=generator).double()
+    p, q = parameters(model.frame_model), parameters(model.sequence_model)
+    for clip in range(CLIPS):
+        pose = noise[clip, 0]
+        for time in range(6):
+            if time > 0:
+                prior = oracle_sequence.transition(q, pose, dynamics[clip])
+                pose = prior.loc + prior.scale * noise[clip, time]
+            expected = oracle.decode(p, model.config, pose, static[clip])
+            torch.testing.assert_close(clips[clip, time], expected, rtol=1e-9, atol=1e-12)
