@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from cluster.storage import MissingFile, StorageError
+from cluster.storage import MissingFile, StorageError, Unreachable
 
 READ_ATTEMPTS = 8
 """Attempts in a row that may bring no byte before a read is given up."""
@@ -55,6 +55,28 @@ def write_bytes(url: str, data: bytes) -> None:
     bucket, key = split_url(url)
     try:
         _client().put_object(Bucket=bucket, Key=key, Body=data)
+    except Exception as error:
+        _explain(url, error)
+
+
+def write_if(url: str, data: bytes, etag: str | None) -> str | None:
+    """One PUT if the object still has `etag` (none: does not exist). Its new ETag, or none where it is another now."""
+    bucket, key = split_url(url)
+    condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+    try:
+        return str(_client().put_object(Bucket=bucket, Key=key, Body=data, **condition)["ETag"])
+    except Exception as error:
+        if _status(error)[0] in (404, 409, 412):  # gone, being written by another, or another's
+            return None
+        _explain(url, error)
+
+
+def read_with_etag(url: str) -> tuple[bytes, str]:
+    """A small object and its ETag, of the same moment."""
+    bucket, key = split_url(url)
+    try:
+        answer = _client().get_object(Bucket=bucket, Key=key)
+        return bytes(answer["Body"].read()), str(answer["ETag"])
     except Exception as error:
         _explain(url, error)
 
@@ -128,7 +150,7 @@ def _read_into(url: str, target: BinaryIO) -> None:
             break
         failures = 0 if offset > before else failures + 1
         if failures >= READ_ATTEMPTS:
-            raise StorageError(f"{url}: reading stopped at byte {offset} of {length} ({error or 'the body ended'})")
+            raise Unreachable(f"{url}: reading stopped at byte {offset} of {length} ({error or 'the body ended'})")
         time.sleep(min(5.0, 0.1 * 2**failures))
     if offset != length:
         raise StorageError(f"{url}: {offset} bytes came, but the object has {length}")
@@ -193,10 +215,13 @@ def _is_final(error: Exception) -> bool:
 
 def _explain(url: str, error: Exception) -> NoReturn:
     """Raise the StorageError that says what a user can do about a botocore `error`."""
+    from boto3.exceptions import S3UploadFailedError
     from botocore import exceptions
 
     if isinstance(error, StorageError):
         raise error
+    if isinstance(error, S3UploadFailedError) and isinstance(error.__context__, Exception):
+        error = error.__context__  # which it hides
     bucket, _ = split_url(url)
     status, code = _status(error)
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
@@ -210,8 +235,10 @@ def _explain(url: str, error: Exception) -> NoReturn:
         message = f"S3 refused the credentials or they lack the permission ({reason}); check the key and its policy"
     elif status == 412:
         message = "the object was replaced while it was read; start again"
-    elif isinstance(error, exceptions.EndpointConnectionError | exceptions.ConnectTimeoutError):
-        message = "the S3 server does not answer; check AWS_ENDPOINT_URL and the network"
+    elif isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError):
+        raise Unreachable(f"{url}: the S3 server does not answer; check AWS_ENDPOINT_URL and the network") from None
+    elif status == 429 or status >= 500:
+        raise Unreachable(f"{url}: S3 is overloaded or out of order ({code}, status {status}); try again") from None
     elif isinstance(error, exceptions.ProfileNotFound):
         message = str(error)
     else:

@@ -5,14 +5,21 @@ folder) are `StorageError`s with one line that says what to do; a missing file i
 """
 
 import contextlib
+import logging
 import os
 import shutil
+import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from cluster.errors import UserError
+
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
 
 
 class StorageError(UserError):
@@ -21,6 +28,10 @@ class StorageError(UserError):
 
 class MissingFile(StorageError):
     """The file or object does not exist."""
+
+
+class Unreachable(StorageError):
+    """Storage does not answer, or says that it cannot at present: trying again may help."""
 
 
 def is_s3(url: str) -> bool:
@@ -152,6 +163,24 @@ def remove_partial_files(url: str) -> None:
         for name in names:
             if _is_partial(Path(name)):
                 (Path(folder) / name).unlink(missing_ok=True)
+
+
+def patiently(action: Callable[[], R], seconds: float, stop: threading.Event | None = None) -> R:
+    """What `action` returns, tried again and again while storage is Unreachable, for `seconds` in all or until `stop`.
+
+    What the action does must be repeatable. Anything else that is wrong, such as refused credentials, is raised at once.
+    """
+    end = time.monotonic() + seconds
+    wait = 0.5
+    while True:
+        try:
+            return action()
+        except Unreachable as error:
+            if time.monotonic() + wait > end or (stop is not None and stop.is_set()):
+                raise
+            logger.warning("%s (trying for %.0f s more)", error, end - time.monotonic())
+        time.sleep(wait)
+        wait = min(5.0, 2 * wait)
 
 
 def _is_partial(path: Path) -> bool:
