@@ -1,0 +1,114 @@
+"""The Kubernetes manifests have only fields that exist, of the right type; pods are not root; code needs the token."""
+
+import copy
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.ray_runtime import PACKAGES
+
+MANIFESTS = ("raycluster", "rayjob")
+KUBERNETES = "1.33"
+Tree = dict[str, Any]
+
+
+def manifest(root: Path, name: str) -> Tree:
+    return dict(yaml.safe_load((root / "cluster" / "kuberay" / f"{name}.yaml").read_text()))
+
+
+def templates(tree: Tree) -> list[Tree]:
+    if tree["kind"] != "RayCluster":
+        return []
+    spec = tree["spec"]
+    return [spec["headGroupSpec"]["template"], *(group["template"] for group in spec["workerGroupSpecs"])]
+
+
+def mistakes(root: Path, tree: Tree) -> list[str]:
+    """What is wrong with a manifest: its Ray fields by our schema, its pods by that of Kubernetes."""
+    import kubernetes_validate
+    from jsonschema import Draft202012Validator
+
+    schema = yaml.safe_load((root / "tests" / "cluster" / "kuberay_schema.yaml").read_text())
+    found = [error.message for error in Draft202012Validator(schema).iter_errors(tree)]
+    for template in [] if found else templates(tree):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **template}
+        try:
+            kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            found.append(error.message)
+    return found
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_the_manifests_fit_the_schema(root: Path, name: str) -> None:
+    assert mistakes(root, manifest(root, name)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "plant"),
+    [
+        ("raycluster", lambda tree: tree["spec"].update(workerGroupSpec=tree["spec"].pop("workerGroupSpecs"))),
+        ("raycluster", lambda tree: tree["spec"]["autoscalerOptions"].update(idleTimeoutSeconds="600")),
+        ("raycluster", lambda tree: tree["spec"]["authOptions"].update(mode="tokens")),
+        ("raycluster", lambda tree: tree["spec"]["workerGroupSpecs"][1].update(minReplica=1)),
+        ("raycluster", lambda tree: templates(tree)[1]["spec"].update(serviceAcountName="vdsm")),
+        ("raycluster", lambda tree: templates(tree)[2]["spec"]["containers"][0].update(image=3)),
+        ("raycluster", lambda tree: templates(tree)[0]["spec"]["containers"][0]["ports"][0].pop("containerPort")),
+        ("rayjob", lambda tree: tree["spec"].pop("entrypoint")),
+        ("rayjob", lambda tree: tree["spec"].update(runtimeEnvYaml="env_vars: {}")),
+    ],
+)
+def test_a_planted_typo_is_caught(root: Path, name: str, plant: Callable[[Tree], object]) -> None:
+    tree = copy.deepcopy(manifest(root, name))
+    plant(tree)
+    assert len(mistakes(root, tree)) >= 1
+
+
+def test_pods_are_not_root_and_code_needs_the_token(root: Path) -> None:
+    tree = manifest(root, "raycluster")
+    assert tree["spec"]["authOptions"] == {"mode": "token"}
+    assert tree["spec"]["headGroupSpec"]["serviceType"] == "ClusterIP"
+    assert not tree["spec"]["headGroupSpec"]["enableIngress"]
+    assert tree["spec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    for template in templates(tree):
+        assert template["spec"]["securityContext"]["runAsNonRoot"]
+        for container in template["spec"]["containers"]:
+            assert not container["securityContext"]["allowPrivilegeEscalation"]
+            assert container["resources"]["requests"] == container["resources"]["limits"]
+            assert not any("KEY" in one["name"] or "SECRET" in one["name"] for one in container["env"])
+
+
+def test_the_job_is_a_command_line_of_ours(root: Path) -> None:
+    from pipeline.cli import COMMANDS
+
+    spec = manifest(root, "rayjob")["spec"]
+    program, command, *words = shlex.split(spec["entrypoint"])
+    assert (program, command in COMMANDS) == ("vdsm", True)
+    recipe = words[words.index("--config") + 1]
+    assert (root / "configs" / Path(recipe).name).is_file()
+    assert "KEY" not in spec["runtimeEnvYAML"]
+    cluster = manifest(root, "raycluster")
+    assert spec["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
+
+
+def test_the_image_is_linted_and_not_root(root: Path) -> None:
+    import shutil
+    import subprocess
+    import sys
+
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    assert hadolint is not None, "make install brings it"
+    done = subprocess.run([hadolint, str(root / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    lines = (root / "Dockerfile").read_text().splitlines()
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users == ["1000"]
+    assert all("-c vdsm/constraints.txt" in line or "--no-deps" in line for line in lines if "pip install" in line)
+    allowed = (root / ".dockerignore").read_text().splitlines()
+    copied = {word for line in lines if line.startswith("COPY") for word in line.split()[2:-1]}
+    assert copied == {line[1:] for line in allowed if line.startswith("!")}
+    assert set(PACKAGES) < copied
