@@ -92,7 +92,7 @@ def upload(path: Path, url: str) -> None:
 
 def size(url: str) -> int:
     """Length of the object in bytes."""
-    return _head(url)[0]
+    return head(url)[0]
 
 
 def delete(url: str) -> None:
@@ -106,17 +106,23 @@ def delete(url: str) -> None:
 
 def list_files(url: str) -> list[str]:
     """Keys of all objects below `url`, relative to it, sorted."""
+    return sorted(name for name, _, _ in list_objects(url))
+
+
+def list_objects(url: str) -> Iterator[tuple[str, int, str]]:
+    """Key relative to `url`, length in bytes and ETag of all objects below it, in the order of their keys."""
     bucket, prefix = split_url(url)
     prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
     try:
-        pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for entry in page.get("Contents", []):
+                if not entry["Key"].endswith("/"):
+                    yield entry["Key"][len(prefix) :], int(entry["Size"]), str(entry["ETag"]).strip('"')
     except Exception as error:
         _explain(url, error)
-    return sorted(key[len(prefix) :] for key in keys if not key.endswith("/"))
 
 
-def _head(url: str) -> tuple[int, str]:
+def head(url: str) -> tuple[int, str]:
     """(length in bytes, ETag) of the object."""
     bucket, key = split_url(url)
     try:
@@ -132,7 +138,7 @@ def _read_into(url: str, target: BinaryIO) -> None:
     Every range is asked of the same ETag, so that a replaced object is never spliced together from two versions; an
     end of the stream before the object's length counts as a break, since HTTP bodies can end early without an error.
     """
-    length, etag = _head(url)
+    length, etag = head(url)
     offset = 0
     failures = 0
     while offset < length:
