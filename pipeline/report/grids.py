@@ -13,6 +13,8 @@ from vdsm.evaluation.judge import Progress, silent
 from vdsm.evaluation.outputs import Decoder
 
 Indices = NDArray[np.int64]
+Cells = list[list[Frames | None]]
+"""Clips of one size in rows; None leaves a place empty."""
 
 
 class Selection:
@@ -51,8 +53,14 @@ def fitted(clip: Frames, length: int) -> Frames:
     return clip[np.minimum(np.arange(length), len(clip) - 1)]
 
 
-def action_donors(clips: LabelledClips) -> Indices:
-    """For each action that the test split has, one clip that gives it: each of another identity where possible."""
+def action_donors(clips: LabelledClips, unlabelled: int = 6) -> Indices:
+    """For each action that the test split has, one clip that gives it: each of another identity where possible.
+
+    Without action labels: one clip of each of `unlabelled` identities, spread over the split.
+    """
+    if ACTION not in clips.vocabulary:
+        everybody = identity_donors(clips, len(clips))
+        return everybody[np.linspace(0, len(everybody) - 1, min(unlabelled, len(everybody))).round().astype(np.int64)]
     chosen: list[int] = []
     used: set[str] = set()
     for action in range(len(clips.vocabulary[ACTION])):
@@ -102,7 +110,7 @@ def transfer_grid(
     people: Indices,
     sequence_stage: bool,
     progress: Progress = silent,
-) -> list[list[Frames | None]]:
+) -> Cells:
     """Cells of the action-transfer grid: the donors of the action in the first column, those of the identity in the
     first row, and each inner cell the identity above doing what is done to the left."""
     cells = decode_cells(
@@ -110,17 +118,15 @@ def transfer_grid(
         "drawing the action-transfer grid", progress,
     )  # fmt: skip
     left = real(clips, actions, decoder.length)
-    rows: list[list[Frames | None]] = [[None, *real(clips, people, decoder.length)]]
+    rows: Cells = [[None, *real(clips, people, decoder.length)]]
     for number, donor in enumerate(left):
         rows.append([donor, *cells[number * len(people) : (number + 1) * len(people)]])
     return rows
 
 
-def reconstruction_rows(
-    decoder: Decoder, clips: LabelledClips, indices: Indices, sequence_stage: bool
-) -> list[list[Frames | None]]:
+def reconstruction_rows(decoder: Decoder, clips: LabelledClips, indices: Indices, sequence_stage: bool) -> Cells:
     """Real clips; their reconstructions from poses; with a sequence stage also from their dynamics code."""
-    rows: list[list[Frames | None]] = [list(real(clips, indices, decoder.length))]
+    rows: Cells = [list(real(clips, indices, decoder.length))]
     rows.append(list(decode_cells(decoder, indices, indices, False, "reconstructing")))
     if sequence_stage:
         rows.append(list(decode_cells(decoder, indices, indices, True, "reconstructing")))
@@ -136,12 +142,12 @@ def prior_rows(
     columns: int,
     sequence_stage: bool,
     seed: int,
-) -> dict[str, list[list[Frames | None]]]:
+) -> dict[str, Cells]:
     """Samples of the prior: `static` (a row per action, new identities in columns) and, with a sequence stage,
     `dynamics` (a row per identity, new dynamics in columns). The first cell of a row is the real donor."""
     generator = torch.Generator().manual_seed(seed)
     model = decoder.model
-    found: dict[str, list[list[Frames | None]]] = {"static": []}
+    found: dict[str, Cells] = {"static": []}
     identities = model.sample_static(columns, generator)
     for action in actions:
         index = np.repeat(action, columns)

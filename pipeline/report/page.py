@@ -1,20 +1,27 @@
-"""report.html: one file with every picture inside, which asks nothing of the network."""
+"""report.html: one file with every picture inside, which asks nothing of the network.
 
-from dataclasses import dataclass
+Every number in it is taken from metrics.json.
+"""
+
+import base64
+import dataclasses
+import functools
+import hashlib
+import shlex
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from cluster import storage
-from pipeline.report import grids
-from pipeline.report.curves import panels, read_records
-from pipeline.report.pictures import Frames, data_uri, mosaic, webp
-from pipeline.report.table import headline, percent
-from vdsm.evaluation.clips import ACTION, LabelledClips
+from pipeline.report.curves import Panel, panels, read_records
+from pipeline.report.gallery import Shown, draw, fps_of
+from pipeline.report.latent_map import SIZE, marks
+from pipeline.report.pictures import webp
+from pipeline.report.table import Figure, Metrics, direction, headline, interval, is_share, percent, written
 from vdsm.evaluation.judge import Progress
 from vdsm.evaluation.measurement import Measurement
 
@@ -22,150 +29,231 @@ if TYPE_CHECKING:
     from pipeline.evaluate import EvaluateCommand
     from pipeline.evaluation_inputs import Inputs
 
-FPS = 8.0
-"""Frames per second at which the report plays clips."""
-PER_BLOCK = 10
-"""Identities side by side in one block of the action-transfer grid."""
-SHOWN = 10
-"""Clips in the other pictures."""
-WORST = 12
-"""Wrong swaps shown."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A moving picture in the page."""
-
-    uri: str
-    width: int
-    height: int
-    alt: str
-
-
-@dataclass(frozen=True)
-class WrongSwap:
-    """A swap that the judge does not see as asked for."""
-
-    picture: Picture
-    asked: list[tuple[str, str, str]]
-    """(factor, value asked for, value judged) of the wrong factors."""
-
-
-def write_report(
-    command: "EvaluateCommand", inputs: "Inputs", measured: Measurement, metrics: dict[str, Any], progress: Progress
-) -> None:
-    """Draw the pictures and write report.html beside metrics.json."""
-    test, decoder, sequence = inputs.test, measured.decoder, inputs.sequence_stage
-    actions = grids.action_donors(test)
-    most = max(1, command.evaluation.grid_clips // len(actions))
-    people = grids.identity_donors(test, most)
-    blocks = []
-    rows = grids.transfer_grid(decoder, test, actions, people, sequence, progress)
-    for start in range(0, len(people), PER_BLOCK):
-        block = [[row[0], *row[1 + start : 1 + start + PER_BLOCK]] for row in rows]
-        blocks.append(
-            _picture(
-                mosaic(block, header_row=True, header_column=True),
-                f"action transfer, identities from number {start + 1}",
-            )
-        )
-    sample = people[:SHOWN]
-    prior = grids.prior_rows(decoder, test, actions, sample[: len(actions)], SHOWN - 1, sequence, command.seed)
-    html = render(
-        metrics,
-        title=inputs.info["run"].rstrip("/").rpartition("/")[2],
-        donors=[test.vocabulary[ACTION][int(test.labels[ACTION][index])] for index in actions],
-        blocks=blocks,
-        identities_shown=len(people),
-        reconstructions=_picture(
-            mosaic(grids.reconstruction_rows(decoder, test, sample, sequence)), "clips and reconstructions"
-        ),
-        prior={
-            name: _picture(mosaic(rows, header_column=True), f"prior samples: {name}") for name, rows in prior.items()
-        },
-        wrong=wrong_swaps(test, measured, sequence),
-        panels=panels(_training_records(inputs)),
-    )
-    storage.write_bytes(storage.join(command.out, "report.html"), html.encode())
-
-
-def render(metrics: dict[str, Any], **pictures: Any) -> str:
-    """The page. Every number in it is taken from `metrics`."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = percent
-    template = environment.from_string(_file("report.html.j2"))
-    counts = np.array(metrics["confusion"][ACTION])
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    return template.render(
-        metrics=metrics,
-        style=Markup(_file("report.css")),
-        rows=headline(metrics),
-        groups=groups(metrics),
-        confusion=shares.tolist(),
-        configuration=yaml.safe_dump(
-            metrics["provenance"]["recipe"], sort_keys=False, default_flow_style=None, width=100
-        ),
-        **pictures,
-    )
-
-
-def groups(metrics: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, Any], bool]]]:
-    """All figures that are not in the headline, by their first word: (name, figure, whether it is a share)."""
-    in_headline = {row.name for row in headline(metrics)}
-    found: dict[str, list[tuple[str, dict[str, Any], bool]]] = {}
-    for name, figure in metrics["figures"].items():
-        if name not in in_headline:
-            group = name.partition(".")[0]
-            title = TITLES.get(group, "Inception score and entropies of the judged action (nats)")
-            share = group in ("judge", "swap", "leakage", "pose_swap", "pose_leakage", "prior", "consistency")
-            found.setdefault(title, []).append((name, figure, share))
-    return found
-
-
 TITLES = {
     "judge": "The judge on real test clips",
     "swap": "Swaps through the dynamics code",
+    "leakage": "Swaps through the dynamics code: what was replaced and still shows",
     "pose_swap": "Swaps of the poses of every frame (stage 1 alone)",
-    "leakage": "Swaps through the dynamics code: what was to be replaced and still shows",
-    "pose_leakage": "Swaps of the poses: what was to be replaced and still shows",
+    "pose_leakage": "Swaps of the poses: what was replaced and still shows",
     "prior": "Swaps with one code drawn from the prior",
+    "probe": "Probes: what can be read from a code",
     "reconstruction": "Reconstruction (PSNR in dB)",
     "still": "The clip's mean frame repeated: the best without motion, to compare with",
     "consistency": "The judge says the same of a clip and of its reconstruction",
     "cycle": "Cycle without labels: the swap's own codes are nearer to the donor's than to others'",
+    "frechet": "Fréchet distance",
+    "elbo": "ELBO, not annealed",
     "experts": "Experts in use: exp of the entropy of the mean static code",
 }
+"""Groups of figures by the first word of their names."""
+OTHER = "Inception score and entropies of the judged action (nats)"
+NO_LABELS = "The clips have no action label, so that no judge can say what a swap shows."
+MOST_CONFUSED = 20
+"""Most values of a factor whose confusion matrix is drawn."""
 
 
-def wrong_swaps(test: LabelledClips, measured: Measurement, sequence: bool) -> list[WrongSwap]:
-    """The pairs with the most wrong factors: A, B and what was decoded, with the judge's words."""
-    chosen = measured.swapped.wrong[:WORST]
-    if not len(chosen):
-        return []
-    sources, targets = measured.swapped.pairs.dynamics_of[chosen], measured.swapped.pairs.static_of[chosen]
-    outputs = grids.decode_cells(measured.decoder, sources, targets, sequence, "drawing wrong swaps")
-    length = measured.decoder.length
-    found = []
-    for place, a, b, output in zip(chosen, sources, targets, outputs, strict=True):
-        picture = _picture(mosaic([[*grids.real(test, [a, b], length), output]]), "A, B and the swap")
-        asked = []
-        for name, judged in measured.swapped.judged.items():
-            wanted = int(test.labels[name][a if name == ACTION else b])
-            if int(judged[place]) != wanted:
-                names = test.vocabulary[name]
-                asked.append((name, names[wanted], names[int(judged[place])]))
-        found.append(WrongSwap(picture, asked))
+def write_report(
+    command: "EvaluateCommand", inputs: "Inputs", measured: Measurement, metrics: Metrics, progress: Progress
+) -> None:
+    """Draw the pictures and write report.html beside metrics.json; with it transfer.webp, the first block of the
+    action-transfer matrix as a picture that moves anywhere, and training.jsonl, the log that the curves are of."""
+    shown = draw(inputs.test, measured, inputs.sequence_stage, command.evaluation.grid_clips, command.seed, progress)
+    log = _training_log(inputs.info["run"])
+    html = render(
+        metrics,
+        shown,
+        title=inputs.info["run"].rstrip("/").rpartition("/")[2],
+        drawn=panels(read_records(log.decode(errors="replace"))),
+        command=f"vdsm evaluate --run {shlex.quote(str(command.run))} --data {shlex.quote(command.data)} --out FOLDER"
+        + (" --other-data" if command.other_data else ""),
+    )
+    if shown.transfer is not None:
+        storage.write_bytes(
+            storage.join(command.out, "transfer.webp"), webp(shown.transfer.shareable, fps_of(inputs.test))
+        )
+    storage.write_bytes(storage.join(command.out, "training.jsonl"), log)
+    storage.write_bytes(storage.join(command.out, "report.html"), html.encode())
+
+
+def render(metrics: Metrics, shown: Shown, title: str, drawn: list[Panel], command: str = "") -> str:
+    """The page.
+
+    Args:
+        metrics: what metrics.json holds.
+        shown: its pictures.
+        title: what was measured.
+        drawn: curves of the training; may be none.
+        command: what makes the same report again.
+    """
+    rows = headline(metrics)
+    recipe = metrics["provenance"].get("recipe", {})
+    return fill(
+        "report.html.j2",
+        metrics,
+        title=title,
+        shown=dataclasses.replace(shown, absent={"headline": NO_LABELS, **shown.absent}),
+        lede=lede(metrics),
+        tiles=tiles(metrics),
+        rows=rows,
+        controls=list(rows[0].controls) if rows else [],
+        probes=probes(metrics),
+        confusions=confusions(metrics),
+        groups=groups(metrics),
+        marks=marks(),
+        map_size=SIZE,
+        expert_groups=recipe.get("model", {}).get("static_groups", 1),
+        panels=drawn,
+        facts=facts(metrics),
+        command=command,
+        configuration=yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100) if recipe else "",
+    )
+
+
+def fill(template: str, metrics: Metrics, **values: Any) -> str:
+    """A template of this package, with the style, the script and the ways to write a figure."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(file)
+    )
+    environment.filters |= {
+        "percent": percent,
+        "thousands": "{:,}".format,
+        "figure": lambda value, name: written(value, is_share(name, metrics)),
+        "interval": lambda figure, name: interval(figure, is_share(name, metrics)),
+        "excess": _excess,
+    }
+    script = file("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        metrics=metrics, style=Markup(file("page.css")), script=Markup(script), script_sha256=digest, **values
+    )
+
+
+@functools.cache
+def file(name: str) -> str:
+    """A file of this package."""
+    return resources.files("pipeline.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def lede(metrics: Metrics) -> str:
+    """What was found, in one or two sentences."""
+    source, figures = metrics["provenance"], metrics["figures"]
+    measured = (
+        f"Measured on {source['test_clips']:,} test clips of {source['test_identities']:,} identities that the model "
+        "has never seen."
+    )
+    prefix = "" if "swap.action.accuracy" in figures else "pose_"
+    action, joint = figures.get(f"{prefix}swap.action.accuracy"), figures.get(f"{prefix}swap.static.joint")
+    if action is None:
+        return f"{measured} The clips have no action label: what follows needs none."
+    text = f"{measured} When one identity is given the action of another, the judge sees the action asked for in "
+    text += f"{percent(action['value'])} of the cases (chance {percent(action['chance'])})"
+    if joint is None:
+        return text + "."
+    return (
+        f"{text} and all attributes of the identity at once in {percent(joint['value'])} "
+        f"(chance {percent(joint['chance'])})."
+    )
+
+
+def tiles(metrics: Metrics) -> list[dict[str, Any]]:
+    """The few figures that say most: name, title, the figure, whether lower is better."""
+    figures = metrics["figures"]
+    prefix = "" if "swap.action.accuracy" in figures else "pose_"
+    leaks = {name: figure for name, figure in figures.items() if name.startswith(f"{prefix}leakage.")}
+    chosen = [("action under swap", f"{prefix}swap.action.accuracy")]
+    chosen += [("all attributes at once", f"{prefix}swap.static.joint")]
+    if leaks:
+        worst = max(leaks, key=lambda name: leaks[name]["value"] - leaks[name]["chance"])
+        chosen.append((f"worst leak: {worst.rpartition('.')[2]}", worst))
+    chosen += [("reconstruction, PSNR in dB", "reconstruction.psnr")]
+    chosen += [("nearest static code", "cycle.static"), ("nearest dynamics code", "cycle.dynamics")]
+    return [
+        {
+            "title": title,
+            "name": name,
+            "figure": figures[name],
+            "lower_is_better": direction(name) < 0,
+            "share": is_share(name, metrics) or name.startswith("cycle."),
+        }
+        for title, name in chosen
+        if name in figures
+    ][:4]
+
+
+def groups(metrics: Metrics) -> dict[str, list[tuple[str, Figure]]]:
+    """All figures by the first word of their names."""
+    found: dict[str, list[tuple[str, Figure]]] = {}
+    for name, figure in metrics["figures"].items():
+        found.setdefault(TITLES.get(name.partition(".")[0], OTHER), []).append((name, figure))
     return found
 
 
-def _picture(clip: Frames, alt: str) -> Picture:
-    return Picture(data_uri(webp(clip, FPS)), clip.shape[2], clip.shape[1], alt)
+def probes(metrics: Metrics) -> dict[str, Any]:
+    """`probe.<code>.<factor>.<kind>` as a table: its columns, and per factor the names of its figures or None."""
+    names = [name.split(".") for name in metrics["figures"] if name.startswith("probe.") and name.count(".") == 3]
+    if not names:
+        return {}
+    codes, factors, kinds = (list(dict.fromkeys(words[place] for words in names)) for place in (1, 2, 3))
+    rows = {}
+    for factor in factors:
+        wanted = [f"probe.{code}.{factor}.{kind}" for code in codes for kind in kinds]
+        rows[factor] = [name if name in metrics["figures"] else None for name in wanted]
+    return {"codes": codes, "kinds": kinds, "rows": rows}
 
 
-def _training_records(inputs: "Inputs") -> list[dict[str, Any]]:
-    place = storage.join(inputs.info["run"], "metrics.jsonl")
-    return read_records(storage.read_bytes(place).decode(errors="replace")) if storage.exists(place) else []
+def confusions(metrics: Metrics) -> list[dict[str, Any]]:
+    """Per factor with a confusion matrix its values and the shares of each row."""
+    found = []
+    for factor, counts in metrics["confusion"].items():
+        names = metrics["vocabulary"].get(factor, [])
+        table = np.array(counts, dtype=np.float64)
+        if 1 < len(names) <= MOST_CONFUSED and table.shape == (len(names), len(names)):
+            asked = np.flatnonzero(table.sum(1))
+            seen = np.flatnonzero(table.sum(0) + table.sum(1))
+            shares = table[asked][:, seen] / table[asked].sum(1, keepdims=True)
+            found.append(
+                {
+                    "factor": factor,
+                    "names": [names[place] for place in asked],
+                    "columns": [names[place] for place in seen],
+                    "shares": shares.tolist(),
+                }
+            )
+    return found
 
 
-def _file(name: str) -> str:
-    return resources.files("pipeline.report").joinpath(name).read_text(encoding="utf-8")
+def facts(metrics: Metrics) -> list[tuple[str, str, str]]:
+    """Provenance: (what, text, hash), where something is known."""
+    source = metrics["provenance"]
+    step = f" (stage {source['stage']}, step {source['step']:,})" if source.get("stage") else ""
+    unfinished = "" if source.get("finished", True) else ", training not finished"
+    trained_on = source.get("trained_on_data_sha256", source["data_sha256"])
+    other = "; not the data of the training" if source["data_sha256"] != trained_on else ""
+    judge = source.get("judge") or {}
+    versions = ", ".join(f"{name} {version}" for name, version in source["versions"].items())
+    found = [
+        ("run", f"{source.get('run', '')}{step}{unfinished}", ""),
+        ("checkpoint", "SHA-256", source.get("checkpoint_sha256", "")),
+        ("data", f"{source['data']}{other}", source["data_sha256"]),
+        ("pairs", "SHA-256", source.get("pairs_sha256", "")),
+        (
+            "judge",
+            f"{judge['steps']:,} steps on real training clips" if judge.get("steps") else "",
+            judge.get("key", ""),
+        ),
+        ("seed", str(source["seed"]), ""),
+        ("software", versions, ""),
+        ("threads", str(source.get("threads", "")), ""),
+    ]
+    return [(name, text, digest) for name, text, digest in found if digest or (text and text != "SHA-256")]
+
+
+def _excess(value: float, chance: float | None) -> float:
+    """How far above chance a share is, from 0 (chance) to 1 (always right)."""
+    floor = chance or 0.0
+    return round(min(max((value - floor) / max(1 - floor, 1e-9), 0.0), 1.0), 3)
+
+
+def _training_log(run: str) -> bytes:
+    place = storage.join(run, "metrics.jsonl")
+    return storage.read_bytes(place) if storage.exists(place) else b""

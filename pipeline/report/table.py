@@ -1,10 +1,16 @@
-"""The headline: what was asked of the swaps, with chance, controls and ceiling beside it, as rows and as text."""
+"""The headline: what was asked of the swaps, with controls and ceiling beside it; and how figures are written."""
 
 import io
 from dataclasses import dataclass
 from typing import Any
 
 Figure = dict[str, Any]
+Metrics = dict[str, Any]
+
+_SHARES = ("judge", "swap", "leakage", "pose_swap", "pose_leakage", "prior", "consistency", "probe")
+"""First words of the names of figures that are shares of clips or pairs, where they are about a label."""
+_MEASURES = ("r2", "mse", "psnr", "ssim", "mae", "is", "h_y", "h_y_given_x")
+"""Words in a name that make it a plain number all the same."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +28,9 @@ class Row:
     """The same of the other controls."""
 
 
-def headline(metrics: dict[str, Any]) -> list[Row]:
-    """Accuracy of the action, of each attribute and of all attributes at once; then leakage of each factor."""
+def headline(metrics: Metrics) -> list[Row]:
+    """Accuracy of the action, of each attribute and of all attributes at once; then leakage of each factor. Empty for
+    data without labels."""
     prefix = "" if "swap.action.accuracy" in metrics["figures"] else "pose_"
     attributes = metrics["factors"]["static"]
     names = [("action", "swap.action.accuracy", False)]
@@ -45,7 +52,43 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}%"
 
 
-def text_table(metrics: dict[str, Any]) -> str:
+def is_share(name: str, metrics: Metrics) -> bool:
+    """Whether a figure is written in percent: a share of clips or pairs, not a distance or an R2."""
+    words = name.split(".")
+    if words[0] not in _SHARES or any(measure in words for measure in _MEASURES):
+        return False
+    # A probe of a continuous factor has an R2.
+    return words[0] != "probe" or len(words) < 3 or words[2] in metrics["vocabulary"]
+
+
+def written(value: float | None, share: bool) -> str:
+    """A figure as the report writes it."""
+    if value is None:
+        return "–"
+    return percent(value) if share else f"{value:.4g}"
+
+
+def interval(figure: Figure, share: bool) -> str:
+    """Both ends of its interval; a dash where there is none."""
+    low, high = figure["low"], figure["high"]
+    if low is None or high is None:
+        return "–"
+    return f"{100 * low:.1f} – {100 * high:.1f}" if share else f"{low:.4g} – {high:.4g}"
+
+
+def direction(name: str) -> int:
+    """1 where a higher figure is better, -1 where a lower one is, 0 where neither is."""
+    words = name.split(".")
+    if "leakage" in words or "pose_leakage" in words or words[0] == "frechet" or name == "h_y_given_x":
+        return -1
+    if words[-1] in ("mse", "mae"):
+        return -1
+    if words[0] in ("swap", "pose_swap", "prior", "reconstruction", "consistency", "cycle", "is", "h_y"):
+        return 1
+    return 0  # probes are good or bad by the code they are of; the judge and the still picture are no model's merit
+
+
+def text_table(metrics: Metrics) -> str:
     """The headline for a terminal."""
     from rich.console import Console
     from rich.table import Table
@@ -57,13 +100,16 @@ def text_table(metrics: dict[str, Any]) -> str:
         figure = row.figure
         if row.name.endswith("leakage.action"):
             table.add_section()
-        interval = f"{100 * figure['low']:.1f} – {100 * figure['high']:.1f}"
-        table.add_row(row.title, percent(figure["value"]), interval, percent(figure["chance"]), percent(row.ceiling))
+        ends = interval(figure, share=True)
+        table.add_row(row.title, percent(figure["value"]), ends, percent(figure["chance"]), percent(row.ceiling))
     buffer = io.StringIO()
     console = Console(file=buffer, width=100, force_terminal=False)
-    console.print(table)
-    console.print("chance: an output that has nothing to do with the pair; ceiling: real clips through the same judge")
-    console.print("leaks: the output still shows what was to be replaced; a perfect swap has 0")
+    if table.row_count:
+        console.print(table)
+        console.print("chance: an output that has nothing to do with the pair; ceiling: real clips through the judge")
+        console.print(
+            "leaks: what was to be replaced still shows; without a leak that is as frequent as clips that are alike"
+        )
     for warning in metrics["warnings"]:
         console.print(f"note: {warning}")
     return buffer.getvalue()
