@@ -1,11 +1,15 @@
 """What a source gives and a shard holds, and how a source says that an input is bad."""
 
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 Factors = dict[str, Literal["clip", "frame"]]
 """Names of continuous labels; each has one value per clip or one per frame."""
@@ -80,15 +84,24 @@ class Clip:
     """Frames per second."""
 
 
+Clips = Callable[[Item], Iterator[Clip]]
+"""What gives the clips of an item, from the beginning each time it is called."""
+
+
 class Source(Protocol):
     """Gives clips. Everything it returns depends on its files, its settings and the seed alone."""
 
-    vocabulary: dict[str, list[str]]
-    """Label name to the names of its values. `action` is the dynamic factor; every other label is a static one."""
-    factors: Factors
-    """The continuous labels."""
-    untrusted: bool
-    """Whether inputs are files that may break a decoder: then each is decoded in a process that can be killed."""
+    @property
+    def vocabulary(self) -> dict[str, list[str]]:
+        """Label name to the names of its values. `action` is the dynamic factor; every other label is a static one."""
+
+    @property
+    def factors(self) -> Factors:
+        """The continuous labels."""
+
+    @property
+    def untrusted(self) -> bool:
+        """Whether inputs are files that may break a decoder: then each is decoded in a process that can be killed."""
 
     def items(self) -> list[Item]:
         """All units of work, in a fixed order."""
@@ -104,3 +117,26 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """SHA-256 of what all items share: sidecar files, the generator's version. What belongs to one item is in its
         `version`."""
+
+
+def check(clip: Clip, source: Source) -> None:
+    """ValueError if a source made something that is no clip."""
+    if not _KEY.fullmatch(clip.key):
+        raise ValueError(f"clip key {clip.key!r}: only letters, digits, _ and - are allowed")
+    if clip.frames.dtype != np.uint8 or clip.frames.ndim != 4 or 0 in clip.frames.shape:
+        raise ValueError(f"clip {clip.key}: frames are {clip.frames.dtype} {clip.frames.shape}, not uint8 [T, H, W, C]")
+    if not 0 < clip.fps < math.inf or not math.isfinite(clip.start_s):
+        raise ValueError(f"clip {clip.key}: {clip.fps} frames per second from {clip.start_s} s")
+    if clip.labels.keys() != source.vocabulary.keys() | source.factors.keys():
+        raise ValueError(f"clip {clip.key}: labels {sorted(clip.labels)} are not those of the source")
+    for name, names in source.vocabulary.items():
+        value = clip.labels[name]
+        if not isinstance(value, int) or not 0 <= value < len(names):
+            raise ValueError(f"clip {clip.key}: label {name} is {value}; there are {len(names)} names")
+    for name, kind in source.factors.items():
+        value = clip.labels[name]
+        values = value if isinstance(value, list) else [value]
+        if isinstance(value, list) != (kind == "frame") or (kind == "frame" and len(values) != len(clip.frames)):
+            raise ValueError(f"clip {clip.key}: factor {name} needs one value per {kind}")
+        if not all(math.isfinite(one) for one in values):
+            raise ValueError(f"clip {clip.key}: factor {name} is not a finite number")

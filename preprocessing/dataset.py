@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from cluster import storage
 from cluster.errors import UserError
 
-FORMAT = 1
-"""The version of the dataset's format that is understood here."""
+FORMATS = (1, 2)
+"""The versions of the dataset's format that are understood here."""
 
 
 class DamagedDataset(UserError):
@@ -167,8 +167,9 @@ def read_manifest(url: str) -> tuple[dict[str, Any], str]:
         version = manifest["schema_version"]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{place} is not the manifest of a dataset") from None
-    if version != FORMAT:
-        raise UserError(f"{place} has format {version}, and this program reads format {FORMAT}; make the dataset again")
+    if version not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
+        raise UserError(f"{place} has format {version}, and this program reads {known}; make the dataset again")
     return manifest, hashlib.sha256(data).hexdigest()
 
 

@@ -1,97 +1,99 @@
-"""The manifest: what a finished dataset holds, written when its last shard is there."""
+"""The manifest: what a finished dataset holds, written when everything else is there."""
 
 import hashlib
 import platform
-from collections import Counter
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
 from cluster import storage
 from cluster.errors import UserError
+from preprocessing import rejects
 from preprocessing.clip import Source
+from preprocessing.disjoint import check_disjoint
 from preprocessing.plan import FORMAT, SPLITS, Plan, encode, stats_path
-from preprocessing.shard_file import Stats
+from preprocessing.shard_file import Summary
+from preprocessing.statistics import pixel_moments, total
 
 FILE = "manifest.json"
-_LIBRARIES = ("numpy", "pillow", "webdataset")
+_LIBRARIES = ("numpy", "pillow", "av")
 
 
-def write_manifest(url: str, plan: Plan, source: Source, indexes: list[Stats]) -> dict[str, Any]:
-    """Store the manifest of a dataset whose shards have the given indexes; gives it back.
+def make_manifest(url: str, plan: Plan, source: Source, summaries: list[Summary], rejected: bytes) -> dict[str, Any]:
+    """The manifest of a dataset whose shards have the given summaries.
+
+    Args:
+        summaries: one per shard, in the order of the plan.
+        rejected: content of the stored `rejects.jsonl`.
 
     Raises:
         UserError: an identity is in two splits, a key appears twice, or clips differ in height, width or channels.
     """
-    manifest = make_manifest(plan, source, sorted(indexes, key=lambda stats: str(stats["shard"])))
-    storage.write_bytes(storage.join(url, FILE), encode(manifest))
-    return manifest
-
-
-def make_manifest(plan: Plan, source: Source, indexes: list[Stats]) -> dict[str, Any]:
-    """The manifest's content."""
-    samples = {
-        split: [one for stats in indexes if stats["split"] == split for one in stats["samples"]] for split in SPLITS
-    }
-    check_disjoint(samples)
-    every = [one for split in SPLITS for one in samples[split]]
+    full = [one for one in summaries if one.index["clips"]]
+    shards = [_entry(one) for one in full]
+    groups, identities = plan.groups(), check_disjoint(url, shards, full)
+    inputs = {split: sum(len(shard.items) for shard in plan.shards if shard.split == split) for split in SPLITS}
     return {
         "schema_version": FORMAT,
-        "plan_sha256": plan.sha256(),
+        "plan_sha256": plan.identity,
         "configuration": plan.configuration,
         "source_sha256": plan.fingerprint,
         "software": {"python": platform.python_version()} | {name: metadata.version(name) for name in _LIBRARIES},
         "vocabulary": source.vocabulary,
         "factors": source.factors,
-        "clip_shape": clip_shape(every),
-        "splits": {split: _totals(split, samples[split], indexes, source.vocabulary) for split in SPLITS},
-        "shards": [_entry(stats) for stats in indexes],
+        "clip_shape": clip_shape(one.index["statistics"] for one in full),
+        "splits": {
+            split: {
+                "shards": sum(shard["split"] == split for shard in shards),
+                "clips": sum(shard["clips"] for shard in shards if shard["split"] == split),
+                "inputs": inputs[split],
+                "rejects": sum(len(one.index["rejects"]) for one in summaries if one.index["split"] == split),
+                "groups": groups[split],
+                "identities": identities.get(split, 0),
+                "size_bytes": sum(shard["size_bytes"] for shard in shards if shard["split"] == split),
+                **total((one.index["statistics"] for one in full if one.index["split"] == split), source.vocabulary),
+            }
+            for split in SPLITS
+        },
+        # Both were checked before this was written.
+        "disjoint": {"groups_in_two_splits": 0, "identities_in_two_splits": 0},
+        "rejects": {"path": rejects.FILE, "sha256": hashlib.sha256(rejected).hexdigest()},
+        "shards": shards,
+        # Shards whose inputs were all bad have an index, which says so, and no tar.
+        "empty": [_index_entry(one) for one in summaries if not one.index["clips"]],
     }
 
 
-def check_disjoint(samples: dict[str, list[Stats]]) -> None:
-    """UserError if an identity is in two splits or a key appears twice."""
-    home: dict[str, str] = {}
-    keys: set[str] = set()
-    for split, mine in samples.items():
-        for one in mine:
-            other = home.setdefault(one["identity"], split)
-            if other != split:
-                raise UserError(f"identity {one['identity']} is in two splits, {split} (clip {one['key']}) and {other}")
-            if one["key"] in keys:
-                raise UserError(f"clip key {one['key']} appears twice")
-            keys.add(one["key"])
+def write_manifest(url: str, manifest: dict[str, Any]) -> None:
+    """Store the manifest: from now on the dataset is complete."""
+    storage.write_bytes(storage.join(url, FILE), encode(manifest))
 
 
-def clip_shape(samples: list[Stats]) -> list[int | None]:
+def clip_shape(statistics: Iterable[dict[str, Any]]) -> list[int | None]:
     """[T, H, W, C] of all clips; T is None where clips differ in length."""
-    sizes = {tuple(one["shape"][1:]) for one in samples}
+    sizes: set[tuple[int, ...]] = set()
+    lengths: set[int] = set()
+    for one in statistics:
+        sizes |= {tuple(size) for size in one["sizes"]}
+        lengths |= {int(length) for length in one["lengths"]}
     if len(sizes) != 1:
         raise UserError(f"clips differ in height, width or channels: {sorted(sizes)}")
-    lengths = {one["shape"][0] for one in samples}
     return [lengths.pop() if len(lengths) == 1 else None, *sizes.pop()]
 
 
-def _totals(split: str, samples: list[Stats], indexes: list[Stats], vocabulary: dict[str, list[str]]) -> dict[str, Any]:
-    mine = [stats for stats in indexes if stats["split"] == split]
-    counts = {name: Counter(one["labels"][name] for one in samples) for name in vocabulary}
+def _entry(summary: Summary) -> dict[str, Any]:
+    index = summary.index
     return {
-        "shards": len(mine),
-        "clips": len(samples),
-        "identities": len({one["identity"] for one in samples}),
-        "frames": sum(one["shape"][0] for one in samples),
-        "size_bytes": sum(stats["size_bytes"] for stats in mine),
-        "label_counts": {name: [counts[name][value] for value in range(len(vocabulary[name]))] for name in vocabulary},
+        "path": index["shard"],
+        "split": index["split"],
+        "clips": index["clips"],
+        "frames": index["statistics"]["frames"],
+        "size_bytes": index["size_bytes"],
+        "sha256": index["sha256"],
+        **_index_entry(summary),
+        **pixel_moments(index["statistics"]["pixels"]),
     }
 
 
-def _entry(stats: Stats) -> dict[str, Any]:
-    index = encode(stats)
-    return {
-        "path": stats["shard"],
-        "split": stats["split"],
-        "clips": stats["clips"],
-        "size_bytes": stats["size_bytes"],
-        "sha256": stats["sha256"],
-        "index": stats_path(stats["shard"]),
-        "index_sha256": hashlib.sha256(index).hexdigest(),
-    }
+def _index_entry(summary: Summary) -> dict[str, Any]:
+    return {"index": stats_path(summary.index["shard"]), "index_sha256": summary.index_sha256}

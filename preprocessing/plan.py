@@ -1,25 +1,26 @@
 """Which clips go into which shard, decided before any work and from inputs and configuration alone.
 
-The plan is stored beside the shards it describes, so that a later run can tell whether it continues the same dataset.
+Inputs are listed, never opened: a shard's size follows from what the listing estimates of each input.
 """
 
+import functools
 import hashlib
 import json
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cluster import storage
 from cluster.errors import UserError
 from preprocessing.clip import Item, Source
-from preprocessing.config import DataRecipe
+from preprocessing.config import DataRecipe, SourceConfig
 
-FORMAT = 1
-"""Version of the dataset's format; raised when shards or their index change."""
-FILE = "plan.json"
+FORMAT = 2
+"""Version of the dataset's format; raised when shards, their index or the manifest change."""
 SPLITS = ("train", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardPlan:
     """One shard to be written."""
 
@@ -35,6 +36,11 @@ class ShardPlan:
         """Path of the shard's index, whose presence says that the shard is whole."""
         return stats_path(self.path)
 
+    @property
+    def estimated_bytes(self) -> int:
+        """Size of its clips, as estimated."""
+        return sum(item.estimated_bytes for item in self.items)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -43,22 +49,42 @@ class Plan:
     configuration: dict[str, Any]
     """The settings that change the bytes."""
     fingerprint: str
-    """SHA-256 of the source's inputs."""
+    """SHA-256 of what all inputs share."""
     shards: tuple[ShardPlan, ...]
 
+    @functools.cached_property
+    def identity(self) -> str:
+        """SHA-256 of the plan; every shard's index repeats it."""
+        return hashlib.sha256(encode(self.content())).hexdigest()
+
     def content(self) -> dict[str, Any]:
-        """The plan as it is stored."""
-        shards = [{"path": shard.path, "items": [item.key for item in shard.items]} for shard in self.shards]
+        """The plan as it is stored: what it depends on, without the long list of inputs."""
         return {
             "schema_version": FORMAT,
             "configuration": self.configuration,
             "source_sha256": self.fingerprint,
-            "shards": shards,
+            "shards": len(self.shards),
+            "inputs": sum(len(shard.items) for shard in self.shards),
+            "inputs_sha256": self._inputs_sha256,
         }
 
-    def sha256(self) -> str:
-        """Identity of the plan; every shard's index repeats it."""
-        return hashlib.sha256(encode(self.content())).hexdigest()
+    @functools.cached_property
+    def _inputs_sha256(self) -> str:
+        digest = hashlib.sha256()
+        for shard in self.shards:
+            digest.update(shard.path.encode() + b"\n")
+            for item in shard.items:
+                digest.update(encode(list_item(item, version=False)))
+        return digest.hexdigest()
+
+    def groups(self) -> dict[str, int]:
+        """Number of groups in each split; `make_plan` has seen to it that none is in two."""
+        return {
+            split: len(
+                {item.group or item.key for shard in self.shards if shard.split == split for item in shard.items}
+            )
+            for split in SPLITS
+        }
 
 
 def stats_path(shard_path: str) -> str:
@@ -66,18 +92,25 @@ def stats_path(shard_path: str) -> str:
     return shard_path.removesuffix(".tar") + ".json"
 
 
-def encode(content: dict[str, Any]) -> bytes:
+def encode(content: Any) -> bytes:
     """JSON whose bytes depend on the content and its order only."""
     return (json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n").encode()
+
+
+def list_item(item: Item, *, version: bool) -> list[Any]:
+    """What the list of inputs says of one: key, path, split, group, estimated bytes, detail, if wanted version."""
+    listed = [item.key, item.path, item.split, item.group, item.estimated_bytes, item.detail]
+    return [*listed, item.version] if version else listed
 
 
 def make_plan(recipe: DataRecipe, source: Source) -> Plan:
     """Pack the items of a source into shards, mixed, so that neighbours in the source do not share a shard.
 
     Raises:
-        UserError: the source has nothing, or nothing to train on.
+        UserError: the source has nothing, or nothing to train on; two items have one key, or two splits share a group.
     """
     items = source.items()
+    check_groups((item.key, item.split, item.group) for item in items)
     shards: list[ShardPlan] = []
     for split in SPLITS:
         mine = [item for item in items if item.split == split]
@@ -86,77 +119,51 @@ def make_plan(recipe: DataRecipe, source: Source) -> Plan:
         mine.sort(key=lambda item: _draw(recipe.seed, item.key))
         for number, group in enumerate(_pack(mine, recipe.shards.target_mb * 1e6)):
             shards.append(ShardPlan(path=f"{split}/shard-{number:06d}.tar", split=split, items=tuple(group)))
-    return Plan(configuration=_configuration(recipe), fingerprint=source.fingerprint(), shards=tuple(shards))
+    return Plan(_configuration(recipe, untrusted=source.untrusted), source.fingerprint(), tuple(shards))
+
+
+def check_groups(items: Iterator[tuple[str, str, str]]) -> None:
+    """UserError if, among (key, split, group), a key appears twice or a group in two splits."""
+    keys: set[str] = set()
+    home: dict[str, str] = {}
+    for key, split, group in items:
+        if key in keys:
+            raise UserError(f"two inputs have the key {key}; rename one of them")
+        keys.add(key)
+        other = home.setdefault(group or key, split)
+        if other != split:
+            raise UserError(f"group {group or key} is in two splits, {split} (input {key}) and {other}")
 
 
 def _draw(seed: int, key: str) -> bytes:
     """A place in a random order. A hash, so that the order is the same under every version of every library."""
-    return hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    return hashlib.sha256(f"{seed}/{key}".encode()).digest()[:16]
 
 
-def _pack(items: list[Item], target_bytes: float) -> list[list[Item]]:
-    """Consecutive groups, each closed once it reaches the target."""
-    groups: list[list[Item]] = [[]]
-    filled = 0
+def _pack(items: list[Item], target_bytes: float) -> Iterator[list[Item]]:
+    """Consecutive groups of about the target size, all of much the same size, so that the last is no tiny one."""
+    total = sum(item.estimated_bytes for item in items)
+    count = max(1, round(total / target_bytes))
+    group: list[Item] = []
+    place = begin = 0
     for item in items:
-        if filled >= target_bytes:
-            groups.append([])
-            filled = 0
-        groups[-1].append(item)
-        filled += item.estimated_bytes
-    return groups
+        # Where an item begins tells its group; an item larger than the target leaves the next places empty.
+        if group and begin * count // max(1, total) != place:
+            yield group
+            group = []
+        place = begin * count // max(1, total)
+        group.append(item)
+        begin += item.estimated_bytes
+    yield group
 
 
-def _configuration(recipe: DataRecipe) -> dict[str, Any]:
+def _configuration(recipe: DataRecipe, *, untrusted: bool) -> dict[str, Any]:
     """The part of a recipe that decides the bytes: neither where inputs lie, nor how many tasks run at once, nor the
-    settings of sources that are not used."""
-    source = recipe.source.model_dump(mode="json")
-    used = {name: source[name] for name in ("name", recipe.source.name) if name in source}
-    return {"seed": recipe.seed, "source": used, "shards": {"target_mb": recipe.shards.target_mb}}
-
-
-def claim(url: str, plan: Plan) -> None:
-    """Store `plan` at `url` before any shard is written, or check that what is there was begun with the same plan.
-
-    Raises:
-        UserError: the folder holds a dataset of other settings or inputs (the difference is named), or other files.
-    """
-    try:
-        stored = json.loads(storage.read_bytes(storage.join(url, FILE)))
-    except storage.MissingFile:
-        if storage.exists(storage.join(url, "manifest.json")):
-            raise UserError(f"{url} holds a dataset without its {FILE}; choose another --out") from None
-        storage.write_bytes(storage.join(url, FILE), encode(plan.content()))
-        return
-    except ValueError:
-        raise UserError(f"{url}/{FILE} is not JSON; choose another --out, or remove that folder") from None
-    changed = differences(stored, json.loads(encode(plan.content())))
-    if changed:
-        raise UserError(
-            f"{url} was begun with other settings or inputs: {'; '.join(changed)}; choose another --out, or go back to "
-            "what it was begun with"
-        )
-
-
-def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What separates two stored plans, in words; empty if nothing does."""
-    found = []
-    for key in ("schema_version", "configuration"):
-        found += _compare(key, stored.get(key), wanted[key])
-    if stored.get("source_sha256") != wanted["source_sha256"] and not found:
-        found.append("the contents of the source's files changed")
-    if not found and stored != wanted:
-        found.append("the source lists other items")
-    return found
-
-
-def _compare(path: str, stored: Any, wanted: Any) -> list[str]:
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        names = sorted(stored.keys() | wanted.keys())
-        return [line for name in names for line in _compare(f"{path}.{name}", stored.get(name), wanted.get(name))]
-    if stored == wanted:
-        return []
-    return [f"{path.removeprefix('configuration.')} was {stored}, is now {wanted}"]
+    settings of sources that are not used. The limits of decoding count where an input can fail by them."""
+    kinds = set(typing.get_args(SourceConfig.model_fields["name"].annotation)) - {recipe.source.name}
+    source = recipe.source.model_dump(mode="json", exclude=kinds | {"path"})
+    names = {"target_mb", *(("decode_seconds", "decode_mb") if untrusted else ())}
+    return {"seed": recipe.seed, "source": source, "shards": recipe.shards.model_dump(mode="json", include=names)}
 
 
 def estimate(plan: Plan) -> dict[str, dict[str, float | int | None]]:

@@ -26,7 +26,7 @@ class Progress:
 
     def __init__(self, *, shards: int, total_bytes: int) -> None:
         self._shards, self._total = shards, max(1, total_bytes)
-        self._done = self._clips = self._bytes = 0
+        self._done = self._clips = self._bytes = self._estimated = self._rejects = 0
         self._begin = self._logged = time.monotonic()
         console = Console(stderr=True)
         self._live = Live(console=console, refresh_per_second=4, transient=True) if sys.stderr.isatty() else None
@@ -42,38 +42,42 @@ class Progress:
         if kind is None:
             log.info("%s", self.line())
 
-    def advance(self, *, clips: int, size: int) -> None:
-        """Count one shard of `clips` clips and `size` bytes."""
+    def advance(self, *, clips: int, size: int, estimated: int, rejects: int) -> None:
+        """Count one shard of `clips` clips and `size` bytes, of which `estimated` were expected, with bad inputs."""
         self._done += 1
         self._clips += clips
         self._bytes += size
+        self._estimated += estimated
+        self._rejects += rejects
 
     def refresh(self) -> None:
         """Show the present state."""
         now = time.monotonic()
         if self._live:
             row = Table.grid(padding=(0, 1))
-            row.add_row(ProgressBar(total=self._total, completed=self._bytes, width=24), self.line())
+            row.add_row(ProgressBar(total=self._total, completed=self._estimated, width=24), self.line())
             self._live.update(row)
         elif now - self._logged >= LOG_INTERVAL_S:
             self._logged = now
             log.info("%s", self.line())
 
     def line(self) -> str:
-        """Shards, clips, rates and time left, such as `3/37 shards, 990 clips, 812 clips/s, 81.6 MB/s, 0:13 left`."""
+        """State, rates and time left: `3/37 shards, 990 clips, 2 rejects, 812 clips/s, 81.6 MB/s, 0:13 left`."""
         seconds = max(1e-9, time.monotonic() - self._begin)
         text = (
-            f"{self._done}/{self._shards} shards, {self._clips:,} clips, {self._clips / seconds:,.0f} clips/s, "
-            f"{self._bytes / 1e6 / seconds:,.1f} MB/s"
+            f"{self._done}/{self._shards} shards, {self._clips:,} clips, {self._rejects:,} rejects, "
+            f"{self._clips / seconds:,.0f} clips/s, {self._bytes / 1e6 / seconds:,.1f} MB/s"
         )
         if self._done == self._shards:
-            return f"{text}, {_clock(seconds)} in all"
-        if not self._bytes:
+            return f"{text}, {clock(seconds)} in all"
+        if not self._estimated:
             return text
-        return f"{text}, {_clock(max(0.0, (self._total - self._bytes) / (self._bytes / seconds)))} left"
+        # By the estimate of what is done and what is left: the sizes themselves are known of what is done only.
+        return f"{text}, {clock(max(0.0, (self._total - self._estimated) / (self._estimated / seconds)))} left"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """`0:13`, `12:05` or `3:00:00`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

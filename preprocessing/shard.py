@@ -13,16 +13,26 @@ if not __package__:  # run by path: import from the repository, not from this fi
 import json
 import logging
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from cluster import command_line, ray_runtime, storage
+from cluster.errors import UserError
 from cluster.settings import Controls
-from preprocessing import manifest, plan
+from preprocessing import manifest, plan, rejects
+from preprocessing.claim import claim
+from preprocessing.clip import Source
 from preprocessing.config import DataRecipe
-from preprocessing.shard_file import finished
+from preprocessing.progress import Progress
+from preprocessing.shard_file import Summary, finished
 from preprocessing.shard_tasks import write_shards
 from preprocessing.sources import make_source
 
 log = logging.getLogger(__name__)
+
+LOOKS_AT_ONCE = 16
+"""Indexes of finished shards that are read at the same time."""
 
 
 class ShardCommand(DataRecipe, Controls):
@@ -38,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def shard(command: ShardCommand) -> None:
-    """Write what is missing of the dataset, then its manifest.
+    """Write what is missing of the dataset, then what is to be read of it, its manifest last.
 
     Raises:
         UserError: a source file is missing, or `out` was begun with other settings or inputs, or cannot be written.
@@ -46,48 +56,117 @@ def shard(command: ShardCommand) -> None:
     source = make_source(command.source, command.seed)
     planned = plan.make_plan(command, source)
     if command.dry_run:
-        _report_plan(command.out, planned)
+        from preprocessing.dry_run import report_plan
+
+        report_plan(command, command.out, planned, source)
         return
-    plan.claim(command.out, planned)
-    identity = planned.sha256()
-    indexes = {one.path: finished(command.out, identity, one) for one in planned.shards}
-    missing = [one for one in planned.shards if indexes[one.path] is None]
-    if not missing and _is_complete(command.out, identity):
+    claim(command.out, planned)
+    done = _shards_there(command.out, planned)
+    missing = [one for one in planned.shards if one.path not in done]
+    if not missing and _is_complete(command.out, planned):
         log.info("all %d shards are there already", len(planned.shards))
     else:
-        if len(missing) < len(planned.shards):
-            log.info("%d of %d shards are there already", len(planned.shards) - len(missing), len(planned.shards))
+        if done:
+            log.info("%d of %d shards are there already", len(done), len(planned.shards))
         if missing:
             with ray_runtime.connect():
-                for stats in write_shards(command.out, planned, missing, command):
-                    indexes[stats["shard"]] = stats
-        manifest.write_manifest(command.out, planned, source, [one for one in indexes.values() if one])
-        storage.remove_partial_files(command.out)
+                _write_missing(command, planned, missing, done)
+        _complete(command, planned, source, [done[one.path] for one in planned.shards])
     _report(command.out)
 
 
-def _is_complete(url: str, plan_sha256: str) -> bool:
+def _shards_there(url: str, planned: plan.Plan) -> dict[str, Summary]:
+    """Path -> summary of the shards that are whole."""
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        found = pool.map(lambda one: finished(url, planned.identity, one), planned.shards)
+        return {one.path: summary for one, summary in zip(planned.shards, found, strict=True) if summary}
+
+
+def _write_missing(
+    command: ShardCommand, planned: plan.Plan, missing: list[plan.ShardPlan], done: dict[str, Summary]
+) -> None:
+    """Write the missing shards and put their summaries into `done`; stop when the input is plainly wrong."""
+    sizes = {one.path: len(one.items) for one in planned.shards}
+    inputs = sum(sizes.values())
+    total = sum(one.estimated_bytes for one in missing)
+    with Progress(shards=len(missing), total_bytes=total) as progress:
+        _check_share(command, planned, done, sizes, inputs)
+        for written in write_shards(command.out, planned, missing, command):
+            if written is not None:
+                shard, summary = written
+                done[shard.path] = summary
+                index = summary.index
+                progress.advance(
+                    clips=index["clips"],
+                    size=index["size_bytes"],
+                    estimated=shard.estimated_bytes,
+                    rejects=len(index["rejects"]),
+                )
+                _check_share(command, planned, done, sizes, inputs)
+            progress.refresh()
+
+
+def _check_share(
+    command: ShardCommand, planned: plan.Plan, done: dict[str, Summary], sizes: dict[str, int], inputs: int
+) -> None:
+    empty = sum(not record["clips"] for one in done.values() for record in one.index["rejects"])
+    tried = sum(sizes[path] for path in done)
+    limit = command.shards.max_rejected_share
+    try:
+        rejects.check_share(command.out, empty=empty, tried=tried, inputs=inputs, limit=limit)
+    except UserError:
+        _write_rejects(command.out, planned, done)
+        raise
+
+
+def _write_rejects(url: str, planned: plan.Plan, done: dict[str, Summary]) -> bytes:
+    known = (done[one.path] for one in planned.shards if one.path in done)
+    return rejects.write_rejects(url, (record for one in known for record in one.index["rejects"]))
+
+
+def _complete(command: ShardCommand, planned: plan.Plan, source: Source, summaries: list[Summary]) -> None:
+    """Everything that follows the last shard."""
+    from preprocessing.preview import write_preview
+
+    url = command.out
+    inputs = sum(len(one.items) for one in planned.shards)
+
+    def patiently(action: Callable[[], Any]) -> Any:
+        return storage.patiently(action, command.shards.patience_seconds)
+
+    rejected = patiently(lambda: _write_rejects(url, planned, {one.index["shard"]: one for one in summaries}))
+    rejects.check_any(url, sum(one.index["clips"] for one in summaries), inputs)
+    made = patiently(lambda: manifest.make_manifest(url, planned, source, summaries, rejected))
+    patiently(lambda: write_preview(url, made, rejected))
+    storage.remove_partial_files(url)
+    patiently(lambda: manifest.write_manifest(url, made))
+
+
+def _is_complete(url: str, planned: plan.Plan) -> bool:
+    """Whether everything that follows the last shard is there."""
     try:
         stored = json.loads(storage.read_bytes(storage.join(url, manifest.FILE)))
-        return bool(stored["plan_sha256"] == plan_sha256)
+        others = all(storage.exists(storage.join(url, name)) for name in (rejects.FILE, "preview.html"))
+        return bool(stored["plan_sha256"] == planned.identity) and others
     except (storage.MissingFile, ValueError, KeyError, TypeError):
         return False
 
 
-def _report_plan(url: str, planned: plan.Plan) -> None:
-    for split, sizes in plan.estimate(planned).items():
-        clips = f"{sizes['clips']:,} clips" if sizes["clips"] is not None else f"clips of {sizes['items']:,} inputs"
-        sys.stdout.write(f"{split}: {clips}, shards: {sizes['shards']}, about {sizes['mb']:,.1f} MB\n")
-    sys.stdout.write(f"nothing was written; without --dry-run this would go to {url}\n")
-
-
 def _report(url: str) -> None:
-    splits = json.loads(storage.read_bytes(storage.join(url, manifest.FILE)))["splits"]
-    for split, totals in splits.items():
+    content = json.loads(storage.read_bytes(storage.join(url, manifest.FILE)))
+    for split, totals in content["splits"].items():
+        bad = f", rejects: {totals['rejects']:,} of {totals['inputs']:,} inputs" if totals["rejects"] else ""
         sys.stdout.write(
             f"{split}: {totals['clips']:,} clips of {totals['identities']:,} identities, shards: {totals['shards']}, "
-            f"{totals['size_bytes'] / 1e6:,.1f} MB\n"
+            f"{totals['size_bytes'] / 1e6:,.1f} MB{bad}\n"
         )
+        if not totals["clips"]:
+            log.warning("the %s split has no clip: every input of it was rejected", split)
+    groups = sum(totals["groups"] for totals in content["splits"].values())
+    sys.stdout.write(f"none of the {groups:,} groups is in two splits, no identity either\n")
+    if any(totals["rejects"] for totals in content["splits"].values()):
+        sys.stdout.write(f"rejects: {storage.join(url, rejects.FILE)}\n")
+    sys.stdout.write(f"preview: {storage.join(url, 'preview.html')}\n")
     sys.stdout.write(f"dataset: {url}\n")
 
 

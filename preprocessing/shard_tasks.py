@@ -6,51 +6,73 @@ from collections.abc import Iterator, Sequence
 
 from cluster.errors import UserError
 from preprocessing.clip import Source
-from preprocessing.config import DataRecipe, SourceConfig
+from preprocessing.config import DataRecipe, ShardsConfig, SourceConfig
+from preprocessing.isolated import DecodeProcess
 from preprocessing.plan import Plan, ShardPlan
-from preprocessing.progress import Progress
-from preprocessing.shard_file import Stats, write_shard
+from preprocessing.shard_file import Summary, write_shard
 from preprocessing.sources import make_source
 
+DEATHS = 10
+"""How often a task is run again whose worker died."""
 
-def write_shards(url: str, plan: Plan, missing: Sequence[ShardPlan], recipe: DataRecipe) -> Iterator[Stats]:
-    """Write the `missing` shards of a plan below `url`; gives the index of each as it gets ready.
+
+def tasks_at_once(recipe: DataRecipe) -> int:
+    """How many shards are written at the same time on the Ray that is connected."""
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return recipe.shards.concurrency or max(1, int(resources.get("CPU", 1)))
+
+
+def write_shards(
+    url: str, plan: Plan, missing: Sequence[ShardPlan], recipe: DataRecipe
+) -> Iterator[tuple[ShardPlan, Summary] | None]:
+    """Write the `missing` shards of a plan below `url`; gives each as it gets ready, and None now and then.
 
     Ray must be connected. A task whose worker dies is run again by Ray.
 
     Raises:
-        UserError: as the source or the storage raised it in a task.
+        UserError: as the source or the storage raised it in a task; or Ray itself failed.
     """
     import ray
 
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    limit = recipe.shards.concurrency or max(1, int(resources.get("CPU", 1)))
-    write = ray.remote(num_cpus=1, max_retries=3)(_write)
-    source, identity = recipe.source.model_dump_json(), plan.sha256()
-    waiting, running = deque(missing), list[ray.ObjectRef[Stats]]()
-    total_bytes = sum(item.estimated_bytes for shard in missing for item in shard.items)
-    with Progress(shards=len(missing), total_bytes=total_bytes) as progress:
+    write = ray.remote(num_cpus=1, max_retries=DEATHS)(_write)
+    source, shards = recipe.source.model_dump_json(), recipe.shards.model_dump_json()
+    limit = tasks_at_once(recipe)
+    waiting = deque(missing)
+    running: dict[ray.ObjectRef[Summary], ShardPlan] = {}
+    try:
         while waiting or running:
             while waiting and len(running) < limit:
-                running.append(write.remote(url, identity, waiting.popleft(), source, recipe.seed))
-            done, running = ray.wait(running, num_returns=1, timeout=1.0)
+                shard = waiting.popleft()
+                running[write.remote(url, plan.identity, shard, source, recipe.seed, shards)] = shard
+            done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
             for reference in done:
-                try:
-                    stats: Stats = ray.get(reference)
-                except ray.exceptions.RayTaskError as error:
-                    if isinstance(error.cause, UserError):
-                        raise UserError(str(error.cause)) from None
-                    raise
-                progress.advance(clips=stats["clips"], size=stats["size_bytes"])
-                yield stats
-            progress.refresh()
+                yield running.pop(reference), ray.get(reference)
+            yield None
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise UserError(str(error.cause)) from None
+        raise
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"Ray failed ({reason:.200}); start the same command again, it goes on from here") from None
 
 
-def _write(url: str, plan_sha256: str, shard: ShardPlan, source: str, seed: int) -> Stats:
-    return write_shard(url, plan_sha256, shard, _source(source, seed))
+def _write(url: str, plan_sha256: str, shard: ShardPlan, source: str, seed: int, shards: str) -> Summary:
+    made = _source(source, seed)
+    clips = _decoder(source, seed, shards).clips if made.untrusted else made.clips
+    patience_s = ShardsConfig.model_validate_json(shards).patience_seconds
+    return write_shard(url, plan_sha256, shard, made, clips, patience_s)
 
 
 @functools.lru_cache(maxsize=1)
 def _source(config: str, seed: int) -> Source:
     """The source, opened once per worker process."""
     return make_source(SourceConfig.model_validate_json(config), seed)
+
+
+@functools.lru_cache(maxsize=1)
+def _decoder(config: str, seed: int, shards: str) -> DecodeProcess:
+    """The process that decodes, started once per worker process."""
+    return DecodeProcess(config, seed, ShardsConfig.model_validate_json(shards))

@@ -81,7 +81,8 @@ def s3_bucket(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(scope="session")
 def figures_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small dataset of the built-in figures: 12 identities, every action, several shards. Not to be changed."""
-    from preprocessing import manifest, plan
+    from preprocessing import manifest, plan, preview, rejects
+    from preprocessing.claim import claim
     from preprocessing.config import DataRecipe, FiguresConfig, ShardsConfig, SourceConfig
     from preprocessing.shard_file import write_shard
     from preprocessing.sources import make_source
@@ -91,7 +92,11 @@ def figures_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = DataRecipe(source=SourceConfig(figures=figures), shards=ShardsConfig(target_mb=1.5))
     source = make_source(recipe.source, recipe.seed)
     planned = plan.make_plan(recipe, source)
-    plan.claim(str(folder), planned)
-    indexes = [write_shard(str(folder), planned.sha256(), shard, source) for shard in planned.shards]
-    manifest.write_manifest(str(folder), planned, source, indexes)
+    url = str(folder)
+    claim(url, planned)
+    summaries = [write_shard(url, planned.identity, shard, source) for shard in planned.shards]
+    rejected = rejects.write_rejects(url, [])
+    made = manifest.make_manifest(url, planned, source, summaries, rejected)
+    preview.write_preview(url, made, rejected)
+    manifest.write_manifest(url, made)
     return folder

@@ -110,8 +110,8 @@ def test_what_is_no_dataset_is_said_clearly(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no split validation; it has train, test"):
         ClipDataset(str(copy), "validation")
     manifest = copy / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"schema_version":1', '"schema_version":99'))
-    with pytest.raises(UserError, match="has format 99, and this program reads format 1"):
+    manifest.write_text(manifest.read_text().replace('"schema_version":2', '"schema_version":99'))
+    with pytest.raises(UserError, match="has format 99, and this program reads 1 and 2"):
         ClipDataset(str(copy), "train")
     manifest.write_text("{}")
     with pytest.raises(UserError, match="is not the manifest of a dataset"):

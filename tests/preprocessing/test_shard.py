@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,7 +53,8 @@ def test_it_is_made_of_several_shards_with_indexes_a_plan_and_a_manifest(undistu
     names = sorted(tree(str(undisturbed)))
     shards = [name for name in names if name.endswith(".tar")]
     assert len(shards) >= 4
-    assert set(names) == {"manifest.json", "plan.json", *shards, *(name.replace(".tar", ".json") for name in shards)}
+    others = {"manifest.json", "plan.json", "inputs.jsonl", "rejects.jsonl", "preview.html"}
+    assert set(names) == {*others, *shards, *(name.replace(".tar", ".json") for name in shards)}
 
 
 @pytest.mark.parametrize("concurrency", ["1", "2", "4"])
@@ -182,7 +184,9 @@ def test_a_failure_inside_a_task_is_still_one_line(
 def test_dry_run_says_what_would_be_made_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shard.main([*SMALL, "--dry-run", "--out", str(tmp_path / "data")])
     said = capsys.readouterr().out
-    assert "train: 48 clips, shards: 3, about 4.7 MB\ntest: 12 clips, shards: 1, about 1.2 MB\n" in said
+    assert "train: 48 clips, shards: 4, about 4.7 MB\ntest: 12 clips, shards: 1, about 1.2 MB\n" in said
+    assert re.search(r"time: about 0:\d\d with \d tasks at once, going by 10 inputs tried here, which gave 60 clips", said)
+
     assert list(tmp_path.iterdir()) == []
 
 

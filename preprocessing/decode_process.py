@@ -1,0 +1,102 @@
+"""The process in which untrusted inputs are decoded: `python -m preprocessing.decode_process`, started by `isolated`.
+
+It reads an order from its standard input and answers with the clips on its standard output, one input after another,
+until the input ends. The kernel ends it when it takes too much CPU time, or when the process that started it dies.
+"""
+
+import contextlib
+import ctypes
+import logging
+import os
+import resource
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from cluster import storage
+from cluster.errors import UserError
+from preprocessing.clip import Item, RejectedInput, TransientError, check
+from preprocessing.config import SourceConfig
+from preprocessing.decode_messages import receive, send, send_clip
+from preprocessing.sources import make_source
+
+
+def main() -> None:
+    """Serve until the standard input ends."""
+    _die_with_parent()
+    # What a library prints must not get between the messages.
+    orders, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=1 << 16)
+    os.dup2(2, 1)
+    setup, _ = receive(_reader(orders))
+    if os.getppid() != setup["parent"]:
+        return
+    try:
+        source = make_source(SourceConfig.model_validate_json(setup["source"]), setup["seed"])
+    except UserError as error:
+        send(answers, {"kind": "user error", "text": str(error)})
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (setup["bytes"], setup["bytes"]))
+    send(answers, {"kind": "ready"})
+    # Decoders complain about every broken packet; what matters comes as an exception.
+    logging.disable(logging.CRITICAL)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    with contextlib.suppress(EOFError):
+        while True:
+            order, _ = receive(_reader(orders))
+            _limit_cpu(setup["seconds"])
+            send(answers, _serve(source, Item(**order), answers, setup["seconds"]))
+
+
+def _serve(source: Any, item: Item, answers: BinaryIO, seconds: int) -> dict[str, Any]:
+    """Send the clips of an input; gives the message that ends them."""
+    try:
+        for clip in source.clips(item):
+            check(clip, source)
+            send_clip(answers, clip)
+            _limit_cpu(seconds)
+    except RejectedInput as error:
+        return {"kind": "rejected", "reason": error.reason, "where": error.where}
+    except (TransientError, storage.Unreachable) as error:
+        return {"kind": "transient", "text": str(error)}
+    except UserError as error:
+        return {"kind": "user error", "text": str(error)}
+    except MemoryError:
+        return {"kind": "memory"}
+    except Exception as error:  # one input must not stop the others, whatever its content does to the source
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        return {"kind": "fault", "type": type(error).__name__, "text": str(error)[:300], "where": where}
+    return {"kind": "done"}
+
+
+def _limit_cpu(seconds: int) -> None:
+    """From now on, so much CPU time; then the kernel ends this process, whatever it is at."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+
+
+def _reader(stream: BinaryIO) -> Any:
+    def read(into: memoryview) -> None:
+        data = stream.read(len(into))
+        if len(data) != len(into):
+            raise EOFError
+        into[:] = data
+
+    return read
+
+
+def _die_with_parent() -> None:
+    """Linux: have the kernel end this process when the one that started it dies, however it dies."""
+    set_parent_death_signal = 1
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
