@@ -13,13 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import UserError
+from cluster.s3_client import VARIABLES
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("cluster", "pipeline", "preprocessing", "vdsm")
 OBJECT_STORE_BYTES = 300_000_000
 """Of a local Ray. Clips and weights travel by storage and by collectives, so little passes through it."""
 ANSWER_S = 5.0
 """How long a cluster may take to answer."""
-_PASSED_ON = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+_PASSED_ON = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_CA_BUNDLE",
+    *VARIABLES,
+)
 """Variables that workers on other machines need to find the same storage. Credentials are never among them: a cluster's
 machines have their own."""
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -56,7 +66,7 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         os.environ.setdefault("RAY_AUTH_TOKEN", _token())
         # That it protects itself by a token, which is what we want, is no reason for a warning at every start.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-        ray.init(
+        context = ray.init(
             # Not "auto": a Ray that happens to run on this machine belongs to somebody else.
             address="local",
             num_cpus=num_cpus or len(os.sched_getaffinity(0)),
@@ -67,6 +77,8 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
             # What Ray's own actors say; errors of our tasks come back as exceptions.
             log_to_driver=False,
         )
+        if dashboard:
+            log.info("Ray's dashboard: http://%s", context.dashboard_url)
     try:
         yield
     finally:

@@ -72,6 +72,43 @@ def write_bytes(url: str, data: bytes) -> None:
         file.write(data)
 
 
+def read_range(url: str, start: int, length: int) -> bytes:
+    """At most `length` bytes from offset `start`; fewer only where the file ends."""
+    if is_s3(url):
+        from cluster import s3
+
+        return s3.read_range(url, start, length)
+    try:
+        with Path(url).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+    except OSError as error:
+        _explain(url, error)
+
+
+def create(url: str, data: bytes) -> bool:
+    """Write `data` if there is nothing at `url` yet: of all who try at once, exactly one is told True."""
+    if is_s3(url):
+        from cluster import s3
+
+        return s3.write_if(url, data, None) is not None
+    path = Path(url)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        _sync(partial)
+        os.link(partial, path)  # fails where the name is taken
+        _sync(path.parent)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        _explain(url, error)
+    finally:
+        partial.unlink(missing_ok=True)
+    return True
+
+
 def upload(path: Path, url: str) -> None:
     """Copy a local file to `url`, as atomically as `write_bytes`."""
     if is_s3(url):
@@ -168,7 +205,7 @@ def remove_partial_files(url: str) -> None:
 def patiently(action: Callable[[], R], seconds: float, stop: threading.Event | None = None) -> R:
     """What `action` returns, tried again and again while storage is Unreachable, for `seconds` in all or until `stop`.
 
-    What the action does must be repeatable. Anything else that is wrong, such as refused credentials, is raised at once.
+    What the action does must be repeatable. Any other mistake, such as refused credentials, is raised at once.
     """
     end = time.monotonic() + seconds
     wait = 0.5

@@ -171,8 +171,8 @@ def test_an_object_replaced_while_it_is_read_is_not_spliced(
     storage.write_bytes(url, b"a" * 4_000_000)
     stream = s3._stream
 
-    def replaced_midway(url: str, offset: int, etag: str) -> Iterator[bytes]:
-        chunks = stream(url, offset, etag)
+    def replaced_midway(url: str, offset: int, stop: int, etag: str) -> Iterator[bytes]:
+        chunks = stream(url, offset, stop, etag)
         yield next(chunks)
         storage.write_bytes(url, b"b" * 4_000_000)
         raise ConnectionError
