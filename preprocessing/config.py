@@ -1,36 +1,10 @@
 """Settings of the preprocessing job."""
 
-from typing import Literal
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict, Field
+from preprocessing.source_config import FiguresConfig, Section, SourceConfig
 
-
-class Section(BaseModel):
-    """A part of a recipe: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FiguresConfig(Section):
-    """The built-in generator of articulated figures."""
-
-    identities: int = Field(default=400, ge=2)
-    """Distinct figures (combinations of static attributes) to draw; each performs every action."""
-    clip_frames: int = Field(default=8, ge=2)
-    """Frames per clip."""
-    test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the identities that goes to the test split."""
-
-
-class SourceConfig(Section):
-    """Where clips come from."""
-
-    name: Literal["figures", "lpc"] = "figures"
-    """Kind of source. `figures`: drawn by the built-in generator. `lpc`: the Sprites set, rendered from its sheets."""
-    path: str | None = None
-    """Folder of the source's files (not used by `figures`)."""
-    figures: FiguresConfig = FiguresConfig()
-    """Settings of the `figures` source."""
+__all__ = ["DataRecipe", "FiguresConfig", "Section", "ShardsConfig", "SourceConfig"]
 
 
 class ShardsConfig(Section):

@@ -1,25 +1,82 @@
 """Sources of clips, found by name."""
 
+from collections.abc import Callable
+
 from cluster.errors import UserError
 from preprocessing.clip import Source
-from preprocessing.config import SourceConfig
+from preprocessing.source_config import SourceConfig
 
 
 def make_source(config: SourceConfig, seed: int) -> Source:
-    """The source that `config` names.
+    """The source that `config` names. Its files are listed when they are asked for.
 
     Raises:
         UserError: a setting, or a file of the source, is missing or wrong.
     """
     try:
-        if config.name == "figures":
-            from preprocessing.sources.figures import FiguresSource
-
-            return FiguresSource(config.figures, seed)
-        from preprocessing.sources.lpc import LpcSource
-
-        if config.path is None:
-            raise UserError("source.path has no value; give the folder of the Sprites sheets with --source.path")
-        return LpcSource(config.path)
+        return _MAKERS[config.name](config, seed)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def _path(config: SourceConfig, what: str) -> str:
+    if config.path is None:
+        raise UserError(f"source.path has no value; give {what} with --source.path")
+    return config.path
+
+
+def _videos(config: SourceConfig, seed: int) -> Source:
+    from preprocessing.sources.videos import VideosSource
+
+    return VideosSource(_path(config, "a folder of videos, a file, a pattern or a list"), config.videos, seed)
+
+
+def _frames(config: SourceConfig, seed: int) -> Source:
+    from preprocessing.sources.frames import FramesSource
+
+    return FramesSource(_path(config, "a folder of folders of images"), config.frames, seed)
+
+
+def _arrays(config: SourceConfig, seed: int) -> Source:
+    from preprocessing.sources.arrays import ArraysSource
+
+    return ArraysSource(_path(config, "a .npy or .npz, or a folder of them"), config.arrays, seed)
+
+
+def _lpc(config: SourceConfig, _seed: int) -> Source:
+    from cluster import storage
+    from preprocessing.sources.lpc import LpcSource
+    from preprocessing.sources.lpc_universal import LpcUniversalSource
+
+    path = _path(config, "the folder of the Sprites sheets")
+    universal = any(name.startswith("body/male/") for name in storage.list_files(path))
+    return LpcUniversalSource(path) if universal else LpcSource(path)
+
+
+def _moving_mnist(config: SourceConfig, seed: int) -> Source:
+    from preprocessing.sources.moving_mnist import MovingMnistSource
+
+    return MovingMnistSource(_path(config, "the folder of MNIST's four files"), config.moving_mnist, seed)
+
+
+def _figures(config: SourceConfig, seed: int) -> Source:
+    from preprocessing.sources.figures import FiguresSource
+
+    return FiguresSource(config.figures, seed)
+
+
+def _pendulum(config: SourceConfig, seed: int) -> Source:
+    from preprocessing.sources.pendulum import PendulumSource
+
+    return PendulumSource(config.pendulum, seed)
+
+
+_MAKERS: dict[str, Callable[[SourceConfig, int], Source]] = {
+    "videos": _videos,
+    "frames": _frames,
+    "arrays": _arrays,
+    "lpc": _lpc,
+    "moving_mnist": _moving_mnist,
+    "figures": _figures,
+    "pendulum": _pendulum,
+}

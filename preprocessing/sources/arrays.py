@@ -1,0 +1,196 @@
+"""NumPy files: a video each, or many videos with their labels in one file, as MUG-FED comes.
+
+A .npy is one video [T, H, W, C] (or [T, H, W]), or several [N, T, H, W, C]. A .npz holds the same under `images` (or as
+its only array); videos of different lengths lie there one after the other, with an array `lengths` [N]. An array
+`labels` [N, K] tells of each video what `label_names` says. Values are uint8, or floats from 0 to 1.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.errors import UserError
+from preprocessing.clip import Clip, Factors, Item, RejectedInput
+from preprocessing.frame_transform import FrameTransform
+from preprocessing.source_config import ArraysConfig
+from preprocessing.sources.array_file import ArrayFile, DamagedArray
+from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
+from preprocessing.sources.clipping import Clipper
+from preprocessing.sources.labels import read_labels
+from preprocessing.sources.listing import Entry, address, find_inputs
+from preprocessing.windows import Frame
+
+IMAGES, LABELS, LENGTHS = "images", "labels", "lengths"
+
+
+class ArraysSource:
+    """Windows of consecutive frames of every video in every file.
+
+    Args:
+        path: what `source.path` says.
+        config: how clips are made, and what labels them.
+        seed: of the split.
+    """
+
+    untrusted = False
+
+    def __init__(self, path: str, config: ArraysConfig, seed: int) -> None:
+        self._path, self._config, self._seed = path, config, seed
+
+    @property
+    def vocabulary(self) -> dict[str, list[str]]:
+        """Names of the values of each label."""
+        return self._catalogue.vocabulary
+
+    @property
+    def factors(self) -> Factors:
+        """The labels that are numbers."""
+        return self._catalogue.factors
+
+    def items(self) -> list[Item]:
+        """One item per video, called after its file and its number there; only headers and labels are read."""
+        return self._catalogue.items
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the sidecar; a file's size and time of change are in its items' `version`."""
+        return hashlib.sha256(read_labels(self._config.labels).sidecar).hexdigest()
+
+    def clips(self, item: Item) -> Iterator[Clip]:
+        """The windows of one video."""
+        segments, crop = segments_of(item)
+        config = self._config
+        rate = Fraction(config.fps).limit_denominator(1000)
+        transform = FrameTransform(config.size, config.channels, config.fit, crop)
+        clipper = Clipper(item, segments, config, rate)
+        name, _, number = item.path.partition("#")
+        try:
+            video = _Videos(self._open(name)).video(int(number or 0))
+        except DamagedArray as damage:
+            raise RejectedInput("a damaged array file", str(damage)) from None
+        for index, values in enumerate(video):
+            pixels = transform(_picture(values, index))
+            yield from clipper.add(Frame(pixels, index / rate, run=0))
+        clipper.check()
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - a process has one source
+    def _open(self, name: str) -> ArrayFile:
+        return ArrayFile(address(self._base, name))
+
+    @functools.cached_property
+    def _base(self) -> str:
+        return find_inputs(self._path).base
+
+    @functools.cached_property
+    def _catalogue(self) -> Catalogue:
+        entries, inside, faults = [], {}, {}
+        frame_bytes = self._config.size**2 * self._config.channels
+        frames: dict[str, int] = {}
+        for file in find_inputs(self._path).entries():
+            if not file.name.endswith((".npy", ".npz")):
+                continue
+            try:
+                videos = _Videos(self._open(file.name))
+            except DamagedArray as damage:
+                faults[file.name] = str(damage)
+                entries.append(file)
+                continue
+            labels = videos.labels(self._config.label_names)
+            for index, length in enumerate(videos.lengths):
+                name = f"{file.name}#{index:06d}" if videos.many else file.name
+                entries.append(Entry(name, file.size, file.version))
+                frames[name] = length
+                if labels:
+                    inside[name] = labels[index]
+        if not entries:
+            raise UserError(f"{self._path}: there is no .npy or .npz; check --source.path")
+        names = {label: None for known in inside.values() for label in known}
+        reader = dataclasses.replace(read_labels(self._config.labels, tuple(names)), inside=inside, faults=faults)
+        return make_catalogue(
+            entries, reader, seed=self._seed, test_fraction=self._config.test_fraction,
+            estimate=lambda entry: frames.get(entry.name, 1) * frame_bytes,
+        )  # fmt: skip
+
+
+class _Videos:
+    """The videos of one file."""
+
+    def __init__(self, file: ArrayFile) -> None:
+        self._file = file
+        names = [name for name in file.headers if name not in (LABELS, LENGTHS)]
+        self._name = IMAGES if IMAGES in names else names[0] if len(names) == 1 else None
+        if self._name is None:
+            raise UserError(
+                f"{file.url} holds the arrays {', '.join(names) or 'nothing'}; call the one of frames `{IMAGES}`"
+            )
+        header = file.headers[self._name]
+        shape = header.shape
+        if header.dtype != np.uint8 and header.dtype.kind != "f":
+            raise UserError(f"{file.url}: its frames are {header.dtype}; they must be uint8, or floats from 0 to 1")
+        if len(shape) not in (3, 4, 5) or (len(shape) > 3 and shape[-1] not in (1, 3, 4)):
+            raise UserError(f"{file.url}: its frames are {list(shape)}; they must be [T, H, W, C] or [N, T, H, W, C]")
+        self.many = len(shape) == 5 or LENGTHS in file.headers
+        if LENGTHS in file.headers:
+            told = file.array(LENGTHS)
+            self.lengths = [int(length) for length in told.ravel()]
+            if told.dtype.kind not in "iu" or min(self.lengths, default=0) < 0 or sum(self.lengths) != shape[0]:
+                raise UserError(
+                    f"{file.url}: `{LENGTHS}` sum up to {sum(self.lengths)}, but there are {shape[0]} frames"
+                )
+        else:
+            self.lengths = [shape[1]] * shape[0] if self.many else [shape[0]]
+
+    def video(self, number: int) -> NDArray[Any]:
+        """[T, H, W] or [T, H, W, C] of one video; DamagedArray if the file is cut short."""
+        frames = self._file.array(self._name or "")
+        if not self.many:
+            return frames
+        if frames.ndim == 5:
+            video: NDArray[Any] = frames[number]
+            return video
+        begin = sum(self.lengths[:number])
+        return frames[begin : begin + self.lengths[number]]
+
+    def labels(self, names: tuple[str, ...]) -> list[dict[str, str]]:
+        """What `labels` says of each video; empty where there is no such array."""
+        if LABELS not in self._file.headers:
+            return []
+        try:
+            values = self._file.array(LABELS)
+        except DamagedArray as damage:
+            raise UserError(f"{self._file.url}: {damage}") from None
+        values = values[:, None] if values.ndim == 1 else values
+        if values.ndim != 2 or len(values) != len(self.lengths) or values.dtype.kind not in "iufUSb":
+            raise UserError(
+                f"{self._file.url}: `{LABELS}` is {values.dtype} {list(values.shape)} for {len(self.lengths)} videos; "
+                "it must be numbers or texts [N, K]"
+            )
+        if values.shape[1] != len(names):
+            raise UserError(
+                f"{self._file.url}: `{LABELS}` has {values.shape[1]} columns; name them with "
+                f"--source.arrays.label-names (now {' '.join(names)})"
+            )
+        return [dict(zip(names, (_text(value) for value in row))) for row in values.tolist()]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _picture(values: NDArray[Any], index: int) -> Any:
+    """A frame as a picture; RejectedInput if its values are none."""
+    from PIL import Image
+
+    if values.dtype != np.uint8:
+        if not (values.min() >= 0 and values.max() <= 1):  # neither holds for a NaN
+            raise RejectedInput("values are not between 0 and 1", f"frame {index}: {values.min()} to {values.max()}")
+        values = np.rint(np.asarray(values, np.float64) * 255).astype(np.uint8)
+    values = np.ascontiguousarray(values.squeeze(-1) if values.shape[-1:] == (1,) and values.ndim == 3 else values)
+    return Image.fromarray(values)

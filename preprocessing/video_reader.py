@@ -1,0 +1,229 @@
+"""Decoding of video files that may be of any kind, damaged, or made to do harm.
+
+The file is read through a Python file object and libav may open nothing else: a "video" that is a playlist cannot make
+it read other files or addresses. What kills the whole process (a fault inside a codec, endless work) is for the caller
+to guard against, by decoding in a process that can be killed.
+"""
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocessing.clip import RejectedInput, TransientError
+from preprocessing.frame_transform import MIN_SIDE, FrameTransform
+from preprocessing.windows import Decoded, Frame, in_time, resample
+
+if TYPE_CHECKING:
+    import av
+
+MAX_PIXELS = 4096 * 4096
+"""Pixels of the largest frame that is decoded, where nothing else is said."""
+
+
+class VideoReader:
+    """The first video stream of a file, frame by frame, until its end or its first damage. Use with `with`.
+
+    Args:
+        file: seekable, opened for reading bytes.
+        max_pixels: of a frame; larger ones are not decoded, since a few bytes can claim to be a huge picture.
+
+    Raises:
+        RejectedInput: it is no video that can be decoded.
+        TransientError: the file could not be read.
+    """
+
+    rate: Fraction | None
+    """Frames per second as the file declares it, if it does."""
+    damage: RejectedInput | None
+    """What ended `frames` before the video's end; None if nothing did."""
+
+    def __init__(self, file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> None:
+        import av
+
+        self._file = _WatchedFile(file)
+        self._max_pixels = max_pixels
+        self.damage = None
+        self._count, self._last = 0, Fraction(0)
+        options = {"protocol_whitelist": "none", "max_pixels": str(max_pixels)}
+        try:
+            # Metadata in another encoding than UTF-8 is common, and nothing that is needed.
+            self._container = av.open(self._file, "r", metadata_errors="ignore", options=options)
+        except (av.FFmpegError, ValueError, OSError) as error:
+            self._file.check()
+            raise RejectedInput("not a video that can be opened", _words(error)) from None
+        try:
+            self._stream = self._first_stream()
+        except BaseException:
+            self._container.close()
+            raise
+        self.rate = self._stream.average_rate or self._stream.guessed_rate or self._stream.base_rate
+
+    def _first_stream(self) -> "av.VideoStream":
+        import av
+
+        cover = av.stream.Disposition.attached_pic  # the cover of a song
+        streams = [one for one in self._container.streams.video if not one.disposition & cover]
+        if not streams:
+            kinds = " and ".join(sorted({one.type for one in self._container.streams}))
+            raise RejectedInput("no video stream", f"it holds {kinds or 'nothing'}")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise RejectedInput("no decoder for its codec")
+        self._check_size(stream.codec_context.width, stream.codec_context.height)
+        # One thread: a task has one core, and where damage is noticed must not depend on the number of cores.
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"max_pixels": str(self._max_pixels)}
+        return stream
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def frames(self, transform: FrameTransform) -> Iterator[Decoded]:
+        """The frames, each transformed as soon as it is decoded. Sets `damage` where they end too early.
+
+        Raises:
+            TransientError: the file could not be read to its end.
+        """
+        import av
+
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.is_corrupt:
+                    raise RejectedInput("data is missing or damaged")
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        raise RejectedInput("a frame is damaged")
+                    yield self._convert(frame, transform)
+            self._check_end()
+        except RejectedInput as fault:
+            self.damage = RejectedInput(fault.reason, "; ".join(filter(None, [self._place(), fault.where])))
+        except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
+            self._file.check()
+            self.damage = RejectedInput("decoding failed", f"{self._place()}; {_words(error)}")
+        except OSError:
+            self._file.check()
+            raise
+        self._file.check()
+
+    def _convert(self, frame: "av.VideoFrame", transform: FrameTransform) -> Decoded:
+        from PIL import Image
+
+        self._check_size(frame.width, frame.height)
+        transparent = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+        pixels = frame.to_ndarray(format="rgba" if transparent else "rgb24")
+        aspect = self._stream.sample_aspect_ratio
+        picture = transform(Image.fromarray(pixels), rotation=frame.rotation, aspect=float(aspect) if aspect else 1.0)
+        time = None
+        if frame.pts is not None and frame.time_base:
+            time = frame.pts * Fraction(frame.time_base)
+        self._count += 1
+        self._last = max(self._last, time) if time is not None and self._count > 1 else time or self._last
+        return Decoded(picture, time, (frame.width, frame.height))
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self._max_pixels:
+            raise RejectedInput("frames are too large", f"{width}x{height} pixels, allowed are {self._max_pixels}")
+        if width * height > 0 and min(width, height) < MIN_SIDE:
+            raise RejectedInput("frames are too small", f"{width}x{height} pixels; {MIN_SIDE} are needed on each side")
+
+    def _check_end(self) -> None:
+        """RejectedInput if the index of the file tells of many more frames, and of more time, than there were.
+
+        Fewer frames alone are no damage: some containers count the pauses of a video with a variable rate.
+        """
+        declared, stream = self._stream.frames, self._stream
+        if not self._count:
+            raise RejectedInput("no frame could be decoded")
+        if declared <= self._count + 3 or not stream.duration or not stream.time_base or not self.rate:
+            return
+        end = (stream.start_time or 0) * stream.time_base + stream.duration * stream.time_base
+        if self._last + 4 / self.rate < end:
+            raise RejectedInput("it ends too early", f"its index tells of {declared} frames and {float(end):.2f} s")
+
+    def _place(self) -> str:
+        return f"after frame {self._count}, {float(self._last):.2f} s" if self._count else "before the first frame"
+
+
+def read_video(
+    path: str, *, size: int, channels: int = 3, frames: int | None = None, fps: float | None = None
+) -> tuple[NDArray[np.uint8], float]:
+    """The beginning of a video as one clip, uint8 [T, size, size, channels], and its frames per second.
+
+    Args:
+        path: a local file or s3:// object.
+        size: height and width of the frames, which keep the middle of the video's, in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        frames: how many, or None for all.
+        fps: frames per second to be picked by the timestamps; None takes every frame.
+
+    Raises:
+        RejectedInput: it is no video, is damaged or has fewer frames.
+        TransientError: it could not be read.
+    """
+    from preprocessing.sources.listing import open_input
+
+    kept: list[Frame] = []
+    with open_input(path) as file, VideoReader(file) as video:
+        timed = in_time(video.frames(FrameTransform(size, channels)), video.rate)
+        nominal = video.rate
+        if fps is not None:
+            nominal = Fraction(fps).limit_denominator(1000)
+            timed = resample(timed, nominal)
+        for frame in timed:
+            kept.append(frame)
+            if len(kept) == frames:
+                break
+        if (frames is None and video.damage) or not kept:
+            raise video.damage or RejectedInput("no frame could be decoded")
+    if frames is not None and len(kept) < frames:
+        raise video.damage or RejectedInput("too short", f"{len(kept)} frames, {frames} are needed")
+    from preprocessing.windows import Window
+
+    return np.stack([frame.pixels for frame in kept]), Window(0, kept).rate(nominal)
+
+
+class _WatchedFile(io.RawIOBase):
+    """A file that remembers why reading failed, since libav may turn that into an error of the video."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._source = file
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """TransientError if reading the file failed."""
+        if self._error is not None:
+            raise TransientError(f"reading failed: {self._error.strerror or self._error}") from self._error
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(self._guard(self._source.read, size))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._guard(self._source.seek, offset, whence))
+
+    def tell(self) -> int:
+        return self._source.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def _guard(self, act: Any, *arguments: int) -> Any:
+        try:
+            return act(*arguments)
+        except OSError as error:
+            self._error = self._error or error
+            raise
+
+
+def _words(error: BaseException) -> str:
+    """The error in libav's words, without its number and its place in the code."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,0 +1,170 @@
+"""Frames in time: trustworthy timestamps, a chosen frame rate, and windows of consecutive frames.
+
+Everything goes frame by frame, so that a long video takes no more memory than one clip. Times are fractions: whether a
+frame is picked must not depend on rounding.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+REORDERED = 16
+"""Frames over which timestamps may be out of order (H.264 and HEVC allow that many)."""
+LONGEST_GAP_S = 10
+"""Where a video pauses for longer (and for more than 20 frames), one sequence of frames ends and another begins."""
+USUAL_RATE = Fraction(25)
+"""Taken for a video that tells neither timestamps nor a rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A frame as the decoder gave it."""
+
+    pixels: NDArray[np.uint8]
+    """uint8 [H, W, C], already as it will be in the clip."""
+    time: Fraction | None
+    """Timestamp in seconds, if it has one."""
+    scene: tuple[int, int] = (0, 0)
+    """Frames that differ in this do not belong together: the size that they had in the video."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A frame with its place in time."""
+
+    pixels: NDArray[np.uint8]
+    """uint8 [H, W, C]."""
+    time: Fraction
+    """Seconds since the first frame of the video."""
+    run: int
+    """Frames of one run follow each other without a gap, and their times increase."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The frames of a clip."""
+
+    start: int
+    """Index of its first frame among all that were offered."""
+    frames: list[Frame]
+
+    @property
+    def start_s(self) -> float:
+        """Time of the first frame, in seconds."""
+        return float(self.frames[0].time)
+
+    def rate(self, nominal: Fraction | None) -> float:
+        """Frames per second: the nominal rate where the timestamps agree with it within a twentieth."""
+        span = self.frames[-1].time - self.frames[0].time
+        if not span:
+            return float(nominal or USUAL_RATE)
+        measured = (len(self.frames) - 1) / span
+        return float(nominal if nominal and abs(measured / nominal - 1) <= Fraction(1, 20) else measured)
+
+
+def in_time(frames: Iterable[Decoded], rate: Fraction | None) -> Iterator[Frame]:
+    """Give frames, in the decoder's order, the times of their video.
+
+    The decoder's order is right even where the container's timestamps are not: timestamps that come out of order are
+    sorted among their neighbours, and missing or repeated ones are replaced by the nominal `rate` (frames per second).
+    """
+    step = 1 / (rate or USUAL_RATE)
+    gap = max(Fraction(LONGEST_GAP_S), 20 * step)
+    waiting: deque[Decoded] = deque()
+    times: list[Fraction] = []
+    clock = _Clock(step, gap)
+    latest: Fraction | None = None
+    for frame in frames:
+        time = frame.time
+        if time is None:
+            time = Fraction(0) if latest is None else latest + step
+        latest = time
+        jumped = clock.last_read is not None and time < clock.last_read
+        if waiting and (jumped or frame.scene != waiting[-1].scene):
+            yield from clock.release(waiting, times, keep=0)
+            clock.begin_run()
+        waiting.append(frame)
+        heapq.heappush(times, time)
+        yield from clock.release(waiting, times, keep=REORDERED)
+    yield from clock.release(waiting, times, keep=0)
+
+
+class _Clock:
+    """Hands out times that increase within a run."""
+
+    def __init__(self, step: Fraction, gap: Fraction) -> None:
+        self._step, self._gap = step, gap
+        self._run = 0
+        self._first: Fraction | None = None
+        self._last: Fraction | None = None
+        self.last_read: Fraction | None = None
+
+    def begin_run(self) -> None:
+        self._run += 1
+        self._last = self.last_read = None
+
+    def release(self, waiting: deque[Decoded], times: list[Fraction], *, keep: int) -> Iterator[Frame]:
+        while len(waiting) > keep:
+            time = heapq.heappop(times)
+            self._first = time if self._first is None else self._first
+            if self._last is not None and time - self._last > self._gap:
+                self.begin_run()
+            self.last_read = time
+            if self._last is not None and time <= self._last:
+                time = self._last + self._step
+            self._last = time
+            yield Frame(waiting.popleft().pixels, time - self._first, self._run)
+
+
+def resample(frames: Iterable[Frame], fps: Fraction) -> Iterator[Frame]:
+    """Each run at `fps` frames per second: at every instant the frame nearest in time, the earlier one of two."""
+    before: Frame | None = None
+    start, count, spacing = Fraction(0), 0, 1 / fps
+    for frame in chain(frames, [None]):
+        if before is not None:
+            follows = frame is not None and frame.run == before.run
+            if follows and frame is not None:
+                spacing = frame.time - before.time
+            end = before.time + spacing / 2
+            while (time := start + count / fps) < end or (follows and time == end):
+                yield Frame(before.pixels, time, before.run)
+                count += 1
+        if frame is not None and (before is None or frame.run != before.run):
+            start, count, spacing = frame.time, 0, 1 / fps
+        before = frame
+
+
+class WindowMaker:
+    """Collects frames and gives windows of `length` of them, each beginning `stride` frames after the one before."""
+
+    def __init__(self, length: int, stride: int) -> None:
+        self._length, self._stride = length, stride
+        self._kept: list[Frame] = []
+        self._skip = 0
+        self._run: int | None = None
+        self.offered = 0
+        """Frames that were added so far."""
+
+    def add(self, frame: Frame) -> Window | None:
+        """Take the next frame; gives the window that it completes, if any. No window spans two runs."""
+        index = self.offered
+        self.offered += 1
+        if frame.run != self._run:
+            self._run, self._skip = frame.run, 0
+            self._kept.clear()
+        if self._skip:
+            self._skip -= 1
+            return None
+        self._kept.append(frame)
+        if len(self._kept) < self._length:
+            return None
+        window = Window(index - self._length + 1, list(self._kept))
+        self._kept = self._kept[self._stride :]
+        self._skip = max(0, self._stride - self._length)
+        return window
