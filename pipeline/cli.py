@@ -13,6 +13,7 @@ COMMANDS = {
     "verify": ("preprocessing.verify", "read a dataset back: hashes, counts, shapes"),
     "train": ("pipeline.train", "train both stages under Ray Train, or go on with a run"),
     "evaluate": ("pipeline.evaluate", "measure a run on test clips: metrics.json and report.html"),
+    "compare": ("pipeline.compare", "put several evaluations side by side"),
     "generate": ("pipeline.generate", "action transfer, samples and reconstructions as pictures that move"),
 }
 """Name to module, whose `main` takes the words after the name, and what it does in one line."""

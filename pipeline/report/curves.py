@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ PANELS: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
 WIDTH, HEIGHT = 560, 210
 LEFT, RIGHT, TOP, BOTTOM = 58, 10, 10, 26
 MOST_POINTS = 300
+STYLES = 8
+"""Lines that differ in colour and dashes."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,42 @@ def panels(records: list[dict[str, Any]]) -> list[Panel]:
     return drawn
 
 
+OVERLAID: tuple[tuple[str, str, str, bool], ...] = (
+    ("validation −ELBO", "validation", "elbo", False),
+    ("Loss, annealed", "train", "loss", False),
+    ("Reconstruction", "train", "reconstruction", False),
+    ("KL of the static code", "train", "kl_static", True),
+    ("KL of the pose", "train", "kl_pose", True),
+    ("KL of the dynamics code", "train", "kl_dynamics", True),
+)
+"""Title, kind of record, key, and whether the axis is logarithmic."""
+
+
+def overlaid(runs: Mapping[str, list[dict[str, Any]]]) -> list[Panel]:
+    """One drawing for each value that was logged, with a line per run; a change of stage that all share is marked."""
+    steps = [record["overall_step"] for records in runs.values() for record in records]
+    changes = {
+        min((record["overall_step"] for record in records if record.get("stage") == 2), default=None)
+        for records in runs.values()
+        if records
+    }
+    second = next(iter(changes)) if len(changes) == 1 else None
+    drawn = []
+    for title, kind, key, logarithmic in OVERLAID:
+        lines = {}
+        for name, records in runs.items():
+            chosen = [record for record in records if record.get("kind", "train") == kind]
+            points = _points(chosen, key, logarithmic)
+            if points:
+                lines[name] = [(step, -value) for step, value in points] if key == "elbo" else points
+        if lines:
+            # The dashes of a line are those of its run in every drawing.
+            styles = [list(runs).index(name) % STYLES for name in lines]
+            svg = _svg(title, list(lines.values()), max(steps), second, logarithmic, styles)
+            drawn.append(Panel(title, svg, [(f"line-{style}", name) for style, name in zip(styles, lines)]))
+    return drawn
+
+
 def _points(records: list[dict[str, Any]], key: str, positive: bool) -> list[tuple[int, float]]:
     """(step, value), thinned to what a screen can show, each the mean of its neighbours."""
     found = [
@@ -72,7 +111,14 @@ def _points(records: list[dict[str, Any]], key: str, positive: bool) -> list[tup
     return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in bins]
 
 
-def _svg(title: str, lines: list[list[tuple[int, float]]], last: int, second: int | None, logarithmic: bool) -> str:
+def _svg(
+    title: str,
+    lines: list[list[tuple[int, float]]],
+    last: int,
+    second: int | None,
+    logarithmic: bool,
+    styles: Sequence[int] | None = None,
+) -> str:
     values = [value for points in lines for _, value in points]
     ticks = _log_ticks(min(values), max(values)) if logarithmic else _ticks(min(values), max(values))
     low, high = ticks[0], ticks[-1]
@@ -93,7 +139,7 @@ def _svg(title: str, lines: list[list[tuple[int, float]]], last: int, second: in
         x = across(second)
         parts.append(f'<line class="stage" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
         parts.append(f'<text x="{x + 4:.1f}" y="{TOP + 11}">stage 2</text>')
-    for number, points in enumerate(lines):
+    for number, points in zip(styles or range(len(lines)), lines):
         path = " ".join(f"{across(step):.1f},{down(value):.1f}" for step, value in points)
         parts.append(f'<polyline class="line-{number}" points="{path}"/>')
     parts.append(f'<text x="{LEFT}" y="{HEIGHT - 6}">0</text>')

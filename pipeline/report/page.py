@@ -230,6 +230,8 @@ def facts(metrics: Metrics) -> list[tuple[str, str, str]]:
     trained_on = source.get("trained_on_data_sha256", source["data_sha256"])
     other = "; not the data of the training" if source["data_sha256"] != trained_on else ""
     judge = source.get("judge") or {}
+    time = source.get("time") or {}
+    measured = f"{time['finished']}, in {time['seconds']:,.0f} s" if time else ""
     versions = ", ".join(f"{name} {version}" for name, version in source["versions"].items())
     found = [
         ("run", f"{source.get('run', '')}{step}{unfinished}", ""),
@@ -242,6 +244,7 @@ def facts(metrics: Metrics) -> list[tuple[str, str, str]]:
             judge.get("key", ""),
         ),
         ("seed", str(source["seed"]), ""),
+        ("measured", measured, ""),
         ("software", versions, ""),
         ("threads", str(source.get("threads", "")), ""),
     ]

@@ -10,41 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import evaluate as evaluate_module
 from pipeline.config import Recipe
 from pipeline.report.gallery import Shown
 from pipeline.report.page import render
 from pipeline.report.table import headline, interval, is_share, written
-from pipeline.training.run_store import open_run
 from preprocessing.dataset import ClipDataset
 from tests.pipeline.chromium import Chromium, found
-from vdsm import checkpoint
-from vdsm.disentangler import Disentangler
+from tests.pipeline.untrained_report import untrained_report
 
 MOST_BYTES = 15_000_000
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, figures_dataset: Path) -> Path:
-    """The report of a run with random weights."""
-    run, out = tmp_path_factory.mktemp("runs") / "first <run>", tmp_path_factory.mktemp("report")
-    open_run(str(run), tiny_recipe, str(figures_dataset), ClipDataset(str(figures_dataset), "train").manifest)
-    torch.manual_seed(0)
-    state = {"model": Disentangler(tiny_recipe.model).state_dict(), "model_config": tiny_recipe.model_dump()["model"]}
-    checkpoint.save({**state, "stage": 2, "step": 16}, run / "stage2.pt")
-    lines = [
-        {"kind": "train", "stage": 1, "step": step, "loss": 1 / step, "kl_pose": 0.01, "weight_pose": 30 / step}
-        for step in range(1, 30)
-    ]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    words = ["--evaluation.judge-steps", "2", "--evaluation.judge-batch-clips", "4", "--evaluation.pairs", "20"]
-    words += ["--evaluation.grid-clips", "12", "--run", str(run), "--data", str(figures_dataset), "--out", str(out)]
-    evaluate_module.main(words)
-    return out
+    return untrained_report(tmp_path_factory.mktemp("report"), "first <run>", tiny_recipe, figures_dataset, seed=0)
 
 
 @pytest.fixture(scope="module")
