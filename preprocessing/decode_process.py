@@ -18,9 +18,8 @@ from typing import Any, BinaryIO
 from cluster import storage
 from cluster.errors import UserError
 from preprocessing.clip import Item, RejectedInput, TransientError, check
-from preprocessing.config import SourceConfig
 from preprocessing.decode_messages import receive, send, send_clip
-from preprocessing.sources import make_source
+from preprocessing.sources import reopen
 
 
 def main() -> None:
@@ -33,7 +32,7 @@ def main() -> None:
     if os.getppid() != setup["parent"]:
         return
     try:
-        source = make_source(SourceConfig.model_validate_json(setup["source"]), setup["seed"])
+        source = reopen(setup["source"])
     except UserError as error:
         send(answers, {"kind": "user error", "text": str(error)})
         return

@@ -12,6 +12,7 @@ from preprocessing.config import DataRecipe
 from preprocessing.isolated import DecodeProcess
 from preprocessing.progress import clock
 from preprocessing.reading import read_item
+from preprocessing.sources import order
 
 SAMPLE_S = 10.0
 """How long inputs are tried, in seconds; the first one is always tried to its end."""
@@ -61,7 +62,7 @@ def report_plan(recipe: DataRecipe, url: str, planned: plan.Plan, source: Source
 
 def take_sample(recipe: DataRecipe, planned: plan.Plan, source: Source) -> Sample:
     """Make the clips of the first few inputs of the plan, whose order is random."""
-    decoder = DecodeProcess(recipe.source.model_dump_json(), recipe.seed, recipe.shards) if source.untrusted else None
+    decoder = DecodeProcess(order(recipe.source, recipe.seed, source), recipe.shards) if source.untrusted else None
     sample = Sample()
     begin = time.monotonic()
     try:

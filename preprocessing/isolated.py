@@ -45,14 +45,13 @@ class DecodeProcess:
     """Gives the clips of inputs; starts its process when there is none.
 
     Args:
-        source: the configuration of the source, as JSON.
-        seed: the recipe's.
+        source: which source, as `preprocessing.sources.order` tells.
         limits: how much time and memory an input may take.
     """
 
-    def __init__(self, source: str, seed: int, limits: ShardsConfig) -> None:
+    def __init__(self, source: str, limits: ShardsConfig) -> None:
         self._setup = {
-            "source": source, "seed": seed, "parent": os.getpid(),
+            "source": source, "parent": os.getpid(),
             "seconds": limits.decode_seconds, "bytes": limits.decode_mb * 1_000_000,
         }  # fmt: skip
         self._limits = limits

@@ -70,7 +70,7 @@ def shard(command: ShardCommand) -> None:
             log.info("%d of %d shards are there already", len(done), len(planned.shards))
         if missing:
             with ray_runtime.connect():
-                _write_missing(command, planned, missing, done)
+                _write_missing(command, source, planned, missing, done)
         _complete(command, planned, source, [done[one.path] for one in planned.shards])
     _report(command.out)
 
@@ -83,7 +83,7 @@ def _shards_there(url: str, planned: plan.Plan) -> dict[str, Summary]:
 
 
 def _write_missing(
-    command: ShardCommand, planned: plan.Plan, missing: list[plan.ShardPlan], done: dict[str, Summary]
+    command: ShardCommand, source: Source, planned: plan.Plan, missing: list[plan.ShardPlan], done: dict[str, Summary]
 ) -> None:
     """Write the missing shards and put their summaries into `done`; stop when the input is plainly wrong."""
     sizes = {one.path: len(one.items) for one in planned.shards}
@@ -91,7 +91,7 @@ def _write_missing(
     total = sum(one.estimated_bytes for one in missing)
     with Progress(shards=len(missing), total_bytes=total) as progress:
         _check_share(command, planned, done, sizes, inputs)
-        for written in write_shards(command.out, planned, missing, command):
+        for written in write_shards(command.out, planned, missing, command, source):
             if written is not None:
                 shard, summary = written
                 done[shard.path] = summary

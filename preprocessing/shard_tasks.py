@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from cluster.errors import UserError
 from preprocessing.clip import Source
-from preprocessing.config import DataRecipe, ShardsConfig, SourceConfig
+from preprocessing.config import DataRecipe, ShardsConfig
 from preprocessing.isolated import DecodeProcess
 from preprocessing.plan import Plan, ShardPlan
 from preprocessing.shard_file import Summary, write_shard
-from preprocessing.sources import make_source
+from preprocessing.sources import order, reopen
 
 DEATHS = 10
 """How often a task is run again whose worker died."""
@@ -25,7 +25,7 @@ def tasks_at_once(recipe: DataRecipe) -> int:
 
 
 def write_shards(
-    url: str, plan: Plan, missing: Sequence[ShardPlan], recipe: DataRecipe
+    url: str, plan: Plan, missing: Sequence[ShardPlan], recipe: DataRecipe, source: Source
 ) -> Iterator[tuple[ShardPlan, Summary] | None]:
     """Write the `missing` shards of a plan below `url`; gives each as it gets ready, and None now and then.
 
@@ -37,7 +37,7 @@ def write_shards(
     import ray
 
     write = ray.remote(num_cpus=1, max_retries=DEATHS)(_write)
-    source, shards = recipe.source.model_dump_json(), recipe.shards.model_dump_json()
+    opened, shards = order(recipe.source, recipe.seed, source), recipe.shards.model_dump_json()
     limit = tasks_at_once(recipe)
     waiting = deque(missing)
     running: dict[ray.ObjectRef[Summary], ShardPlan] = {}
@@ -45,7 +45,7 @@ def write_shards(
         while waiting or running:
             while waiting and len(running) < limit:
                 shard = waiting.popleft()
-                running[write.remote(url, plan.identity, shard, source, recipe.seed, shards)] = shard
+                running[write.remote(url, plan.identity, shard, opened, shards)] = shard
             done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
             for reference in done:
                 yield running.pop(reference), ray.get(reference)
@@ -59,20 +59,20 @@ def write_shards(
         raise UserError(f"Ray failed ({reason:.200}); start the same command again, it goes on from here") from None
 
 
-def _write(url: str, plan_sha256: str, shard: ShardPlan, source: str, seed: int, shards: str) -> Summary:
-    made = _source(source, seed)
-    clips = _decoder(source, seed, shards).clips if made.untrusted else made.clips
+def _write(url: str, plan_sha256: str, shard: ShardPlan, source: str, shards: str) -> Summary:
+    made = _source(source)
+    clips = _decoder(source, shards).clips if made.untrusted else made.clips
     patience_s = ShardsConfig.model_validate_json(shards).patience_seconds
     return write_shard(url, plan_sha256, shard, made, clips, patience_s)
 
 
 @functools.lru_cache(maxsize=1)
-def _source(config: str, seed: int) -> Source:
+def _source(order: str) -> Source:
     """The source, opened once per worker process."""
-    return make_source(SourceConfig.model_validate_json(config), seed)
+    return reopen(order)
 
 
 @functools.lru_cache(maxsize=1)
-def _decoder(config: str, seed: int, shards: str) -> DecodeProcess:
+def _decoder(order: str, shards: str) -> DecodeProcess:
     """The process that decodes, started once per worker process."""
-    return DecodeProcess(config, seed, ShardsConfig.model_validate_json(shards))
+    return DecodeProcess(order, ShardsConfig.model_validate_json(shards))

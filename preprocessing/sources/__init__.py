@@ -1,5 +1,6 @@
 """Sources of clips, found by name."""
 
+import json
 from collections.abc import Callable
 
 from cluster.errors import UserError
@@ -17,6 +18,20 @@ def make_source(config: SourceConfig, seed: int) -> Source:
         return _MAKERS[config.name](config, seed)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def order(config: SourceConfig, seed: int, source: Source) -> str:
+    """What another process needs to open the same source without listing its inputs, as text."""
+    names = {"vocabulary": source.vocabulary, "factors": source.factors}
+    return json.dumps({"config": config.model_dump(mode="json"), "seed": seed, **names})
+
+
+def reopen(order: str) -> Source:
+    """The source of an `order`; it gives clips, and should not be asked for its items."""
+    content = json.loads(order)
+    source = make_source(SourceConfig.model_validate(content["config"]), content["seed"])
+    vars(source).update({name: content[name] for name in ("vocabulary", "factors")})  # else it would list its inputs
+    return source
 
 
 def _path(config: SourceConfig, what: str) -> str:

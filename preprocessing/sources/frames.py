@@ -40,12 +40,12 @@ class FramesSource:
     def __init__(self, path: str, config: FramesConfig, seed: int) -> None:
         self._path, self._config, self._seed = path, config, seed
 
-    @property
+    @functools.cached_property
     def vocabulary(self) -> dict[str, list[str]]:
         """Names of the values of each label."""
         return self._catalogue.vocabulary
 
-    @property
+    @functools.cached_property
     def factors(self) -> Factors:
         """The labels that are numbers."""
         return self._catalogue.factors
