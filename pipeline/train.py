@@ -9,18 +9,16 @@ if not __package__:  # run by path: import from the repository, not from this fi
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import contextlib
-import fcntl
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from cluster import command_line, ray_runtime, storage
 from cluster.errors import UserError
 from cluster.settings import Controls
 from pipeline.config import Recipe
+from pipeline.training.run_lock import alone as alone
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +28,12 @@ class TrainCommand(Recipe, Controls):
 
     data: str
     """Dataset: the folder or s3://bucket/prefix that `vdsm shard` wrote."""
-    out: str
-    """Folder or s3://bucket/prefix of the runs."""
-    name: str
-    """Name of the run; its folder is OUT/NAME."""
+    out: str = ""
+    """Folder or s3://bucket/prefix of the runs. Only a dry run goes without."""
+    name: str = ""
+    """Name of the run; its folder is OUT/NAME. Only a dry run goes without."""
+    profile: bool = False
+    """Keep a trace of torch's profiler of three steps of each stage, in the run's folder."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,33 +50,44 @@ def train(command: TrainCommand) -> None:
         KeyboardInterrupt: ctrl-C, after a checkpoint was saved.
     """
     # torch and Ray take seconds to import, which --help and mistakes should not wait for.
-    from pipeline.training.plan import make_plan
     from pipeline.training.run_store import absolute, run_url
-    from pipeline.training.stage import Job
-    from preprocessing.dataset import ClipDataset
 
     recipe = Recipe.model_validate({name: getattr(command, name) for name in Recipe.model_fields})
-    training, data, run = recipe.training, absolute(command.data), run_url(command.out, command.name)
+    named = bool(command.out and command.name)
+    data, run = absolute(command.data), run_url(command.out, command.name) if named else None
+    if command.dry_run:
+        from pipeline.training.preview import preview
+
+        lines, missing = preview(recipe, data, run)
+        lines += [f"missing: {line}" for line in missing] + ["nothing was started (--dry-run)"]
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        if missing:
+            raise UserError(f"missing for this training: {'; '.join(missing)}")
+        return
+    if run is None:
+        raise UserError("--out and --name are needed: the folder of the runs, and a name for this one")
+    _say_plan(recipe, data)
+    train_recipe(recipe, data, run, profile=command.profile)
+
+
+def _say_plan(recipe: Recipe, data: str) -> None:
+    """Logs what will be done; UserError where the data does not fit the recipe."""
+    from pipeline.training.job import Job
+    from pipeline.training.plan import make_plan
+    from preprocessing.dataset import ClipDataset
+
     clips = ClipDataset(data, "train")
-    job = Job(model=recipe.model, training=training, seed=recipe.seed, clips=clips, notes={})
+    job = Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, notes={})
     try:
         plans = make_plan(job)
     except ValueError as error:
         raise UserError(f"{data}: {error}") from error
-    if command.dry_run:
-        workers = f"{training.num_workers} workers x {training.threads_per_worker} threads"
-        summary = f"data: {len(clips):,} clips of {len(set(clips.identities)):,} identities in {data}"
-        lines = [summary, *map(str, plans), f"{workers}{', one GPU each' if training.use_gpu else ''}, into {run}"]
-        sys.stdout.write("".join(f"{line}\n" for line in [*lines, "nothing was started (--dry-run)"]))
-        return
-    storage.check_writable(run)
     for plan in plans:
         log.info("%s", plan)
-    train_recipe(recipe, data, run)
 
 
-def train_recipe(recipe: Recipe, data: str, run: str) -> None:
-    """Train the run at `run` to its end, from wherever it is; both places absolute.
+def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) -> None:
+    """Train the run at `run` to its end, from wherever it is; both places absolute. `profile`: keep a trace.
 
     Raises:
         UserError: the run was begun with other settings or data, or failed in a way that the user can put right.
@@ -86,6 +97,7 @@ def train_recipe(recipe: Recipe, data: str, run: str) -> None:
     from preprocessing.dataset import read_manifest
 
     manifest, manifest_sha256 = read_manifest(data)
+    storage.check_writable(run)
     with alone(run):
         open_run(run, recipe, data, manifest)
         if is_finished(run, recipe.training):
@@ -93,17 +105,18 @@ def train_recipe(recipe: Recipe, data: str, run: str) -> None:
             return
         needed = recipe.training.num_workers * recipe.training.threads_per_worker
         with ray_runtime.connect(num_cpus=max(needed, len(os.sched_getaffinity(0)))):
-            _train(recipe, data, manifest_sha256, run)
+            _train(recipe, data, manifest_sha256, run, profile)
 
 
-def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str) -> None:
-    from pipeline.training import ray_job, resume
+def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str, profile: bool) -> None:
+    from pipeline.training import ray_job
+    from pipeline.training.checkpoints import CheckpointStore
     from pipeline.training.loop import stages_of
     from pipeline.training.ray_worker import Assignment
     from pipeline.training.run_log import RunLog
 
     training = recipe.training
-    place, fallback = resume.find(run, training)
+    place = CheckpointStore(run, training).newest()
     if place is None and training.stages == "2":
         raise UserError(
             f"{run}: stage 2 needs a finished stage 1 in this run; train with training.stages 1 or both first"
@@ -112,7 +125,7 @@ def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str) -> None:
     run_log = RunLog(run, total, training.stage1.steps)
     if place is not None:
         log.info("%s goes on from %s", run, place)
-    assignment = Assignment(recipe=recipe, data=data, manifest_sha256=manifest_sha256, run_url=run, fallback=fallback)
+    assignment = Assignment(recipe=recipe, data=data, manifest_sha256=manifest_sha256, run_url=run, profile=profile)
     try:
         outcome = ray_job.fit(assignment, run_log)
         where = {"stage": outcome["stage"], "step": outcome["step"]}
@@ -123,20 +136,6 @@ def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str) -> None:
         log.info("stopped at stage %d, step %d", outcome["stage"], outcome["step"])
         raise KeyboardInterrupt
     log.info("finished: %s", run)
-
-
-@contextlib.contextmanager
-def alone(run: str) -> Iterator[None]:
-    """Keeps a second training out of the folder of a local run, until the block or this process ends."""
-    if storage.is_s3(run):
-        yield
-        return
-    with (Path(run) / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{run}: another process is training this run; wait, or choose another --name") from None
-        yield
 
 
 if __name__ == "__main__":

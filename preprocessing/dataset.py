@@ -1,15 +1,15 @@
 """Reading a dataset: any clip by its index, with numpy alone.
 
-Local shards are mapped into memory. Shards in S3 are fetched whole into a cache on this machine, once for all its
-processes, and checked against the manifest's length and hash before they are used.
+Local shards are mapped into memory. Shards in S3 are brought whole into a cache on this machine, see shard_cache.py.
 """
 
-import fcntl
 import hashlib
 import json
 import mmap
 import os
+import threading
 import zlib
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cluster import storage
 from cluster.errors import UserError
+from preprocessing.shard_cache import CACHE_BYTES, DamagedShard, ShardCache
 
 FORMATS = (1, 2)
 """The versions of the dataset's format that are understood here."""
@@ -43,7 +44,8 @@ class ClipDataset:
     Args:
         url: folder or s3:// prefix that holds `manifest.json`.
         split: `train` or `test`.
-        cache: folder for shards fetched from S3; `$VDSM_CACHE` or `~/.cache/vdsm` if absent.
+        cache: folder for shards from S3; `$VDSM_CACHE` or `~/.cache/vdsm` if absent.
+        cache_bytes: room in it.
 
     Raises:
         DamagedDataset: a shard or an index is missing, cut short or changed.
@@ -66,18 +68,25 @@ class ClipDataset:
     """Per continuous factor of a clip, [N] values. Those of the frames are in `tracks`."""
     clip_frames: list[int]
     """Frames of each clip."""
+    clip_shards: list[int]
+    """Number of the shard that holds each clip."""
     fps: NDArray[np.float64]
     """Frames per second of each clip, [N]."""
 
-    def __init__(self, url: str, split: str, cache: Path | None = None) -> None:
+    def __init__(self, url: str, split: str, cache: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
         self._url = url
-        self._cache = cache or Path(os.environ.get("VDSM_CACHE") or Path.home() / ".cache" / "vdsm")
+        folder = cache or Path(os.environ.get("VDSM_CACHE") or Path.home() / ".cache" / "vdsm")
+        self._cache = ShardCache(folder, cache_bytes)
         self.manifest, self.manifest_sha256 = read_manifest(url)
         if split not in self.manifest["splits"]:
             raise UserError(f"{url} has no split {split}; it has {', '.join(self.manifest['splits'])}")
         self.vocabulary = self.manifest["vocabulary"]
         self._shards = [shard for shard in self.manifest["shards"] if shard["split"] == split]
-        self._maps: dict[int, mmap.mmap] = {}
+        self._maps: OrderedDict[int, mmap.mmap] = OrderedDict()
+        self._lock = threading.Lock()
+        self._prepared: dict[int, int] = {}
+        # So much of the cache may be in use by one process at a time; the other half can be filled ahead of need.
+        self._half_bytes = cache_bytes // 2
         self._places: list[_Place] = []
         self.keys, self.identities = [], []
         kinds: dict[str, str] = self.manifest.get("factors", {})  # older datasets have none
@@ -102,6 +111,7 @@ class ClipDataset:
             if kind == "frame"
         }
         self.clip_frames = [place.shape[0] for place in self._places]
+        self.clip_shards = [place.shard for place in self._places]
         self.fps = np.array(rates, dtype=np.float64)
 
     def __len__(self) -> int:
@@ -109,41 +119,95 @@ class ClipDataset:
 
     def frames(self, index: int) -> NDArray[np.uint8]:
         """The frames of a clip, uint8 [T, H, W, C], as a new array; DamagedDataset if they were changed."""
+        found = self._read(index)
+        if found is None and storage.is_s3(self._url):  # the copy on this machine was changed, or its disk is bad
+            self._forget(self._places[index].shard)
+            found = self._read(index)
+        if found is None:
+            raise self._damage(self._places[index].shard, f"clip {self.keys[index]} is not as it was written")
+        return found
+
+    def _read(self, index: int) -> NDArray[np.uint8] | None:
+        """The frames of a clip; none if they are not what was written."""
         place = self._places[index]
         shard = self._map(place.shard)
         member = memoryview(shard)[place.offset : place.offset + place.length]
         try:
             if len(member) != place.length or zlib.crc32(member) != place.crc32:
-                raise self._damage(place.shard, f"clip {self.keys[index]} is not as it was written")
+                return None
             # A .npy file is a header and then the values; the index tells their number.
             values = int(np.prod(place.shape))
             return np.frombuffer(member, np.uint8, values, place.length - values).reshape(place.shape).copy()
         finally:
             member.release()
 
+    def prepare(self, shard: int) -> bool:
+        """Bring a shard from S3 to this machine ahead of need. False where the cache has no room for it now."""
+        if not storage.is_s3(self._url):
+            return True
+        size = self._shards[shard]["size_bytes"]
+        with self._lock:
+            if self._prepared and sum(self._prepared.values()) + size > self._half_bytes:
+                return False
+        if not self._cache.prepare(self._url, self._shards[shard]):
+            return False
+        with self._lock:
+            if shard not in self._maps:
+                self._prepared[shard] = size
+        return True
+
     def tracks(self, index: int) -> dict[str, NDArray[np.float64]]:
         """The continuous factors of the frames of a clip: name to [T] values."""
         return {name: tracks[index] for name, tracks in self._tracks.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_maps": {}}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_maps", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._maps, self._lock = OrderedDict(), threading.Lock()
 
     def _map(self, number: int) -> mmap.mmap:
         """The bytes of a shard, mapped on first use."""
-        if number not in self._maps:
-            shard = self._shards[number]
-            path = Path(storage.join(self._url, shard["path"]))
+        with self._lock:
+            if number not in self._maps:
+                self._maps[number] = self._open(number)
+                self._prepared.pop(number, None)
+                self._let_go()
+            self._maps.move_to_end(number)
+            return self._maps[number]
+
+    def _open(self, number: int) -> mmap.mmap:
+        shard = self._shards[number]
+        try:
             if storage.is_s3(self._url):
-                path = fetch(self._url, shard, self._cache)
-            try:
-                with path.open("rb") as file:
-                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                raise self._damage(number, str(error)) from None
-            if len(mapped) != shard["size_bytes"]:
-                raise self._damage(number, f"it has {len(mapped)} bytes, not {shard['size_bytes']}")
-            self._maps[number] = mapped
-        return self._maps[number]
+                file = self._cache.open(self._url, shard)
+            else:
+                file = Path(storage.join(self._url, shard["path"])).open("rb")  # noqa: SIM115
+            with file:
+                # The map keeps the file, and with it the lock by which the cache knows that it is in use.
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except DamagedShard:
+            raise self._damage(number, "its length or SHA-256 is not the one in the manifest") from None
+        except (OSError, ValueError) as error:
+            raise self._damage(number, str(error)) from None
+        if len(mapped) != shard["size_bytes"]:
+            raise self._damage(number, f"it has {len(mapped)} bytes, not {shard['size_bytes']}")
+        return mapped
+
+    def _let_go(self) -> None:
+        """Closes maps of shards from S3 that were not used the longest, so that the cache can make room for others."""
+        if not storage.is_s3(self._url):
+            return
+        total = sum(map(len, self._maps.values()))
+        while total > self._half_bytes and len(self._maps) > 1:
+            _, oldest = self._maps.popitem(last=False)
+            total -= len(oldest)  # it closes when the last reader has dropped it
+
+    def _forget(self, number: int) -> None:
+        with self._lock:
+            self._maps.pop(number, None)
+        self._cache.discard(self._shards[number])
 
     def _damage(self, number: int, what: str) -> DamagedDataset:
         return damage(self._url, self._shards[number]["path"], what)
@@ -185,27 +249,6 @@ def read_index(url: str, shard: dict[str, Any]) -> list[dict[str, Any]]:
     return samples
 
 
-def fetch(url: str, shard: dict[str, Any], cache: Path) -> Path:
-    """The local copy of a shard in S3, brought by whichever process of this machine needs it first.
-
-    What does not have the manifest's length and hash is fetched once more, then DamagedDataset is raised.
-    """
-    path = cache / "shards" / f"{shard['sha256']}.tar"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # A file with this name was complete and checked before it got the name.
-        if path.exists() and path.stat().st_size == shard["size_bytes"]:
-            return path
-        unchecked = path.with_suffix(".unchecked")
-        for _ in range(2):
-            storage.download(storage.join(url, shard["path"]), unchecked)
-            if unchecked.stat().st_size == shard["size_bytes"] and _sha256(unchecked) == shard["sha256"]:
-                return unchecked.replace(path)
-        unchecked.unlink()
-        raise damage(url, shard["path"], "its length or SHA-256 is not the one in the manifest")
-
-
 def damage(url: str, path: str, what: str) -> DamagedDataset:
     """The error for a damaged file of the dataset at `url`."""
     return DamagedDataset(f"{storage.join(url, path)}: {what}; run `vdsm verify {url}` and make the shard again")
@@ -218,8 +261,3 @@ def _check_size(url: str, shard: dict[str, Any]) -> None:
         raise damage(url, shard["path"], "it is missing") from None
     if size != shard["size_bytes"]:
         raise damage(url, shard["path"], f"it has {size} bytes, but the manifest says {shard['size_bytes']}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Batches as tensors, read ahead of need by a thread.
+"""Batches as tensors, read ahead of need by threads.
 
 Letters: B samples, T frames of a sample, H W C image.
 """
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.training.order import Catalogue, Windows
+from pipeline.training.order import Catalogue, Order, Windows
 from vdsm.config import ModelConfig
 
 
@@ -28,13 +28,21 @@ class Clips(Protocol):
     def clip_frames(self) -> Sequence[int] | NDArray[np.int64]:
         """Length of each clip, in frames."""
 
+    @property
+    def clip_shards(self) -> Sequence[int] | NDArray[np.int64]:
+        """Number of the shard that holds each clip."""
+
     def frames(self, index: int) -> NDArray[np.uint8]:
         """Clip `index` as uint8 [T, H, W, C]."""
+
+    def prepare(self, shard: int) -> bool:
+        """Bring a shard to this machine ahead of need. False where there is no room for it now."""
 
 
 def catalogue(clips: Clips) -> Catalogue:
     """The dataset as the order sees it."""
-    return Catalogue(clips.keys, clips.identities, np.asarray(clips.clip_frames, dtype=np.int64))
+    frames, shards = (np.asarray(column, dtype=np.int64) for column in (clips.clip_frames, clips.clip_shards))
+    return Catalogue(clips.keys, clips.identities, frames, shards)
 
 
 def check_frames(clips: Clips, model: ModelConfig) -> None:
@@ -80,17 +88,31 @@ def to_model(frames: Tensor, device: torch.device) -> Tensor:
     return moved.permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
+class StalledReader(RuntimeError):
+    """The reader brought nothing for too long."""
+
+
 class Prefetched:
     """Reads batches in a thread while the model computes: iterate over pairs of (windows, uint8 [B, T, H, W, C]).
 
     `waited_s` is the time, in seconds, that the consumer has waited for data. An error of the reader is raised where
-    the batch would have come. Close it, or use it as a context manager.
+    the batch would have come, and StalledReader where none came for `stall_s` seconds. Close it, or use it as a context
+    manager.
     """
 
     def __init__(
-        self, clips: Clips, batches: Iterable[Windows], window: int, *, depth: int = 4, pin: bool = False
+        self,
+        clips: Clips,
+        batches: Iterable[Windows],
+        window: int,
+        *,
+        depth: int = 4,
+        pin: bool = False,
+        stall_s: float = 600.0,
     ) -> None:
         self.waited_s = 0.0
+        self._clips, self._stall_s = clips, stall_s
+        self._reading: Windows | None = None
         self._ready: queue.Queue[tuple[Windows, Tensor] | BaseException | None] = queue.Queue(maxsize=depth)
         self._closed = threading.Event()
         self._thread = threading.Thread(
@@ -101,6 +123,7 @@ class Prefetched:
     def _fill(self, clips: Clips, batches: Iterable[Windows], window: int, pin: bool) -> None:
         try:
             for windows in batches:
+                self._reading = windows
                 frames = read(clips, windows, window)
                 if not self._put((windows, frames.pin_memory() if pin else frames)):
                     return
@@ -120,7 +143,10 @@ class Prefetched:
     def __iter__(self) -> Iterator[tuple[Windows, Tensor]]:
         while True:
             began = time.perf_counter()
-            item = self._ready.get()
+            try:
+                item = self._ready.get(timeout=self._stall_s)
+            except queue.Empty:
+                raise StalledReader(self._stalled()) from None
             self.waited_s += time.perf_counter() - began
             if item is None:
                 return
@@ -128,13 +154,71 @@ class Prefetched:
                 raise item
             yield item
 
+    def _stalled(self) -> str:
+        found = [] if self._reading is None else [self._clips.keys[clip] for clip in self._reading.clips]
+        return (
+            f"reading stalled: nothing came for {self._stall_s:g} s (training.stall_timeout_s) while reading clips "
+            f"{', '.join(found) or 'none'}; check the storage of the dataset"
+        )
+
     def close(self) -> None:
-        """Stops the thread."""
+        """Stops the thread; one that hangs in a read is left to end with the process."""
         self._closed.set()
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=min(10.0, self._stall_s))
 
     def __enter__(self) -> "Prefetched":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class ReadAhead:
+    """Brings the shards of coming steps to this machine in a thread, about a block before they are needed.
+
+    It walks the order of `steps` and prepares each shard that it meets, until `shards` of them lie ahead of the step
+    that was `reached`. Where a shard cannot be had it stops: whoever needs the shard will find out why.
+    """
+
+    def __init__(self, clips: Clips, order: Order, steps: Sequence[int], shards: int) -> None:
+        self._clips, self._order, self._steps, self._shards = clips, order, steps, shards
+        self._shard_of = np.asarray(clips.clip_shards, dtype=np.int64)
+        self._step = steps[0] if len(steps) else 0
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._walk, name="read ahead", daemon=True)
+        self._thread.start()
+
+    def reached(self, step: int) -> None:
+        """The training is at `step`."""
+        self._step = step
+
+    def _walk(self) -> None:
+        last_use: dict[int, int] = {}
+        for step in self._steps:
+            windows = self._order.at(step)
+            clips = [windows.clips] if windows.partners is None else [windows.clips, windows.partners]
+            for shard in np.unique(self._shard_of[np.concatenate(clips)]).tolist():
+                if shard not in last_use and not self._prepare(shard, last_use):
+                    return
+                last_use[shard] = step
+            last_use = {shard: used for shard, used in last_use.items() if used >= self._step}
+            if self._closed.is_set():
+                return
+
+    def _prepare(self, shard: int, last_use: dict[int, int]) -> bool:
+        while not self._closed.is_set():
+            ahead = sum(used > self._step for used in last_use.values())
+            try:
+                if ahead < self._shards and self._clips.prepare(shard):
+                    return True
+            except Exception:
+                return False
+            self._closed.wait(0.2)
+        return False
+
+    def __enter__(self) -> "ReadAhead":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join(timeout=1)

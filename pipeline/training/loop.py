@@ -1,19 +1,23 @@
 """The training of both stages: a plain function over torch, which knows nothing of Ray.
 
-A run that was stopped and resumed ends with the same weights, bit for bit, as one that was not: see `stage.py`.
+A run that was stopped and resumed ends with the same weights, bit for bit, as one that was not: see `stage.py`. A loss
+that is not finite sends the run back to its last good checkpoint with a lower learning rate, a few times.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 
 from pipeline.training.batches import check_frames
 from pipeline.training.config import TrainingConfig
+from pipeline.training.job import Job, NonFiniteLoss, Outcome, Place, Reporter, stage_config
 from pipeline.training.order import key
-from pipeline.training.stage import Job, Outcome, Reporter, StageRun, stage_config
+from pipeline.training.stage import StageRun
 from pipeline.training.world import World
 from vdsm.disentangler import Disentangler
+
+State = Mapping[str, Any]
 
 
 def stages_of(training: TrainingConfig) -> tuple[Literal[1, 2], ...]:
@@ -21,50 +25,86 @@ def stages_of(training: TrainingConfig) -> tuple[Literal[1, 2], ...]:
     return (1, 2) if training.stages == "both" else ((1,) if training.stages == "1" else (2,))
 
 
-def train_run(
-    job: Job, reporter: Reporter, world: World | None = None, resume: Mapping[str, Any] | None = None
-) -> Outcome:
+def train_run(job: Job, reporter: Reporter, world: World | None = None, resume: State | None = None) -> Outcome:
     """Trains the stages of `job`, going on from the checkpoint `resume` where there is one.
 
     Raises ValueError for data that does not fit the recipe or a checkpoint that does not fit the stages, and
-    NonFiniteLoss where the training diverges. All ranks raise the same.
+    NonFiniteLoss where the training diverges although it was slowed down. All ranks raise the same.
     """
     world = world or World()
     check_frames(job.clips, job.model)
+    slowdown = float(resume.get("slowdown", 1.0)) if resume else 1.0
+    rollbacks = _rollbacks(job.training, slowdown)
+    while True:
+        begun = Place(int(resume["stage"]), int(resume["step"])) if resume else None
+        try:
+            return _train_from(job, reporter, world, resume, slowdown)
+        except NonFiniteLoss as error:
+            if world.rank == 0:
+                place = {"stage": error.place.stage, "step": error.place.step}
+                reporter.event("non-finite loss", **place, terms=error.terms, clips=error.clips, error=str(error))
+            if rollbacks >= job.training.max_rollbacks:
+                raise
+            # A checkpoint from which not one step can be taken is no good one.
+            useless = begun if begun is not None and _next_step(job.training, begun) == error.place else None
+            rollbacks += 1
+            resume = reporter.latest(before=useless)
+            slowdown *= job.training.rollback_rate
+            if world.rank == 0:
+                back = Place(int(resume["stage"]), int(resume["step"])) if resume else Place(1, 0)
+                reporter.event("rollback", stage=back.stage, step=back.step, rate_factor=slowdown, number=rollbacks)
+
+
+def _rollbacks(training: TrainingConfig, slowdown: float) -> int:
+    """How many rollbacks led to `slowdown`, which is all that a checkpoint needs to know of them."""
+    count, factor = 0, 1.0
+    while training.rollback_rate < 1 and factor > slowdown * (1 + 1e-9):
+        factor, count = factor * training.rollback_rate, count + 1
+    return count
+
+
+def _next_step(training: TrainingConfig, place: Place) -> Place:
+    if place.stage == 1 and place.step == training.stage1.steps:
+        return Place(2, 1)
+    return Place(place.stage, place.step + 1)
+
+
+def _train_from(job: Job, reporter: Reporter, world: World, resume: State | None, slowdown: float) -> Outcome:
     torch.manual_seed(key(job.seed, "weights"))
     disentangler = Disentangler(job.model)
-    stage_done, step_done = 0, 0
+    done, bests = Place(0, 0), {}
     if resume is not None:
         disentangler.load_state_dict(resume["model"])
-        stage_done, step_done = int(resume["stage"]), int(resume["step"])
+        done = Place(int(resume["stage"]), int(resume["step"]))
+        bests = {int(stage): (int(step), float(elbo)) for stage, (step, elbo) in resume.get("bests", {}).items()}
     disentangler.to(world.device)
-    outcome = Outcome(stage_done, step_done, finished=True)
+    outcome = Outcome(*done, finished=True)
     for stage in stages_of(job.training):
-        if stage < stage_done or (stage == stage_done and step_done >= stage_config(job.training, stage).steps):
+        if stage < done.stage or (stage == done.stage and done.step >= stage_config(job.training, stage).steps):
             continue
-        if stage == 2 and (stage_done, step_done) < (1, job.training.stage1.steps):
-            raise ValueError(
-                "training.stages is 2, but this run has no finished stage 1; train it with training.stages both"
-            )
-        outcome = train_stage(job, stage, disentangler, reporter, world, resume if stage == stage_done else None)
-        stage_done, step_done, finished = outcome
-        if not finished:
+        if stage == 2 and done.stage < 2:
+            if done < (1, job.training.stage1.steps):
+                raise ValueError(
+                    "training.stages is 2, but this run has no finished stage 1; train it with training.stages both"
+                )
+            _start_stage_2(job.training, disentangler, reporter, bests)
+        run = StageRun(job, stage, disentangler, reporter, world, slowdown=slowdown, bests=bests)
+        first = run.load(resume) if resume is not None and stage == done.stage else 0
+        outcome = run.run(first)
+        bests, done = run.bests, Place(outcome.stage, outcome.step)
+        if not outcome.finished:
             break
     return outcome
 
 
-def train_stage(
-    job: Job,
-    stage: Literal[1, 2],
-    disentangler: Disentangler,
-    reporter: Reporter,
-    world: World,
-    resume: Mapping[str, Any] | None = None,
-) -> Outcome:
-    """Trains one stage of `disentangler` in place, from its first step or from a checkpoint of this stage, whose
-    weights `disentangler` must already have."""
-    run = StageRun(job, stage, disentangler, reporter, world)
-    if resume is None:
-        return run.run(0)
-    run.optimiser.load_state_dict(cast(dict[str, Any], resume["optimiser"]))
-    return run.run(int(resume["step"]))
+def _start_stage_2(
+    training: TrainingConfig, disentangler: Disentangler, reporter: Reporter, bests: Mapping[int, tuple[int, float]]
+) -> None:
+    """Gives `disentangler` the weights of stage 1 that were selected: of its end or of its best validation, trained or
+    averaged."""
+    averaged = training.ema_decay > 0 and training.ema_used
+    if training.stage2_start == "last" and not averaged:
+        return  # it has them
+    step = bests[1][0] if training.stage2_start == "best" else training.stage1.steps
+    state = reporter.at(Place(1, step))
+    disentangler.load_state_dict(state["average" if averaged else "model"])

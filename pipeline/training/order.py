@@ -4,6 +4,9 @@ Step k of a stage sees the same clips, in the same order, at any number of worke
 that to go on with a run nothing but the step number is needed. Everything random is a hash of (seed, stage, epoch,
 clip key); no generator carries state from one step to the next.
 
+An epoch goes through the shards in blocks: the shards are permuted, and the clips of each few of them are mixed. So a
+machine needs few shards at a time, and its next ones are known long before.
+
 Letters: N clips to train on, B clips in a global batch, T frames of a sample.
 """
 
@@ -76,13 +79,16 @@ class Catalogue:
     """Who is seen in each clip."""
     frames: Indices
     """Length of each clip, in frames."""
+    shards: Indices | None = None
+    """Number of the shard that holds each clip; none: all are in one."""
 
 
 class Order:
     """The order of one stage.
 
     `window` is the number of frames taken from one clip and `batch` the number of samples of a global batch. With
-    `pairing`, a sample is two windows of different clips of the same identity, one after the other in time.
+    `pairing`, a sample is two windows of different clips of the same identity, one after the other in time. Clips are
+    mixed within blocks of `block_shards` shards.
 
     Raises ValueError where a clip is shorter than the window, or where pairing finds no second clip of an identity.
     """
@@ -97,6 +103,7 @@ class Order:
         batch: int,
         validation_fraction: float,
         pairing: bool = False,
+        block_shards: int = 32,
     ) -> None:
         self.seed, self.stage, self.window, self.batch, self.pairing = seed, stage, window, batch, pairing
         self._frames = np.asarray(catalogue.frames, dtype=np.int64)
@@ -114,6 +121,12 @@ class Order:
         """Clips to train on, by index in the dataset."""
         self.validation: Indices = np.flatnonzero(held)
         """Clips of the identities held out for validation."""
+        self._block_shards = block_shards
+        shards = np.zeros(len(held), dtype=np.int64) if catalogue.shards is None else np.asarray(catalogue.shards)
+        _, self._shard = np.unique(shards[self.train], return_inverse=True)
+        # A shard is known by its clips: its number may change with the place where it lies.
+        self._shard_hashes = np.full(self._shard.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
+        np.minimum.at(self._shard_hashes, self._shard, self._hashes[self.train])
         if pairing:
             self._group(catalogue)
         self._permutation = lru_cache(maxsize=4)(self._permute)
@@ -137,7 +150,10 @@ class Order:
         return scatter(key(self.seed, self.stage, epoch, purpose), self._hashes[clips])
 
     def _permute(self, epoch: int) -> Indices:
-        return self.train[np.argsort(self._draw("order", epoch, self.train), kind="stable")]
+        shard_order = np.argsort(scatter(key(self.seed, self.stage, epoch, "shards"), self._shard_hashes))
+        block = np.empty(len(shard_order), dtype=np.int64)
+        block[shard_order] = np.arange(len(shard_order)) // self._block_shards
+        return self.train[np.lexsort((self._draw("order", epoch, self.train), block[self._shard]))]
 
     def epoch(self, epoch: int) -> Indices:
         """All clips to train on, int64 [N], in the order of `epoch`."""

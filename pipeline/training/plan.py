@@ -1,13 +1,14 @@
 """What a training will do, worked out and checked before anything starts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
 from pipeline.training.batches import check_frames
-from pipeline.training.config import StageConfig
+from pipeline.training.config import TrainingConfig
+from pipeline.training.job import Job, stage_config, stage_order
 from pipeline.training.loop import stages_of
-from pipeline.training.stage import Job, stage_config, stage_order
 from vdsm.config import ModelConfig
 
 FLOAT_BYTES = 4
@@ -22,56 +23,72 @@ class StagePlan:
     batch_clips: int
     sequence_frames: int
     """Frames of one sample; twice the window when paired."""
-    train_clips: int
-    validation_clips: int
+    train_clips: int | None
+    """None where the dataset is not there yet; likewise below."""
+    validation_clips: int | None
     parameters: int
     """Those that the stage trains."""
     memory_bytes: int
     """Estimate for each worker: weights, gradients, Adam's moments, and what is kept for the backward pass."""
 
     @property
-    def epochs(self) -> float:
+    def epochs(self) -> float | None:
         """Times that each training clip is seen."""
-        return self.steps * self.batch_clips / self.train_clips
+        return None if self.train_clips is None else self.steps * self.batch_clips / self.train_clips
 
     def __str__(self) -> str:
-        return (
-            f"stage {self.stage}: {self.steps:,} steps of {self.batch_clips} clips x {self.sequence_frames} frames "
-            f"({self.epochs:.1f} epochs of {self.train_clips:,} clips; {self.validation_clips:,} for validation), "
-            f"{self.parameters:,} parameters to train, about {self.memory_bytes / 1e9:.2f} GB per worker"
-        )
+        work = f"{self.steps:,} steps of {self.batch_clips} clips x {self.sequence_frames} frames"
+        if self.train_clips is not None:
+            data = f"{self.epochs:.1f} epochs of {self.train_clips:,} clips; {self.validation_clips:,} for validation"
+            work += f" ({data})"
+        memory = f"about {self.memory_bytes / 1e9:.2f} GB per worker"
+        return f"stage {self.stage}: {work}, {self.parameters:,} parameters to train, {memory}"
 
 
 def make_plan(job: Job) -> list[StagePlan]:
     """The stages that `job` trains. Raises ValueError where the data does not fit the recipe."""
+    check_frames(job.clips, job.model)
+    orders = [(stage, stage_order(job, stage)) for stage in stages_of(job.training)]
+    counts: dict[int, tuple[int, int]] = {stage: (len(o.train), len(o.validation)) for stage, o in orders}
+    return plan_of(job.model, job.training, counts)
+
+
+def plan_of(
+    model: ModelConfig, training: TrainingConfig, counts: Mapping[int, tuple[int, int]] | None = None
+) -> list[StagePlan]:
+    """The stages of a training. `counts`: per stage the clips to train on and those for validation, where known."""
     from vdsm.disentangler import Disentangler
 
-    check_frames(job.clips, job.model)
-    model = Disentangler(job.model)
-    total = sum(parameter.numel() for parameter in model.parameters())
+    disentangler = Disentangler(model)
+    total = sum(parameter.numel() for parameter in disentangler.parameters())
     plans = []
-    for stage in stages_of(job.training):
-        config, order = stage_config(job.training, stage), stage_order(job, stage)
-        trained = sum(p.numel() for p in model.stage(stage).parameters() if p.requires_grad)
+    for stage in stages_of(training):
+        config = stage_config(training, stage)
+        trained = sum(p.numel() for p in disentangler.stage(stage).parameters() if p.requires_grad)
         frames = config.clip_frames * (2 if config.pairing == "identity" else 1)
+        # Gradients and, perhaps shared out, two moments; a running average of the weights, where one is kept.
+        moments = 2 * trained // (training.num_workers if training.shard_optimiser else 1)
+        weights = total + trained + moments + (total if training.ema_decay else 0)
+        clips = -(-config.batch_clips // (training.min_workers or training.num_workers) // config.accumulation)
+        activations = _activations(model, clips, frames) // (1 if training.precision == "fp32" else 2)
+        train_clips, validation_clips = counts[stage] if counts else (None, None)
         plans.append(
             StagePlan(
                 stage=stage,
                 steps=config.steps,
                 batch_clips=config.batch_clips,
                 sequence_frames=frames,
-                train_clips=len(order.train),
-                validation_clips=len(order.validation),
+                train_clips=train_clips,
+                validation_clips=validation_clips,
                 parameters=trained,
-                memory_bytes=FLOAT_BYTES * (total + 3 * trained)
-                + _activation_bytes(job.model, config, config.batch_clips // job.training.num_workers, frames),
+                memory_bytes=FLOAT_BYTES * (weights + activations),
             )
         )
     return plans
 
 
-def _activation_bytes(model: ModelConfig, config: StageConfig, clips: int, frames: int) -> int:
-    """What the backward pass needs of the image encoder and decoder; the recurrent part is small beside them."""
+def _activations(model: ModelConfig, clips: int, frames: int) -> int:
+    """Numbers that the backward pass needs of image encoder and decoder; the recurrent part is small beside them."""
     size, per_frame = model.frame_size, 0
     for channels in model.encoder_channels:
         per_frame += 3 * channels * size * size  # convolution, activation, and the input of the blur pool
@@ -83,4 +100,4 @@ def _activation_bytes(model: ModelConfig, config: StageConfig, clips: int, frame
     # Each clip has its own blend of every kernel, and its gradient.
     widths = (model.pose_size + model.num_experts, *model.decoder_channels, model.channels)
     kernels = 2 * 16 * sum(prod(pair) for pair in pairwise(widths))
-    return FLOAT_BYTES * clips * (frames * per_frame + kernels)
+    return clips * (frames * per_frame + kernels)

@@ -1,6 +1,7 @@
 """Figures of the training over the last few steps."""
 
 import contextlib
+import resource
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -52,14 +53,18 @@ class Meter:
         - `clips_per_s` over all workers, `seconds_per_step`
         - `data_wait_share`: share of the time spent waiting for data, the mean over workers. `waited_s` is this
           worker's waiting time in all, in seconds
+        - `memory_gb`: the most memory, in 10^9 bytes, that a worker has held so far, of its GPU where it has one
         """
         if self._sums is None:
             raise ValueError("no step since the last record")
         elapsed = max(time.perf_counter() - self._began, 1e-9)
-        share = torch.tensor([(waited_s - self._waited_s) / elapsed], dtype=torch.float64, device=self._sums.device)
-        means = self._world.sum(torch.cat([self._sums / self._steps, share])) / self._world.size
+        own = torch.zeros(1 + self._world.size, dtype=torch.float64, device=self._sums.device)
+        own[0] = (waited_s - self._waited_s) / elapsed
+        own[1 + self._world.rank] = self._memory_gb() * self._world.size
+        means = self._world.sum(torch.cat([self._sums / self._steps, own])) / self._world.size
         names = (*Terms._fields, "gradient_norm", "data_wait_share")
-        record: dict[str, Any] = dict(zip(names, means.tolist(), strict=True))
+        record: dict[str, Any] = dict(zip(names, means.tolist(), strict=False))
+        record["memory_gb"] = float(means[len(names) :].max())
         record |= {f"weight_{name}": getattr(weights, name) for name in ("pose", "static", "dynamics")}
         record |= {"temperature": weights.temperature, "learning_rate": learning_rate}
         record["clips_per_s"] = self._steps * self._batch_clips / elapsed
@@ -67,3 +72,8 @@ class Meter:
         self._waited_s = waited_s
         self._reset()
         return record
+
+    def _memory_gb(self) -> float:
+        if self._world.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._world.device) / 1e9
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

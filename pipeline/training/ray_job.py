@@ -1,24 +1,26 @@
 """The training under Ray Train, as the driver sees it: start the workers, take their records, ask them to stop."""
 
 import contextlib
+import getpass
+import math
 import os
 import signal
+import tempfile
 import threading
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.errors import UserError
 from pipeline.training.ray_worker import Assignment, Ledger, worker
 from pipeline.training.run_log import RunLog
-from pipeline.training.run_store import CHECKPOINTS
-
-COLLECTIVE_TIMEOUT_S = 600
-"""A worker that hears nothing from the others for so long ends with an error instead of waiting on."""
 
 
 class FailureLog(ray.train.UserCallback):
@@ -46,34 +48,38 @@ def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
     """Trains until the end, or until ctrl-C; the records of the workers go to `log`. Needs a connection to Ray.
 
     Returns `stage`, `step` and `finished`. Raises UserError for mistakes of the user and where workers fail too often.
-    The first ctrl-C saves a checkpoint and stops, the second stops at once.
+    The first ctrl-C or SIGTERM saves a checkpoint and stops, the second stops at once.
     """
-    # How often Ray Train's controller looks at the workers, which is also how long a checkpoint may take to be known.
+    # How often Ray Train's controller looks at the workers.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     # A busy machine may take longer than Ray Train's 60 s to start Python a few times.
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")
     training = assignment.recipe.training
-    for resource, needed in (
-        ("CPU", training.num_workers * training.threads_per_worker),
-        ("GPU", training.num_workers if training.use_gpu else 0),
-    ):
+    resources = {"CPU": float(training.threads_per_worker)} | ({"GPU": 1.0} if training.use_gpu else {})
+    if training.worker_resource:
+        resources[training.worker_resource] = 1.0
+    least = training.min_workers or training.num_workers
+    for resource, amount in resources.items():
         there = ray.cluster_resources().get(resource, 0)  # type: ignore[no-untyped-call]
-        if there < needed:
-            log.note(f"waiting for {needed} {resource}s, of which Ray has {there:g}")
-    ledger = Ledger.remote()  # type: ignore[attr-defined]
+        if there < least * amount:
+            log.note(f"waiting for {least * amount:g} {resource}, of which Ray has {there:g}")
+    # Beside the driver: on another machine it would die with that one.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    ledger = Ledger.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     trainer = TorchTrainer(
         lambda: worker(assignment, ledger),  # type: ignore[arg-type]
-        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=training.num_workers,
+        torch_config=TorchConfig(timeout_s=math.ceil(training.stall_timeout_s)),
+        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
+            num_workers=(least, training.num_workers) if least < training.num_workers else training.num_workers,  # type: ignore[arg-type]
+            elastic_resize_monitor_interval_s=training.resize_interval_s,
             use_gpu=training.use_gpu,
-            resources_per_worker={"CPU": training.threads_per_worker} | ({"GPU": 1} if training.use_gpu else {}),
+            resources_per_worker=resources,
         ),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]
-            name=CHECKPOINTS,
-            storage_path=assignment.run_url,
+            # Where Ray Train keeps notes of its own. Checkpoints are not among them: see checkpoints.py.
+            name=f"vdsm-{uuid.uuid4().hex[:12]}",
+            storage_path=str(Path(tempfile.gettempdir()) / f"vdsm-ray-train-{getpass.getuser()}"),
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=training.keep_checkpoints),
             callbacks=[FailureLog(ledger)],  # type: ignore[list-item]
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
@@ -96,7 +102,7 @@ def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
         while not done.wait(0.3):
             _drain(ledger, log)
             if asked.is_set() and not told:
-                log.note("saving a checkpoint, then stopping; ctrl-C once more stops at once")
+                log.note("saving a checkpoint, then stopping; once more stops at once")
                 ray.get(ledger.ask_to_stop.remote())
                 told = True
     _drain(ledger, log)
@@ -120,7 +126,7 @@ def _drain(ledger: Any, log: RunLog) -> None:
 
 @contextlib.contextmanager
 def _interruptions() -> Iterator[threading.Event]:
-    """Within the block, the first ctrl-C sets the event; the second raises KeyboardInterrupt."""
+    """Within the block, the first ctrl-C or SIGTERM sets the event; the second raises KeyboardInterrupt."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked  # only the main thread may handle signals
@@ -131,8 +137,9 @@ def _interruptions() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         asked.set()
 
-    previous = signal.signal(signal.SIGINT, handle)
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,7 +1,10 @@
 """What runs in each Ray Train worker, and how it talks to the driver."""
 
+import contextlib
 import tempfile
 import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,15 @@ import torch
 from cluster import storage
 from cluster.errors import UserError
 from pipeline.config import Recipe
+from pipeline.training.checkpoints import CheckpointStore
+from pipeline.training.job import Job, NonFiniteLoss, Place
 from pipeline.training.loop import train_run
-from pipeline.training.run_store import STATE, Place, checkpoint_name, local_copy, stage_file
-from pipeline.training.stage import Job, NonFiniteLoss
+from pipeline.training.ray_metrics import Gauges
 from pipeline.training.world import World
-from vdsm import checkpoint
 from vdsm.memory import keep_freed_memory
+
+LOOK_S = 5.0
+"""How often the workers ask whether a machine will be taken away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +36,8 @@ class Assignment:
     data: str
     manifest_sha256: str
     run_url: str
-    fallback: str | None
-    """Checkpoint file to go on from where Ray Train knows of none."""
+    profile: bool = False
+    """Whether to keep a trace of a few steps of each stage."""
 
 
 @ray.remote(num_cpus=0)
@@ -70,13 +76,16 @@ class Ledger:
 
 
 class RayReporter:
-    """A stage.Reporter that sends records to the ledger and checkpoints to Ray Train."""
+    """A job.Reporter that sends records to the ledger and checkpoints to the folder of the run."""
 
-    def __init__(self, ledger: Any, run_url: str, rank: int) -> None:
-        self._ledger, self._run_url, self._rank = ledger, run_url, rank
+    def __init__(self, ledger: Any, assignment: Assignment, world: World) -> None:
+        self._ledger, self._assignment, self._world = ledger, assignment, world
+        self._store = CheckpointStore(assignment.run_url, assignment.recipe.training)
+        self._gauges = Gauges(Path(assignment.run_url).name)
+        self._looked, self._noticed = time.monotonic(), False
         self._stop = threading.Event()
         self._closed = threading.Event()
-        if rank == 0:
+        if world.rank == 0:
             threading.Thread(target=self._watch, daemon=True, name="watch for stop").start()
 
     def _watch(self) -> None:
@@ -91,38 +100,82 @@ class RayReporter:
     def log(self, record: dict[str, Any]) -> None:
         """Sends a record; called on rank 0."""
         self._ledger.push.remote(record)
+        self._gauges.show(record)
 
     def event(self, event: str, **details: Any) -> None:
-        """Sends an event; from rank 0 only."""
-        if self._rank == 0:
-            ray.get(self._ledger.push.remote({"kind": "event", "event": event, **details}))
+        """Sends an event; called on rank 0."""
+        ray.get(self._ledger.push.remote({"kind": "event", "event": event, **details}))
 
     def should_stop(self) -> bool:
         """Whether the driver wants the workers to stop, as rank 0 knows it."""
         return self._stop.is_set()
 
-    def save(self, state: dict[str, Any] | None, *, stage: int, step: int, last: bool) -> None:
-        """Reports a checkpoint and waits until Ray Train has it on its list; the end of a stage is kept for good."""
-        place = Place(stage, step)
-        with tempfile.TemporaryDirectory() as folder:
-            kept = None
-            if state is not None:
-                path = Path(folder) / STATE
-                checkpoint.save(state, path)
-                if last:
-                    storage.upload(path, stage_file(self._run_url, stage))
-                kept = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(place._asdict(), checkpoint=kept, checkpoint_dir_name=checkpoint_name(place))
-        # `report` returns before the controller has taken the checkpoint; this call returns after.
-        ray.train.get_all_reported_checkpoints()
-        if state is not None:
-            self.log({"kind": "checkpoint", "stage": stage, "step": step})
+    def time_to_look(self) -> bool:
+        """Every few seconds, by rank 0's clock."""
+        due = self._world.rank == 0 and not self._noticed and time.monotonic() - self._looked > LOOK_S
+        if due:
+            self._looked = time.monotonic()
+        return due
+
+    def notice(self) -> bool:
+        """Whether Ray has learned, since this group of workers began, that a machine of theirs will be taken away."""
+        found = not self._noticed and ray.train.get_preemption_info() is not None
+        self._noticed = self._noticed or found
+        return found
+
+    def save(
+        self, state: dict[str, Any] | None, place: Place, *, last: bool, audit: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Hands a checkpoint to the store; at the end of a stage waits until it is kept."""
+        if state is None:
+            return
+        self._store.save(state, place, last=last, audit=audit)
+        self.log({"kind": "checkpoint", **place._asdict()})
         if last:
-            self.event("stage finished", stage=stage, step=step)
+            self._store.flush()
+            self.event("stage finished", **place._asdict())
+
+    def latest(self, before: Place | None = None) -> Mapping[str, Any] | None:
+        """The newest whole checkpoint; rank 0 looks which it is, and every rank reads it."""
+        place = None
+        if self._world.rank == 0:
+            self._store.flush()
+            place = self._store.newest(before)
+        place = self._world.from_first(place)
+        return None if place is None else self._store.load(place)
+
+    def at(self, place: Place) -> Mapping[str, Any]:
+        """The checkpoint of a place."""
+        if self._world.rank == 0:
+            self._store.flush()
+        self._world.from_first(None)
+        return self._store.load(place)
+
+    @contextlib.contextmanager
+    def profile(self, stage: int) -> Iterator[Callable[[], None]]:
+        """Within the block, where --profile is set, a trace of steps 4 to 6 of a stage is kept in the run's folder."""
+        if not self._assignment.profile:
+            yield lambda: None
+            return
+        from torch.profiler import profile, schedule
+
+        def keep(profiler: Any) -> None:
+            name = f"stage{stage}-rank{self._world.rank}.json.gz"
+            with tempfile.TemporaryDirectory() as folder:
+                profiler.export_chrome_trace(str(Path(folder) / name))
+                storage.upload(Path(folder) / name, storage.join(self._assignment.run_url, "profile", name))
+
+        plan = schedule(wait=2, warmup=1, active=3, repeat=1)
+        with profile(schedule=plan, on_trace_ready=keep, profile_memory=True) as profiler:
+            yield profiler.step
 
     def close(self) -> None:
-        """Stops watching."""
-        self._closed.set()
+        """Waits for the last checkpoint, and stops watching."""
+        try:
+            self._store.flush()
+        finally:
+            self._store.close()
+            self._closed.set()
 
 
 def worker(assignment: Assignment, ledger: Any) -> dict[str, Any]:
@@ -136,24 +189,24 @@ def worker(assignment: Assignment, ledger: Any) -> dict[str, Any]:
     keep_freed_memory()
     device = ray.train.torch.get_device() if training.use_gpu else torch.device("cpu")
     world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
-    reporter = RayReporter(ledger, assignment.run_url, world.rank)
+    reporter = RayReporter(ledger, assignment, world)
     try:
         try:
-            job, resume = _job(assignment), _resume(assignment.fallback)
+            job = storage.patiently(lambda: _job(assignment), training.storage_patience_s)
+            resume = reporter.latest()
         except ValueError as error:
             raise UserError(str(error)) from error
-        place = Place(int(resume["stage"]), int(resume["step"])) if resume else Place(1, 0)
-        reporter.event("resume" if resume else "start", stage=place.stage, step=place.step, workers=world.size)
+        if world.rank == 0:
+            place = Place(int(resume["stage"]), int(resume["step"])) if resume else Place(1, 0)
+            reporter.event("resume" if resume else "start", **place._asdict(), workers=world.size)
         outcome = train_run(job, reporter, world, resume)
+        reporter.close()
         return outcome._asdict()
     except NonFiniteLoss as error:  # raised on every rank
-        reporter.event("non-finite loss", error=str(error))
         return {"mistake": str(error)}
     except UserError as error:
         ray.get(ledger.set_mistake.remote(str(error)))
         raise
-    finally:
-        reporter.close()
 
 
 def _job(assignment: Assignment) -> Job:
@@ -161,14 +214,5 @@ def _job(assignment: Assignment) -> Job:
 
     recipe = assignment.recipe
     notes = {"recipe": recipe.model_dump(mode="json"), "manifest_sha256": assignment.manifest_sha256}
-    clips = ClipDataset(assignment.data, "train")
+    clips = ClipDataset(assignment.data, "train", cache_bytes=round(recipe.training.cache_gb * 1e9))
     return Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, notes=notes)
-
-
-def _resume(fallback: str | None) -> dict[str, Any] | None:
-    latest = ray.train.get_checkpoint()
-    with tempfile.TemporaryDirectory() as scratch:
-        if latest is not None:
-            with latest.as_directory() as folder:
-                return checkpoint.load(Path(folder) / STATE)
-        return checkpoint.load(local_copy(fallback, Path(scratch))) if fallback else None

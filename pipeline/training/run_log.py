@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 import tempfile
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cluster import storage
-from pipeline.training.run_store import Place
+from pipeline.training.job import Place
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -31,7 +32,10 @@ _TAGS = {
     "gradient_norm": "optimiser/gradient_norm",
     "clips_per_s": "speed/clips_per_s",
     "data_wait_share": "speed/data_wait_share",
+    "memory_gb": "speed/memory_gb",
 }
+CLOSING_PATIENCE_S = 60.0
+"""For how long the last upload of the logs is tried while storage is unreachable."""
 
 
 class RunLog:
@@ -55,12 +59,17 @@ class RunLog:
         self._line = ProgressLine(total_steps, stream or sys.stderr)
 
     def take(self, record: Mapping[str, Any]) -> None:
-        """Keeps and shows one record: `train`, `validation`, `checkpoint` or `event`, by its `kind`."""
+        """Keeps and shows one record: `train`, `validation`, `pictures`, `checkpoint` or `event`, by its `kind`."""
         kind = record["kind"]
         if kind == "event":
             self._take_event(record)
         elif kind == "checkpoint":
-            self._upload()
+            try:
+                self._upload()
+            except storage.Unreachable as error:  # they come with the next checkpoint
+                self.note(f"logs not uploaded: {error}")
+        elif kind == "pictures":
+            self._show(record)
         else:
             self._append("metrics.jsonl", record)
             self._plot(record)
@@ -83,7 +92,7 @@ class RunLog:
         if self._board is not None:
             self._board.close()
             self._board = None
-        self._upload()
+        storage.patiently(self._upload, CLOSING_PATIENCE_S)
 
     def _take_event(self, record: Mapping[str, Any]) -> None:
         details = {name: value for name, value in record.items() if name not in ("kind", "event")}
@@ -95,6 +104,16 @@ class RunLog:
                 logger.info("going on from %s", place)
         elif record["event"] == "failure":
             logger.warning("a worker failed (%s); its group starts again from the last checkpoint", record["error"])
+        elif record["event"] == "non-finite loss":
+            logger.warning("%s", record["error"])
+        elif record["event"] == "rollback":
+            place = Place(record["stage"], record["step"])
+            self._rewind(place)
+            factor = record["rate_factor"]
+            logger.warning("back to %s, with %g of the learning rate (rollback %d)", place, factor, record["number"])
+        elif record["event"] == "preemption notice":
+            place = Place(record["stage"], record["step"])
+            logger.warning("a machine will be taken away; saved a checkpoint at %s", place)
         self.event(record["event"], **details)
 
     def _rewind(self, place: Place) -> None:
@@ -125,6 +144,14 @@ class RunLog:
                 self._board.add_scalar(prefix + tag, record[name], record["overall_step"])
         self._board.flush()
 
+    def _show(self, record: Mapping[str, Any]) -> None:
+        if self._board is None:
+            return
+        for name, picture in record["pictures"].items():
+            tag = f"stage {record['stage']}/{name}"
+            self._board.add_image(tag, picture, record["overall_step"], dataformats="HWC")
+        self._board.flush()
+
     def _upload(self) -> None:
         if self._scratch is None:
             return
@@ -143,7 +170,8 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 
 class ProgressLine:
-    """One line that is rewritten in a terminal; elsewhere a line every ten seconds and at the end of each stage."""
+    """One line that is rewritten in a terminal, as much of it as fits; elsewhere a line every ten seconds and at the
+    end of each stage."""
 
     def __init__(self, total_steps: int, stream: TextIO) -> None:
         self._total, self._stream = total_steps, stream
@@ -159,7 +187,8 @@ class ProgressLine:
             return
         text = self._text(record)
         if self._live:
-            self._stream.write(f"\r\x1b[K{text}")
+            # What does not fit would move to a second line, which cannot be rewritten.
+            self._stream.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
             self._open = True
         elif time.monotonic() - self._printed_at >= 10 or record["step"] == record["steps"]:
             self._stream.write(f"{text}\n")
@@ -175,11 +204,21 @@ class ProgressLine:
 
     def _text(self, record: Mapping[str, Any]) -> str:
         left_s = (self._total - record["overall_step"]) * record["seconds_per_step"]
-        return (
-            f"stage {record['stage']}  {record['step']}/{record['steps']}  {record['clips_per_s']:.0f} clips/s  "
-            f"{duration(left_s)} left  loss {record['loss']:.4f}  KL static {record['kl_static']:.5f} "
-            f"pose {record['kl_pose']:.5f} dynamics {record['kl_dynamics']:.5f}{self._elbo}"
-        )
+        parts = [
+            f"stage {record['stage']}  {record['step']}/{record['steps']}  {record['clips_per_s']:.0f} clips/s",
+            f"{duration(left_s)} left",
+            f"loss {record['loss']:.4f}",
+            f"KL static {record['kl_static']:.5f} pose {record['kl_pose']:.5f} dynamics {record['kl_dynamics']:.5f}"
+            + self._elbo,
+            f"waiting for data {record['data_wait_share']:.1%}",
+            f"reconstruction {record['reconstruction']:.4f}",
+            f"weights static {record['weight_static']:.3g} pose {record['weight_pose']:.3g} "
+            f"dynamics {record['weight_dynamics']:.3g} temperature {record['temperature']:.3g}",
+            f"rate {record['learning_rate']:.2g}",
+            f"gradient {record['gradient_norm']:.3g}",
+            f"{record['memory_gb']:.1f} GB per worker",
+        ]
+        return "  ".join(parts)
 
 
 def duration(seconds: float) -> str:

@@ -2,12 +2,14 @@
 
 <out>/<name>/run.json       the data it was trained on, versions; its presence makes the folder a run
              config.yaml    the recipe, resolved
-             checkpoints/   Ray Train's folder: stage1-step00000200/state.pt, ...
+             checkpoints/   stage1-step00000200.pt, ...
              stage1.pt      the end of each stage, always kept
              stage2.pt
              metrics.jsonl  a line for every progress line and every validation
-             events.jsonl   starts, resumptions, stage changes, failures, the end
+             events.jsonl   starts, resumptions, stage changes, failures, rollbacks, the end
              tensorboard/
+             audit/         which clips each worker trained on, where that is asked for
+             profile/       traces, where they are asked for
 """
 
 import hashlib
@@ -16,53 +18,26 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cluster import storage
 from cluster.errors import UserError
 from pipeline.config import Recipe
+from pipeline.training.checkpoints import checkpoints, local_copy, stage_file
 from pipeline.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from vdsm.disentangler import Disentangler
 
-CHECKPOINTS = "checkpoints"
-STATE = "state.pt"
-_NAME = re.compile(r"stage(\d)-step(\d+)")
-
 _FREE = {
-    *("stages", "num_workers", "threads_per_worker", "use_gpu", "validation_interval"),
-    *("checkpoint_interval", "keep_checkpoints", "log_interval", "max_failures"),
+    *("stages", "num_workers", "min_workers", "resize_interval_s", "threads_per_worker", "use_gpu", "worker_resource"),
+    *("compile", "static_graph", "shard_optimiser", "stage1.accumulation", "stage2.accumulation"),
+    *("cache_gb", "audit", "validation_interval", "checkpoint_interval", "keep_checkpoints", "log_interval"),
+    *("picture_interval", "max_failures", "max_rollbacks", "stall_timeout_s", "storage_patience_s"),
 }
 """Settings of the training section that do not change what is learned (but for the rounding of sums over workers)."""
-
-
-class Place(NamedTuple):
-    """A point of the training: `step` steps of `stage` are done."""
-
-    stage: int
-    step: int
-
-    def __str__(self) -> str:
-        return f"stage {self.stage}, step {self.step}"
-
-
-def checkpoint_name(place: Place) -> str:
-    """Name of the checkpoint folder of `place`."""
-    return f"stage{place.stage}-step{place.step:08d}"
-
-
-def place_of(name: str) -> Place | None:
-    """The inverse of `checkpoint_name`; none for any other name."""
-    match = _NAME.fullmatch(name)
-    return Place(int(match[1]), int(match[2])) if match else None
-
-
-def stage_file(run_url: str, stage: int) -> str:
-    """Where the end of a stage is kept."""
-    return storage.join(run_url, f"stage{stage}.pt")
 
 
 def run_url(out: str, name: str) -> str:
@@ -92,9 +67,7 @@ def open_run(url: str, recipe: Recipe, data: str, manifest: Mapping[str, Any]) -
     description = {"format": 1, "data": data, "data_sha256": data_hash(manifest)}
     there = storage.exists(storage.join(url, "run.json"))
     if there:
-        changes = _changes(read_recipe(url), recipe)
-        if read_description(url)["data_sha256"] != description["data_sha256"]:
-            changes.append(f"the content of the dataset (it is now that of {data})")
+        changes = changes_of(url, recipe, str(description["data_sha256"]))
         if changes:
             raise UserError(
                 f"{url}: this run was begun with other settings, which changed: {'; '.join(changes)}; "
@@ -105,6 +78,15 @@ def open_run(url: str, recipe: Recipe, data: str, manifest: Mapping[str, Any]) -
     if not there:
         storage.write_bytes(storage.join(url, "run.json"), json.dumps(description, indent=1).encode())
     return there
+
+
+def changes_of(url: str, recipe: Recipe, data_sha256: str | None) -> list[str]:
+    """What was different when the run at `url` was begun, of all that decides its result; `data_sha256` as `data_hash`
+    gives it, where it is known."""
+    changes = _changes(read_recipe(url), recipe)
+    if data_sha256 is not None and read_description(url)["data_sha256"] != data_sha256:
+        changes.append("the content of the dataset")
+    return changes
 
 
 def read_description(url: str) -> dict[str, Any]:
@@ -132,12 +114,14 @@ def _changes(old: Recipe, new: Recipe) -> list[str]:
     return [
         f"{name} {before.get(name)} -> {after.get(name)}"
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and _matters(name)
+        if before.get(name) != after.get(name) and _matters(name, new.training)
     ]
 
 
-def _matters(name: str) -> bool:
+def _matters(name: str, training: TrainingConfig) -> bool:
     section, _, rest = name.partition(".")
+    if rest == "validation_interval" and training.stage2_start == "best":
+        return True  # it decides which checkpoints are compared
     return name == "seed" or section == "model" or (section == "training" and rest not in _FREE)
 
 
@@ -147,22 +131,6 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def checkpoints(url: str, training: TrainingConfig) -> dict[Place, str]:
-    """All checkpoint files of the run, with the place that each holds. Some may be incomplete copies."""
-    found = {}
-    folder = storage.join(url, CHECKPOINTS)
-    if storage.is_s3(url) or Path(folder).is_dir():
-        for path in storage.list_files(folder):
-            name, _, file = path.partition("/")
-            place = place_of(name)
-            if place is not None and file == STATE:
-                found[place] = storage.join(folder, path)
-    for stage, config in ((1, training.stage1), (2, training.stage2)):
-        if storage.exists(stage_file(url, stage)):
-            found[Place(stage, config.steps)] = stage_file(url, stage)
-    return found
 
 
 def is_finished(url: str, training: TrainingConfig) -> bool:
@@ -202,12 +170,3 @@ def load_run(url: str) -> tuple["Disentangler", Recipe, dict[str, Any]]:
         "data_sha256": description["data_sha256"],
     }
     return model, recipe, info
-
-
-def local_copy(url: str, scratch: Path) -> Path:
-    """`url` itself if it is local, else a copy of it under `scratch`."""
-    if not storage.is_s3(url):
-        return Path(url)
-    path = scratch / Path(url).name
-    storage.download(url, path)
-    return path

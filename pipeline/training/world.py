@@ -45,3 +45,10 @@ class World:
         if self.size > 1:
             dist.all_gather_object(values, value)
         return values
+
+    def from_first(self, value: T) -> T:
+        """Rank 0's `value`."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0)
+        return values[0]

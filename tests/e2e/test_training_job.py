@@ -118,8 +118,14 @@ def test_a_run_leaves_what_others_rely_on(undisturbed: Path) -> None:
     assert (info["stage"], info["step"], info["finished"]) == (2, 40, True)
     assert recipe.training.stage1.steps == 60
     assert model.sample_dynamics(3, torch.Generator()).shape == (3, 5)
-    kept = sorted(path.name for path in (undisturbed / "checkpoints").iterdir() if path.is_dir())
-    assert kept == ["stage2-step00000030", "stage2-step00000040"]
+    # The newest two, and the best of each stage.
+    kept = {path.name for path in (undisturbed / "checkpoints").iterdir()}
+    bests = checkpoint.load(undisturbed / "stage2.pt")["bests"]
+    best = {f"stage{stage}-step{step:08d}.pt" for stage, (step, _) in bests.items()}
+    assert len(best) == 2
+    assert best | {"stage2-step00000040.pt"} <= kept
+    assert kept - best <= {"stage2-step00000040.pt", "stage2-step00000036.pt", "stage2-step00000030.pt"}
+    assert len(kept) in (3, 4)
     train = [line for line in lines(undisturbed / "metrics.jsonl") if line["kind"] == "train"]
     assert [line["overall_step"] for line in train] == list(range(4, 101, 4))
     assert list((undisturbed / "tensorboard").iterdir())
@@ -196,7 +202,7 @@ def test_a_killed_driver_and_an_interruption_cost_nothing_but_time(
 
 
 def newest(run: Path) -> Path:
-    return max((run / "checkpoints").glob("stage*/state.pt"))
+    return max((run / "checkpoints").glob("stage*.pt"))
 
 
 def test_data_and_run_may_lie_in_s3(
@@ -214,7 +220,8 @@ def test_data_and_run_may_lie_in_s3(
     files = storage.list_files(f"{s3_bucket}/runs/run")
     assert {"config.yaml", "events.jsonl", "metrics.jsonl", "run.json", "stage1.pt", "stage2.pt"} <= set(files)
     assert any(name.startswith("tensorboard/") for name in files)
-    assert any(name.startswith("checkpoints/stage2-step00000040/") for name in files)
+    assert "checkpoints/stage2-step00000040.pt" in files
+    assert ".lock" not in files
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_once(
@@ -227,8 +234,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: stage 1, step ")
     assert "lower stage1.learning_rate" in error
-    # Trying again would fail in the same way, so the workers were started once.
-    assert events(tmp_path / "run") == ["start", "non-finite loss", "gave up"]
+    # Three lower rates were tried by the same workers; starting those again would not help.
+    tried = ["non-finite loss", "rollback"]
+    assert events(tmp_path / "run") == ["start", *tried, *tried, *tried, "non-finite loss", "gave up"]
+    first = next(line for line in lines(tmp_path / "run" / "events.jsonl") if line["event"] == "non-finite loss")
+    assert (first["stage"], first["step"]) == (1, 2)
+    assert len(first["clips"]) == 4
 
 
 @pytest.mark.parametrize(

@@ -10,25 +10,39 @@ import pytest
 import yaml
 
 from pipeline.config import Recipe
-from pipeline.training.stage import Job
+from pipeline.training.job import Job, Place, QuietReporter
 from preprocessing.dataset import ClipDataset
 
 
 @dataclass
-class Recorder:
+class Recorder(QuietReporter):
     """A reporter that keeps everything in memory, and asks to stop after `stop_after` steps."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
     states: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    audit: list[dict[str, Any]] = field(default_factory=list)
     stop_after: int | None = None
     asked: int = 0
 
     def log(self, record: dict[str, Any]) -> None:
         self.records.append(record)
 
-    def save(self, state: dict[str, Any] | None, *, stage: int, step: int, last: bool) -> None:
+    def event(self, event: str, **details: Any) -> None:
+        self.events.append({"event": event, **details})
+
+    def save(self, state: dict[str, Any] | None, place: Place, *, last: bool, audit: Any = ()) -> None:
         assert state is not None
-        self.states[stage, step] = copy.deepcopy(state)
+        self.states[place] = copy.deepcopy(state)
+        self.audit += audit
+
+    def latest(self, before: Place | None = None) -> dict[str, Any] | None:
+        for place in [place for place in self.states if before is not None and place >= before]:
+            del self.states[place]
+        return copy.deepcopy(self.states[max(self.states)]) if self.states else None
+
+    def at(self, place: Place) -> dict[str, Any]:
+        return copy.deepcopy(self.states[place])
 
     def should_stop(self) -> bool:
         self.asked += 1

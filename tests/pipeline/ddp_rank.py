@@ -13,26 +13,26 @@ import torch.distributed as dist
 import yaml
 
 from pipeline.config import Recipe
-from pipeline.training.batches import read, to_model
+from pipeline.training.batches import read
+from pipeline.training.job import Job, QuietReporter
 from pipeline.training.loop import train_run
-from pipeline.training.stage import Job, StageRun
+from pipeline.training.stage import StageRun
 from pipeline.training.world import World
 from preprocessing.dataset import ClipDataset
 from vdsm.disentangler import Disentangler
 
 
-class Recorder:
+class Recorder(QuietReporter):
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
+        self.audit: list[dict[str, Any]] = []
 
     def log(self, record: dict[str, Any]) -> None:
-        self.records.append(record)
+        if record["kind"] != "pictures":
+            self.records.append(record)
 
-    def save(self, state: dict[str, Any] | None, *, stage: int, step: int, last: bool) -> None:
-        pass
-
-    def should_stop(self) -> bool:
-        return False
+    def save(self, state: dict[str, Any] | None, place: Any, *, last: bool, audit: Any = ()) -> None:
+        self.audit += audit
 
 
 def gradients(job: Job, world: World) -> dict[str, Any]:
@@ -42,8 +42,7 @@ def gradients(job: Job, world: World) -> dict[str, Any]:
         torch.manual_seed(0)
         run = StageRun(job, stage, Disentangler(job.model), Recorder(), world)  # type: ignore[arg-type]
         windows = run.order.at(2).part(world.rows(4))
-        frames = to_model(read(job.clips, windows, 4), world.device)
-        run.forward(2, frames, run.weights(2)).loss.backward()
+        run.gradients(2, read(job.clips, windows, 4), run.weights(2))
         found[stage] = {name: p.grad for name, p in run.module.named_parameters() if p.grad is not None}
     return found
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.config import Recipe
 from pipeline.training.batches import Prefetched, check_frames, read, to_model
+from pipeline.training.job import Job, stage_order
 from pipeline.training.order import Windows
-from pipeline.training.stage import Job, stage_order
 from preprocessing.dataset import ClipDataset
 
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from pipeline.training.config import StageConfig
+from pipeline.training.job import Job, NonFiniteLoss
 from pipeline.training.loop import train_run
 from pipeline.training.optimiser import learning_rate
 from pipeline.training.order import key
-from pipeline.training.stage import Job, NonFiniteLoss, StageRun
+from pipeline.training.stage import StageRun
 from pipeline.training.world import World
 from preprocessing.dataset import ClipDataset
 from vdsm import checkpoint
@@ -130,7 +131,7 @@ def test_validation_is_the_mean_elbo_of_the_held_out_clips(tiny_job: Jobs, tiny_
 def test_a_loss_that_is_not_finite_names_term_step_and_clips(
     tiny_job: Jobs, recorder: Recorders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = tiny_job(stages="1")
+    job = tiny_job(stages="1", max_rollbacks=0)
     draw = Disentangler(job.model).frame_model.draw_noise
 
     def poisoned(self: Any, clips: int, frames: int, generator: torch.Generator) -> Any:
@@ -146,13 +147,18 @@ def test_a_loss_that_is_not_finite_names_term_step_and_clips(
     with pytest.raises(NonFiniteLoss) as caught:
         train_run(job, seen)
     assert str(caught.value).startswith("stage 1, step 6: reconstruction is not finite on clips ")
+    assert [event["event"] for event in seen.events] == ["non-finite loss"]
+    assert seen.events[0]["clips"] == caught.value.clips
     step = StageRun(job, 1, Disentangler(job.model), seen, World()).order.at(5)
     assert all(job.clips.keys[clip] in str(caught.value) for clip in step.clips)
 
 
 def test_a_rate_that_is_far_too_high_is_noticed(tiny_job: Jobs, recorder: Recorders) -> None:
+    seen = recorder()
     with pytest.raises(NonFiniteLoss, match=r"stage 1, step \d+: .* lower stage1.learning_rate"):
-        train_run(tiny_job(stages="1", stage1={"learning_rate": 1e30, "warmup_steps": 0}), recorder())
+        train_run(tiny_job(stages="1", stage1={"learning_rate": 1e30, "warmup_steps": 0}), seen)
+    assert [event["event"] for event in seen.events] == ["non-finite loss", "rollback"] * 3 + ["non-finite loss"]
+    assert [event["rate_factor"] for event in seen.events if event["event"] == "rollback"] == [0.5, 0.25, 0.125]
 
 
 def test_the_records_hold_every_figure_and_are_plain_values(tiny_job: Jobs, undisturbed: Any) -> None:
@@ -162,7 +168,8 @@ def test_the_records_hold_every_figure_and_are_plain_values(tiny_job: Jobs, undi
     weights = weights_at(job.training.stage1.annealing, 3 / 23, 3 * 64 * 64)
     assert train[0]["weight_pose"] == weights.pose
     assert train[0]["temperature"] == weights.temperature
-    for record in json.loads(json.dumps(undisturbed.records)):
+    plain = [record for record in undisturbed.records if record["kind"] != "pictures"]
+    for record in json.loads(json.dumps(plain)):
         assert all(math.isfinite(value) for value in record.values() if isinstance(value, float))
     assert all(0 <= record["data_wait_share"] <= 1 and record["clips_per_s"] > 0 for record in train)
 
@@ -176,7 +183,13 @@ def test_the_loss_is_made_of_the_terms_and_weights_of_its_step(tiny_job: Jobs, r
 
 
 def test_checkpoints_come_at_their_interval_and_at_the_end_of_each_stage(undisturbed: Any) -> None:
-    assert list(undisturbed.states) == [(1, 10), (1, 20), (1, 24), (2, 10), (2, 16)]
+    regular = [(1, 10), (1, 20), (1, 24), (2, 10), (2, 16)]
+    # and where the validation, every 12 steps, was the best so far
+    measured = [(record["stage"], record["step"]) for record in undisturbed.records if record["kind"] == "validation"]
+    assert measured == [(1, 12), (1, 24), (2, 12), (2, 16)]
+    elbos = figures(undisturbed, "validation", "elbo", 1) + figures(undisturbed, "validation", "elbo", 2)
+    best = [measured[0], measured[2]] + [m for m, a, b in zip(measured[1::2], elbos[1::2], elbos[::2]) if a > b]
+    assert sorted(undisturbed.states) == sorted({*regular, *best})
 
 
 def test_the_learning_rate_warms_up_and_falls_along_half_a_cosine() -> None:

@@ -1,29 +1,20 @@
 """The folder of a run: what may change under a name, and where a run goes on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import torch
 
+from cluster import storage
 from cluster.errors import UserError
 from pipeline.config import Recipe
-from pipeline.training import resume
+from pipeline.training.checkpoints import CheckpointStore, checkpoints, file_name, place_of
+from pipeline.training.job import Place
 from pipeline.training.run_log import ProgressLine, RunLog, duration
-from pipeline.training.run_store import (
-    Place,
-    checkpoint_name,
-    checkpoints,
-    data_hash,
-    is_finished,
-    load_run,
-    open_run,
-    place_of,
-    read_recipe,
-    run_url,
-)
+from pipeline.training.run_store import data_hash, is_finished, load_run, open_run, read_recipe, run_url
 from preprocessing.dataset import ClipDataset
 from vdsm import checkpoint
 from vdsm.disentangler import Disentangler
@@ -101,21 +92,19 @@ def test_a_name_is_a_plain_folder_name(name: str) -> None:
 
 
 def test_names_of_checkpoints_say_where_they_are() -> None:
-    assert checkpoint_name(Place(1, 200)) == "stage1-step00000200"
-    assert place_of(checkpoint_name(Place(2, 123456789))) == Place(2, 123456789)
-    assert place_of("checkpoint_manager_snapshot.json") is None
+    assert file_name(Place(1, 200)) == "stage1-step00000200.pt"
+    assert place_of(file_name(Place(2, 123456789))) == Place(2, 123456789)
+    assert place_of("anything-else.pt") is None
     assert max(Place(1, 900), Place(2, 5)) == Place(2, 5)
 
 
 @pytest.fixture
 def run(tmp_path: Path, tiny_recipe: Recipe) -> Path:
-    """A run that was killed in stage 2, with the snapshot that Ray Train keeps of its last two checkpoints."""
+    """A run that was killed in stage 2."""
     open_run(str(tmp_path), tiny_recipe, "/data", MANIFEST)
     for place in (Place(1, 20), Place(1, 24), Place(2, 10)):
         write(tmp_path, tiny_recipe, place)
     checkpoint.save(state(tiny_recipe, Place(1, 24)), tmp_path / "stage1.pt")
-    names = [checkpoint_name(Place(1, 24)), checkpoint_name(Place(2, 10))]
-    snapshot(tmp_path).write_text(json.dumps(manager_state(names)))
     return tmp_path
 
 
@@ -131,46 +120,79 @@ def write(folder: Path, recipe: Recipe, place: Place) -> None:
 
 
 def file(folder: Path, place: Place) -> Path:
-    return folder / "checkpoints" / checkpoint_name(place) / "state.pt"
+    return folder / "checkpoints" / file_name(place)
 
 
-def snapshot(folder: Path) -> Path:
-    return folder / "checkpoints" / resume.SNAPSHOT
-
-
-def manager_state(names: list[str]) -> dict[str, Any]:
-    results = [{"checkpoint_dir_name": name, "metrics": {}} for name in names]
-    return {"ray_version": ray.__version__, "checkpoint_results": results, "latest_checkpoint_result": results[-1]}
-
-
-def test_a_sound_snapshot_is_left_to_ray(run: Path, tiny_recipe: Recipe) -> None:
-    assert resume.find(str(run), tiny_recipe.training) == (Place(2, 10), None)
-    assert snapshot(run).exists()
+def store(folder: Path, recipe: Recipe, **changes: Any) -> CheckpointStore:
+    return CheckpointStore(str(folder), replace(recipe.training, **changes))
 
 
 def test_a_new_run_begins_at_the_beginning(tmp_path: Path, tiny_recipe: Recipe) -> None:
-    assert resume.find(str(tmp_path), tiny_recipe.training) == (None, None)
+    assert store(tmp_path, tiny_recipe).newest() is None
 
 
-@pytest.mark.parametrize("content", ["", '{"ray_version": "2.', '{"ray_version": "1.0"}', "[]"])
-def test_without_a_readable_snapshot_the_newest_whole_checkpoint_is_taken(
-    run: Path, tiny_recipe: Recipe, content: str
-) -> None:
-    snapshot(run).write_text(content)
-    newest = file(run, Place(2, 10))
-    assert resume.find(str(run), tiny_recipe.training) == (Place(2, 10), str(newest))
-    # Ray Train would not start with this file.
-    assert not snapshot(run).exists()
-
-
-def test_a_damaged_or_deleted_checkpoint_is_passed_over(run: Path, tiny_recipe: Recipe) -> None:
+def test_a_run_goes_on_from_its_newest_whole_checkpoint(run: Path, tiny_recipe: Recipe) -> None:
+    kept = store(run, tiny_recipe)
+    assert kept.newest() == Place(2, 10)
+    assert kept.load(Place(2, 10))["step"] == 10
     newest = file(run, Place(2, 10))
     newest.write_bytes(newest.read_bytes()[:-200])
-    assert resume.find(str(run), tiny_recipe.training) == (Place(1, 24), str(run / "stage1.pt"))
+    assert kept.newest() == Place(1, 24)
+    assert not newest.exists()  # it stands in nobody's way any more
     (run / "stage1.pt").unlink()
-    newest.unlink()
-    snapshot(run).write_text(json.dumps(manager_state([checkpoint_name(Place(2, 10))])))
-    assert resume.find(str(run), tiny_recipe.training) == (Place(1, 24), str(file(run, Place(1, 24))))
+    assert kept.newest() == Place(1, 24)
+
+
+def test_what_comes_after_a_place_that_is_gone_back_behind_is_dropped(run: Path, tiny_recipe: Recipe) -> None:
+    assert store(run, tiny_recipe).newest(before=Place(1, 24)) == Place(1, 20)
+    assert sorted(path.name for path in run.rglob("*.pt")) == ["stage1-step00000020.pt"]
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place_of_a_run(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path / "run") if request.param == "folder" else f"{request.getfixturevalue('s3_bucket')}/runs/run"
+
+
+def test_the_last_few_and_the_best_are_kept(place_of_a_run: str, tiny_recipe: Recipe) -> None:
+    kept = CheckpointStore(place_of_a_run, replace(tiny_recipe.training, keep_checkpoints=2))
+    best = {10: 10, 20: 20, 30: 20, 40: 20, 50: 20, 60: 60, 70: 60}
+    seen = []
+    for step, best_step in best.items():
+        kept.save({"step": step, "bests": {1: [best_step, -0.5]}}, Place(1, step), last=step == 70)
+        kept.flush()
+        names = storage.list_files(storage.join(place_of_a_run, "checkpoints"))
+        seen.append([place_of(name).step for name in names])  # type: ignore[union-attr]
+    kept.close()
+    assert seen == [[10], [10, 20], [20, 30], [20, 30, 40], [20, 40, 50], [20, 50, 60][1:], [60, 70]]
+    assert kept.load(Place(1, 60)) == {"step": 60, "bests": {1: [60, -0.5]}}
+    assert storage.exists(storage.join(place_of_a_run, "stage1.pt"))
+
+
+def test_a_checkpoint_is_that_of_its_step_although_the_training_goes_on(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    kept = store(tmp_path, tiny_recipe)
+    weights = torch.zeros(3)
+    for step in range(1, 6):
+        weights += 1
+        kept.save({"weights": weights, "deep": [{"weights": weights}]}, Place(1, step), last=False)
+    weights += 1
+    kept.flush()
+    for place in (Place(1, 4), Place(1, 5)):
+        found = kept.load(place)
+        assert torch.equal(found["weights"], torch.full((3,), float(place.step)))
+        assert torch.equal(found["deep"][0]["weights"], found["weights"])
+
+
+def test_what_goes_wrong_while_a_checkpoint_is_written_is_raised_and_the_old_one_stays(
+    tmp_path: Path, tiny_recipe: Recipe
+) -> None:
+    kept = store(tmp_path, tiny_recipe, keep_checkpoints=1)
+    kept.save({"step": 1}, Place(1, 1), last=False)
+    kept.flush()
+    (tmp_path / "checkpoints" / file_name(Place(1, 2))).mkdir()  # in the way of the next
+    kept.save({"step": 2}, Place(1, 2), last=False)
+    with pytest.raises(OSError, match="stage1-step00000002"):
+        kept.flush()
+    assert kept.load(Place(1, 1)) == {"step": 1}
 
 
 def test_the_newest_model_of_a_run_is_loaded(run: Path, tiny_recipe: Recipe) -> None:
@@ -204,7 +226,9 @@ def test_a_run_without_a_checkpoint_says_so(tmp_path: Path, tiny_recipe: Recipe)
 
 
 def record(stage: int, step: int, kind: str = "train") -> dict[str, Any]:
-    names = ("loss", "kl_static", "kl_pose", "kl_dynamics", "clips_per_s", "seconds_per_step", "elbo")
+    names = ["loss", "reconstruction", "kl_static", "kl_pose", "kl_dynamics", "clips_per_s", "seconds_per_step", "elbo"]
+    names += ["weight_static", "weight_pose", "weight_dynamics", "temperature", "learning_rate", "gradient_norm"]
+    names += ["data_wait_share", "memory_gb"]
     overall = step + (24 if stage == 2 else 0)
     place = {"kind": kind, "stage": stage, "step": step, "steps": 24, "overall_step": overall}
     return {**place, **dict.fromkeys(names, 0.5)}
@@ -276,6 +300,9 @@ def test_progress_is_one_rewritten_line_in_a_terminal_and_few_lines_elsewhere() 
     assert terminal.text.count("\r\x1b[K") == 24
     assert "stage 1  24/24  0 clips/s  8s left  loss 0.5000  KL static 0.50000 pose 0.50000" in terminal.text
     assert [line.split()[2] for line in file.text.splitlines()] == ["1/24", "24/24"]
+    figures = ["waiting for data 50.0%", "weights static 0.5", "temperature 0.5", "rate 0.5", "gradient 0.5", "0.5 GB"]
+    for figure in figures:
+        assert figure in file.text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(41.6, "42s"), (200, "3m 20s"), (18420, "5h 07m")])
