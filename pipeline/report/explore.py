@@ -36,19 +36,26 @@ class Explorable(Protocol):
 
 @torch.inference_mode()
 def interpolation_rows(
-    decoder: Decoder, clips: LabelledClips, first: Indices, second: Indices, steps: int, sequence_stage: bool
+    decoder: Decoder,
+    clips: LabelledClips,
+    first: Indices,
+    second: Indices,
+    steps: int,
+    sequence_stage: bool,
+    dynamics_of: Indices | None = None,
 ) -> Cells:
-    """In each row a real clip, `steps` identities between its own and that of another, and the other clip. All of
-    them do what is done in the first."""
+    """In each row a real clip, `steps` identities from its own to that of another, and the other clip. All of them do
+    what is done in the first, or in the clip of `dynamics_of`."""
     model = decoder.model
     assert isinstance(model, Explorable)
     rows: Cells = []
-    for a, b in zip(first, second, strict=True):
+    for a, b, doing in zip(first, second, first if dynamics_of is None else dynamics_of, strict=True):
         static = model.interpolate_static(decoder.codes.static[[a]], decoder.codes.static[[b]], steps)[0]
-        index = np.repeat(a, steps)
-        decoded = decoder.with_static(index, static) if sequence_stage else model.decode(
-            decoder.codes.pose[index], static
-        )  # fmt: skip
+        index = np.repeat(doing, steps)
+        if sequence_stage:
+            decoded = decoder.with_static(index, static)
+        else:
+            decoded = model.decode(decoder.codes.pose[index], static)
         ends = real(clips, [a, b], decoder.length)
         rows.append([ends[0], *(fitted(cell, decoder.length) for cell in to_uint8(decoded)), ends[1]])
     return rows

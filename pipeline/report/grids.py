@@ -17,26 +17,6 @@ Cells = list[list[Frames | None]]
 """Clips of one size in rows; None leaves a place empty."""
 
 
-class Selection:
-    """Some clips of a split, as a split of their own."""
-
-    def __init__(self, clips: LabelledClips, indices: Indices) -> None:
-        self._clips, self._indices = clips, indices
-        chosen = [int(index) for index in indices]
-        self.keys = [clips.keys[index] for index in chosen]
-        self.identities = [clips.identities[index] for index in chosen]
-        self.labels = {name: labels[indices] for name, labels in clips.labels.items()}
-        self.vocabulary = clips.vocabulary
-        self.clip_frames = [int(clips.clip_frames[index]) for index in chosen]
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def frames(self, index: int) -> Frames:
-        """Frames of one clip: uint8 [T, H, W, C]."""
-        return self._clips.frames(int(self._indices[index]))
-
-
 def to_uint8(frames: Tensor) -> list[Frames]:
     """f32 [B, T, C, H, W] in [0, 1] -> B clips uint8 [T, H, W, C]."""
     pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8)

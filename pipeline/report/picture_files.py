@@ -1,15 +1,20 @@
-"""A moving picture as a file: GIF, MP4, or PNG with the frames side by side."""
+"""A moving picture as a file: GIF, MP4, or PNG with the frames side by side; and clips as arrays."""
 
 import io
+import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.report.pictures import Frames, over
 
 BACKGROUND = (24, 26, 30)
 """Colour between the cells, where a format has no transparency."""
+SHORTEST_FILM_S = 4.0
+"""A film of fewer seconds is repeated."""
 
 
 def encode(clip: Frames, kind: Literal["gif", "mp4", "png"], fps: float) -> bytes:
@@ -42,7 +47,14 @@ def _mp4(clip: Frames, fps: float) -> bytes:
     _, height, width, _ = clip.shape
     even = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     buffer = io.BytesIO()
-    # A single pass of a clip is over in a second: four make a film.
-    film = np.concatenate([even] * 4)
+    # A single pass of a clip may be over in a second: repeated, it makes a film.
+    film = np.concatenate([even] * max(1, math.ceil(SHORTEST_FILM_S * fps / len(even))))
     imageio.imwrite(buffer, film, extension=".mp4", plugin="pyav", codec="libx264", fps=fps, out_pixel_format="yuv420p")
+    return buffer.getvalue()
+
+
+def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """Arrays as the bytes of a compressed .npz file, the same for the same arrays."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()

@@ -13,12 +13,12 @@ from vdsm import checkpoint
 from vdsm.disentangler import Disentangler
 
 
-def untrained_run(run: Path, recipe: Recipe, data: Path, seed: int) -> None:
+def untrained_run(run: Path, recipe: Recipe, data: Path, seed: int, stage: int = 2) -> None:
     """A run whose training says that it is finished."""
     open_run(str(run), recipe, str(data), ClipDataset(str(data), "train").manifest)
     torch.manual_seed(seed)
     state = {"model": Disentangler(recipe.model).state_dict(), "model_config": recipe.model_dump()["model"]}
-    checkpoint.save({**state, "stage": 2, "step": 16}, run / "stage2.pt")
+    checkpoint.save({**state, "stage": stage, "step": 16}, run / f"stage{stage}.pt")
     lines = [
         {"kind": "train", "stage": 1, "step": step, "loss": 1 / step, "kl_pose": 0.01, "weight_pose": 30 / step}
         for step in range(1, 30)
