@@ -16,6 +16,8 @@ class EvaluationConfig(Section):
     """Clips in one batch of the judge's training."""
     pairs: int = Field(default=1000, ge=2)
     """Pairs of test clips whose codes are swapped; fixed by the seed."""
+    probe_clips: int = Field(default=3000, ge=1)
+    """Most training clips whose codes the probes learn from."""
     grid_clips: int = Field(default=720, ge=1)
     """Most clips decoded for the report's action-transfer grid; as many test identities are shown as this allows."""
 

@@ -48,6 +48,13 @@ class Inputs:
         """Whether the checkpoint has a (partly) trained sequence stage."""
         return bool(self.info["stage"] >= 2)
 
+    def provenance(self) -> dict[str, Any]:
+        """What metrics.json says of the run."""
+        told = {name: self.info[name] for name in ("run", "stage", "step", "finished", "checkpoint_sha256")}
+        return told | {
+            "trained_on_data_sha256": self.info["data_sha256"], "recipe": self.recipe.model_dump(mode="json")
+        }  # fmt: skip
+
 
 def with_recipe_of_run(words: list[str], scratch: Path) -> list[str]:
     """A command line that names no recipe, with that of the run it names; any other as it is."""

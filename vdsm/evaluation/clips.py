@@ -91,13 +91,14 @@ def stack(
     return frames.permute(0, 1, 4, 2, 3).contiguous().float().div_(255)
 
 
-def check_labels(train: LabelledClips, test: LabelledClips, length: int) -> None:
-    """Refuse data that cannot be judged honestly: no action label, shared identities, or clips that are too short."""
+def is_labelled(clips: LabelledClips) -> bool:
+    """Whether a judge can learn what the clips show: they have a label of the dynamic factor."""
+    return ACTION in clips.vocabulary
+
+
+def check_splits(train: LabelledClips, test: LabelledClips, length: int) -> None:
+    """Refuse data that cannot be measured honestly: an empty split, shared identities, or clips that are too short."""
     for split, clips in (("train", train), ("test", test)):
-        if ACTION not in clips.vocabulary:
-            raise ValueError(
-                f"the data has no label `{ACTION}`, only {sorted(clips.vocabulary)}; swaps cannot be judged without it"
-            )
         if not len(clips):
             raise ValueError(f"the {split} split holds no clip; shard the data with a test share above 0")
         shortest = int(np.min(np.asarray(clips.clip_frames)))

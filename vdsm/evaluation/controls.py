@@ -4,16 +4,15 @@ Each control answers a pair with a real test clip, so that it costs no more than
 real clips, and its distance from the expected score is the judge's own error.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from vdsm.evaluation.clips import LabelledClips
 from vdsm.evaluation.judge import Verdicts
+from vdsm.evaluation.judged_scores import Outputs, output_scores
 from vdsm.evaluation.pairs import Pairs, oracle
 from vdsm.evaluation.scores import Score
-from vdsm.evaluation.swap_scores import identities, swap_scores
+from vdsm.evaluation.swap_scores import identities
 
 CONTROLS = {
     "perfect": "the real clip of B's identity in A's action: the judge's ceiling",
@@ -21,12 +20,13 @@ CONTROLS = {
     "ignores_dynamics": "a real clip of B's identity in a random action: a decoder that ignores the dynamics code",
     "copies": "clip A as it is: codes that hold the whole clip",
     "shuffled": "the perfect answer of another, random pair: no information at all",
+    "renderer": "the program that drew the data, asked for B's identity in A's action: the perfect model",
 }
-"""Name of each control and what it answers."""
+"""Name of each control and what it answers. The last is there only where the program that drew the data is."""
 
 
 def control_scores(clips: LabelledClips, pairs: Pairs, real: Verdicts, seed: int) -> dict[str, dict[str, Score]]:
-    """Swap scores of every control, from the verdicts on all real test clips.
+    """Swap scores and Frechet distance of every control, from the verdicts on all real test clips.
 
     Where the data lacks some (identity, action) combinations, `perfect`, `ignores_*` and `shuffled` are measured on the
     pairs that have their clip.
@@ -40,7 +40,7 @@ def control_scores(clips: LabelledClips, pairs: Pairs, real: Verdicts, seed: int
         "copies": pairs.dynamics_of,
         "shuffled": perfect[generator.permutation(len(perfect))],
     }
-    return {name: _scores(clips, pairs, answer, real.values, seed) for name, answer in answers.items()}
+    return {name: _scores(clips, pairs, answer, real, seed) for name, answer in answers.items()}
 
 
 def _random_alike(
@@ -52,10 +52,13 @@ def _random_alike(
 
 
 def _scores(
-    clips: LabelledClips, pairs: Pairs, answer: NDArray[np.int64], values: Mapping[str, NDArray[np.int64]], seed: int
+    clips: LabelledClips, pairs: Pairs, answer: NDArray[np.int64], real: Verdicts, seed: int
 ) -> dict[str, Score]:
     there = answer >= 0
     if not there.any():
         return {}
-    judged = {name: value[answer[there]] for name, value in values.items()}
-    return swap_scores(clips, Pairs(pairs.dynamics_of[there], pairs.static_of[there]), judged, seed)
+    shown = answer[there]
+    outputs = Outputs(
+        Verdicts(real.action[shown], {name: value[shown] for name, value in real.values.items()}, real.features[shown])
+    )
+    return output_scores(clips, Pairs(pairs.dynamics_of[there], pairs.static_of[there]), outputs, real, seed)

@@ -35,12 +35,17 @@ class Latents:
     """Who is seen in each clip: N names."""
 
 
-def latents_of(clips: LabelledClips, codes: CodeTable) -> Latents:
-    """The codes of a split, beside what is known of its clips."""
+def latents_of(clips: LabelledClips, codes: CodeTable, indices: NDArray[np.int64] | None = None) -> Latents:
+    """The codes of the clips at `indices`, or of all, beside what is known of these clips."""
+    chosen = np.arange(len(clips)) if indices is None else indices
     return Latents(
-        codes, clips.labels, clips.vocabulary, clip_factors(clips), frame_factors(clips, codes.pose.shape[1]),
-        list(clips.identities),
-    )  # fmt: skip
+        codes,
+        {name: np.asarray(values)[chosen] for name, values in clips.labels.items()},
+        clips.vocabulary,
+        {name: values[chosen] for name, values in clip_factors(clips).items()},
+        frame_factors(clips, codes.pose.shape[1], chosen),
+        [clips.identities[int(index)] for index in chosen],
+    )
 
 
 @dataclass(frozen=True)

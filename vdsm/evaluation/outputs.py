@@ -8,17 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
-from vdsm.evaluation.clips import LabelledClips, stack
 from vdsm.evaluation.judge import Judge, Progress, Verdicts, join, judge_frames
+from vdsm.evaluation.judged_scores import Outputs
 from vdsm.evaluation.model import CodeTable, SwapModel
 from vdsm.evaluation.pairs import Indices, Pairs
 
-HIGHEST_PSNR = 100.0
-"""Decibels given to a frame without any error, whose PSNR would be infinite."""
+Watch = Callable[[Tensor], None]
+"""Told every batch of decoded frames f32 [B, T, C, H, W], in the order of the pairs."""
 
 
 @dataclass(frozen=True)
@@ -52,80 +50,76 @@ class Decoder:
 
 
 @torch.inference_mode()
-def judge_pairs(
-    judge: Judge,
-    pairs: Pairs,
-    decode: Callable[[slice], Tensor],
-    batch_clips: int,
-    what: str,
-    progress: Progress,
-    watch: Callable[[slice, Tensor], None] = lambda batch, frames: None,
-) -> Verdicts:
-    """Verdicts on `decode(batch)` for consecutive slices of the pairs; `watch` sees every batch of decoded frames."""
-    parts = []
-    for start in range(0, len(pairs), batch_clips):
-        batch = slice(start, min(start + batch_clips, len(pairs)))
+def decode_batches(
+    count: int, decode: Callable[[slice], Tensor], batch_clips: int, what: str, progress: Progress, *watches: Watch
+) -> None:
+    """Decode `count` clips in consecutive slices; every watch sees every batch, none is kept."""
+    for start in range(0, count, batch_clips):
+        batch = slice(start, min(start + batch_clips, count))
         frames = decode(batch)
-        parts.append(judge_frames(judge, frames))
-        watch(batch, frames)
-        progress(what, batch.stop, len(pairs))
-    return join(parts)
+        for watch in watches:
+            watch(frames)
+        progress(what, batch.stop, count)
 
 
-@dataclass(frozen=True)
-class Fidelity:
-    """How far frames are from the real ones, per clip: [N]."""
+class Judging:
+    """A watch that keeps the judge's verdicts."""
 
-    mse: NDArray[np.float64]
-    """Mean squared error of values in [0, 1]."""
-    psnr: NDArray[np.float64]
-    """Peak signal-to-noise ratio in dB, mean over frames."""
-    ssim: NDArray[np.float64]
-    """Structural similarity, mean over frames."""
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._parts: list[Verdicts] = []
 
+    def __call__(self, frames: Tensor) -> None:
+        """Judge a batch."""
+        self._parts.append(judge_frames(self._judge, frames))
 
-def fidelity(frames: Tensor, real: Tensor) -> Fidelity:
-    """Both f32 [B, T, C, H, W] in [0, 1]."""
-    per_frame = (frames - real).square().flatten(2).double().mean(2)
-    psnr = (-10 * torch.log10(per_frame.clamp_min(10 ** (-HIGHEST_PSNR / 10)))).mean(1)
-    # A clip at a time: the filters of many frames at once take gigabytes.
-    ssim = torch.stack([_ssim(ours, theirs).mean() for ours, theirs in zip(frames, real, strict=True)])
-    return Fidelity(per_frame.mean(1).numpy(), psnr.numpy(), ssim.numpy())
+    @property
+    def verdicts(self) -> Verdicts:
+        """On all batches so far."""
+        return join(self._parts)
 
 
-def _ssim(frames: Tensor, real: Tensor) -> Tensor:
-    """[T] of frames f32 [T, C, H, W]."""
-    # In float64: in float32 the variance of a flat patch is lost to rounding, and equal frames do not get 1.
-    ssim = structural_similarity_index_measure(frames.double(), real.double(), data_range=1.0, reduction="none")
-    assert isinstance(ssim, Tensor)
-    return ssim
+def judge_pairs(
+    judge: Judge, pairs: Pairs, decode: Callable[[slice], Tensor], batch_clips: int, what: str, progress: Progress,
+    *watches: Watch,
+) -> Verdicts:  # fmt: skip
+    """Verdicts on `decode(batch)` for consecutive slices of the pairs; the watches see every batch too."""
+    judging = Judging(judge)
+    decode_batches(len(pairs), decode, batch_clips, what, progress, judging, *watches)
+    return judging.verdicts
 
 
-@torch.inference_mode()
-def reconstruction_verdicts(judge: Judge, decoder: Decoder, indices: Indices, progress: Progress) -> Verdicts:
-    """Verdicts on the reconstructions of clips."""
-    verdicts = []
-    for start in range(0, len(indices), decoder.batch_clips):
-        batch = indices[start : start + decoder.batch_clips]
-        verdicts.append(judge_frames(judge, decoder.pose_swap(batch, batch)))
-        progress("reconstructing", start + len(batch), len(indices))
-    return join(verdicts)
+def judged_outputs(
+    judge: Judge, decoder: Decoder, pairs: Pairs, sequence_stage: bool, seed: int, progress: Progress, *watches: Watch
+) -> Outputs:
+    """Verdicts on all that a model makes of the pairs; `watches` see the swaps.
 
-
-@torch.inference_mode()
-def fidelities(
-    decoder: Decoder, clips: LabelledClips, indices: Indices, progress: Progress
-) -> tuple[Fidelity, Fidelity]:
-    """How far the reconstructions of clips are from them, and how far a still picture is: the clip's mean."""
-    measured, still = [], []
-    for start in range(0, len(indices), decoder.batch_clips):
-        batch = indices[start : start + decoder.batch_clips]
-        real = stack(clips, batch, decoder.length)
-        measured.append(fidelity(decoder.pose_swap(batch, batch), real))
-        still.append(fidelity(real.mean(1, keepdim=True).expand_as(real), real))
-        progress("comparing reconstructions", start + len(batch), len(indices))
-    return _together(measured), _together(still)
-
-
-def _together(parts: list[Fidelity]) -> Fidelity:
-    return Fidelity(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("mse", "psnr", "ssim")))
+    Without a sequence stage there are no dynamics codes: only clips reconstructed from their poses.
+    """
+    size = decoder.batch_clips
+    everything = np.unique(pairs.dynamics_of)
+    again = judge_pairs(
+        judge, Pairs(everything, everything), lambda batch: decoder.pose_swap(everything[batch], everything[batch]),
+        size, "reconstructing", progress,
+    )  # fmt: skip
+    if not sequence_stage:
+        return Outputs(reconstruction=again, reconstructed=everything)
+    generator = torch.Generator().manual_seed(seed)
+    static = decoder.model.sample_static(len(pairs), generator)
+    dynamics = decoder.model.sample_dynamics(len(pairs), generator)
+    return Outputs(
+        swap=judge_pairs(
+            judge, pairs, lambda batch: decoder.swap(pairs.dynamics_of[batch], pairs.static_of[batch]), size,
+            "swapping dynamics codes", progress, *watches,
+        ),
+        prior_static=judge_pairs(
+            judge, pairs, lambda batch: decoder.with_static(pairs.dynamics_of[batch], static[batch]), size,
+            "sampling identities", progress,
+        ),
+        prior_dynamics=judge_pairs(
+            judge, pairs, lambda batch: decoder.with_dynamics(dynamics[batch], pairs.static_of[batch]), size,
+            "sampling actions", progress,
+        ),
+        reconstruction=again,
+        reconstructed=everything,
+    )  # fmt: skip

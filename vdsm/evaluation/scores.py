@@ -50,6 +50,19 @@ def mean_score(values: NDArray[np.generic], clusters: NDArray[np.int64], chance:
     return Score(float(numbers.mean()), len(numbers), chance, low, high)
 
 
+def r2_score(lost: Floats, spread: Floats, clusters: NDArray[np.int64], seed: int) -> Score:
+    """1 - sum(lost) / sum(spread), by clip: squared error of a prediction [N], and of the mean as the prediction [N].
+
+    1 is perfect; 0, the stated chance, is no better than always saying the mean; below 0 is worse than that.
+    """
+    lost_sums, _ = _by_cluster(lost, clusters)
+    spread_sums, _ = _by_cluster(spread, clusters)
+    drawn = _draws(len(lost_sums), seed)
+    tiny = np.finfo(np.float64).tiny
+    resampled = 1 - (drawn @ lost_sums) / np.maximum(drawn @ spread_sums, tiny)
+    return Score(float(1 - lost.sum() / max(spread.sum(), tiny)), len(lost), 0.0, *_interval(resampled))
+
+
 def entropy_scores(probabilities: Floats, clusters: NDArray[np.int64], seed: int) -> dict[str, Score]:
     """Inception score and entropies of judged actions p(y|x), [N, V] with rows that sum to 1.
 

@@ -16,13 +16,21 @@ def swap_scores(clips: LabelledClips, pairs: Pairs, judged: Values, seed: int) -
     """Scores of one output per pair, by the judged value of each factor (int64 [P]).
 
     `swap.action.accuracy`: judged action is A's. `swap.static.<attribute>.accuracy`: judged attribute is B's;
-    `swap.static.joint`: all of them are. `leakage.<factor>`: among the pairs whose clips differ in it, the judged value
-    is that of the clip that should *not* give it; a perfect swap has 0, an output that has nothing to do with the pair
-    has chance.
+    `swap.static.joint`: all of them are. `leakage.<factor>`: the judged value is that of the clip that should *not*
+    give it. Where nothing leaks, that happens as often as the two clips are alike in the factor, which is its chance;
+    an output that copies the wrong clip has 1.
     """
     chance = chances(clips, pairs)
     kept = action_scores(clips, pairs, judged, chance, seed) | static_scores(clips, pairs, judged, chance, seed)
-    return named("swap", kept) | leakage_scores(clips, pairs, judged, chance, seed)
+    return named("swap", kept) | leakage_scores(clips, pairs, judged, alike(clips, pairs), seed)
+
+
+def alike(clips: LabelledClips, pairs: Pairs) -> dict[str, float]:
+    """Share of the pairs whose two clips have the same value of each factor: how often a perfect swap seems to leak."""
+    return {
+        name: float(np.mean(np.asarray(labels)[pairs.dynamics_of] == np.asarray(labels)[pairs.static_of]))
+        for name, labels in clips.labels.items()
+    }
 
 
 def named(prefix: str, scores: Mapping[str, Score]) -> dict[str, Score]:
@@ -54,18 +62,13 @@ def static_scores(
 def leakage_scores(
     clips: LabelledClips, pairs: Pairs, judged: Values, chance: Mapping[str, float], seed: int
 ) -> dict[str, Score]:
-    """`leakage.action` (judged as B's) and `leakage.<attribute>` (judged as A's), where A and B differ."""
+    """`leakage.action` (judged as B's) and `leakage.<attribute>` (judged as A's), over all pairs."""
     scores = {}
     for name in (ACTION, *static_attributes(clips)):
-        if name not in judged:
-            continue
-        wanted, replaced = (
-            (pairs.dynamics_of, pairs.static_of) if name == ACTION else (pairs.static_of, pairs.dynamics_of)
-        )
-        labels = np.asarray(clips.labels[name])
-        differ = labels[wanted] != labels[replaced]
-        leaked = judged[name][differ] == labels[replaced][differ]
-        scores[f"leakage.{name}"] = mean_score(leaked, identities(clips)[replaced][differ], chance[name], seed)
+        if name in judged:
+            replaced = pairs.static_of if name == ACTION else pairs.dynamics_of
+            leaked = judged[name] == np.asarray(clips.labels[name])[replaced]
+            scores[f"leakage.{name}"] = mean_score(leaked, identities(clips)[replaced], chance[name], seed)
     return scores
 
 

@@ -76,9 +76,10 @@ class Renderer:
     `render(static [3], action)` may be replaced to make it wrong in a known way.
     """
 
-    def __init__(self, clips: Squares, render: Callable[[list[int], int], NDArray[np.uint8]] | None = None) -> None:
+    def __init__(self, *splits: Squares, render: Callable[[list[int], int], NDArray[np.uint8]] | None = None) -> None:
         self._known = {
             frames.tobytes(): [action, *person]
+            for clips in splits
             for frames, action, person in zip(clips.all_frames, clips.labels["action"], clips.people, strict=True)
         }
         self._render = render or (lambda static, action: draw(*static, action))
@@ -107,6 +108,16 @@ class Renderer:
         return torch.randint(4, (count, 1), generator=generator).float()
 
 
+class Drawing:
+    """The program that drew the squares, as the control asks for it."""
+
+    def __init__(self) -> None:
+        self.identities = ["p{}{}{}".format(*person) for person in itertools.product(range(4), range(4), range(3))]
+
+    def draw(self, identity: str, action: int) -> NDArray[np.uint8]:
+        return draw(*(int(letter) for letter in identity[1:]), action)
+
+
 JUDGE_CONFIG = JudgeConfig(steps=150, batch_clips=32, clip_frames=LENGTH, shift=1)
 
 
@@ -126,16 +137,23 @@ def judge(train_clips: Squares) -> Judge:
 
 
 @pytest.fixture(scope="session")
-def renderer(test_clips: Squares) -> Renderer:
-    return Renderer(test_clips)
+def renderer(train_clips: Squares, test_clips: Squares) -> Renderer:
+    return Renderer(train_clips, test_clips)
 
 
 @pytest.fixture(scope="session")
-def wrong_renderer(test_clips: Squares) -> Callable[[Callable[[list[int], int], NDArray[np.uint8]]], Renderer]:
+def wrong_renderer(
+    train_clips: Squares, test_clips: Squares
+) -> Callable[[Callable[[list[int], int], NDArray[np.uint8]]], Renderer]:
     """A renderer that draws something else than it is asked for."""
-    return lambda render: Renderer(test_clips, render)
+    return lambda render: Renderer(train_clips, test_clips, render=render)
 
 
 @pytest.fixture(scope="session")
 def draw_square() -> Callable[..., NDArray[np.uint8]]:
     return draw
+
+
+@pytest.fixture(scope="session")
+def drawing() -> Drawing:
+    return Drawing()

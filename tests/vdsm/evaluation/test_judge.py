@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vdsm.evaluation import judge as judge_module
-from vdsm.evaluation.clips import check_labels, stack
+from vdsm.evaluation.clips import check_splits, stack
 from vdsm.evaluation.judge import (
     Judge,
     JudgeConfig,
@@ -113,8 +113,8 @@ def test_brightness_of_the_whole_frame_reaches_the_judge():
 
 
 def test_clips_of_one_identity_in_both_splits_are_refused(train_clips, test_clips):
-    check_labels(train_clips, test_clips, 4)
+    check_splits(train_clips, test_clips, 4)
     with pytest.raises(ValueError, match="identities are in train and in test"):
-        check_labels(train_clips, train_clips, 4)
+        check_splits(train_clips, train_clips, 4)
     with pytest.raises(ValueError, match="has only 4 frames, but 5"):
-        check_labels(train_clips, test_clips, 5)
+        check_splits(train_clips, test_clips, 5)

@@ -4,33 +4,58 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.report.metrics import warnings_of
 from vdsm.evaluation.cycle import donor_rank
-from vdsm.evaluation.outputs import HIGHEST_PSNR, fidelity
 from vdsm.evaluation.protocol import ProtocolConfig, measure
+from vdsm.evaluation.reconstruction import HIGHEST_PSNR, fidelity
 
 CONFIG = ProtocolConfig(clip_frames=4, pairs=192, batch_clips=20)
 ATTRIBUTES = ("colour", "side")
+LABELS = ("action", *ATTRIBUTES)
 
 
 @pytest.fixture(scope="module")
-def perfect(renderer, test_clips, judge):
-    return measure(renderer, test_clips, judge, CONFIG)
+def perfect(renderer, train_clips, test_clips, judge, drawing):
+    return measure(renderer, test_clips, judge, CONFIG, train=train_clips, renderer=drawing)
 
 
 def value(measured, name):
     return measured.scores[name].value
 
 
-def test_perfect_renderer_scores_100_and_leaks_nothing(perfect):
-    for kind in ("swap", "pose_swap"):
-        assert value(perfect, f"{kind}.action.accuracy") == 1
-        assert value(perfect, f"{kind}.static.joint") == 1
+def test_perfect_renderer_scores_the_judges_ceiling_and_its_leakage_is_exactly_chance(perfect):
+    for kind in ("", "pose_"):
+        assert value(perfect, f"{kind}swap.action.accuracy") == value(perfect, "judge.action.accuracy") == 1
+        assert value(perfect, f"{kind}swap.static.joint") == 1
         for name in ("action", *ATTRIBUTES):
-            assert value(perfect, f"{kind.removesuffix('swap')}leakage.{name}") == 0
+            score = perfect.scores[f"{kind}leakage.{name}"]
+            assert score.value == score.chance, name
+            assert 0.2 < score.chance < 0.4, name
     assert perfect.scores["swap.action.accuracy"].n == 192
     assert perfect.scores["swap.action.accuracy"].chance == pytest.approx(1 / 4, abs=0.01)
     assert len(perfect.swapped.wrong) == 0
     assert {np.trace(np.array(matrix)) for matrix in perfect.swapped.confusion.values()} == {192}
+    assert warnings_of(perfect.scores, "dynamics code") == []
+
+
+def test_probes_of_a_perfect_model_read_each_factor_from_its_own_code_only(perfect):
+    for kind in ("linear", "mlp"):
+        assert value(perfect, f"probe.dynamics.action.{kind}") == 1
+        assert value(perfect, f"probe.static.colour.{kind}") == 1
+        assert value(perfect, f"probe.static.side.{kind}") == 1
+        for name in ("static.action", "dynamics.colour", "dynamics.side"):
+            score = perfect.scores[f"probe.{name}.{kind}"]
+            assert score.value <= score.chance + 0.05, name
+
+
+def test_renderer_as_a_control_is_the_perfect_model(perfect):
+    control = perfect.controls["renderer"]
+    for name in ("swap.action.accuracy", "swap.static.joint", "prior.static.action.accuracy"):
+        assert control[name].value == 1
+    assert control["prior.dynamics.static.joint"].value == 1
+    assert control["leakage.colour"].value == control["leakage.colour"].chance
+    assert control["prior.static.colour.h_y"].value == pytest.approx(np.log(4), abs=0.05)
+    assert control["is"].value == pytest.approx(4, abs=0.2)
 
 
 def test_perfect_renderer_keeps_what_is_kept_when_the_rest_is_drawn_from_the_prior(perfect):
@@ -52,18 +77,23 @@ def test_perfect_renderer_reconstructs_and_a_still_picture_does_not(perfect):
 
 
 def test_model_that_ignores_the_static_code_has_a_perfect_action_and_is_caught(
-    wrong_renderer, draw_square, test_clips, judge
+    wrong_renderer, draw_square, train_clips, test_clips, judge
 ):
     """The field's table has this model as perfect: the attributes stand beside the action for that reason."""
-    measured = measure(wrong_renderer(lambda static, action: draw_square(1, 1, 1, action)), test_clips, judge, CONFIG)
+    generator = np.random.default_rng(0)
+    model = wrong_renderer(lambda static, action: draw_square(*generator.choice(test_clips.people), action))
+    measured = measure(model, test_clips, judge, CONFIG, train=train_clips)
     assert value(measured, "swap.action.accuracy") == 1
     assert value(measured, "is") == pytest.approx(4, abs=0.2)
-    assert value(measured, "swap.static.joint") < 0.25
-    for name in ATTRIBUTES:
-        score = measured.scores[f"swap.static.{name}.accuracy"]
-        assert score.value == pytest.approx(score.chance, abs=0.12), name
+    for name in ("joint", *(f"{name}.accuracy" for name in ATTRIBUTES)):
+        score = measured.scores[f"swap.static.{name}"]
+        assert score.value == pytest.approx(score.chance, abs=0.1), name
+        leak = measured.scores.get(f"leakage.{name.removesuffix('.accuracy')}")
+        assert leak is None or leak.value == pytest.approx(leak.chance, abs=0.1)
     assert value(measured, "cycle.static") == pytest.approx(0.5, abs=0.1)
     assert len(measured.swapped.wrong) > 100
+    (warning,) = warnings_of(measured.scores, "dynamics code")
+    assert "does not follow the static code" in warning
 
 
 def test_model_that_ignores_the_dynamics_code_is_caught(wrong_renderer, draw_square, test_clips, judge):
@@ -72,6 +102,9 @@ def test_model_that_ignores_the_dynamics_code_is_caught(wrong_renderer, draw_squ
     assert value(measured, "swap.action.accuracy") == pytest.approx(0.25, abs=0.02)
     assert value(measured, "prior.dynamics.static.joint") == 1
     assert value(measured, "is") == pytest.approx(1, abs=0.05)
+    assert [text for text in warnings_of(measured.scores, "dynamics code") if "follow the dynamics code" in text]
+    # Three of the four actions are never shown, which the distance sees without asking whose clip is whose.
+    assert value(measured, "frechet.judge.swap") > 10 * measured.controls["perfect"]["frechet.judge.swap"].value
 
 
 def test_entangled_copy_fails_the_swap_and_leaks_everything(renderer, test_clips, judge):
@@ -103,6 +136,7 @@ def test_entangled_copy_fails_the_swap_and_leaks_everything(renderer, test_clips
         assert score.value == pytest.approx(score.chance, abs=0.1), name
         assert value(measured, f"leakage.{name}") == 1
         assert value(measured, f"prior.static.leakage.{name}") == 1
+    assert len([text for text in warnings_of(measured.scores, "dynamics code") if "still shows in 100.0%" in text]) == 2
 
 
 def test_controls_stand_where_they_must(perfect):
@@ -120,8 +154,8 @@ def test_controls_stand_where_they_must(perfect):
     assert controls["shuffled"]["swap.static.joint"] == pytest.approx(chance["swap.static.joint"], abs=0.1)
 
 
-def test_same_seed_gives_the_same_scores(renderer, test_clips, judge, perfect):
-    again = measure(renderer, test_clips, judge, CONFIG)
+def test_same_seed_gives_the_same_scores(renderer, train_clips, test_clips, judge, drawing, perfect):
+    again = measure(renderer, test_clips, judge, CONFIG, train=train_clips, renderer=drawing)
     assert again.scores == perfect.scores
     assert again.controls == perfect.controls
 
@@ -130,7 +164,74 @@ def test_model_without_a_sequence_stage_is_measured_by_its_poses(renderer, test_
     config = ProtocolConfig(clip_frames=4, pairs=64, sequence_stage=False)
     measured = measure(renderer, test_clips, judge, config)
     assert value(measured, "pose_swap.action.accuracy") == 1
-    assert not [name for name in measured.scores if name.startswith(("swap.", "prior.", "cycle.")) or name == "is"]
+    absent = ("swap.", "leakage.", "prior.", "cycle.")
+    assert not [name for name in measured.scores if name.startswith(absent) or name == "is"]
+
+
+def test_probes_answers_for_other_clips_are_at_chance(perfect):
+    found = {name: score for name, score in perfect.controls["shuffled"].items() if name.startswith("probe.")}
+    assert len(found) == 2 * len(LABELS) * 2
+    for name in ("dynamics.action", "static.colour", "static.side"):
+        alike = perfect.scores[f"judge.{name.partition('.')[2]}.accuracy"].chance
+        assert value(perfect, f"probe.{name}.linear") == 1
+        assert found[f"probe.{name}.linear"].value == pytest.approx(alike, abs=0.15), name
+
+
+def test_data_without_labels_has_what_needs_no_judge(renderer, test_clips, train_clips):
+    class Bare:
+        """The squares, of which nothing is known but who is seen."""
+
+        def __init__(self, clips):
+            self.keys, self.identities, self.clip_frames = clips.keys, clips.identities, clips.clip_frames
+            self.labels, self.vocabulary, self.frames = {}, {}, clips.frames
+            self._count = len(clips)
+
+        def __len__(self):
+            return self._count
+
+    measured = measure(renderer, Bare(test_clips), None, CONFIG, train=Bare(train_clips))
+    assert {name.partition(".")[0] for name in measured.scores} == {"cycle", "reconstruction", "still"}
+    assert value(measured, "cycle.static") > 0.97
+    assert measured.controls == {}
+    assert measured.swapped.judged == {}
+    assert len(measured.swapped.wrong) == 0
+
+
+def test_measuring_changes_neither_judge_nor_model_and_freezes_batch_norm(renderer, test_clips, judge):
+    """With batch statistics, the score of a clip would depend on the clips that are measured beside it."""
+
+    class Normalised(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm2d(3)
+
+        def encode(self, frames):
+            self.norm(frames.flatten(0, 1))
+            return renderer.encode(frames)
+
+        poses, decode = staticmethod(renderer.poses), staticmethod(renderer.decode)
+        sample_static, sample_dynamics = staticmethod(renderer.sample_static), staticmethod(renderer.sample_dynamics)
+
+    model = Normalised().train()
+    before = {name: tensor.clone() for part in (judge, model) for name, tensor in part.state_dict().items()}
+    judge.train()
+    measure(model, test_clips, judge, ProtocolConfig(clip_frames=4, pairs=32))
+    after = {name: tensor for part in (judge, model) for name, tensor in part.state_dict().items()}
+    assert not judge.training
+    assert not model.training
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_neither_judge_nor_probes_learn_from_a_test_identity(renderer, train_clips, test_clips, judge):
+    """The probes open training clips only, each as often as it is encoded, and refuse what is in both splits."""
+    assert not set(train_clips.identities) & set(test_clips.identities)
+    train_clips.opened[:] = 0
+    few = ProtocolConfig(clip_frames=4, pairs=32, probe_clips=50)
+    measure(renderer, test_clips, judge, few, train=train_clips)
+    assert train_clips.opened.sum() == 50
+    assert train_clips.opened.max() == 1
+    with pytest.raises(ValueError, match="in the probes' training and test clips"):
+        measure(renderer, test_clips, judge, few, train=test_clips)
 
 
 def test_fidelity_is_that_of_the_definitions():

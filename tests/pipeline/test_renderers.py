@@ -1,0 +1,34 @@
+"""The program that drew a dataset, as a control."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.errors import UserError
+from pipeline.renderers import renderer_of
+from preprocessing.sources.lpc import LpcSource
+
+
+def dataset(sha256: str, name: str = "lpc") -> Any:
+    """As much of a dataset as the renderer looks at: who drew it, and from what."""
+    return SimpleNamespace(manifest={"configuration": {"source": {"name": name}}, "source_sha256": sha256})
+
+
+def test_it_draws_what_the_dataset_holds(sprites: Path) -> None:
+    source = LpcSource(str(sprites))
+    renderer = renderer_of(dataset(source.fingerprint()), "data", str(sprites))
+    assert len(renderer.identities) == 1296
+    for item in (source.items()[0], source.items()[777]):
+        for clip in source.clips(item):
+            assert isinstance(clip.labels["action"], int)
+            np.testing.assert_array_equal(renderer.draw(clip.identity, clip.labels["action"]), clip.frames)
+
+
+def test_other_sheets_and_other_data_are_refused(sprites: Path) -> None:
+    with pytest.raises(UserError, match="not the sheets that data was drawn from"):
+        renderer_of(dataset("0" * 64), "data", str(sprites))
+    with pytest.raises(UserError, match="was not drawn from Sprites sheets"):
+        renderer_of(dataset("0" * 64, "figures"), "data", str(sprites))
