@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from preprocessing.clip import RejectedInput, TransientError
 from preprocessing.frame_transform import MIN_SIDE, FrameTransform
-from preprocessing.windows import Decoded, Frame, in_time, resample
+from preprocessing.windows import USUAL_RATE, Decoded, Frame, Window, in_time, resample
 
 if TYPE_CHECKING:
     import av
 
 MAX_PIXELS = 4096 * 4096
 """Pixels of the largest frame that is decoded, where nothing else is said."""
+HIGHEST_RATE = 1000
+"""Frames per second; above it, a declared rate is the resolution of the timestamps, or nonsense."""
 
 
 class VideoReader:
@@ -47,7 +49,9 @@ class VideoReader:
         self._file = _WatchedFile(file)
         self._max_pixels = max_pixels
         self.damage = None
-        self._count, self._last = 0, Fraction(0)
+        self._count = 0
+        self._first = self._last = Fraction(0)
+        self._shortest, self._longest = Fraction(10**9), Fraction(0)  # steps from one frame to the next, in seconds
         options = {"protocol_whitelist": "none", "max_pixels": str(max_pixels)}
         try:
             # Metadata in another encoding than UTF-8 is common, and nothing that is needed.
@@ -60,7 +64,8 @@ class VideoReader:
         except BaseException:
             self._container.close()
             raise
-        self.rate = self._stream.average_rate or self._stream.guessed_rate or self._stream.base_rate
+        rates = (self._stream.average_rate, self._stream.guessed_rate, self._stream.base_rate)
+        self.rate = next((rate for rate in rates if rate and 0 < rate <= HIGHEST_RATE), None)
 
     def _first_stream(self) -> "av.VideoStream":
         import av
@@ -100,6 +105,7 @@ class VideoReader:
                 for frame in packet.decode():
                     if frame.is_corrupt:
                         raise RejectedInput("a frame is damaged")
+                    self._keep_time(frame, at_end=packet.size == 0)
                     yield self._convert(frame, transform)
             self._check_end()
         except RejectedInput as fault:
@@ -120,12 +126,25 @@ class VideoReader:
         pixels = frame.to_ndarray(format="rgba" if transparent else "rgb24")
         aspect = self._stream.sample_aspect_ratio
         picture = transform(Image.fromarray(pixels), rotation=frame.rotation, aspect=float(aspect) if aspect else 1.0)
-        time = None
-        if frame.pts is not None and frame.time_base:
-            time = frame.pts * Fraction(frame.time_base)
+        return Decoded(picture, _time(frame), (frame.width, frame.height))
+
+    def _keep_time(self, frame: "av.VideoFrame", *, at_end: bool) -> None:
+        """Count a frame; RejectedInput if it is one of the last and those before it are missing.
+
+        A file that was cut off ends with frames that others were to be shown between. Where the rate was constant so
+        far, a gap shows it.
+        """
+        time = _time(frame)
+        if time is None:
+            time = self._last + 1 / (self.rate or USUAL_RATE) if self._count else Fraction(0)
+        step = time - self._last
+        if self._count and step > 0:
+            if at_end and self._longest < 1.5 * self._shortest and step > 1.5 * self._longest > 0:
+                raise RejectedInput("it ends too early", "frames before the last ones are missing")
+            self._shortest, self._longest = min(self._shortest, step), max(self._longest, step)
+        self._first = self._first if self._count else time
+        self._last = max(self._last, time) if self._count else time
         self._count += 1
-        self._last = max(self._last, time) if time is not None and self._count > 1 else time or self._last
-        return Decoded(picture, time, (frame.width, frame.height))
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self._max_pixels:
@@ -134,21 +153,23 @@ class VideoReader:
             raise RejectedInput("frames are too small", f"{width}x{height} pixels; {MIN_SIDE} are needed on each side")
 
     def _check_end(self) -> None:
-        """RejectedInput if the index of the file tells of many more frames, and of more time, than there were.
+        """RejectedInput if the file's header tells of many more frames, and of more time, than there were.
 
         Fewer frames alone are no damage: some containers count the pauses of a video with a variable rate.
         """
-        declared, stream = self._stream.frames, self._stream
+        stream, seconds = self._stream, Fraction(0)
         if not self._count:
             raise RejectedInput("no frame could be decoded")
-        if declared <= self._count + 3 or not stream.duration or not stream.time_base or not self.rate:
-            return
-        end = (stream.start_time or 0) * stream.time_base + stream.duration * stream.time_base
-        if self._last + 4 / self.rate < end:
-            raise RejectedInput("it ends too early", f"its index tells of {declared} frames and {float(end):.2f} s")
+        if stream.frames > self._count + 3 and stream.duration and stream.time_base:
+            seconds = stream.duration * stream.time_base
+        elif "matroska" in self._container.format.name and len(self._container.streams) == 1:
+            seconds = Fraction(self._container.duration or 0, 10**6)
+        if self.rate and self._last - self._first + 4 / self.rate < seconds:
+            raise RejectedInput("it ends too early", f"its header tells of {float(seconds):.2f} s")
 
     def _place(self) -> str:
-        return f"after frame {self._count}, {float(self._last):.2f} s" if self._count else "before the first frame"
+        seconds = float(self._last - self._first)
+        return f"after frame {self._count}, {seconds:.2f} s" if self._count else "before the first frame"
 
 
 def read_video(
@@ -184,8 +205,6 @@ def read_video(
             raise video.damage or RejectedInput("no frame could be decoded")
     if frames is not None and len(kept) < frames:
         raise video.damage or RejectedInput("too short", f"{len(kept)} frames, {frames} are needed")
-    from preprocessing.windows import Window
-
     return np.stack([frame.pixels for frame in kept]), Window(0, kept).rate(nominal)
 
 
@@ -224,6 +243,13 @@ class _WatchedFile(io.RawIOBase):
             raise
 
 
+def _time(frame: "av.VideoFrame") -> Fraction | None:
+    """The timestamp of a frame in seconds, if it has one."""
+    return None if frame.pts is None or not frame.time_base else frame.pts * Fraction(frame.time_base)
+
+
 def _words(error: BaseException) -> str:
     """The error in libav's words, without its number and its place in the code."""
+    if isinstance(error, OSError):  # reading the file itself did not fail
+        return "its data breaks off"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
