@@ -77,7 +77,11 @@ def _folder(place: str) -> tuple[str, Metrics]:
 
 def _names(found: Sequence[tuple[str, Metrics]]) -> list[str]:
     """The names of the runs; where these are alike, those of the folders; where these are too, a number is added."""
-    runs = [PurePosixPath(str(metrics["provenance"].get("run") or folder)).name for folder, metrics in found]
+    sources = [metrics["provenance"] for _, metrics in found]
+    runs = [
+        PurePosixPath(str(source.get("run") or source.get("samples") or folder)).name
+        for source, (folder, _) in zip(sources, found, strict=True)
+    ]
     names = runs if len(set(runs)) == len(runs) else [folder.rstrip("/") for folder, _ in found]
     if len(set(names)) == len(names):
         return names

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.report import explore, grids
-from pipeline.report.films import Film, film, shown_fps
+from pipeline.report.films import QUALITY, Film, film, shown_fps
 from pipeline.report.latent_map import Colouring, LatentMap, colourings, latent_map
 from pipeline.report.pictures import GAP, Frames, mosaic
 from vdsm.evaluation.clips import ACTION, LabelledClips
@@ -23,6 +23,8 @@ WORST = 12
 """Wrong swaps shown."""
 MOST_PIXELS = 24_000_000
 """Of all frames of the action-transfer matrix together, so that a report can be sent by mail."""
+LARGE, LARGE_QUALITY = 40_000_000, 62
+"""Values of a film from which on it is compressed more."""
 NO_STAGE = "The sequence stage is not trained yet, and this needs a dynamics code."
 NO_MODEL = "There are only samples of this model, not the model itself, so nothing new can be drawn from it."
 
@@ -125,7 +127,9 @@ class _Painter:
         )
 
     def film(self, rows: grids.Cells, alt: str, header_row: bool = False, header_column: bool = False) -> Film:
-        return film(mosaic(rows, header_row=header_row, header_column=header_column), self.fps, alt, self.cell)
+        clip = mosaic(rows, header_row=header_row, header_column=header_column)
+        quality = QUALITY if clip.size < LARGE else LARGE_QUALITY
+        return film(clip, self.fps, alt, self.cell, quality)
 
     def transfer(self, most_cells: int) -> Transfer:
         affordable = MOST_PIXELS // (self.decoder.length * self.cell**2)

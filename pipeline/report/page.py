@@ -230,11 +230,10 @@ def facts(metrics: Metrics) -> list[tuple[str, str, str]]:
     trained_on = source.get("trained_on_data_sha256", source["data_sha256"])
     other = "; not the data of the training" if source["data_sha256"] != trained_on else ""
     judge = source.get("judge") or {}
-    time = source.get("time") or {}
-    measured = f"{time['finished']}, in {time['seconds']:,.0f} s" if time else ""
     versions = ", ".join(f"{name} {version}" for name, version in source["versions"].items())
     found = [
         ("run", f"{source.get('run', '')}{step}{unfinished}", ""),
+        ("samples", source.get("samples", ""), source.get("samples_sha256", "")),
         ("checkpoint", "SHA-256", source.get("checkpoint_sha256", "")),
         ("data", f"{source['data']}{other}", source["data_sha256"]),
         ("pairs", "SHA-256", source.get("pairs_sha256", "")),
@@ -244,7 +243,6 @@ def facts(metrics: Metrics) -> list[tuple[str, str, str]]:
             judge.get("key", ""),
         ),
         ("seed", str(source["seed"]), ""),
-        ("measured", measured, ""),
         ("software", versions, ""),
         ("threads", str(source.get("threads", "")), ""),
     ]

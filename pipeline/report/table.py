@@ -79,11 +79,9 @@ def interval(figure: Figure, share: bool) -> str:
 def direction(name: str) -> int:
     """1 where a higher figure is better, -1 where a lower one is, 0 where neither is."""
     words = name.split(".")
-    if "leakage" in words or "pose_leakage" in words or words[0] == "frechet" or name == "h_y_given_x":
+    if "leakage" in words or words[0] in ("pose_leakage", "frechet") or words[-1] in ("mse", "h_y_given_x"):
         return -1
-    if words[-1] in ("mse", "mae"):
-        return -1
-    if words[0] in ("swap", "pose_swap", "prior", "reconstruction", "consistency", "cycle", "is", "h_y"):
+    if words[0] in ("swap", "pose_swap", "prior", "reconstruction", "consistency", "cycle", "elbo", "is", "h_y"):
         return 1
     return 0  # probes are good or bad by the code they are of; the judge and the still picture are no model's merit
 
