@@ -4,10 +4,32 @@ Plain frozen dataclasses, so that the model needs no configuration library; `__p
 error when they are read as part of a recipe.
 """
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 _STRICT = {"extra": "forbid"}
+
+MIN_PIXEL_SCALE = 1 / 255
+"""Smallest scale of a pixel's density, one step of an 8-bit pixel: no finer scale can be learned from such data."""
+
+
+class BackboneFacts(NamedTuple):
+    """What is known of one of torchvision's networks before it is built."""
+
+    function: str
+    """Its builder in torchvision.models."""
+    smallest_frame: int
+    """Pixels below which its feature map would be empty, or its last stages work on a single position of padding."""
+
+
+BACKBONES = {
+    "resnet18": BackboneFacts("resnet18", 32),
+    "resnet50": BackboneFacts("resnet50", 32),
+    "resnext50": BackboneFacts("resnext50_32x4d", 32),
+    "inception_v3": BackboneFacts("inception_v3", 75),
+}
+"""Image encoders of torchvision, by our names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +51,17 @@ class ModelConfig:
     """Height and width of a frame, in pixels: 32, 64 or 128."""
     channels: int = 3
     """Colour channels of a frame: 1 (grey) or 3 (RGB)."""
+    image_encoder: Literal["conv", "resnet18", "resnet50", "resnext50", "inception_v3"] = "conv"
+    """From a frame to a vector. `conv`: the published stack of convolution blocks. The others are torchvision's (extra
+    `torchvision`); without `encoder_weights` they start at random, with group norms instead of batch norms."""
+    encoder_weights: str | None = None
+    """File of a state dict of torchvision's network, as published for its ImageNet weights; never downloaded. It is
+    read when a run begins; checkpoints hold what became of it."""
     encoder_channels: tuple[int, ...] = (32, 32, 64, 64)
-    """Channels of the image encoder's convolution blocks; each block halves the frame."""
+    """For `conv`: channels of the image encoder's convolution blocks; each block halves the frame."""
     encoder_downsampling: Literal["blur", "stride"] = "blur"
-    """How a block halves the frame. `blur`: convolution at full size, then an anti-aliased blur pool, as published.
-    `stride`: a convolution of stride 2, a quarter of the work."""
+    """For `conv`: how a block halves the frame. `blur`: convolution at full size, then an anti-aliased blur pool, as
+    published. `stride`: a convolution of stride 2, a quarter of the work."""
     encoder_hidden: int = 256
     """Size of the image encoder's output, from which all latents of a frame are read."""
     encoder_slope: float = 0.01
@@ -56,8 +84,11 @@ class ModelConfig:
     """Scale of the static code's Normal prior before the softmax; none means the published 1/K."""
     dynamics_prior_scale: float | None = None
     """Scale of the dynamics code's Normal prior; none means the published 1/D."""
-    likelihood: Literal["bernoulli"] = "bernoulli"
-    """p(x | z, s) per pixel and channel. `bernoulli`: cross-entropy on values in [0, 1], as published."""
+    likelihood: Literal["bernoulli", "gaussian", "laplace"] = "bernoulli"
+    """p(x | z, s) per pixel and channel. `bernoulli`: cross-entropy on values in [0, 1], as published, which no picture
+    with shades can bring to 0. `gaussian` and `laplace` (robust to outliers, sharper edges) are densities."""
+    likelihood_scale: float | None = None
+    """Scale of the `gaussian` or `laplace` likelihood, for pixel values in [0, 1]; none learns one number."""
 
     def __post_init__(self) -> None:
         positive = (
@@ -79,6 +110,16 @@ class ModelConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be above 0, or none for the published value")
+        if self.likelihood == "bernoulli" and self.likelihood_scale is not None:
+            raise ValueError(
+                f"likelihood_scale is {self.likelihood_scale}, but a bernoulli likelihood has no scale; leave it out, "
+                "or use gaussian or laplace"
+            )
+        if self.likelihood_scale is not None and not MIN_PIXEL_SCALE <= self.likelihood_scale < math.inf:
+            raise ValueError(
+                f"likelihood_scale is {self.likelihood_scale}; it must be at least {MIN_PIXEL_SCALE:.4f}, one step of "
+                "an 8-bit pixel, or none to learn it"
+            )
         if self.frame_size not in (32, 64, 128):
             raise ValueError(f"frame_size is {self.frame_size}; it must be 32, 64 or 128")
         if self.static_groups < 1 or self.num_experts % self.static_groups:
@@ -89,13 +130,30 @@ class ModelConfig:
             raise ValueError(f"channels is {self.channels}; it must be 1 (grey) or 3 (RGB)")
         if not 0 <= self.rnn_dropout < 1:
             raise ValueError(f"rnn_dropout is {self.rnn_dropout}; it must be in [0, 1)")
-        for name in ("encoder_channels", "decoder_channels"):
+        self._check_image_encoder()
+        depths = ["decoder_channels"] + (["encoder_channels"] if self.image_encoder == "conv" else [])
+        for name in depths:
             depth = len(getattr(self, name))
             if 4 * 2**depth != self.frame_size:
                 raise ValueError(
                     f"{name} has {depth} entries, which suits frames of {4 * 2**depth} pixels, "
                     f"but frame_size is {self.frame_size}"
                 )
+
+    def _check_image_encoder(self) -> None:
+        if self.image_encoder == "conv":
+            if self.encoder_weights is not None:
+                raise ValueError(
+                    f"encoder_weights is {self.encoder_weights}, but image_encoder conv takes none; choose one of "
+                    f"{', '.join(BACKBONES)}"
+                )
+            return
+        smallest = BACKBONES[self.image_encoder].smallest_frame
+        if self.frame_size < smallest:
+            raise ValueError(
+                f"frame_size is {self.frame_size}, but image_encoder {self.image_encoder} needs at least {smallest} "
+                "pixels: its last layers would see nothing; use larger frames or another image_encoder"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

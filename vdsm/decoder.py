@@ -12,6 +12,12 @@ SLOPE = 0.2
 """Negative slope of the LeakyReLU between the decoder's layers."""
 
 
+LARGEST_STAMPED = 4
+"""Width of the largest maps (in pixels) that a layer enlarges by a matrix product and `fold`. On larger ones a grouped
+transposed convolution is faster, since there the products are many times larger than the kernels (docs/performance.md).
+"""
+
+
 class ExpertTransposedConv(nn.Module):
     """K transposed convolutions (kernel 4) of which each clip uses one blend: W = sum_k s_k W_k, and so the bias."""
 
@@ -40,6 +46,14 @@ class ExpertTransposedConv(nn.Module):
         if self.stride == 1:
             drawn = torch.bmm(x.flatten(2), kernels.view(clips, in_channels, -1))
             return drawn.view(clips, frames, out_channels, 4, 4) + biases[:, None, :, None, None]
+        if x.shape[-1] <= LARGEST_STAMPED:
+            # One matrix product per clip gives all stamps; `fold` adds up those that overlap.
+            pixels = x.permute(0, 1, 3, 4, 2).flatten(1, 3)
+            stamps = torch.bmm(pixels, kernels.view(clips, in_channels, -1))
+            stamps = stamps.view(clips * frames, -1, stamps.shape[-1]).transpose(1, 2)
+            size = 2 * x.shape[-1]
+            drawn = F.fold(stamps, (size, size), kernel_size=4, padding=1, stride=2)
+            return drawn.view(clips, frames, out_channels, size, size) + biases[:, None, :, None, None]
         # One group per clip: the frames are the batch, the clips' channels stand side by side.
         grouped = x.transpose(0, 1).flatten(1, 2)
         drawn = F.conv_transpose2d(

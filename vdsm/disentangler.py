@@ -1,13 +1,14 @@
 """The two trained stages in use: encode, decode, reconstruct, swap, sample."""
 
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from vdsm.backbones import Backbone
 from vdsm.config import ModelConfig
 from vdsm.frames import FrameModel
-from vdsm.precision import at_least_fp32
 from vdsm.sequence import SequenceModel
 
 
@@ -34,6 +35,13 @@ class Disentangler(nn.Module):
         self.temperature = 10.0
         """Temperature of the static code's softmax: the value at which the annealing ends."""
         self.sequence_model = SequenceModel(config, FrameModel(config))
+
+    def load_given_weights(self) -> None:
+        """Reads the file `encoder_weights` into the image encoder, where the configuration names one: the start of a
+        training. Raises ValueError where the file is missing or does not fit."""
+        backbone = self.frame_model.encoder.blocks
+        if isinstance(backbone, Backbone) and self.config.encoder_weights is not None:
+            backbone.load(Path(self.config.encoder_weights))
 
     @property
     def frame_model(self) -> FrameModel:
@@ -63,7 +71,7 @@ class Disentangler(nn.Module):
     @torch.no_grad()
     def decode(self, pose: Tensor, static: Tensor) -> Tensor:
         """Poses [B, T, Z] and static codes [B, K] -> frames [B, T, C, H, W] in [0, 1]."""
-        return torch.sigmoid(at_least_fp32(self.frame_model.decoder(pose, static)))
+        return self.frame_model.likelihood.mean(self.frame_model.decoder(pose, static))
 
     @torch.no_grad()
     def reconstruct(self, frames: Tensor) -> Tensor:

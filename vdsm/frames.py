@@ -1,6 +1,6 @@
 """Stage 1, the frame model (`VDSM_EncDec` in the release): poses independent over time, one static code per clip.
 
-i ~ N(0, 1/K),  s = softmax(temperature * i),  z_t ~ N(0, 1),  x_t ~ Bernoulli(decoder(z_t, s))
+i ~ N(0, 1/K),  s = softmax(temperature * i),  z_t ~ N(0, 1),  x_t ~ Likelihood(decoder(z_t, s))
 q(z_t | x_t),  q(i | x_1..T) = N(mean over t of the frames' votes)
 """
 
@@ -16,7 +16,8 @@ from vdsm.config import ModelConfig
 from vdsm.decoder import Decoder
 from vdsm.elbo import NoisyNormal, Terms, elbo_terms
 from vdsm.encoder import FrameLatents, ImageEncoder, positive_scale, start_scale_at
-from vdsm.precision import at_least_fp32, full_precision
+from vdsm.likelihood import Likelihood
+from vdsm.precision import full_precision
 
 
 class FrameNoise(NamedTuple):
@@ -37,6 +38,7 @@ class FrameModel(nn.Module):
         self.static_prior_scale = config.static_prior_scale or 1 / config.num_experts
         self.encoder = ImageEncoder(config)
         self.decoder = Decoder(config)
+        self.likelihood = Likelihood(config)
         # The K -> K layer that reads a frame's vote; it is the only part of stage 1 that stage 2 goes on training.
         self.static_loc = nn.Linear(config.num_experts, config.num_experts)
         self.static_raw_scale = nn.Linear(config.num_experts, config.num_experts)
@@ -65,10 +67,7 @@ class FrameModel(nn.Module):
 
     def observe(self, frames: Tensor, pose: Tensor, static: Tensor) -> None:
         """The site of p(x_1..T | z_1..T, s)."""
-        logits = at_least_fp32(self.decoder(pose, static))
-        # Pixels lie in [0, 1], not only on its ends: the Bernoulli log-probability is then a cross-entropy.
-        likelihood = dist.Bernoulli(logits=logits, validate_args=False)
-        pyro.sample("frames", likelihood.to_event(4), obs=frames)
+        pyro.sample("frames", self.likelihood(self.decoder(pose, static)), obs=frames)
 
     def model(self, frames: Tensor, noise: FrameNoise, temperature: float) -> None:
         """p(i) p(z_1..T) p(x_1..T | z_1..T, i)."""

@@ -1,6 +1,6 @@
 """Stage 2, the sequence model (`VDSM_Seq` in the release): one dynamics code per clip drives the whole pose sequence.
 
-d ~ N(0, 1/D),  z_1 ~ N(0, 1),  z_t ~ N(GatedTransition(z_{t-1}, d)),  x_t ~ Bernoulli(decoder(z_t, s))
+d ~ N(0, 1/D),  z_1 ~ N(0, 1),  z_t ~ N(GatedTransition(z_{t-1}, d)),  x_t ~ Likelihood(decoder(z_t, s))
 q(d | x_1..T),  q(z_t | z_{t-1}, d) = N(Combiner(z_{t-1}, rnn_t(d), d)),  q(i | x_1..T) as in stage 1
 """
 
@@ -70,9 +70,9 @@ class DynamicsEncoder(nn.Module):
     def forward(self, poses: Tensor) -> tuple[Tensor, Tensor]:
         """Pose locs [B, T, Z] -> loc and scale of d, each [B, D]."""
         hidden, cell = self.initial.expand(-1, -1, poses.shape[0], -1).contiguous()
-        _, (final, _) = self.rnn(poses, (hidden, cell))
-        features = at_least_fp32(final.transpose(0, 1).flatten(1))
-        with full_precision(features):
+        with full_precision(poses):
+            _, (final, _) = self.rnn(poses, (hidden, cell))
+            features = final.transpose(0, 1).flatten(1)
             return F.leaky_relu(self.loc(features)), positive_scale(self.raw_scale(features))
 
 

@@ -199,9 +199,21 @@ def transposed(x: Tensor, kernel: Tensor, stride: int, crop: int) -> Tensor:
 
 
 def likelihood(p: Parameters, config: "ModelConfig", frames: Tensor, poses: list[Tensor], static: Tensor) -> Tensor:
-    """log p(x_1..T | z_1..T, s): the cross-entropy of values in [0, 1]."""
+    """log p(x_1..T | z_1..T, s): a cross-entropy of values in [0, 1], or a density around the decoder's mean."""
     density = torch.zeros((), dtype=torch.float64)
     for frame, pose in zip(frames, poses, strict=True):
-        mean = decode(p, config, pose, static)
-        density = density + (frame * torch.log(mean) + (1 - frame) * torch.log(1 - mean)).sum()
+        density = density + pixels(p, config, frame, decode(p, config, pose, static)).sum()
     return density
+
+
+def pixels(p: Parameters, config: "ModelConfig", frame: Tensor, mean: Tensor) -> Tensor:
+    """log p of each pixel value."""
+    if config.likelihood == "bernoulli":
+        return frame * torch.log(mean) + (1 - frame) * torch.log(1 - mean)
+    if config.likelihood_scale is None:
+        scale = torch.log(1 + torch.exp(p["likelihood.raw_scale"])) + 1 / 255
+    else:
+        scale = torch.tensor(config.likelihood_scale, dtype=torch.float64)
+    if config.likelihood == "gaussian":
+        return -0.5 * (frame - mean) ** 2 / scale**2 - torch.log(scale) - 0.5 * math.log(2 * math.pi)
+    return -torch.abs(frame - mean) / scale - torch.log(2 * scale)

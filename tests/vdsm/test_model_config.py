@@ -40,6 +40,14 @@ from vdsm.decoder import Decoder
             "encoder_channels has 3 entries, which suits frames of 32 pixels, but frame_size is 64",
         ),
         ({"num_experts": 6, "static_groups": 6}, "static_groups is 6, one expert each"),
+        ({"likelihood_scale": 0.1}, "likelihood_scale is 0.1, but a bernoulli likelihood has no scale"),
+        ({"likelihood": "gaussian", "likelihood_scale": 0.0}, "likelihood_scale is 0.0; it must be at least 0.0039"),
+        ({"likelihood": "laplace", "likelihood_scale": float("nan")}, "likelihood_scale is nan; it must be at least"),
+        ({"encoder_weights": "resnet.pth"}, "encoder_weights is resnet.pth, but image_encoder conv takes none"),
+        (
+            {"image_encoder": "inception_v3"},
+            "frame_size is 64, but image_encoder inception_v3 needs at least 75 pixels",
+        ),
     ],
 )
 def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: str) -> None:

@@ -1,0 +1,102 @@
+"""Image encoders of torchvision (the extra `torchvision`), with weights from a file that the user has.
+
+Nothing is ever downloaded. Statistics over a batch would depend on how many workers share it, so batch norms never use
+them: with given weights they keep the statistics stored there, without weights group norms take their place.
+"""
+
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vdsm.config import BACKBONES, ModelConfig
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the colours of ImageNet, by which all published weights expect their input normalised."""
+
+
+class Backbone(nn.Module):
+    """A classification network without its classifier: frames -> one vector per frame."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Builds the network, without reading any file. Raises ValueError where torchvision is missing or does not fit
+        torch."""
+        super().__init__()
+        self.name = config.image_encoder
+        network = _network(self.name)
+        if config.encoder_weights is None:
+            _group_norms_for_batch_norms(network)
+        self.features: int = network.fc.in_features
+        network.fc = nn.Identity()
+        if self.name == "inception_v3":
+            # The second classifier, a help for training from nothing, would otherwise run in training mode.
+            network.aux_logits, network.AuxLogits = False, None
+        self.network = network
+        for name, values in (("mean", _MEAN), ("deviation", _DEVIATION)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """As of every module, but batch norms stay with their stored statistics."""
+        super().train(mode)
+        for module in self.network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def load(self, path: Path) -> None:
+        """Takes the weights of a file with a state dict of torchvision's network; runs no code from it.
+
+        Raises ValueError, naming file and remedy, where it is missing, holds something else, or does not fit.
+        """
+        function = BACKBONES[self.name].function
+        remedy = f"give the file of a state dict of torchvision's {function}, such as torch.save writes it"
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise ValueError(f"encoder_weights is {path}: no such file; {remedy}") from None
+        except (OSError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+            raise ValueError(f"encoder_weights is {path}: cannot be read as tensors; {remedy}") from error
+        if not isinstance(state, dict):
+            raise ValueError(f"encoder_weights is {path}: holds a {type(state).__name__}; {remedy}")
+        classifiers = ("fc.", "AuxLogits.")
+        kept = {name: value for name, value in state.items() if not str(name).startswith(classifiers)}
+        try:
+            self.network.load_state_dict(kept)
+        except (RuntimeError, AttributeError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(f"encoder_weights is {path}: does not fit {self.name} ({reason}); {remedy}") from error
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """[N, 1 or 3, H, W] in [0, 1] -> [N, features]."""
+        normalised: Tensor = (frames.expand(-1, 3, -1, -1) - self.mean) / self.deviation
+        features: Tensor = self.network(normalised)
+        return features
+
+
+def _network(name: str) -> Any:
+    """The network with random weights and a classifier of 1,000 classes."""
+    try:
+        from torchvision import models
+    except (ImportError, RuntimeError) as error:  # RuntimeError: its operators do not fit this torch
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"image_encoder is {name}, which is torchvision's, but torchvision cannot be imported ({reason}); install "
+            f"the build that belongs to torch {torch.__version__} (pip install 'vdsm-pipeline[torchvision]'), or use "
+            "image_encoder conv"
+        ) from error
+    build = getattr(models, BACKBONES[name].function)
+    options = {"init_weights": True} if name == "inception_v3" else {}
+    return build(weights=None, **options)
+
+
+def _group_norms_for_batch_norms(network: nn.Module) -> None:
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, nn.GroupNorm(math.gcd(32, child.num_features), child.num_features))

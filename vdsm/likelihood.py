@@ -1,0 +1,52 @@
+"""p(x_t | z_t, s) per pixel value, around the mean that the decoder draws."""
+
+import math
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vdsm.config import MIN_PIXEL_SCALE, ModelConfig
+from vdsm.precision import at_least_fp32
+
+FIRST_SCALE = 0.1
+"""Where a learned scale starts: about the error of a model that has learned the background only."""
+
+
+class Likelihood(nn.Module):
+    """Densities of pixel values in [0, 1], independent given the decoder's logits; the mean is sigmoid(logits).
+
+    `bernoulli`: x log m + (1 - x) log(1 - m), the published cross-entropy; not a density where 0 < x < 1.
+    `gaussian`:  N(x | m, scale),  `laplace`: exp(-|x - m| / scale) / (2 scale). Their scale is one number for all
+    pixels, fixed by the configuration or learned; it is never below MIN_PIXEL_SCALE.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.kind = config.likelihood
+        self.fixed_scale = config.likelihood_scale
+        if self.kind != "bernoulli" and self.fixed_scale is None:
+            start = math.log(math.expm1(FIRST_SCALE - MIN_PIXEL_SCALE))
+            self.raw_scale = nn.Parameter(torch.tensor(start))
+
+    def mean(self, logits: Tensor) -> Tensor:
+        """The picture that the logits stand for: values in [0, 1]."""
+        return torch.sigmoid(at_least_fp32(logits))
+
+    def scale(self, like: Tensor) -> Tensor:
+        """Scale of `gaussian` and `laplace`: 0-dim, of the dtype and device of `like`."""
+        if self.fixed_scale is not None:
+            return like.new_tensor(self.fixed_scale)
+        return F.softplus(self.raw_scale.to(like.dtype)) + MIN_PIXEL_SCALE
+
+    def forward(self, logits: Tensor) -> dist.TorchDistribution:
+        """Logits [B, T, C, H, W] -> the distribution of a batch of clips [B]."""
+        logits = at_least_fp32(logits)
+        if self.kind == "bernoulli":
+            # Pixels lie in [0, 1], not only on its ends: the log-probability is then a cross-entropy.
+            pixels: dist.TorchDistribution = dist.Bernoulli(logits=logits, validate_args=False)
+        else:
+            family = dist.Normal if self.kind == "gaussian" else dist.Laplace
+            pixels = family(self.mean(logits), self.scale(logits), validate_args=False)
+        return pixels.to_event(4)
