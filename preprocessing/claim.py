@@ -19,8 +19,11 @@ FILE = "plan.json"
 INPUTS = "inputs.jsonl"
 
 
-def claim(url: str, plan: Plan) -> None:
+def claim(url: str, plan: Plan, *, store: bool = True) -> None:
     """Store `plan` at `url` before any shard is written, or check that what is there was begun with the same plan.
+
+    Args:
+        store: whether to store the plan where there is none.
 
     Raises:
         UserError: the folder holds a dataset of other settings or inputs (the difference is named).
@@ -30,6 +33,8 @@ def claim(url: str, plan: Plan) -> None:
     except storage.MissingFile:
         if storage.exists(storage.join(url, "manifest.json")):
             raise UserError(f"{url} holds a dataset without its {FILE}; choose another --out") from None
+        if not store:
+            return
         with tempfile.NamedTemporaryFile() as file:
             file.writelines(_lines(plan))
             file.flush()

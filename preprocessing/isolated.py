@@ -49,6 +49,9 @@ class DecodeProcess:
         limits: how much time and memory an input may take.
     """
 
+    program = "preprocessing.decode_process"
+    """The module that is run."""
+
     def __init__(self, source: str, limits: ShardsConfig) -> None:
         self._setup = {
             "source": source, "parent": os.getpid(),
@@ -108,7 +111,7 @@ class DecodeProcess:
             # One task is one core; and threads of a numeric library would only take memory.
             "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
         }  # fmt: skip
-        words = [sys.executable, "-m", "preprocessing.decode_process"]
+        words = [sys.executable, "-m", self.program]
         with tempfile.TemporaryFile() as errors:
             self._process = process = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0, env=environment

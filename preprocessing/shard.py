@@ -55,12 +55,12 @@ def shard(command: ShardCommand) -> None:
     """
     source = make_source(command.source, command.seed)
     planned = plan.make_plan(command, source)
+    claim(command.out, planned, store=not command.dry_run)
     if command.dry_run:
         from preprocessing.dry_run import report_plan
 
         report_plan(command, command.out, planned, source)
         return
-    claim(command.out, planned)
     done = _shards_there(command.out, planned)
     missing = [one for one in planned.shards if one.path not in done]
     if not missing and _is_complete(command.out, planned):

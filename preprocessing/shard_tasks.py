@@ -37,7 +37,9 @@ def write_shards(
     import ray
 
     write = ray.remote(num_cpus=1, max_retries=DEATHS)(_write)
-    opened, shards = order(recipe.source, recipe.seed, source), recipe.shards.model_dump_json()
+    # Stored once: the names of labels may be many.
+    opened = ray.put(order(recipe.source, recipe.seed, source))
+    shards = recipe.shards.model_dump_json()
     limit = tasks_at_once(recipe)
     waiting = deque(missing)
     running: dict[ray.ObjectRef[Summary], ShardPlan] = {}

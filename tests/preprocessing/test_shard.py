@@ -185,7 +185,7 @@ def test_dry_run_says_what_would_be_made_and_writes_nothing(tmp_path: Path, caps
     shard.main([*SMALL, "--dry-run", "--out", str(tmp_path / "data")])
     said = capsys.readouterr().out
     assert "train: 48 clips, shards: 4, about 4.7 MB\ntest: 12 clips, shards: 1, about 1.2 MB\n" in said
-    assert re.search(r"time: about 0:\d\d with \d tasks at once, going by 10 inputs tried here, which gave 60 clips", said)
+    assert re.search(r"time: about 0:\d\d with \d tasks at once, going by 10 inputs tried here, .* 60 clips", said)
 
     assert list(tmp_path.iterdir()) == []
 
