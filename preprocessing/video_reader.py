@@ -112,7 +112,10 @@ class VideoReader:
             self.damage = RejectedInput(fault.reason, "; ".join(filter(None, [self._place(), fault.where])))
         except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
             self._file.check()
-            self.damage = RejectedInput("decoding failed", f"{self._place()}; {_words(error)}")
+            words = _words(error)
+            if isinstance(error, av.ArgumentError):  # all that codecs say of a size that they were told to refuse
+                words += f", or frames of more than {self._max_pixels} pixels"
+            self.damage = RejectedInput("decoding failed", f"{self._place()}; {words}")
         except OSError:
             self._file.check()
             raise
