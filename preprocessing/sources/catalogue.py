@@ -6,6 +6,8 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 from cluster.errors import UserError
 from preprocessing.clip import Factors, Item, Label, RejectedInput
@@ -34,8 +36,8 @@ class Segment:
     """A part of an input, with its labels as a clip has them."""
 
     labels: dict[str, Label]
-    start_s: float = 0.0
-    end_s: float | None = None
+    start_s: Fraction = Fraction(0)
+    end_s: Fraction | None = None
 
 
 def make_catalogue(
@@ -113,7 +115,12 @@ def segments_of(item: Item) -> tuple[list[Segment], Crop | None]:
     if "refused" in content:
         raise RejectedInput(content["refused"])
     crop = content["crop"]
-    return [Segment(*part) for part in content["parts"]], tuple(crop) if crop else None
+    return [Segment(labels, _time(start), _time(end)) for labels, start, end in content["parts"]], crop and tuple(crop)
+
+
+def _time(seconds: float | None) -> Any:
+    """What the user wrote, to be compared with exact times: 0.4 is 2/5, which the float is not."""
+    return None if seconds is None else Fraction(seconds).limit_denominator(10**6)
 
 
 def key_of(name: str) -> str:
