@@ -12,10 +12,12 @@ COMMANDS = {
     "shard": ("preprocessing.shard", "turn a source of clips into WebDataset shards and a manifest"),
     "verify": ("preprocessing.verify", "read a dataset back: hashes, counts, shapes"),
     "train": ("pipeline.train", "train both stages under Ray Train, or go on with a run"),
+    "tune": ("pipeline.tune", "search for better settings with Ray Tune and Optuna, or go on with a sweep"),
     "evaluate": ("pipeline.evaluate", "measure a run on test clips: metrics.json and report.html"),
     "pairs": ("pipeline.pairs", "the fixed pairs of test clips, to measure any other system by the same protocol"),
     "compare": ("pipeline.compare", "put several evaluations side by side"),
     "generate": ("pipeline.generate", "action transfer, samples and reconstructions as pictures that move"),
+    "dashboards": ("pipeline.dashboards", "TensorBoard for runs and optuna-dashboard for sweeps, on this machine only"),
     "s3": ("cluster.s3_development", "run an S3 server on this machine, for development"),
 }
 """Name to module, whose `main` takes the words after the name, and what it does in one line."""

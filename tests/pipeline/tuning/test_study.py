@@ -1,0 +1,178 @@
+"""The study as the truth about a sweep: what is left after an interruption, what counts, what is best."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from cluster.errors import UserError
+from pipeline.config import Recipe
+from pipeline.tuning import study as studies
+from pipeline.tuning.results import best_recipe
+from pipeline.tuning.search import StudySearch
+from pipeline.tuning.space import Parameter, Space
+from pipeline.tuning.sweep import Sweep
+from pipeline.tuning.trial import Setting
+
+RATE = "training.stage1.learning_rate"
+SPACE = {RATE: Parameter(low=1e-4, high=1e-2, log=True)}
+CONDITIONAL = SPACE | {
+    "model.expert_init": Parameter(choices=("independent", "shared")),
+    "model.static_prior_scale": Parameter(low=0.05, high=0.5, when={"model.expert_init": "shared"}),
+}
+
+
+def sweep_of(**changes: Any) -> Sweep:
+    return Sweep(**({"space": SPACE, "trials": 6} | changes))
+
+
+def opened(folder: Path, sweep: Sweep, recipe: Recipe | None = None) -> optuna.Study:
+    return studies.open_study(str(folder / "study.journal"), "s", sweep, recipe or Recipe())
+
+
+def search(study: optuna.Study, sweep: Sweep) -> StudySearch:
+    return StudySearch(study, Space(sweep.space, Recipe()), sweep.trials, sweep.steps_fraction, sweep.names)
+
+
+def test_trials_that_a_killed_driver_left_are_run_again_with_their_values_in_their_runs(tmp_path: Path) -> None:
+    sweep = sweep_of(space=CONDITIONAL)
+    first = search(opened(tmp_path, sweep), sweep)
+    left = {name: first.suggest(name) for name in ("a", "b", "c")}
+    first.on_trial_complete("b", {"disentanglement": 0.5})
+    del first  # killed: nobody tells the study anything
+
+    study = opened(tmp_path, sweep)
+    assert studies.settle(study) == 2
+    again = search(study, sweep)
+    resumed = [again.suggest(f"again {number}") for number in range(2)]
+    assert sorted(str(one["run"]) for one in resumed) == sorted(str(left[name]["run"]) for name in ("a", "c"))
+    assert {str(one["values"]) for one in resumed} == {str(left[name]["values"]) for name in ("a", "c")}
+    fresh = again.suggest("fresh")
+    assert fresh["run"] not in [one["run"] for one in left.values()]
+
+
+def test_a_second_interruption_queues_the_same_values_once_more_only(tmp_path: Path) -> None:
+    sweep = sweep_of()
+    search(opened(tmp_path, sweep), sweep).suggest("a")
+    for _ in range(3):
+        study = opened(tmp_path, sweep)
+        studies.settle(study)  # killed again before anything was asked
+    assert len(study.get_trials(states=(TrialState.WAITING,))) == 1
+
+
+def test_the_sweep_ends_after_its_trials_failed_ones_included_but_not_interrupted_ones(tmp_path: Path) -> None:
+    sweep = sweep_of(trials=4)
+    one = search(opened(tmp_path, sweep), sweep)
+    for name, result, error in (
+        ("a", {"disentanglement": 0.1}, False),
+        ("b", {"error": "the loss is NaN"}, False),
+        ("c", None, True),
+    ):
+        assert isinstance(one.suggest(name), dict)
+        one.on_trial_complete(name, result, error)
+    one.suggest("interrupted")
+    study = opened(tmp_path, sweep)
+    studies.settle(study)
+    other = search(study, sweep)
+    assert isinstance(other.suggest("d"), dict)
+    assert other.suggest("e") == StudySearch.FINISHED
+    other.on_trial_complete("d", {"disentanglement": 0.7})
+    assert len(studies.settled(study)) == 4
+    reasons = {trial.user_attrs[studies.ERROR] for trial in study.trials if studies.ERROR in trial.user_attrs}
+    assert reasons == {"the loss is NaN", "its process died more often than max_failures allows"}
+    assert [trial.values for trial in studies.complete(study)] == [[0.7], [0.1]]
+
+
+def test_the_same_values_have_the_same_run_but_never_two_at_once(tmp_path: Path) -> None:
+    sweep = sweep_of(space={"model.expert_init": Parameter(choices=("shared",))}, trials=3)
+    one = search(opened(tmp_path, sweep), sweep)
+    first, second = one.suggest("a"), one.suggest("b")
+    assert first["recipe"] == second["recipe"]
+    assert first["run"] != second["run"]
+    one.on_trial_complete("a", {"disentanglement": 0.3})
+    one.on_trial_complete("b", {"disentanglement": 0.3})
+    assert one.suggest("c")["run"] == first["run"]
+
+
+def test_values_that_the_models_reject_are_recorded_and_do_not_end_the_sweep(tmp_path: Path) -> None:
+    # 24 and 48 are fine, most numbers between are not
+    space = {"model.static_groups": Parameter(choices=(12,)), "model.num_experts": Parameter(low=24, high=48)}
+    sweep = sweep_of(space=space, trials=8)
+    study = opened(tmp_path, sweep)
+    one = search(study, sweep)
+    while isinstance(suggested := one.suggest("next"), dict):
+        assert suggested["recipe"]["model"]["num_experts"] % 12 == 0
+        one.on_trial_complete("next", {"disentanglement": 0.5})
+    failed = [trial for trial in study.trials if studies.ERROR in trial.user_attrs]
+    assert failed
+    assert all("must divide num_experts" in trial.user_attrs[studies.ERROR] for trial in failed)
+    assert len(studies.settled(study)) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "recipe", "named"),
+    [
+        ({"space": {RATE: Parameter(low=1e-4, high=1e-1, log=True)}}, Recipe(), "another space"),
+        ({"pairs": 10}, Recipe(), "another objective"),
+        ({}, Recipe(seed=9), "another recipe"),
+    ],
+)
+def test_a_study_is_not_mixed_with_another(tmp_path: Path, changes: dict[str, Any], recipe: Recipe, named: str) -> None:
+    opened(tmp_path, sweep_of())
+    opened(tmp_path, sweep_of(trials=99))  # more trials are welcome
+    with pytest.raises(UserError, match=named):
+        opened(tmp_path, sweep_of(**changes), recipe)
+
+
+def test_the_best_of_two_objectives_are_its_pareto_front(tmp_path: Path) -> None:
+    sweep = sweep_of(objective="both")
+    study = opened(tmp_path, sweep)
+    for score, elbo in ((0.2, 0.1), (0.9, 0.5), (0.5, 0.3), (0.4, 0.4)):
+        trial = study.ask()
+        trial.suggest_float(RATE, 1e-4, 1e-2, log=True)
+        study.tell(trial, [score, elbo])
+    ranked = [trial.values for trial in studies.complete(study)]
+    assert ranked == [[0.9, 0.5], [0.5, 0.3], [0.2, 0.1], [0.4, 0.4]]
+
+
+def test_the_second_round_gets_the_best_once(tmp_path: Path) -> None:
+    sweep = sweep_of()
+    first, second = opened(tmp_path, sweep), studies.open_study(str(tmp_path / "2"), "s/2", sweep, Recipe())
+    for score in (0.1, 0.9, 0.5):
+        trial = first.ask()
+        trial.suggest_float(RATE, 1e-4, 1e-2, log=True)
+        first.tell(trial, score)
+    for _ in range(2):  # a driver that died in between does it again
+        studies.promote(first, second, 2)
+    waiting = second.get_trials(states=(TrialState.WAITING,))
+    wanted = {trial.params[RATE] for trial in studies.complete(first)[:2]}
+    assert {trial.system_attrs["fixed_params"][RATE] for trial in waiting} == wanted
+    assert len(waiting) == 2
+
+
+def test_the_best_recipe_is_one_that_training_takes_with_all_steps(tmp_path: Path) -> None:
+    sweep = sweep_of(space=CONDITIONAL, steps_fraction=0.1)
+    study = opened(tmp_path, sweep)
+    one = search(study, sweep)
+    suggested = one.suggest("a")
+    one.on_trial_complete("a", {"disentanglement": 0.5})
+    setting = Setting(sweep=sweep, data="", url=str(tmp_path), judge=None)
+    path = tmp_path / "best.yaml"
+    path.write_text(best_recipe(studies.complete(study)[0], Space(sweep.space, Recipe()), setting))
+
+    from cluster.command_line import parse
+    from pipeline.train import TrainCommand
+
+    command = parse(TrainCommand, ["--config", str(path), "--data", "d", "--out", "o", "--name", "n"], "vdsm train")
+    assert command.training.stage1.learning_rate == suggested["values"][RATE]
+    assert command.training.stage1.steps == Recipe().training.stage1.steps
+    assert suggested["recipe"]["training"]["stage1"]["steps"] == Recipe().training.stage1.steps / 10
+
+
+def test_a_database_that_cannot_be_reached_is_named_without_its_password() -> None:
+    with pytest.raises(UserError) as error:
+        studies.storage_of("postgresql://user:geheim@127.0.0.1:1/optuna")
+    assert "postgresql" in str(error.value)
+    assert "geheim" not in str(error.value)
