@@ -4,16 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 OUT ?= quickstart
+DEMO ?= cluster-demo
 TESTS ?= tests
 
 # A PYTHONPATH of the calling shell would put other copies of packages before those of .venv.
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint format clean
+.PHONY: help install quickstart cluster-demo test lint format clean
 
 help:
 	@echo "make quickstart   shard built-in figures, train, evaluate and report into $(OUT)/ (OUT=folder)"
+	@echo "make cluster-demo the same as jobs on two Ray nodes and an S3 server, here (DEMO=folder)"
 	@echo "make test         run the tests (TESTS=path to run some of them)"
 	@echo "make lint         ruff, mypy --strict, import contracts"
 	@echo "make install      create $(VENV) with the tested set of packages"
@@ -25,6 +27,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (a minute or two)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[test,cluster-test,s3-server,dashboards,dev]"
 	@touch $(STAMP)
+
+cluster-demo: $(STAMP)
+	$(BIN)/python pipeline/cluster_demo.py --out $(DEMO)
 
 quickstart: $(STAMP)
 	$(BIN)/vdsm quickstart --out $(OUT)

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cluster.s3_client import client, settings
 from cluster.s3_errors import explain, is_final, status_of
@@ -77,7 +77,7 @@ def write_if(url: str, data: bytes, etag: str | None) -> str | None:
         except Exception as error:
             status, code = status_of(error)
             if status == 409 and attempt + 1 < READ_ATTEMPTS:  # two at the same moment: S3 wants to be asked again
-                time.sleep(0.05 * 2**attempt * (1 + int(mark[:2], 16) / 256))
+                time.sleep(min(0.4, 0.05 * 2**attempt) * (1 + int(mark[:2], 16) / 256))
                 continue
             if status not in (409, 412) and not (status == 404 and code != "NoSuchBucket" and etag is not None):
                 explain(url, error)
@@ -106,10 +106,14 @@ def read_with_etag(url: str) -> tuple[bytes, str]:
 def upload(path: Path, url: str) -> None:
     """A local file, in several parts if it is large; the object appears when the last part is there."""
     bucket, key = split_url(url)
+    length = path.stat().st_size
     try:
         client().upload_file(str(path), bucket, key, ExtraArgs=settings().writing())
     except Exception as error:
         explain(url, error)
+    stored = size(url)  # S3 begins to answer before it has put the parts together, and may fail then
+    if stored != length:
+        raise Unreachable(f"{url}: {stored} of {length} bytes were stored; try again")
 
 
 def size(url: str) -> int:
@@ -135,15 +139,28 @@ def list_objects(url: str) -> Iterator[tuple[str, int, str]]:
     """Key relative to `url`, length in bytes and ETag of all objects below it, in the order of their keys."""
     bucket, prefix = split_url(url)
     prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
-    try:
-        for page in (
-            client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **settings().reading())
-        ):
-            for entry in page.get("Contents", []):
-                if not entry["Key"].endswith("/"):
-                    yield entry["Key"][len(prefix) :], int(entry["Size"]), str(entry["ETag"]).strip('"')
-    except Exception as error:
-        explain(url, error)
+    after: dict[str, str] = {}
+    while True:
+        page = _page(url, Bucket=bucket, Prefix=prefix, **after, **settings().reading())
+        for entry in page.get("Contents", []):
+            if not entry["Key"].endswith("/"):
+                yield entry["Key"][len(prefix) :], int(entry["Size"]), str(entry["ETag"]).strip('"')
+        if not page["IsTruncated"]:
+            return
+        after = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _page(url: str, **asked: str) -> dict[str, Any]:
+    """One page of a listing. boto3 takes an answer that ends behind its header for an empty page: it is asked again."""
+    for attempt in range(READ_ATTEMPTS):
+        try:
+            page: dict[str, Any] = client().list_objects_v2(**asked)
+        except Exception as error:
+            explain(url, error)
+        if "IsTruncated" in page:  # every whole page says so
+            return page
+        time.sleep(min(5.0, 0.1 * 2**attempt))
+    raise Unreachable(f"{url}: the answers of the S3 server end early; check what lies between it and this machine")
 
 
 def head(url: str) -> tuple[int, str]:

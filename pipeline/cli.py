@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": ("pipeline.generate", "action transfer, samples and reconstructions as pictures that move"),
     "dashboards": ("pipeline.dashboards", "TensorBoard for runs and optuna-dashboard for sweeps, on this machine only"),
     "s3": ("cluster.s3_development", "run an S3 server on this machine, for development"),
+    "doctor": ("cluster.doctor", "check this machine, or every node of a cluster, and say what to do"),
 }
 """Name to module, whose `main` takes the words after the name, and what it does in one line."""
 

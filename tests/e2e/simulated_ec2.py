@@ -1,0 +1,124 @@
+"""EC2 for hosts in namespaces: its API is moto's; each instance that it says runs is given to a free host."""
+
+import json
+import subprocess
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from tests.e2e.namespaces import BIN, EC2, SERVICES, Host, Machines, ip, until
+
+_WATCH = """
+import boto3, json, time
+ec2 = boto3.client("ec2")
+while True:
+    found = [one for group in ec2.describe_instances()["Reservations"] for one in group["Instances"]]
+    print(json.dumps([{
+        "id": one["InstanceId"], "state": one["State"]["Name"], "type": one["InstanceType"],
+        "address": one.get("PrivateIpAddress", ""), "spot": one.get("InstanceLifecycle") == "spot",
+        "profile": one.get("IamInstanceProfile", {}).get("Arn", "").rpartition("/")[2],
+        "metadata": one.get("MetadataOptions", {}),
+        "tags": {tag["Key"]: tag["Value"] for tag in one.get("Tags", [])},
+    } for one in found]), flush=True)
+    time.sleep(0.5)
+"""
+_ACCOUNT = """
+import boto3, json
+ec2, iam = boto3.client("ec2"), boto3.client("iam")
+for name in ("vdsm-ray-head", "vdsm-ray-worker"):
+    iam.create_instance_profile(InstanceProfileName=name)
+vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+group = ec2.create_security_group(GroupName="vdsm", Description="as in cluster/aws/stack.yaml", VpcId=vpc)["GroupId"]
+rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "203.0.113.7/32"}]}
+ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+print(json.dumps({"group": group, "image": ec2.describe_images()["Images"][0]["ImageId"]}))
+"""
+
+
+@dataclass
+class Instance:
+    """What the API says of one machine."""
+
+    id: str
+    state: str
+    type: str
+    address: str
+    spot: bool
+    profile: str
+    metadata: dict[str, Any]
+    tags: dict[str, str]
+
+    @property
+    def lives(self) -> bool:
+        return self.state in ("pending", "running")
+
+
+class SimulatedEc2:
+    """The API, and the thread that lets hosts follow it."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+        self._free = list(machines.hosts)
+        self._given: dict[str, Host] = {}
+        self._ended: set[str] = set()
+        self._closed = threading.Event()
+        machines.start([BIN / "moto_server", "-H", SERVICES, "-p", "5077"], "ec2.log")
+        probe = f"import urllib.request; urllib.request.urlopen('{EC2}/moto-api/').status"
+        until(lambda: machines.run([BIN / "python", "-c", probe]).returncode == 0, "the EC2 API answers", 60)
+        account = json.loads(machines.python(_ACCOUNT).splitlines()[-1])
+        self.group, self.image = str(account["group"]), str(account["image"])
+        machines.start([BIN / "python", "-c", _WATCH], "instances.jsonl")
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> "SimulatedEc2":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join(30)
+
+    def instances(self) -> list[Instance]:
+        """All of them, those that were ended included."""
+        lines = (self._machines.folder / "instances.jsonl").read_text().split("\n")
+        whole = [line for line in lines[:-1] if line.startswith("[")]
+        return [Instance(**one) for one in json.loads(whole[-1])] if whole else []
+
+    def living(self, kind: str = "") -> list[Instance]:
+        """Those that live, of one instance type or of all."""
+        return [one for one in self.instances() if one.lives and kind in ("", one.type)]
+
+    def host_of(self, instance: Instance) -> Host:
+        """The host that plays it."""
+        return self._given[instance.id]
+
+    def take_away(self, instance: Instance) -> None:
+        """What EC2 does when it wants a spot machine back."""
+        self._machines.python(f"import boto3; boto3.client('ec2').terminate_instances(InstanceIds=[{instance.id!r}])")
+
+    def _follow(self) -> None:
+        while not self._closed.wait(0.3):
+            self._allow_keys()
+            for one in self.instances():
+                if one.state == "running" and one.id not in self._given and self._free:
+                    host = self._free.pop(0)
+                    ip("-n", host.namespace, "addr", "add", f"{one.address}/16", "dev", "eth0")
+                    ip("-n", host.namespace, "route", "replace", "default", "dev", "eth0", "src", one.address)
+                    self._given[one.id] = host
+                elif one.state == "terminated" and one.id in self._given and one.id not in self._ended:
+                    self._ended.add(one.id)
+                    host = self._given[one.id]
+                    host.power_off()
+                    ip("-n", host.namespace, "addr", "flush", "dev", "eth0")
+                    ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
+                    ip("-n", host.namespace, "route", "add", "172.31.0.0/16", "dev", "eth0")
+                    host.power_on()
+                    self._free.append(host)
+
+    def _allow_keys(self) -> None:
+        """The public half of the key pair that Ray made, on every machine: EC2 puts it there by its user data."""
+        for key in (self._machines.home / ".ssh").glob("*.pem"):
+            done = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, text=True, check=False)
+            allowed = self._machines.public_keys.read_text()
+            if done.returncode == 0 and done.stdout not in allowed:
+                self._machines.public_keys.write_text(allowed + done.stdout)

@@ -1,0 +1,56 @@
+"""The two jobs of the cluster tests, submitted as a user does: through the forwarded dashboard, with the token."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.ray_runtime import PACKAGES
+from tests.e2e.namespaces import BIN, Machines
+
+ADDRESS = "http://127.0.0.1:8265"
+BUCKET = "namespace-bucket"
+URL = f"s3://{BUCKET}/vdsm"
+STEPS = (200, 40)
+
+
+def copy_code(root: Path, folder: Path) -> Path:
+    """What a job needs of the repository, and a recipe of seconds."""
+    code = folder / "code"
+    for name in PACKAGES:
+        shutil.copytree(root / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
+    recipe: dict[str, Any] = yaml.safe_load((root / "tests" / "tiny.yaml").read_text())
+    training = recipe["training"]
+    training["stage1"]["steps"], training["stage2"]["steps"] = STEPS
+    training |= {"num_workers": 1, "checkpoint_interval": 10, "max_failures": 5}
+    (code / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    return code
+
+
+def submit(machines: Machines, code: Path, *words: str, options: tuple[str, ...] = (), **variables: str) -> str:
+    """`ray job submit`, to its end. What it says; the test fails where the job does."""
+    start = [BIN / "ray", "job", "submit", "--address", ADDRESS, "--working-dir", code, *options, "--"]
+    done = machines.run([*start, *words], cwd=code, timeout=400, **variables)
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+SHARD = ("python", "preprocessing/shard.py", "--config", "tiny.yaml", "--out", f"{URL}/data")
+TRAIN = ("python", "pipeline/train.py", "--config", "tiny.yaml", "--data", f"{URL}/data", "--out", f"{URL}/runs")
+
+
+def stored(machines: Machines, code: Path, name: str) -> str:
+    """Text of an object below URL; empty if there is none."""
+    program = (
+        "import sys; from cluster import storage\n"
+        f"url = '{URL}/{name}'\n"
+        "print(storage.read_bytes(url).decode() if storage.exists(url) else '', end='')"
+    )
+    return machines.python(program, PYTHONPATH=str(code))
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    """The records of a log of JSON lines."""
+    return [json.loads(line) for line in text.splitlines()]
