@@ -2,6 +2,7 @@
 
 import html
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,11 +87,17 @@ def charts(study: "Study", space: "Space") -> list[tuple[str, str, Markup]]:
     """(title, what it tells, the drawing) of everything that a study of more than one trial can show."""
     if len(complete(study)) < 2:
         return []
+    with warnings.catch_warnings():
+        # That few trials make importances rough need not be said once per setting.
+        warnings.simplefilter("ignore", UserWarning)
+        return _charts(study, short_names(space))
+
+
+def _charts(study: "Study", short: dict[str, str]) -> list[tuple[str, str, Markup]]:
     import optuna.visualization as drawn
     from optuna.importance import PedAnovaImportanceEvaluator
 
     many = len(study.directions) > 1
-    short = short_names(space)
     found: list[tuple[str, str, Any]] = []
     for place, name in enumerate(study.metric_names or []):
         target = {"target": _value(place), "target_name": name} if many else {"target_name": name}
