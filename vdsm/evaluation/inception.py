@@ -4,6 +4,7 @@ The network is the one of the FID as published (2015), built by torch-fidelity, 
 one frame of each clip, the middle one: on a CPU it takes about a tenth of a second for each.
 """
 
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -38,13 +39,16 @@ def load_inception(weights: Path) -> Inception:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{weights}: holds no state dict; give the weights of the FID's Inception network")
     try:
-        with warnings.catch_warnings():
+        # The library unpickles whatever it is given, so it is given a file that was just written from tensors.
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            network: Inception = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(weights))
+            checked = Path(folder) / "weights.pth"
+            torch.save(dict(state), checked)
+            network: Inception = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(checked))
     except ModuleNotFoundError:
         raise ValueError(
-            "the Frechet distance on Inception features needs torch-fidelity; install it (pip install torch-fidelity), "
-            "or leave the weights file out"
+            "the Frechet distance on Inception features needs torch-fidelity (pip install 'vdsm-pipeline[inception]'); "
+            "install it, or leave the weights file out"
         ) from None
     except (RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
