@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def evaluate_samples(command: "EvaluateCommand", folder: str) -> dict[str, Any]:
-    """Measure samples, write metrics.json, print the table; returns what metrics.json holds.
+    """Measure samples, write metrics.json and report.html, print the table; returns what metrics.json holds.
 
     Seed, judge and number of pairs are those of the folder's pairs.json.
 
@@ -32,6 +32,7 @@ def evaluate_samples(command: "EvaluateCommand", folder: str) -> dict[str, Any]:
     """
     from pipeline.evaluate import checked_splits, sprites_renderer, the_judge, write_metrics
     from pipeline.report.metrics import metrics_of, provenance_of
+    from pipeline.report.page import write_samples_report
     from pipeline.training.run_store import data_hash
     from preprocessing.dataset import ClipDataset
     from vdsm.evaluation.clips import is_labelled
@@ -87,7 +88,17 @@ def evaluate_samples(command: "EvaluateCommand", folder: str) -> dict[str, Any]:
         provenance=provenance | {"samples": folder, "samples_sha256": digest.hexdigest()}, expert_use=[],
     )  # fmt: skip
     place = write_metrics(command.out, metrics)
-    sys.stdout.write(f"figures: {place}\n")
+
+    def made(places: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        donors = [(test.keys[pairs.dynamics_of[number]], test.keys[pairs.static_of[number]]) for number in places]
+        kept: dict[tuple[str, str], NDArray[np.uint8]] = {}
+        for name in files:
+            part = read_samples(folder, name, shape, hashlib.sha256())
+            kept |= {key: part.frames[row] for row, key in enumerate(part.donors) if key in donors}
+        return [kept[key] for key in donors]
+
+    write_samples_report(command.out, folder, test, measured.swapped, made, metrics)
+    sys.stdout.write(f"figures: {place}\nreport:  {storage.join(command.out, 'report.html')}\n")
     return metrics
 
 

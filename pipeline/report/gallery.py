@@ -1,11 +1,13 @@
 """Every picture of a report, drawn from the model and the test clips; what cannot be drawn says why."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline.report import explore, grids
 from pipeline.report.films import QUALITY, Film, film, shown_fps
+from pipeline.report.grids import Indices
 from pipeline.report.latent_map import Colouring, LatentMap, colourings, latent_map
 from pipeline.report.pictures import GAP, Frames, mosaic
 from vdsm.evaluation.clips import ACTION, LabelledClips
@@ -60,6 +62,8 @@ class Shown:
     """What a report shows beside its figures."""
 
     transfer: Transfer | None = None
+    examples: Film | None = None
+    """Some pairs in columns: A, B and what another system made of them."""
     prior: list[tuple[str, Film]] = field(default_factory=list)
     """(what is seen, the picture)."""
     interpolation: Film | None = None
@@ -207,24 +211,60 @@ class _Painter:
         return None
 
     def wrong(self, swapped: Swapped) -> list[WrongSwap]:
-        """The pairs with the most wrong factors: A, B and what was decoded, with the judge's words."""
         chosen = swapped.wrong[:WORST]
-        if not len(chosen):
-            return []
         sources, targets = swapped.pairs.dynamics_of[chosen], swapped.pairs.static_of[chosen]
         outputs = grids.decode_cells(self.decoder, sources, targets, self.sequence, "drawing wrong swaps")
-        found = []
-        for place, a, b, output in zip(chosen, sources, targets, outputs, strict=True):
-            cells: grids.Cells = [[*grids.real(self.clips, [a, b], self.decoder.length), output]]
-            asked = []
-            for name, judged in swapped.judged.items():
-                wanted = int(self.clips.labels[name][a if name == ACTION else b])
-                if int(judged[place]) != wanted:
-                    names = self.clips.vocabulary[name]
-                    asked.append((name, names[wanted], names[int(judged[place])]))
-            said = ", ".join(f"{name} {judged} instead of {asked_for}" for name, asked_for, judged in asked)
-            found.append(WrongSwap(self.film(cells, f"A, B and their swap, judged {said}"), asked))
-        return found
+        return wrong_swaps(self.clips, swapped, outputs, self.decoder.length)
+
+
+def wrong_swaps(clips: LabelledClips, swapped: Swapped, outputs: Sequence[Frames], length: int) -> list[WrongSwap]:
+    """The pairs with the most wrong factors: A, B and what became of them, with the judge's words.
+
+    Args:
+        clips: the test split.
+        swapped: its pairs and what the judge said.
+        outputs: what was made of the first pairs of `swapped.wrong`: uint8 [T, H, W, C] each.
+        length: frames shown.
+    """
+    cell, fps = clips.frames(0).shape[2], fps_of(clips)
+    found = []
+    for place, output in zip(swapped.wrong, outputs):
+        a, b = int(swapped.pairs.dynamics_of[place]), int(swapped.pairs.static_of[place])
+        asked = []
+        for name, judged in swapped.judged.items():
+            wanted = int(clips.labels[name][a if name == ACTION else b])
+            if int(judged[place]) != wanted:
+                names = clips.vocabulary[name]
+                asked.append((name, names[wanted], names[int(judged[place])]))
+        said = ", ".join(f"{name} {judged} instead of {wanted}" for name, wanted, judged in asked)
+        picture = mosaic([[*grids.real(clips, [a, b], length), output]])
+        found.append(WrongSwap(film(picture, fps, f"A, B and their swap, judged {said}", cell), asked))
+    return found
+
+
+def draw_samples(
+    clips: LabelledClips, swapped: Swapped, made: Callable[[Indices], Sequence[Frames]], length: int
+) -> Shown:
+    """The pictures of a report on another system, of which there are only its samples of the pairs.
+
+    Args:
+        clips: the test split.
+        swapped: the pairs and what the judge said.
+        made: gives the samples of the pairs at some positions: uint8 [T, H, W, C] each.
+        length: frames shown.
+    """
+    first = np.arange(min(SHOWN, len(swapped.pairs)))
+    rows: grids.Cells = [
+        list(grids.real(clips, swapped.pairs.dynamics_of[first], length)),
+        list(grids.real(clips, swapped.pairs.static_of[first], length)),
+        list(made(first)),
+    ]
+    cell = clips.frames(0).shape[2]
+    alt = "above, clips that give the action; in the middle, clips that give the identity; below, the samples"
+    wrong = wrong_swaps(clips, swapped, made(swapped.wrong[:WORST]), length)
+    absent = dict.fromkeys(("transfer", "prior", "interpolation", "rollouts", "reconstructions", "maps"), NO_MODEL)
+    absent["wrong"] = f"The judge saw no wrong factor in any of {len(swapped.pairs):,} samples."
+    return Shown(examples=film(mosaic(rows), fps_of(clips), alt, cell), wrong=wrong, absent=absent)
 
 
 def fps_of(clips: LabelledClips) -> float:

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import shlex
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,21 @@ from markupsafe import Markup
 
 from cluster import storage
 from pipeline.report.curves import Panel, panels, read_records
-from pipeline.report.gallery import Shown, draw, fps_of
+from pipeline.report.gallery import Shown, draw, draw_samples, fps_of
+from pipeline.report.grids import Indices
 from pipeline.report.latent_map import SIZE, marks
-from pipeline.report.pictures import webp
+from pipeline.report.pictures import Frames, webp
 from pipeline.report.table import Figure, Metrics, direction, headline, interval, is_share, percent, written
+from vdsm.evaluation.clips import LabelledClips
 from vdsm.evaluation.judge import Progress
-from vdsm.evaluation.measurement import Measurement
+from vdsm.evaluation.measurement import Measurement, Swapped
 
 if TYPE_CHECKING:
     from pipeline.evaluate import EvaluateCommand
     from pipeline.evaluation_inputs import Inputs
 
+Made = Callable[[Indices], Sequence[Frames]]
+"""Gives the clips that another system made of the pairs at some positions."""
 TITLES = {
     "judge": "The judge on real test clips",
     "swap": "Swaps through the dynamics code",
@@ -73,6 +78,26 @@ def write_report(
         )
     storage.write_bytes(storage.join(command.out, "training.jsonl"), log)
     storage.write_bytes(storage.join(command.out, "report.html"), html.encode())
+
+
+def write_samples_report(
+    out: str, samples: str, clips: LabelledClips, swapped: Swapped, made: Made, metrics: Metrics
+) -> None:
+    """The report on clips that another system made.
+
+    Args:
+        out: folder for report.html.
+        samples: folder of the clips.
+        clips: the test split.
+        swapped: its pairs and what the judge said.
+        made: gives the samples of the pairs at some positions.
+        metrics: what metrics.json holds.
+    """
+    source = metrics["provenance"]
+    shown = draw_samples(clips, swapped, made, source["clip_frames"])
+    command = f"vdsm evaluate --samples {shlex.quote(samples)} --data {shlex.quote(source['data'])} --out FOLDER"
+    html = render(metrics, shown, samples.rstrip("/").rpartition("/")[2], [], command)
+    storage.write_bytes(storage.join(out, "report.html"), html.encode())
 
 
 def render(metrics: Metrics, shown: Shown, title: str, drawn: list[Panel], command: str = "") -> str:

@@ -80,7 +80,9 @@ def test_perfect_samples_score_exactly_as_the_control_of_real_clips(
     assert {name: found["figures"][name] for name in names} == {name: control[name] for name in names}
     assert found["swap_by"] == "samples"
     assert len(found["provenance"]["samples_sha256"]) == 64
-    assert not (tmp_path / "report.html").exists()
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('class="film wide"') == min(12, found["wrong_swaps"])
+    assert "There are only samples of this model" in page
     evaluate.main([*words, "--out", str(tmp_path / "again"), "--judges", str(tmp_path)])
     again = json.loads((tmp_path / "again" / "metrics.json").read_text())
     for tree in (found, again):
