@@ -104,14 +104,13 @@ class MovingMnistSource:
 
     def _chosen(self, split: str, number: int, count: int) -> list[int]:
         """The images of a group: all images take their turn in a random order before any comes again."""
-        turn, place = divmod(number * self._config.digits, count)
-        order = self._order(split, turn, count)
-        more = self._order(split, turn + 1, count) if place + self._config.digits > count else []
-        return [*order, *more][place : place + self._config.digits]
+        first = number * self._config.digits
+        places = (divmod(place, count) for place in range(first, first + self._config.digits))
+        return [int(self._order(split, turn, count)[place]) for turn, place in places]
 
     @functools.lru_cache(maxsize=4)  # noqa: B019 - a process has one source
-    def _order(self, split: str, turn: int, count: int) -> list[int]:
-        return _random(f"{self._seed}/{split}/{turn}").permutation(count).tolist()  # type: ignore[no-any-return]
+    def _order(self, split: str, turn: int, count: int) -> NDArray[np.int64]:
+        return _random(f"{self._seed}/{split}/{turn}").permutation(count)
 
     @functools.cached_property
     def _digits(self) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]]:

@@ -24,7 +24,7 @@ VERSION = "1"
 """Raised when motion or drawing change, so that shards of another version are noticed."""
 GRAVITY = 9.81
 """m/s^2."""
-STEP_S = 1 / 1000
+STEP_S = 1 / 250
 """Longest step of the integration; its error is far below a pixel over thousands of frames."""
 
 LENGTHS = {"short": 0.55, "medium": 0.8, "long": 1.05}
