@@ -80,6 +80,9 @@ class ModelConfig:
     """Layers of the LSTMs of the sequence stage."""
     rnn_dropout: float = 0.2
     """Dropout between LSTM layers, as a probability."""
+    decoder_normalisation: Literal["none", "layer"] = "none"
+    """`layer`: between the decoder's layers, each frame's features are brought to mean 0 and variance 1, so that the
+    size of a signal does not depend on how evenly the experts are mixed. `none`, as published."""
     static_prior_scale: float | None = None
     """Scale of the static code's Normal prior before the softmax; none means the published 1/K."""
     dynamics_prior_scale: float | None = None

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vdsm.config import ModelConfig
+from vdsm.precision import at_least_fp32
 
 SLOPE = 0.2
 """Negative slope of the LeakyReLU between the decoder's layers."""
@@ -63,6 +64,12 @@ class ExpertTransposedConv(nn.Module):
         return frames_first.transpose(0, 1)
 
 
+def normalise(x: Tensor) -> Tensor:
+    """[B, T, C, H, W] -> the same with mean 0 and variance 1 over the features of each frame."""
+    variance, mean = torch.var_mean(at_least_fp32(x), (-3, -2, -1), correction=0, keepdim=True)
+    return (x - mean.to(x.dtype)) * torch.rsqrt(variance + 1e-5).to(x.dtype)
+
+
 class Decoder(nn.Module):
     """p(x_t | z_t, s): five (at 64 pixels) blended transposed convolutions from [z_t, s] to the logits of a frame."""
 
@@ -70,6 +77,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [config.pose_size + config.num_experts, *config.decoder_channels, config.channels]
         relu_gain = math.sqrt(2 / (1 + SLOPE**2))
+        self.normalises = config.decoder_normalisation == "layer"
         self.layers = nn.ModuleList(
             ExpertTransposedConv(
                 config,
@@ -86,5 +94,7 @@ class Decoder(nn.Module):
         code = static[:, None].expand(-1, pose.shape[1], -1)
         x = torch.cat([pose, code], dim=-1)[..., None, None]
         for index, layer in enumerate(self.layers):
-            x = layer(x if index == 0 else F.leaky_relu(x, SLOPE), static)
+            if index > 0:
+                x = F.leaky_relu(normalise(x) if self.normalises else x, SLOPE)
+            x = layer(x, static)
         return x

@@ -77,6 +77,8 @@ def _train_from(job: Job, reporter: Reporter, world: World, resume: State | None
         disentangler.load_state_dict(resume["model"])
         done = Place(int(resume["stage"]), int(resume["step"]))
         bests = {int(stage): (int(step), float(elbo)) for stage, (step, elbo) in resume.get("bests", {}).items()}
+    else:
+        disentangler.load_given_weights()
     disentangler.to(world.device)
     outcome = Outcome(*done, finished=True)
     for stage in stages_of(job.training):

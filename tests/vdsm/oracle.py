@@ -180,6 +180,8 @@ def decode(p: Parameters, config: "ModelConfig", pose: Tensor, static: Tensor) -
             kernel = kernel + static[expert] * p[f"decoder.layers.{layer}.kernels"][expert].reshape(kernel.shape)
             bias = bias + static[expert] * p[f"decoder.layers.{layer}.biases"][expert]
         if layer > 0:
+            if config.decoder_normalisation == "layer":
+                x = (x - x.mean()) / torch.sqrt(((x - x.mean()) ** 2).mean() + 1e-5)
             x = leaky(x, 0.2)
         x = transposed(x, kernel, stride=1 if layer == 0 else 2, crop=0 if layer == 0 else 1) + bias[:, None, None]
     return sigmoid(x)

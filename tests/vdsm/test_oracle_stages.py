@@ -29,7 +29,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "encoder_slope": 0.3,
     },
     "grey, strided encoder, shared start": {"channels": 1, "encoder_downsampling": "stride", "expert_init": "shared"},
-    "learned Gaussian": {"likelihood": "gaussian"},
+    "learned Gaussian, normalised decoder": {"likelihood": "gaussian", "decoder_normalisation": "layer"},
     "fixed Gaussian, grey": {"likelihood": "gaussian", "likelihood_scale": 0.2, "channels": 1},
     "learned Laplace, three groups": {"likelihood": "laplace", "static_groups": 3},
     "fixed Laplace": {"likelihood": "laplace", "likelihood_scale": 0.3},
