@@ -52,10 +52,10 @@ def _gpus(seen: Seen, command: "DoctorCommand") -> Iterator[Finding]:
     if lacking:
         first = next(iter(lacking.values())).facts["gpu"]
         remedy = "start Ray there without --num-gpus"
-        if not first["cuda_build"]:
-            remedy = "install the CUDA build of torch there, or " + remedy
-        elif not first["driver"]:
+        if not first["driver"]:
             remedy = "install the NVIDIA driver there (nvidia-smi must list the GPU), or " + remedy
+        elif not first["cuda_build"]:
+            remedy = "install the CUDA build of torch there, or " + remedy
         text = ", ".join(
             f"{name} claims {node.claimed_gpus:g}, torch sees {len(node.facts['gpu']['names'])}"
             for name, node in lacking.items()

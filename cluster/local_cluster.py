@@ -32,6 +32,8 @@ class LocalCluster:
     job_api: str
     """URL of its job API, for RAY_API_SERVER_ADDRESS and `ray job submit --address`."""
     token: str = field(repr=False)
+    folder: Path
+    """Ray's temporary folder: sessions with their logs, and the list of places that Prometheus asks."""
 
     def environment(self) -> dict[str, str]:
         """The variables by which `ray job submit` finds it and is let in."""
@@ -64,8 +66,10 @@ def local_cluster(
     ray = Path(sys.executable).parent / "ray"
     secret = secrets.token_hex(32) if token else ""
     gcs, dashboard, client, *agents = _free_ports(5)
-    cluster = LocalCluster(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", secret)
+    cluster = LocalCluster(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", secret, folder)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    # `python` in a job's words is looked up by the nodes.
+    kept["PATH"] = f"{ray.parent}{os.pathsep}{kept.get('PATH', os.defpath)}"
     # `ray start` notes the newest cluster of a machine below its temporary folder: a user's own stays the newest.
     kept |= {
         "RAY_TMPDIR": str(folder),

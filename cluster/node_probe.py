@@ -25,7 +25,7 @@ SAMPLE_BYTES = 8 << 20
 
 
 def facts() -> Facts:
-    """Versions, GPUs, free disk, and whether Ray here wants a token. Takes seconds: torch is asked for GPUs."""
+    """Versions, GPUs, free disk, and whether Ray here wants a token."""
     free = shutil.disk_usage(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()).free
     return {
         "host": socket.gethostname(),
@@ -59,19 +59,19 @@ def project_version() -> str:
 
 
 def _gpus() -> Facts:
-    """Names of the GPUs that torch can use, version of the driver and of NCCL."""
-    import torch
-
+    """Version of the driver and, where there is one, names of the GPUs that torch can use and version of NCCL."""
     driver = ""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         asked = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
         driver = asked.stdout.splitlines()[0].strip() if asked.returncode == 0 and asked.stdout.strip() else ""
-    if not torch.cuda.is_available():
-        return {"names": [], "driver": driver, "nccl": "", "cuda_build": torch.version.cuda or ""}
+    if not driver:
+        return {"driver": "", "names": [], "nccl": "", "cuda_build": ""}
+    import torch  # takes seconds
+
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else ""
-    return {"names": names, "driver": driver, "nccl": nccl, "cuda_build": torch.version.cuda or ""}
+    nccl = ".".join(map(str, torch.cuda.nccl.version())) if names and torch.distributed.is_nccl_available() else ""
+    return {"driver": driver, "names": names, "nccl": nccl, "cuda_build": torch.version.cuda or ""}
 
 
 def clock() -> float:

@@ -105,7 +105,8 @@ def create(url: str, data: bytes) -> bool:
     except OSError as error:
         _explain(url, error)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return True
 
 
@@ -238,7 +239,8 @@ def _replacing(url: str) -> Iterator[Path]:
     except OSError as error:
         _explain(url, error)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

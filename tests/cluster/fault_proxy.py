@@ -30,6 +30,8 @@ class Fault:
     """Break the connection after so many bytes of the answer's body: 0 is right behind the HTTP header."""
     forget_length: bool = False
     """Send the answer without its length, as old proxies do: then a cut looks like a proper end."""
+    forget_header: str = ""
+    """Do not pass on this header of the request: a server that does not know it."""
     delay_s: float = 0.0
     """Wait before anything is sent."""
     bytes_per_s: float = 0.0
@@ -103,40 +105,39 @@ def fault_proxy(
                 # The host name is part of what the client signed, so it is passed on as it is.
                 server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():
-                    if name.lower() not in _HOP_BY_HOP and name.lower() != "content-length":
+                    if name.lower() not in {*_HOP_BY_HOP, "content-length", wrong.forget_header.lower()}:
                         server.putheader(name, value)
                 server.putheader("Content-Length", str(len(body)))
                 server.endheaders(body)
                 answer = server.getresponse()
-                content = answer.read()
-            except OSError:
+                if wrong.lose_answer:
+                    answer.read()
+                    self.break_off()
+                else:
+                    self.pass_on(answer, wrong)
+            except (OSError, http.client.HTTPException):
                 self.break_off()
-                return
             finally:
                 server.close()
-            if wrong.lose_answer:
-                self.break_off()
-                return
+
+        def pass_on(self, answer: http.client.HTTPResponse, wrong: Fault) -> None:
+            """Piece by piece, so that what breaks at the server's end breaks here too."""
             self.send_response_only(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in _HOP_BY_HOP and not (wrong.forget_length and name.lower() == "content-length"):
                     self.send_header(name, value)
-            if wrong.forget_length:
+            ends = wrong.forget_length or ("Content-Length" not in answer.headers and self.command != "HEAD")
+            if ends:
                 self.send_header("Connection", "close")
-            elif "Content-Length" not in answer.headers and self.command != "HEAD":
-                self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.pass_on(content, wrong)
-            if wrong.cut_answer is not None or wrong.forget_length:
-                self.break_off()
-
-        def pass_on(self, content: bytes, wrong: Fault) -> None:
-            content = content if wrong.cut_answer is None else content[: wrong.cut_answer]
-            for start in range(0, len(content), _PIECE):
-                piece = content[start : start + _PIECE]
+            left = float("inf") if wrong.cut_answer is None else wrong.cut_answer
+            while left > 0 and (piece := answer.read(int(min(_PIECE, left)))):
                 self.wfile.write(piece)
+                left -= len(piece)
                 if wrong.bytes_per_s:
                     time.sleep(len(piece) / wrong.bytes_per_s)
+            if ends or left == 0 or (answer.length or 0) > 0:
+                self.break_off()
 
         def break_off(self) -> None:
             self.close_connection = True

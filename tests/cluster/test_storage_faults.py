@@ -79,12 +79,15 @@ def test_an_answer_that_always_ends_early_is_an_error_and_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_overloaded_server_is_asked_again_and_one_that_stays_so_is_named(through: Callable[..., str]) -> None:
-    faults = {(method, n): Fault(status=503) for method in ("PUT", "HEAD", "GET") for n in (0, 1)}
+def test_an_overloaded_server_is_asked_again_and_one_that_stays_so_is_named(
+    through: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = {(method, 0): Fault(status=503) for method in ("PUT", "HEAD", "GET")}
     bucket = through(faults)
     storage.write_bytes(f"{bucket}/x", b"content")
     assert storage.read_bytes(f"{bucket}/x") == b"content"
     assert storage.list_files(bucket) == ["x"]
+    monkeypatch.setenv("VDSM_S3_ATTEMPTS", "2")
     bucket = through(lambda method, path, n: Fault(status=503))
     for use in (storage.read_bytes, storage.size, storage.list_files, lambda url: storage.write_bytes(url, b"")):
         with pytest.raises(storage.Unreachable, match="overloaded"):
@@ -166,7 +169,7 @@ def test_of_sixteen_writers_exactly_one_wins(
     place: str, tmp_path: Path, request: pytest.FixtureRequest, trials: Callable[[int], int]
 ) -> None:
     base = str(tmp_path) if place == "local" else str(request.getfixturevalue("s3_bucket"))
-    for trial in range(trials(4)):
+    for trial in range(trials(2)):
         url = storage.join(base, f"lock-{trial}")
         start = threading.Barrier(16)
 
@@ -268,14 +271,14 @@ def test_a_server_killed_and_restarted_costs_nothing_but_time(
     own = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
     for name, value in {**own, "AWS_ENDPOINT_URL": server.endpoint}.items():
         monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="store")
+    boto3.session.Session().client("s3").create_bucket(Bucket="store")
     data = os.urandom(24_000_000)
     storage.write_bytes("s3://store/read", data)
     storage.write_bytes("s3://store/written", b"old")
     (tmp_path / "new").write_bytes(data[::-1])
 
-    def killed_during(work: Callable[[], None], method: str) -> None:
-        """Kill the server while `work` is in the middle of it, start it again two seconds later."""
+    def killed_during(work: Callable[[], None], method: str) -> int:
+        """Kill the server while `work` is in the middle of it, start it again two seconds later. Requests it took."""
         dead = threading.Event()
 
         def kill(asked: str, path: str, n: int) -> Fault | None:
@@ -290,11 +293,14 @@ def test_a_server_killed_and_restarted_costs_nothing_but_time(
             revive.start()
             storage.patiently(work, 60)
             revive.join()
+            asked = proxy.count(method)
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        return asked
 
-    killed_during(lambda: storage.download("s3://store/read", tmp_path / "got"), "GET")
+    assert killed_during(lambda: storage.download("s3://store/read", tmp_path / "got"), "GET") >= 2
     assert sha((tmp_path / "got").read_bytes()) == sha(data)
-    killed_during(lambda: storage.upload(tmp_path / "new", "s3://store/written"), "PUT")
+    parts = 3  # of 8 MiB
+    assert killed_during(lambda: storage.upload(tmp_path / "new", "s3://store/written"), "PUT") > parts
     assert storage.patiently(lambda: sha(storage.read_bytes("s3://store/written")), 60) == sha(data[::-1])
 
 
@@ -308,8 +314,9 @@ def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now)
-    builder = builder.not_valid_after(now + datetime.timedelta(days=1))
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
     builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     paths = folder / "certificate.pem", folder / "key.pem"
