@@ -329,3 +329,32 @@ def test_measuring_leaves_a_run_as_it_is(run: Path, figures_dataset: Path) -> No
     measure(inputs.model, inputs.test, None, ProtocolConfig(pairs=8))
     assert not [name for name, module in inputs.model.named_modules() if module.training]
     assert all(torch.equal(tensor, inputs.model.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_continuous_factors_are_probed_per_clip_and_per_frame(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """The angle of a pendulum in every frame, its amplitude and its period."""
+    from preprocessing import manifest, plan, rejects
+    from preprocessing.claim import claim
+    from preprocessing.config import DataRecipe, ShardsConfig, SourceConfig
+    from preprocessing.shard_file import write_shard
+    from preprocessing.source_config import PendulumConfig
+    from preprocessing.sources import make_source
+
+    data = str(tmp_path / "data")
+    pendulum = PendulumConfig(identities=8, clips_per_identity=4, clip_frames=8, test_fraction=0.5)
+    recipe = DataRecipe(source=SourceConfig(name="pendulum", pendulum=pendulum), shards=ShardsConfig(target_mb=1.5))
+    source = make_source(recipe.source, recipe.seed)
+    planned = plan.make_plan(recipe, source)
+    claim(data, planned)
+    summaries = [write_shard(data, planned.identity, shard, source) for shard in planned.shards]
+    made = manifest.make_manifest(data, planned, source, summaries, rejects.write_rejects(data, []))
+    manifest.write_manifest(data, made)
+    open_run(str(tmp_path / "run"), tiny_recipe, data, ClipDataset(data, "train").manifest)
+    save(tmp_path / "run", tiny_recipe, stage=2)
+    out = tmp_path / "out"
+    evaluate_module.main(["--run", str(tmp_path / "run"), "--data", data, "--out", str(out), *SMALL])
+    figures = json.loads((out / "metrics.json").read_text())["figures"]
+    for kind in ("linear", "mlp"):
+        for name in ("static.angle", "dynamics.angle", "dynamics.amplitude", "static.period_s"):
+            assert (figures[f"probe.{name}.{kind}"]["chance"], figures[f"probe.{name}.{kind}"]["n"]) == (0, 16), name
+        assert figures[f"probe.pose.angle.{kind}"]["n"] == 16 * tiny_recipe.training.stage2.clip_frames

@@ -10,6 +10,8 @@ from torch import Tensor
 
 ACTION = "action"
 """The label that is the dynamic factor; every other label is a static attribute."""
+FRAMES_AT_ONCE = 256
+"""Most frames encoded, decoded or judged at once, whatever the length of a clip: bounds the memory."""
 
 
 class LabelledClips(Protocol):
@@ -45,6 +47,11 @@ class LabelledClips(Protocol):
 def static_attributes(clips: LabelledClips) -> list[str]:
     """Names of the static attributes, in the order of the vocabulary."""
     return [name for name in clips.vocabulary if name != ACTION]
+
+
+def batch_of(length: int) -> int:
+    """How many clips of `length` frames are worked on at once."""
+    return max(1, FRAMES_AT_ONCE // length)
 
 
 def clip_factors(clips: LabelledClips) -> dict[str, NDArray[np.float64]]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation.bound import elbo_scores
-from vdsm.evaluation.clips import LabelledClips
+from vdsm.evaluation.clips import LabelledClips, batch_of
 from vdsm.evaluation.controls import control_scores
 from vdsm.evaluation.cycle import EncodedAgain
 from vdsm.evaluation.frechet import frechet_score
@@ -35,12 +35,17 @@ class ProtocolConfig:
     """Pairs of test clips."""
     probe_clips: int = 3000
     """Most training clips whose codes the probes learn from."""
-    batch_clips: int = 32
-    """Clips in memory at once."""
+    batch_clips: int | None = None
+    """Clips in memory at once; none means as many as their length allows."""
     seed: int = 0
     """Seed of the pairs, the prior samples, the probes and the intervals."""
     sequence_stage: bool = True
     """Whether the model has a trained dynamics code; without it only poses are swapped."""
+
+    @property
+    def clips_at_once(self) -> int:
+        """Clips in memory at once."""
+        return self.batch_clips or batch_of(self.clip_frames)
 
 
 def measure(
@@ -67,7 +72,7 @@ def measure(
         renderer: the program that drew the data, as one more control.
         inception: for the Frechet distance on its features; none leaves it out.
     """
-    seed, length, size = config.seed, config.clip_frames, config.batch_clips
+    seed, length, size = config.seed, config.clip_frames, config.clips_at_once
     if isinstance(model, nn.Module):
         model.eval()  # or batch norm and dropout would make a clip's score depend on the others, and on chance
     pairs = draw_pairs(clips, config.pairs, seed)
@@ -101,7 +106,7 @@ def _swaps(
     progress: Progress,
 ) -> tuple[dict[str, Score], dict[str, dict[str, Score]], Swapped]:
     """Scores of what is decoded for the pairs, of the controls, and the swaps."""
-    seed, size, stage2 = config.seed, config.batch_clips, config.sequence_stage
+    seed, size, stage2 = config.seed, config.clips_at_once, config.sequence_stage
     again, pictures = EncodedAgain(decoder.model), InceptionFeatures(inception) if inception else None
     watches = (again, *((pictures,) if pictures else ()))
     swap = decoder.swap if stage2 else decoder.pose_swap
@@ -114,7 +119,7 @@ def _swaps(
             "swapping", progress, *watches,
         )  # fmt: skip
     else:
-        real = judge_clips(judge, clips, config.clip_frames, progress=progress)
+        real = judge_clips(judge, clips, config.clip_frames, size, progress)
         scores |= judge_scores(clips, real, seed)
         by_pose = judge_pairs(
             judge, pairs, lambda batch: decoder.pose_swap(pairs.dynamics_of[batch], pairs.static_of[batch]), size,
@@ -143,7 +148,7 @@ def _probes(
 ) -> tuple[dict[str, Score], dict[str, Score]]:
     """Scores of the probes, and of their answers given for other clips."""
     chosen = np.sort(np.random.default_rng([config.seed, 7]).permutation(len(train))[: config.probe_clips])
-    codes = encode_clips(model, train, config.clip_frames, config.batch_clips, progress, chosen)
+    codes = encode_clips(model, train, config.clip_frames, config.clips_at_once, progress, chosen)
     return probe_scores(latents_of(train, codes, chosen), test, config.seed, progress=progress)
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vdsm.evaluation.clips import LabelledClips
+from vdsm.evaluation.clips import LabelledClips, batch_of
 from vdsm.evaluation.controls import control_scores
 from vdsm.evaluation.judge import Judge, Progress, Verdicts, join, judge_clips, judge_frames, silent
 from vdsm.evaluation.judged_scores import Outputs, judge_scores, output_scores
@@ -25,8 +25,6 @@ from vdsm.evaluation.scores import Score
 
 Donors = tuple[str, str]
 """Keys of the clips that gave the dynamics and the static code."""
-BATCH = 32
-"""Clips judged at once."""
 
 
 class Samples(NamedTuple):
@@ -76,7 +74,7 @@ def score_samples(
     Raises:
         ValueError: samples are missing, given twice, or were not asked for.
     """
-    wanted = donors_of(clips, pairs)
+    wanted, size = donors_of(clips, pairs), batch_of(length)
     compared = some_of(np.unique(pairs.dynamics_of))
     keep = {(clips.keys[int(index)], clips.keys[int(index)]) for index in compared}
     verdicts: dict[Donors, Verdicts] = {}
@@ -86,8 +84,8 @@ def score_samples(
         for donors in part.donors:
             if donors not in asked:
                 raise ValueError(f"a sample of dynamics {donors[0]!r} and static {donors[1]!r} was not asked for")
-        for start in range(0, len(part.donors), BATCH):
-            batch = slice(start, start + BATCH)
+        for start in range(0, len(part.donors), size):
+            batch = slice(start, start + size)
             judged = judge_frames(judge, _floats(part.frames[batch]))
             for place, donors in enumerate(part.donors[batch]):
                 if donors in verdicts:
@@ -97,7 +95,7 @@ def score_samples(
                     kept[donors] = part.frames[start + place].copy()
             progress("judging samples", len(verdicts), len(asked))
     _check_complete(wanted, verdicts)
-    real = judge_clips(judge, clips, length, progress=progress)
+    real = judge_clips(judge, clips, length, size, progress)
     made = {
         kind: join([verdicts[donors] for donors in asked_of])
         for kind, asked_of in wanted.items()
@@ -113,11 +111,11 @@ def score_samples(
         scores |= reconstruction_scores(
             clips, compared, length,
             lambda batch: _floats(np.stack([kept[clips.keys[int(index)], clips.keys[int(index)]] for index in batch])),
-            BATCH, seed, progress,
+            size, seed, progress,
         )  # fmt: skip
     controls = control_scores(clips, pairs, real, seed)
     if renderer is not None:
-        controls["renderer"] = renderer_scores(judge, clips, pairs, renderer, real, length, BATCH, seed, progress)
+        controls["renderer"] = renderer_scores(judge, clips, pairs, renderer, real, length, size, seed, progress)
     return SampleScores(scores, controls, swapped_of(clips, pairs, made["swap"].values))
 
 
