@@ -99,14 +99,28 @@ def warnings_of(scores: Mapping[str, Score], swap_by: str) -> list[str]:
         judged = name.removeprefix("judge.").removesuffix(".accuracy")
         if name.startswith("judge.") and name != "judge.joint" and score.value < 0.95:
             found.append(f"The judge itself is right on only {score.value:.1%} of the real clips for {judged}.")
-        leaked = name.removeprefix(f"{prefix}leakage.")
-        if leaked != name and score.n and score.chance is not None and score.low > max(1.5 * score.chance, 0.3):
-            found.append(f"The replaced {leaked} still shows in {score.value:.1%} of the swaps.")
+        above = score.n > 0 and score.chance is not None and score.low > max(1.5 * score.chance, 0.3)
+        if name.startswith(f"{prefix}leakage.") and above:
+            factor = name.removeprefix(f"{prefix}leakage.")
+            found.append(f"The replaced {factor} still shows in {score.value:.1%} of the swaps.")
+        if above and _misplaced(name, scores):
+            _, code, factor, _ = name.split(".", 3)
+            found.append(
+                f"The {code} code holds the {factor} too: a linear probe reads it in {score.value:.1%} of clips."
+            )
     if action is None:
         found.append("The clips have no action label, so that nothing here was judged: see the cycle and the ELBO.")
     if swap_by == "poses":
         found.append("There is no sequence stage yet: the poses of every frame were swapped, not one dynamics code.")
     return found
+
+
+def _misplaced(name: str, scores: Mapping[str, Score]) -> bool:
+    """Whether a figure is the linear probe of a label that its code should not hold."""
+    words = name.split(".")
+    if words[0] != "probe" or words[-1] != "linear" or f"judge.{words[2]}.accuracy" not in scores:
+        return False
+    return words[1] == ("static" if words[2] == ACTION else "dynamics")
 
 
 def _plain(scores: Mapping[str, Score]) -> dict[str, Any]:

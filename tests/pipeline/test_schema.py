@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pipeline.report.metrics import warnings_of
 from pipeline.report.schema import SCHEMA_VERSION, Metrics, json_schema
+from vdsm.evaluation.scores import Score
 
 FIGURE = {"value": 0.9, "n": 10, "chance": 0.1, "low": 0.8, "high": 1.0}
 SMALLEST: dict[str, Any] = {
@@ -66,3 +68,19 @@ def test_the_written_schema_is_that_of_the_program(root: Path) -> None:
     written = json.loads((root / "docs" / "metrics.schema.json").read_text())
     assert written == json_schema(), "write it again: json.dumps(json_schema(), indent=1)"
     assert written["properties"]["schema_version"]["const"] == SCHEMA_VERSION
+
+
+def test_a_code_that_holds_what_it_should_not_is_named() -> None:
+    def score(value: float) -> Score:
+        return Score(value, 100, 1 / 9, value - 0.01, value + 0.01)
+
+    names = {"swap.action.accuracy": 1.0, "judge.action.accuracy": 1.0, "judge.hat.accuracy": 1.0}
+    clean = {"probe.static.action.linear": 0.12, "probe.dynamics.hat.linear": 0.2, "probe.dynamics.action.linear": 1.0}
+    clean |= {"probe.static.hat.linear": 1.0, "probe.dynamics.angle.linear": 0.9, "probe.static.action.mlp": 0.9}
+    found = {name: score(value) for name, value in {**names, **clean}.items()}
+    assert warnings_of(found, "dynamics code") == []
+    found |= {"probe.static.action.linear": score(0.97), "probe.dynamics.hat.linear": score(0.5)}
+    first, second = warnings_of(found, "dynamics code")
+    assert "static code holds the action" in first
+    assert "97.0%" in first
+    assert "dynamics code holds the hat" in second
