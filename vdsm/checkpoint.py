@@ -105,7 +105,8 @@ def disentangler_of(state: Mapping[str, Any], path: Path) -> "Disentangler":
         raise ValueError(f"{path}: has no {' and no '.join(sorted(missing))}; use a checkpoint of `vdsm train`")
     try:
         model = Disentangler(ModelConfig(**state["model_config"]))
-        model.load_state_dict(state["model"])
+        # A training that averages its weights keeps both, and says which of them are to be used.
+        model.load_state_dict(state[state.get("used", "model")])
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"{path}: does not fit this version of the model ({reason}); train again") from error

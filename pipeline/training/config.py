@@ -79,7 +79,8 @@ class TrainingConfig:
     """Custom Ray resource of which each worker takes one unit, such as a kind of node."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Numbers of the forward and backward pass (autocast). Weights, optimiser and losses stay in fp32."""
+    """Numbers of the forward and backward pass (autocast); fp16 needs GPUs. Weights, optimiser and losses stay in
+    fp32."""
     ema_decay: float = 0.0
     """Decay per step of a running average of the weights, such as 0.999; 0 keeps none."""
     ema_used: bool = True
@@ -142,6 +143,8 @@ class TrainingConfig:
             raise ValueError(f"max_failures is {self.max_failures}; it must be at least 0, or -1 for no limit")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; it must be in (0, 1)")
+        if self.precision == "fp16" and not self.use_gpu:
+            raise ValueError("precision is fp16, which needs use_gpu (CPUs have no LSTM in fp16); choose bf16 or fp32")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must be in [0, 1), such as 0.999")
         if not 0 < self.rollback_rate < 1:

@@ -1,6 +1,7 @@
 """What runs in each Ray Train worker, and how it talks to the driver."""
 
 import contextlib
+import os
 import tempfile
 import threading
 import time
@@ -196,9 +197,11 @@ def worker(assignment: Assignment, ledger: Any) -> dict[str, Any]:
             resume = reporter.latest()
         except ValueError as error:
             raise UserError(str(error)) from error
+        processes = world.gather({"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()})
         if world.rank == 0:
             place = Place(int(resume["stage"]), int(resume["step"])) if resume else Place(1, 0)
-            reporter.event("resume" if resume else "start", **place._asdict(), workers=world.size)
+            about = {"workers": world.size, "processes": processes}
+            reporter.event("resume" if resume else "start", **place._asdict(), **about)
         outcome = train_run(job, reporter, world, resume)
         reporter.close()
         return outcome._asdict()

@@ -1,8 +1,10 @@
 """One rank of a small group: `python ddp_rank.py RANK SIZE STORE DATA RECIPE OUT`. Run by test_ddp.py.
 
-Writes the gradients of one backward of each stage, and what a training of a few steps reports.
+Writes the gradients of one backward of each stage, what a training of a few steps reports and which clips it saw, and,
+in the pair, the weights of trainings with every option that concerns several ranks: undisturbed and resumed.
 """
 
+import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,25 +16,52 @@ import yaml
 
 from pipeline.config import Recipe
 from pipeline.training.batches import read
-from pipeline.training.job import Job, QuietReporter
+from pipeline.training.job import Job, Place, QuietReporter
 from pipeline.training.loop import train_run
 from pipeline.training.stage import StageRun
 from pipeline.training.world import World
 from preprocessing.dataset import ClipDataset
 from vdsm.disentangler import Disentangler
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "static graph": {"static_graph": True},
+    "sharded optimiser": {"shard_optimiser": True},
+    "compressed gradients": {"gradient_compression": "bf16"},
+    "all": {
+        "static_graph": True,
+        "shard_optimiser": True,
+        "gradient_compression": "bf16",
+        "precision": "bf16",
+        "ema_decay": 0.9,
+    },
+}
+
 
 class Recorder(QuietReporter):
-    def __init__(self) -> None:
+    def __init__(self, world: World, stop_after: int | None = None) -> None:
+        self.world, self.stop_after, self.asked = world, stop_after, 0
         self.records: list[dict[str, Any]] = []
         self.audit: list[dict[str, Any]] = []
+        self.state: dict[str, Any] | None = None
 
     def log(self, record: dict[str, Any]) -> None:
         if record["kind"] != "pictures":
             self.records.append(record)
 
-    def save(self, state: dict[str, Any] | None, place: Any, *, last: bool, audit: Any = ()) -> None:
+    def save(self, state: dict[str, Any] | None, place: Place, *, last: bool, audit: Any = ()) -> None:
+        self.state = copy.deepcopy(state)
         self.audit += audit
+
+    def latest(self, before: Place | None = None) -> Any:
+        return self.world.from_first(self.state)
+
+    def at(self, place: Place) -> Any:
+        return self.latest()
+
+    def should_stop(self) -> bool:
+        self.asked += 1
+        return self.asked == self.stop_after
 
 
 def gradients(job: Job, world: World) -> dict[str, Any]:
@@ -40,11 +69,23 @@ def gradients(job: Job, world: World) -> dict[str, Any]:
     found = {}
     for stage in (1, 2):
         torch.manual_seed(0)
-        run = StageRun(job, stage, Disentangler(job.model), Recorder(), world)  # type: ignore[arg-type]
+        run = StageRun(job, stage, Disentangler(job.model), Recorder(world), world)  # type: ignore[arg-type]
         windows = run.order.at(2).part(world.rows(4))
         run.gradients(2, read(job.clips, windows, 4), run.weights(2))
         found[stage] = {name: p.grad for name, p in run.module.named_parameters() if p.grad is not None}
     return found
+
+
+def weights(job: Job, world: World, stop_after: int | None) -> Any:
+    """Of a training that was stopped and resumed, or not stopped."""
+    recorder = Recorder(world, stop_after)
+    train_run(job, recorder, world)
+    if stop_after is not None:
+        state = recorder.latest()
+        recorder = Recorder(world)
+        train_run(job, recorder, world, state)
+    found = recorder.latest()
+    return found[found.get("used", "model")]
 
 
 def main(rank: int, size: int, store: str, data: str, recipe_path: str, out: str) -> None:
@@ -54,12 +95,19 @@ def main(rank: int, size: int, store: str, data: str, recipe_path: str, out: str
     recipe = Recipe.model_validate(yaml.safe_load(Path(recipe_path).read_text()))
     # Dropout is drawn per rank, so without it the number of ranks makes no difference but rounding.
     model = replace(recipe.model, rnn_dropout=0.0)
-    training = replace(recipe.training, log_interval=1, validation_interval=4)
+    training = replace(recipe.training, log_interval=1, validation_interval=4, audit=True, picture_interval=0)
     job = Job(model=model, training=training, seed=3, clips=ClipDataset(data, "train"), notes={})
-    world, recorder = World(rank, size), Recorder()
-    found = gradients(job, world)
+    world = World(rank, size)
+    recorder = Recorder(world)
+    found = {"gradients": gradients(job, world)}
     train_run(job, recorder, world)
-    torch.save({"gradients": found, "records": recorder.records}, out)
+    found |= {"records": recorder.records, "audit": recorder.audit}
+    if size == 2:
+        job = replace(job, model=recipe.model)
+        for name, changes in OPTIONS.items():
+            changed = replace(job, training=replace(recipe.training, picture_interval=0, **changes))
+            found[name] = {"whole": weights(changed, world, None), "resumed": weights(changed, world, 31)}
+    torch.save(found, out)
     if size > 1:
         dist.destroy_process_group()
 

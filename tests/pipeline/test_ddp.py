@@ -1,54 +1,97 @@
-"""Two workers compute what one does."""
+"""Several workers compute what one does, and their options leave a resumed run as it would have been."""
 
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+OPTIONS = ("plain", "static graph", "sharded optimiser", "compressed gradients", "all")
+
 
 @pytest.fixture(scope="module")
 def results(root: Path, figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What ddp_rank.py wrote for one rank alone (`alone`) and for the ranks of a pair (`first`, `second`)."""
+    """What ddp_rank.py wrote for groups of one, two and four ranks, by `<rank>/<size>`."""
     folder = tmp_path_factory.mktemp("ddp")
-    ranks = {"alone": ("0", "1"), "first": ("0", "2"), "second": ("1", "2")}
     script, recipe = str(root / "tests" / "pipeline" / "ddp_rank.py"), str(root / "tests" / "tiny.yaml")
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    names = [f"{rank}of{size}" for size in (1, 2, 4) for rank in range(size)]
     processes = []
-    for name, (rank, size) in ranks.items():
-        words = [rank, size, str(folder / "store"), str(figures_dataset), recipe, str(folder / name)]
+    for name in names:
+        rank, size = name.split("of")
+        words = [rank, size, str(folder / f"store{size}"), str(figures_dataset), recipe, str(folder / name)]
         processes.append(subprocess.Popen([sys.executable, script, *words], env=environment))
     try:
-        assert [process.wait(timeout=240) for process in processes] == [0, 0, 0]
+        assert [process.wait(timeout=400) for process in processes] == [0] * len(names)
     finally:
         for process in processes:
             process.kill()
-    return {name: torch.load(folder / name, weights_only=True) for name in ranks}
+    return {name: torch.load(folder / name, weights_only=True) for name in names}
 
 
+@pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("stage", [1, 2])
-def test_gradients_are_equal_on_both_ranks_and_are_those_of_the_whole_batch(
-    results: dict[str, dict[str, Any]], stage: int
+def test_gradients_are_equal_on_all_ranks_and_are_those_of_the_whole_batch(
+    results: dict[str, dict[str, Any]], stage: int, size: int
 ) -> None:
-    alone, first, second = (results[name]["gradients"][stage] for name in ("alone", "first", "second"))
-    assert alone.keys() == first.keys() == second.keys()
+    alone = results["0of1"]["gradients"][stage]
+    first, *others = (results[f"{rank}of{size}"]["gradients"][stage] for rank in range(size))
     assert len(alone) > 10
     for name, gradient in alone.items():
-        # A call past DDP.forward leaves each rank with the gradient of its own half of the batch.
-        assert torch.equal(first[name], second[name]), name
+        # A call past DDP.forward leaves each rank with the gradient of its own part of the batch.
+        assert all(torch.equal(first[name], other[name]) for other in others), name
         torch.testing.assert_close(first[name], gradient, rtol=1e-4, atol=1e-8, msg=name)
+    assert all(alone.keys() == other.keys() for other in (first, *others))
 
 
-def test_losses_are_equal_but_for_rounding(results: dict[str, dict[str, Any]]) -> None:
-    alone, pair = results["alone"]["records"], results["first"]["records"]
-    assert not results["second"]["records"]  # rank 0 reports
-    assert [record["overall_step"] for record in alone] == [record["overall_step"] for record in pair]
+@pytest.mark.parametrize("size", [2, 4])
+def test_losses_are_equal_but_for_rounding(results: dict[str, dict[str, Any]], size: int) -> None:
+    alone, group = results["0of1"]["records"], results[f"0of{size}"]["records"]
+    assert not results[f"1of{size}"]["records"]  # rank 0 reports
+    assert [record["overall_step"] for record in alone] == [record["overall_step"] for record in group]
     assert {record["kind"] for record in alone} == {"train", "validation"}
-    for one, two in zip(alone, pair, strict=True):
+    for one, two in zip(alone, group, strict=True):
         for name in ("loss", "elbo", "reconstruction"):
             if name in one:
-                # Sums over 2 x 2 clips instead of 4 differ in the last bits of fp32; 40 steps of Adam widen that.
+                # Sums over parts of the batch differ in the last bits of fp32; 40 steps of Adam widen that.
                 assert one[name] == pytest.approx(two[name], rel=1e-4), (name, one["overall_step"])
+
+
+def test_every_number_of_workers_sees_the_same_clips_in_the_same_order(results: dict[str, dict[str, Any]]) -> None:
+    orders = {}
+    for size in (1, 2, 4):
+        lines = sorted(results[f"0of{size}"]["audit"], key=lambda line: (line["stage"], line["step"], line["rank"]))
+        assert {line["rank"] for line in lines} == set(range(size))
+        assert len({(line["stage"], line["step"], line["rank"]) for line in lines}) == len(lines) == 40 * size
+        orders[size] = [(line["stage"], line["step"], clip) for line in lines for clip in line["clips"]]
+    assert orders[1] == orders[2] == orders[4]
+    assert len(orders[1]) == 40 * 4
+    # An epoch of stage 1 is not over before each of its clips was seen once.
+    seen = [clip for stage, _, clip in orders[1] if stage == 1]
+    epoch = max(n for n in range(1, len(seen) + 1) if len(set(seen[:n])) == n)
+    assert set(Counter(seen[: len(seen) // epoch * epoch]).values()) == {len(seen) // epoch}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_pair_that_was_stopped_ends_with_the_same_weights_bit_for_bit(
+    results: dict[str, dict[str, Any]], option: str
+) -> None:
+    first, second = results["0of2"][option], results["1of2"][option]
+    for name, value in first["whole"].items():
+        assert torch.equal(value, first["resumed"][name]), name
+        assert torch.equal(value, second["whole"][name]), name
+
+
+def test_options_that_only_concern_speed_and_memory_do_not_change_the_weights(
+    results: dict[str, dict[str, Any]],
+) -> None:
+    plain = results["0of2"]["plain"]["whole"]
+    for option in ("sharded optimiser", "static graph"):
+        for name, value in results["0of2"][option]["whole"].items():
+            assert torch.equal(value, plain[name]), (option, name)
+    compressed = results["0of2"]["compressed gradients"]["whole"]
+    assert not all(torch.equal(value, plain[name]) for name, value in compressed.items())

@@ -1,0 +1,212 @@
+"""The options of the loop: none of them makes a resumed run differ from one that was not stopped."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.training.batches import Prefetched, StalledReader
+from pipeline.training.checkpoints import on_cpu
+from pipeline.training.job import Job
+from pipeline.training.loop import train_run
+from pipeline.training.order import Windows
+from vdsm import checkpoint
+
+Recorders = Callable[..., Any]
+Jobs = Callable[..., Job]
+
+TWICE = {"stage1": {"accumulation": 2}, "stage2": {"accumulation": 2}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "bf16": {"precision": "bf16"},
+    # On a CPU only stage 1 can run in fp16.
+    "fp16": {"precision": "fp16", "use_gpu": True, "stages": "1", "stage1": {"steps": 8}},
+    "accumulation": TWICE,
+    "average": {"ema_decay": 0.8},
+    "average beside": {"ema_decay": 0.8, "ema_used": False},
+    "best": {"stage2_start": "best"},
+    "all": {"precision": "bf16", "ema_decay": 0.8, "stage2_start": "best", **TWICE},
+}
+
+
+def same(here: dict[str, Any], there: dict[str, Any]) -> bool:
+    return here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_resumed_run_ends_with_the_same_state_bit_for_bit(
+    tiny_job: Jobs, recorder: Recorders, tmp_path: Path, option: str
+) -> None:
+    job = tiny_job(picture_interval=0, **OPTIONS[option])
+    whole = recorder()
+    end = (1, 8) if job.training.stages == "1" else (2, 16)
+    assert train_run(job, whole) == (*end, True)
+    for stop_after, place in ((7, (1, 7)), (33, (2, 9)))[: end[0]]:
+        stopped = recorder(stop_after=stop_after)
+        train_run(job, stopped)
+        assert max(stopped.states) == place
+        checkpoint.save(stopped.states.pop(place), tmp_path / "state.pt")
+        resumed = recorder(states=stopped.states)
+        train_run(job, resumed, resume=checkpoint.load(tmp_path / "state.pt"))
+        one, two = whole.states[end], resumed.states[end]
+        assert same(one["model"], two["model"])
+        assert same(one.get("average", {}), two.get("average", {}))
+        assert one.get("loss_scale") == two.get("loss_scale")
+        assert one["bests"] == two["bests"]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_ends_near_the_plain_one_and_resumes_bit_for_bit(tiny_job: Jobs, recorder: Recorders) -> None:
+    plain, whole, stopped, resumed = recorder(), recorder(), recorder(stop_after=2), recorder()
+    few: dict[str, Any] = {"stages": "1", "picture_interval": 0, "log_interval": 1, "stage1": {"steps": 4}}
+    train_run(tiny_job(**few), plain)
+    job = tiny_job(compile=True, **few)
+    train_run(job, whole)
+    train_run(job, stopped)
+    train_run(job, resumed, resume=stopped.states[1, 2])
+    assert same(whole.states[1, 4]["model"], resumed.states[1, 4]["model"])
+    losses = [[r["loss"] for r in one.records if r["kind"] == "train"] for one in (plain, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert whole.states[1, 4]["model"].keys() == plain.states[1, 4]["model"].keys()
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(tiny_job: Jobs, recorder: Recorders) -> None:
+    # Dropout draws its masks in one go for the whole batch, so without it.
+    seen = []
+    for changes in ({}, TWICE, {"stage1": {"accumulation": 3}, "stage2": {"accumulation": 3}}):
+        one = recorder()
+        train_run(
+            tiny_job(picture_interval=0, log_interval=1, num_workers=1, model={"rnn_dropout": 0.0}, **changes), one
+        )
+        seen.append([record["loss"] for record in one.records if record["kind"] == "train"])
+    assert len(seen[0]) == 40
+    assert seen[1] == pytest.approx(seen[0], rel=1e-4)
+    assert seen[2] == pytest.approx(seen[0], rel=1e-4)  # 4 clips in parts of 1, 1 and 2
+
+
+def test_lower_precision_stays_near_fp32_and_the_weights_stay_fp32(tiny_job: Jobs, recorder: Recorders) -> None:
+    seen = {}
+    for precision in ("fp32", "bf16", "fp16"):
+        one = recorder()
+        train_run(tiny_job(stages="1", picture_interval=0, precision=precision, use_gpu=precision == "fp16"), one)
+        seen[precision] = [record["loss"] for record in one.records if record["kind"] == "train"]
+        assert {value.dtype for value in one.states[1, 24]["model"].values()} == {torch.float32}
+    assert seen["bf16"] == pytest.approx(seen["fp32"], rel=0.02)
+    assert seen["fp16"] == pytest.approx(seen["fp32"], rel=0.005)
+    assert seen["bf16"] != seen["fp32"] != seen["fp16"]
+
+
+def test_the_average_follows_the_weights(tiny_job: Jobs, recorder: Recorders) -> None:
+    seen = recorder()
+    train_run(tiny_job(stages="1", picture_interval=0, checkpoint_interval=1, ema_decay=0.75), seen)
+    name = "sequence_model.frame_model.static_loc.weight"
+    average = None
+    for step in range(1, 25):
+        weights = seen.states[1, step]["model"][name].double()
+        if average is not None:
+            average = 0.75 * average + 0.25 * weights
+            torch.testing.assert_close(seen.states[1, step]["average"][name].double(), average, rtol=1e-5, atol=1e-7)
+        else:
+            average = seen.states[1, 1]["average"][name].double()
+    assert not same(seen.states[1, 24]["average"], seen.states[1, 24]["model"])
+
+
+def test_stage_2_and_users_of_the_checkpoint_get_the_average(
+    tiny_job: Jobs, recorder: Recorders, tmp_path: Path
+) -> None:
+    for used in (True, False):
+        seen = recorder()
+        train_run(tiny_job(picture_interval=0, ema_decay=0.9, ema_used=used), seen)
+        end, start = seen.states[2, 16], seen.states[1, 24]
+        frozen = "sequence_model.frame_model.decoder.layers.0.kernels"
+        assert torch.equal(end["model"][frozen], start["average" if used else "model"][frozen])
+        checkpoint.save(end, tmp_path / "state.pt")
+        model = checkpoint.load_disentangler(tmp_path / "state.pt").state_dict()
+        assert same(dict(model), end["average" if used else "model"])
+
+
+def test_stage_2_starts_from_the_selected_weights(tiny_job: Jobs, recorder: Recorders) -> None:
+    frozen = "sequence_model.frame_model.decoder.layers.0.kernels"
+    # A rate that rises until the end spoils the last weights.
+    stage1 = {"warmup_steps": 24, "learning_rate": 2.0}
+    for start in ("last", "best"):
+        seen = recorder()
+        changes = {"picture_interval": 0, "validation_interval": 2, "stage1": stage1, "stage2_start": start}
+        train_run(tiny_job(**changes), seen)
+        step, elbo = seen.states[2, 16]["bests"][1]
+        measured = {r["step"]: r["elbo"] for r in seen.records if r["kind"] == "validation" and r["stage"] == 1}
+        assert elbo == max(measured.values()) == measured[step]
+        assert step < 24
+        selected = seen.states[1, step if start == "best" else 24]["model"][frozen]
+        assert torch.equal(seen.states[2, 16]["model"][frozen], selected)
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "back_at"),
+    [
+        (14, [(1, 10), (1, 10)]),
+        (5, [(1, 0), (1, 0)]),
+        (11, [(1, 10), (1, 0)]),  # a checkpoint from which no step can be taken is not gone back to twice
+        (30, [(1, 24), (1, 24)]),
+        (25, [(1, 24), (1, 20)]),
+    ],
+)
+def test_a_loss_that_is_not_finite_sends_the_run_back_with_a_lower_rate(
+    tiny_job: Jobs, recorder: Recorders, monkeypatch: pytest.MonkeyPatch, fails_at: int, back_at: list[tuple[int, int]]
+) -> None:
+    from pipeline.training import stage as module
+
+    weights_at = module.StageRun.weights
+
+    def poisoned(self: Any, step: int) -> Any:
+        weights = weights_at(self, step)
+        overall = step + 1 + (24 if self.stage == 2 else 0)
+        # Until the rate is low enough.
+        return weights._replace(pose=float("nan")) if overall == fails_at and self.slowdown > 0.3 else weights
+
+    monkeypatch.setattr(module.StageRun, "weights", poisoned)
+    seen = recorder()
+    changes = {"picture_interval": 0, "validation_interval": 1000, "rollback_rate": 0.5}
+    assert train_run(tiny_job(**changes), seen) == (2, 16, True)
+    assert [event["event"] for event in seen.events] == ["non-finite loss", "rollback"] * 2
+    place = (1, fails_at) if fails_at <= 24 else (2, fails_at - 24)
+    assert [(e["stage"], e["step"]) for e in seen.events] == [place, back_at[0], place, back_at[1]]
+    assert seen.events[0]["clips"]
+    rates = {r["overall_step"]: r["learning_rate"] for r in seen.records if r["kind"] == "train"}
+    assert rates[40] == 0.25 * 1e-3
+    assert seen.states[2, 16]["slowdown"] == 0.25
+    # A run that is resumed knows of it.
+    resumed = recorder()
+    last = max(place for place in seen.states if place < (2, 16))
+    train_run(tiny_job(**changes), resumed, resume=seen.states[last])
+    assert same(resumed.states[2, 16]["model"], seen.states[2, 16]["model"])
+
+
+def test_a_copy_of_a_state_shares_nothing_with_it() -> None:
+    state = {"a": torch.zeros(2), "b": [{"c": torch.ones(2)}], "d": 3}
+    copied = on_cpu(state)
+    state["a"] += 1
+    state["b"][0]["c"] += 1
+    assert copied["a"].tolist() == [0, 0]
+    assert copied["b"][0]["c"].tolist() == [1, 1]
+
+
+def test_a_reader_that_hangs_is_an_error_that_names_what_it_read() -> None:
+    import threading
+
+    freed = threading.Event()
+
+    class Hanging:
+        keys, identities, clip_frames, clip_shards = ["one"], ["someone"], [4], [0]
+
+        def frames(self, index: int) -> Any:
+            freed.wait(30)
+            return np.zeros((4, 2, 2, 3), dtype=np.uint8)
+
+    windows = Windows(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), None, None)
+    reading = Prefetched(Hanging(), [windows], 4, stall_s=0.3)  # type: ignore[arg-type]
+    with reading, pytest.raises(StalledReader, match=r"nothing came for 0.3 s .* while reading clips one"):
+        list(reading)
+    freed.set()
