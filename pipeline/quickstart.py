@@ -29,11 +29,11 @@ C = TypeVar("C", bound=BaseModel)
 
 RECIPE = "quickstart.yaml"
 RUN = "figures"
-NEXT = """The same on other clips, in three commands. A recipe names the source of its clips: `figures` are
-built in, `lpc` is the Sprites set. A source for a folder of your own videos is not there yet.
+NEXT = """The same on your own videos, in three commands. The recipe says how to label them and what else can be set;
+docs/preprocessing.md lists the other sources of clips.
 
-  vdsm shard --config configs/sprites-small.yaml --source.path FOLDER --out DATA
-  vdsm train --config configs/sprites-small.yaml --data DATA --out RUNS --name first
+  vdsm shard --config configs/videos.yaml --source.path FOLDER --out DATA
+  vdsm train --config configs/videos.yaml --data DATA --out RUNS --name first
   vdsm evaluate --run RUNS/first --data DATA --out REPORT
 """
 

@@ -1,0 +1,267 @@
+"""What happens to a training when machines are lost and found, storage is away, or a process hangs."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from cluster import storage
+from cluster.s3_server import serve
+from pipeline.train import main
+from tests.e2e.training_runs import (
+    assert_every_clip_once,
+    assert_same_weights,
+    descendants,
+    events,
+    lines,
+    reached,
+    started,
+    trained_on,
+    wait,
+    workers,
+)
+
+pytestmark = pytest.mark.slow
+
+
+class Machines:
+    """A Ray cluster on this machine: a head that trains nothing, and nodes that come and go. Each node has one CPU and
+    one MOCK_GPU, which stands for a GPU: a worker that asks for one has the node to itself."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000}, connect=False
+        )
+        self.address: str = self._cluster.address
+        self._nodes: list[Any] = []
+
+    def add(self, count: int = 1) -> None:
+        for _ in range(count):
+            self._nodes.append(
+                self._cluster.add_node(num_cpus=1, resources={"MOCK_GPU": 1}, object_store_memory=100_000_000)
+            )
+
+    def lose(self, node_id: str) -> None:
+        """Kills the raylet of a node, with which its workers die."""
+        node = next(node for node in self._nodes if node.node_id == node_id)
+        for process in node.all_processes["raylet"]:
+            os.kill(process.process.pid, signal.SIGKILL)
+        self._nodes.remove(node)
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def announce_loss(self, node_id: str) -> None:
+        ray = str(Path(sys.executable).parent / "ray")
+        words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        words += ["--node-id", node_id, "--deadline-remaining-seconds", "300"]
+        subprocess.run([ray, "drain-node", "--address", self.address, *words], check=True, timeout=120)
+
+    def metrics(self) -> str:
+        """What all nodes offer to Prometheus."""
+        found = ""
+        for node in (self._cluster.head_node, *self._nodes):
+            with suppress(OSError):
+                url = f"http://127.0.0.1:{node.metrics_export_port}/metrics"
+                found += urllib.request.urlopen(url, timeout=10).read().decode()
+        return found
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
+@contextmanager
+def machines(count: int) -> Iterator[Machines]:
+    made = Machines()
+    try:
+        made.add(count)
+        yield made
+    finally:
+        made.close()
+
+
+MOCK_GPU = ["--training.worker-resource", "MOCK_GPU"]
+
+
+def test_a_lost_machine_is_replaced_and_costs_nothing_but_time(
+    root: Path, undisturbed: Path, words: Any, tmp_path: Path, trials: Any
+) -> None:
+    with machines(2) as cluster:
+        for trial in range(trials(1)):
+            run, instant = tmp_path / f"run{trial}", random.Random(f"machine {trial}")
+            line = [*words(tmp_path, run.name), *MOCK_GPU]
+            with started(root, line, tmp_path, RAY_ADDRESS=cluster.address) as process:
+                wait(reached(run, instant.randrange(4, 88)), "it is far enough")
+                time.sleep(instant.uniform(0, 0.2))
+                there = [worker["node"] for worker in workers(run)]
+                assert len(set(there)) == 2  # as GPUs would have it: one worker on each node
+                cluster.lose(there[instant.randrange(2)])
+                cluster.add()
+                assert process.wait(timeout=300) == 0, (tmp_path / "output.txt").read_text()
+            assert "failure" in events(run)
+            assert events(run)[-1] == "finished"
+            assert_same_weights(run, undisturbed, tmp_path)
+            assert_every_clip_once(run, undisturbed)
+
+
+def test_with_fewer_machines_it_goes_on_and_takes_new_ones_in(
+    root: Path, undisturbed: Path, words: Any, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    elastic = ["--training.min-workers", "1", "--training.resize-interval-s", "5"]
+    # Long enough that it is not over before the new machine is there.
+    longer = [
+        "--training.stage1.steps",
+        "4000",
+        "--training.checkpoint-interval",
+        "100",
+        "--training.log-interval",
+        "20",
+    ]
+    few = ["--training.picture-interval", "0", "--training.validation-interval", "4000"]
+
+    def groups() -> list[int]:
+        return [line["workers"] for line in lines(run / "events.jsonl") if line["event"] in ("start", "resume")]
+
+    with machines(2) as cluster:
+        line = [*words(tmp_path, "run"), *MOCK_GPU, *elastic, *longer, *few]
+        with started(root, line, tmp_path, RAY_ADDRESS=cluster.address) as process:
+            wait(reached(run, 60), "step 60")
+            wait(lambda: "ray_vdsm_loss" in cluster.metrics(), "Prometheus is offered the loss")
+            leaving = workers(run)[1]["node"]
+            cluster.announce_loss(leaving)
+            wait(lambda: "preemption notice" in events(run), "the notice has come")
+            notice = next(line for line in lines(run / "events.jsonl") if line["event"] == "preemption notice")
+            saved = f"stage1-step{notice['step']:08d}.jsonl"
+            wait(lambda: (run / "audit" / saved).exists(), "it is saved at once")
+            cluster.lose(leaving)
+            wait(lambda: groups()[-1] == 1, "it goes on with one worker")
+            cluster.add()
+            wait(lambda: groups()[-1] == 2, "it has two workers again")
+            process.send_signal(signal.SIGTERM)  # as a scheduler does that wants the machine back
+            assert process.wait(timeout=120) == 130
+    assert [size for size, before in zip(groups(), [0, *groups()], strict=False) if size != before] == [2, 1, 2]
+    stopped = lines(run / "events.jsonl")[-1]
+    assert stopped["event"] == "stopped"
+    seen = trained_on(run)
+    assert sorted(seen) == [(1, step) for step in range(stopped["step"])]
+    # The same clips as ever, step by step, at whatever number of workers.
+    expected = trained_on(undisturbed)
+    assert all(seen[1, step] == expected[1, step] for step in range(60))
+    clips = [clip for _, some in sorted(seen.items()) for clip in some]
+    size = len(set(clips))
+    assert len(clips) > size
+    assert all(len(set(clips[n : n + size])) == size for n in range(0, len(clips) - size, size))
+
+
+def test_storage_may_be_away_for_a_while(
+    root: Path, undisturbed: Path, words: Any, figures_dataset: Path, tmp_path: Path, trials: Any, monkeypatch: Any
+) -> None:
+    def keys() -> Any:
+        return serve(tmp_path / "s3", access_key="test-key", secret_key="test-secret-Zq81")
+
+    for trial in range(trials(1)):
+        instant, run = random.Random(f"storage {trial}"), f"s3://bucket-{trial}/runs/run"
+        (tmp_path / f"cache{trial}").mkdir()
+        with keys() as server:
+            for name, value in server.environment().items():
+                monkeypatch.setenv(name, value)
+            boto3.client("s3").create_bucket(Bucket=f"bucket-{trial}")
+            for name in storage.list_files(str(figures_dataset)):
+                storage.upload(figures_dataset / name, f"s3://bucket-{trial}/data/{name}")
+            line = words(f"s3://bucket-{trial}/runs", "run", f"s3://bucket-{trial}/data")
+            process = subprocess.Popen(
+                [sys.executable, str(root / "pipeline" / "train.py"), *line],
+                env={**os.environ, "VDSM_CACHE": str(tmp_path / f"cache{trial}")},
+                cwd=tmp_path,
+                start_new_session=True,
+            )
+            try:
+                # When its first checkpoint is there, or soon after.
+                wait(lambda run=run: any("step" in name for name in storage.list_files(run)), "a checkpoint")
+                time.sleep(instant.uniform(0, 3))
+            except BaseException:
+                process.kill()
+                raise
+        try:
+            time.sleep(20)
+            with keys():
+                assert process.wait(timeout=300) == 0
+                assert events(run)[-1] == "finished"
+                assert_same_weights(run, undisturbed, tmp_path)
+                assert_every_clip_once(run, undisturbed)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_worker_that_hangs_is_noticed_and_replaced(
+    local_ray: None, undisturbed: Path, words: Any, tmp_path: Path
+) -> None:
+    run, stopped = tmp_path / "run", []
+
+    def stop() -> None:
+        wait(reached(run, 24), "step 24")
+        stopped.append(workers(run)[1]["pid"])
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        main([*words(tmp_path, "run"), "--training.stall-timeout-s", "8"])
+    finally:
+        thread.join()
+        with suppress(ProcessLookupError):
+            os.kill(stopped[0], signal.SIGKILL)
+    assert [event for event in events(run) if event != "stage finished"] == ["start", "failure", "resume", "finished"]
+    assert_same_weights(run, undisturbed, tmp_path)
+
+
+def test_wrong_credentials_are_one_clear_line(
+    s3_bucket: str, words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    with pytest.raises(SystemExit) as caught:
+        main(words(f"{s3_bucket}/runs", "run"))
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "S3 refused the credentials" in error
+    assert "not-the-secret" not in error
+
+
+def test_a_shard_that_is_damaged_in_s3_is_named_and_ends_the_run(
+    local_ray: None,
+    words: Any,
+    figures_dataset: Path,
+    s3_bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VDSM_CACHE", str(tmp_path / "cache"))
+    for name in storage.list_files(str(figures_dataset)):
+        data = bytearray((figures_dataset / name).read_bytes())
+        if name == "train/shard-000000.tar":
+            data[len(data) // 2] ^= 1
+        storage.write_bytes(f"{s3_bucket}/data/{name}", bytes(data))
+    with pytest.raises(SystemExit) as caught:
+        main(words(tmp_path, "run", f"{s3_bucket}/data"))
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{s3_bucket}/data/train/shard-000000.tar: its length or SHA-256 is not the one in the manifest" in error
+
+
+def test_no_process_outlives_these_tests() -> None:
+    left = [name for name in descendants(os.getpid()).values() if "train.py" in name]
+    assert left == []
