@@ -36,6 +36,8 @@ def render_comparison(reports: Sequence[Report], compared: dict[str, Any]) -> st
         names=[report.name for report in reports],
         reports=reports,
         compared=compared,
+        shared_settings=[name for name, values in compared["settings"].items() if None not in values],
+        lone_settings=[name for name, values in compared["settings"].items() if None in values],
         rows=[(titles[name], name) for name in order],
         groups=groups,
         films=[(report.name, transfer_film(report)) for report in reports if report.transfer],

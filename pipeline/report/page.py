@@ -219,6 +219,8 @@ def probes(metrics: Metrics) -> dict[str, Any]:
     if not names:
         return {}
     codes, factors, kinds = (list(dict.fromkeys(words[place] for words in names)) for place in (1, 2, 3))
+    known = ["static", "dynamics", "pose"]
+    codes.sort(key=lambda code: known.index(code) if code in known else len(known))
     rows = {}
     for factor in factors:
         wanted = [f"probe.{code}.{factor}.{kind}" for code in codes for kind in kinds]
