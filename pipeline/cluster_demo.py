@@ -28,28 +28,17 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 BUCKET = "vdsm"
 DATA, RUNS, REPORT = (f"s3://{BUCKET}/demo/{name}" for name in ("figures", "runs", "report"))
-RECIPE = ("--config", "configs/quickstart.yaml", "--source.figures.identities", "24")
-SHORT = ("--training.stage1.steps", "40", "--training.stage2.steps", "20", "--training.stage1.batch-clips", "8")
+RECIPE = ("--config", "configs/cluster-demo.yaml")
 JOBS = (
     # Drivers run on the head, which has no CPU for work, and spread it over the workers.
     ("doctor", (), ("cluster/doctor.py", "--storage", f"s3://{BUCKET}/demo", "--nodes", "2", "--min-free-gb", "1")),
     ("shard", (), ("preprocessing/shard.py", *RECIPE, "--out", DATA)),
-    ("train", (), ("pipeline/train.py", *RECIPE, *SHORT, "--data", DATA, "--out", RUNS, "--name", "demo")),
+    ("train", (), ("pipeline/train.py", *RECIPE, "--data", DATA, "--out", RUNS, "--name", "demo")),
     # Evaluation computes in its driver: it asks for CPUs, and so runs on a worker.
     (
         "evaluate",
         ("--entrypoint-num-cpus", "1"),
-        (
-            "pipeline/evaluate.py",
-            "--run",
-            f"{RUNS}/demo",
-            "--data",
-            DATA,
-            "--out",
-            REPORT,
-            "--evaluation.judge-steps",
-            "20",
-        ),
+        ("pipeline/evaluate.py", "--run", f"{RUNS}/demo", "--data", DATA, "--out", REPORT, *RECIPE),
     ),
 )
 """Name, options of `ray job submit`, and what it runs."""

@@ -185,6 +185,8 @@ class Machines:
             ip("-n", namespace, "link", "set", "eth0", "up")
             ip("-n", namespace, "link", "set", "lo", "up")
             ip("-n", namespace, "route", "add", "172.31.0.0/16", "dev", "eth0")
+            # By it Ray finds its own address. It leads to the bridge, on which nobody else is.
+            ip("-n", namespace, "route", "add", "default", "dev", "eth0", "src", f"{NETWORK}.{number}")
         for host in self.hosts:
             host.power_on()
             self._stack.callback(host.power_off)

@@ -1,0 +1,170 @@
+"""The shipped ray_cluster.yaml, from `ray up` to `ray down`: machines by SSH, jobs, a spot machine lost, nothing left.
+
+EC2 is simulated and its machines are network namespaces, so instance types, spot, profiles, metadata options, commands,
+files, scaling and jobs are real; docker, images, quotas and the judgement of IAM policies are not.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.namespaces import BIN, Machines, machines, until
+from tests.e2e.simulated_ec2 import SimulatedEc2
+from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, STEPS, TRAIN, URL, copy_code, lines, stored, submit
+
+BETWEEN_NODES = {22, 6379, 6380, 6381, 6382, 6383, 6384, 6385, 44217, 44227, 10001, *range(10002, 11000)}
+"""What may listen on the network: SSH, what ray_cluster.yaml names, Ray Client, and the metrics of autoscaler and
+dashboard, whose ports Ray fixes. The security group closes all of it but 22."""
+
+
+def overlay(root: Path, ec2: SimulatedEc2) -> dict[str, Any]:
+    """The shipped file for machines without docker and pip, with room for two workers on two cores."""
+    tree: dict[str, Any] = yaml.safe_load((root / "ray_cluster.yaml").read_text())
+    del tree["docker"]
+    tree["auth"]["ssh_user"] = "root"
+    tree["provider"]["use_internal_ips"] = True
+    tree["idle_timeout_minutes"] = 0.3
+    tree["file_mounts"] = {
+        remote.replace("/home/ray", "~"): local if local.startswith("~") else str(root / local)
+        for remote, local in tree["file_mounts"].items()
+    }
+    tree["setup_commands"] = [line for line in tree["setup_commands"] if "pip install" not in line]
+    for name, kind in tree["available_node_types"].items():
+        kind["node_config"] |= {"SecurityGroupIds": [ec2.group], "ImageId": ec2.image}
+        if name != "head":
+            # `gpu_machine` stands in for the GPU in the training, which has none to compute on here.
+            kind["resources"] |= {"CPU": 2, **({"gpu_machine": 1} if name == "gpu_spot" else {})}
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        tree[key] = [f"{line} --object-store-memory=100000000" if "ray start" in line else line for line in tree[key]]
+    return tree
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_from_ray_up_to_ray_down(root: Path, tmp_path: Path) -> None:
+    with machines(tmp_path, 3) as net, SimulatedEc2(net) as ec2:
+        net.serve_s3(BUCKET)
+        code = copy_code(root, tmp_path)
+        file = tmp_path / "cluster.yaml"
+        file.write_text(yaml.safe_dump(overlay(root, ec2)))
+
+        up = net.run([BIN / "ray", "up", "-y", "--no-config-cache", file], cwd=root)
+        assert up.returncode == 0, up.stdout[-4000:]
+        (head,) = ec2.living()
+        assert (head.type, head.spot, head.profile) == ("m7i.large", False, "vdsm-ray-head")
+        assert (head.metadata["HttpTokens"], head.metadata["HttpPutResponseHopLimit"]) == ("required", 2)
+
+        check_closed(net, ec2, head.address)
+        net.start([BIN / "ray", "dashboard", "--no-config-cache", file], "forward.log")
+        api = f"import urllib.request; urllib.request.urlopen('{ADDRESS}').status"
+        until(lambda: net.run([BIN / "python", "-c", api]).returncode == 0, "the dashboard is forwarded", 60)
+        check_token(net)
+
+        # A CPU job brings a CPU machine, a GPU job a GPU machine.
+        submit(net, code, *SHARD)
+        assert stored(net, code, "data/manifest.json")
+        cpu = [one for one in ec2.instances() if one.type == "c7i.2xlarge"]
+        assert cpu
+        assert not ec2.living("g6.xlarge")
+        seen = submit(net, code, "python", "-c", "import os; print('GPU', os.environ['CUDA_VISIBLE_DEVICES'])",
+                      options=("--entrypoint-num-gpus", "1"))  # fmt: skip
+        assert "GPU 0" in seen
+        (gpu,) = ec2.living("g6.xlarge")
+        for one in (*cpu, gpu):
+            assert (one.spot, one.profile, one.tags["project"]) == (True, "vdsm-ray-worker", "vdsm")
+            assert (one.metadata["HttpTokens"], one.metadata["HttpPutResponseHopLimit"]) == ("required", 2)
+
+        # The machine is taken away in the middle of the training, and the training goes on with the next one.
+        words = (*TRAIN, "--name", "spot", "--training.worker-resource", "gpu_machine")
+        submit(net, code, *words, options=("--no-wait",))
+        until(lambda: "checkpoints" in listing(net, code), "a checkpoint is stored")
+        (gpu,) = ec2.living("g6.xlarge")
+        ec2.take_away(gpu)
+        until(lambda: '"finished"' in stored(net, code, "runs/spot/events.jsonl"), "training has finished", 400)
+        events = [line["event"] for line in lines(stored(net, code, "runs/spot/events.jsonl"))]
+        assert {"start", "failure", "resume"} <= set(events)
+        assert events[-1] == "finished"
+        steps = [
+            line["overall_step"]
+            for line in lines(stored(net, code, "runs/spot/metrics.jsonl"))
+            if line["kind"] == "train"
+        ]
+        assert steps[-1] == sum(STEPS)
+        assert steps == sorted(set(steps))
+        replaced = [one for one in ec2.instances() if one.type == "g6.xlarge"]
+        assert len(replaced) >= 2
+        assert all((one.spot, one.profile) == (True, "vdsm-ray-worker") for one in replaced)
+
+        check_no_key_is_stored(net, code)
+        until(lambda: [one.id for one in ec2.living()] == [head.id], "idle workers are ended", 120)
+        down = net.run([BIN / "ray", "down", "-y", "--no-config-cache", file], cwd=root)
+        assert down.returncode == 0, down.stdout[-4000:]
+        until(lambda: not ec2.living(), "no instance is left", 30)
+        until(lambda: not any(host.processes() for host in net.hosts), "no process is left", 30)
+
+
+def listing(net: Machines, code: Path) -> str:
+    return net.python(
+        f"from cluster import storage; print(storage.list_files('s3://{BUCKET}/vdsm/runs/spot'))", PYTHONPATH=str(code)
+    )
+
+
+def check_closed(net: Machines, ec2: SimulatedEc2, head: str) -> None:
+    """Nothing but the named ports listens on the network; the job API does not."""
+    (instance,) = ec2.living()
+    open_ports = ec2.host_of(instance).listeners()
+    assert {22, 6379} <= open_ports
+    assert open_ports <= BETWEEN_NODES, sorted(open_ports - BETWEEN_NODES)
+    probe = (
+        "import socket, sys\n"
+        "for port in map(int, sys.argv[1:]):\n"
+        f"    with socket.socket() as s: s.settimeout(2); print(port, s.connect_ex(({head!r}, port)))\n"
+    )
+    answers = net.run([BIN / "python", "-c", probe, "6379", "8265"]).stdout.split()
+    assert answers[:3] == ["6379", "0", "8265"]
+    assert answers[3] != "0"
+    # Who reaches the other ports gets no further without the token, nor with a wrong one.
+    join = "import ray; ray.init(address='ray://{}:10001', logging_level='ERROR'); print('joined')"
+    for token in ("", "0" * 64):
+        words = {"RAY_AUTH_MODE": "token" if token else "disabled", "RAY_AUTH_TOKEN": token}
+        words |= {"HOME": str(net.folder)}  # where no token is
+        done = net.run([BIN / "python", "-c", join.format(head)], timeout=120, **words)
+        assert done.returncode != 0
+        assert "joined" not in done.stdout
+
+
+def check_no_key_is_stored(net: Machines, code: Path) -> None:
+    """Neither what Ray tells of the jobs nor any object holds the S3 secret or the token that the nodes have."""
+    program = (
+        "import os, urllib.request\n"
+        "from pathlib import Path\n"
+        "from cluster import storage\n"
+        "token = (Path.home() / '.ray' / 'auth_token').read_text()\n"
+        f"request = urllib.request.Request('{ADDRESS}/api/jobs/', headers={{'Authorization': f'Bearer {{token}}'}})\n"
+        "told = [urllib.request.urlopen(request).read()]\n"
+        f"told += [storage.read_bytes('{URL}/' + name) for name in storage.list_files('{URL}')]\n"
+        "secrets = [token.encode(), os.environ['AWS_SECRET_ACCESS_KEY'].encode()]\n"
+        "print(len(told), sum(secret in text for text in told for secret in secrets))\n"
+    )
+    count, found = map(int, net.python(program, PYTHONPATH=str(code)).split())
+    assert count > 10
+    assert found == 0
+
+
+def check_token(net: Machines) -> None:
+    """The job API behind the forwarded port: 401 without the token and with a wrong one, 200 with it."""
+    code = (
+        "import sys, urllib.error, urllib.request\n"
+        "for token in sys.argv[1:]:\n"
+        f"    request = urllib.request.Request('{ADDRESS}/api/jobs/')\n"
+        "    if token != '-': request.add_header('Authorization', f'Bearer {token}')\n"
+        "    try: print(urllib.request.urlopen(request).status)\n"
+        "    except urllib.error.HTTPError as error: print(error.code)\n"
+    )
+    right = (net.home / ".ray" / "auth_token").read_text()
+    answers = net.run([BIN / "python", "-c", code, "-", "0" * 64, right]).stdout.split()
+    assert answers[0] in ("401", "403")
+    assert answers[1] in ("401", "403")
+    assert answers[2] == "200"

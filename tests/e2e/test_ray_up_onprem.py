@@ -1,0 +1,88 @@
+"""The shipped cluster/onprem.yaml on three machines by SSH: the same jobs, what the doctor says, and nothing left."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.namespaces import BIN, Machines, ip, machines, until
+from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, TRAIN, URL, copy_code, lines, stored, submit
+
+
+def overlay(root: Path, net: Machines) -> dict[str, Any]:
+    """The shipped file with the addresses of this network; the environment is this machine's, not installed anew."""
+    tree: dict[str, Any] = yaml.safe_load((root / "cluster" / "onprem.yaml").read_text())
+    head, *workers = (host.address for host in net.hosts)
+    tree["provider"] |= {"head_ip": head, "worker_ips": workers}
+    tree["auth"] = {"ssh_user": "root", "ssh_private_key": str(net.home / ".ssh" / "key")}
+    tree["file_mounts"] = {
+        remote: local if local.startswith("~") else str(root / local) for remote, local in tree["file_mounts"].items()
+    }
+    installed = f"ln -sfn {BIN.parent} ~/vdsm-node/.venv"
+    tree["setup_commands"] = [installed, *(line for line in tree["setup_commands"] if ".venv" not in line)]
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        tree[key] = [
+            f"{line} --object-store-memory=100000000{' --num-cpus=1' if key.startswith('worker') else ''}"
+            if "ray start" in line
+            else line
+            for line in tree[key]
+        ]
+    return tree
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> None:
+    with machines(tmp_path, 3) as net:
+        net.serve_s3(BUCKET)
+        code = copy_code(root, tmp_path)
+        key = net.home / ".ssh" / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        net.public_keys.write_text(key.with_suffix(".pub").read_text())
+        file = tmp_path / "onprem.yaml"
+        file.write_text(yaml.safe_dump(overlay(root, net)))
+        head, *workers = net.hosts
+
+        up = net.run([BIN / "ray", "up", "-y", "--no-config-cache", file], cwd=root, RAY_UP_enable_autoscaler_v2="0")
+        assert up.returncode == 0, up.stdout[-4000:]
+        net.start([BIN / "ray", "dashboard", "--no-config-cache", file], "forward.log")
+        api = f"import urllib.request; urllib.request.urlopen('{ADDRESS}').status"
+        until(lambda: net.run([BIN / "python", "-c", api]).returncode == 0, "the dashboard is forwarded", 60)
+        until(
+            lambda: all(any("raylet" in one for one in host.processes()) for host in net.hosts), "all have joined", 120
+        )
+
+        submit(net, code, *SHARD)
+        submit(net, code, *TRAIN, "--name", "own", "--training.num-workers", "2")
+        events = [line["event"] for line in lines(stored(net, code, "runs/own/events.jsonl"))]
+        assert events[-1] == "finished"
+
+        healthy = doctor(net, code)
+        assert healthy["ok"], healthy["findings"]
+        assert {one["check"]: one["outcome"] for one in healthy["findings"]}["ports"] == "ok"
+        # A route is cut: one worker no longer reaches the other, while both still reach the head.
+        ip("-n", workers[0].namespace, "route", "add", "blackhole", f"{workers[1].address}/32")
+        cut = {one["check"]: one for one in doctor(net, code)["findings"]}["ports"]
+        assert cut["outcome"] == "failed"
+        assert f"{workers[0].address} does not reach {workers[1].address}" in cut["found"]
+        assert "firewall" in cut["remedy"]
+        ip("-n", workers[0].namespace, "route", "del", "blackhole", f"{workers[1].address}/32")
+
+        down = net.run([BIN / "ray", "down", "-y", "--no-config-cache", file], cwd=root)
+        assert down.returncode == 0, down.stdout[-4000:]
+        until(lambda: not head.processes(), "no process is left on the head", 60)
+        # Ray stops itself on the head alone. Workers that have lost it end by themselves.
+        until(lambda: not any(host.processes() for host in workers), "no process is left on the workers", 150)
+
+
+def doctor(net: Machines, code: Path) -> dict[str, Any]:
+    """What `vdsm doctor`, submitted as a job, reports."""
+    words = ["python", "cluster/doctor.py", "--json", "--storage", URL, "--nodes", "3", "--min-free-gb", "1"]
+    start = [BIN / "ray", "job", "submit", "--address", ADDRESS, "--working-dir", code, "--", *words]
+    said = net.run(start, cwd=code, timeout=200).stdout
+    report = said[said.index("\n{\n") : said.rindex("\n}") + 2]
+    found: dict[str, Any] = json.loads(report)
+    return found
