@@ -18,6 +18,7 @@ from preprocessing.config import DataRecipe, SourceConfig
 FORMAT = 2
 """Version of the dataset's format; raised when shards, their index or the manifest change."""
 SPLITS = ("train", "test")
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)  # made once: there may be a million lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def stats_path(shard_path: str) -> str:
 
 def encode(content: Any) -> bytes:
     """JSON whose bytes depend on the content and its order only."""
-    return (json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n").encode()
+    return (_JSON.encode(content) + "\n").encode()
 
 
 def list_item(item: Item, *, version: bool) -> list[Any]:
