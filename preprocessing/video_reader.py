@@ -45,9 +45,11 @@ class VideoReader:
 
     def __init__(self, file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> None:
         import av
+        from av.video.reformatter import VideoReformatter
 
         self._file = _WatchedFile(file)
         self._max_pixels = max_pixels
+        self._reformatter = VideoReformatter()  # a frame's own would be set up anew for every frame
         self.damage = None
         self._count = 0
         self._first = self._last = Fraction(0)
@@ -126,7 +128,7 @@ class VideoReader:
 
         self._check_size(frame.width, frame.height)
         transparent = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
-        pixels = frame.to_ndarray(format="rgba" if transparent else "rgb24")
+        pixels = self._reformatter.reformat(frame, format="rgba" if transparent else "rgb24").to_ndarray()
         aspect = self._stream.sample_aspect_ratio
         picture = transform(Image.fromarray(pixels), rotation=frame.rotation, aspect=float(aspect) if aspect else 1.0)
         return Decoded(picture, _time(frame), (frame.width, frame.height))
