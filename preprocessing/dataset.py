@@ -1,18 +1,18 @@
 """Reading a dataset: any clip by its index, with numpy alone.
 
-Local shards are mapped into memory. Shards in S3 are brought whole into a cache on this machine, see shard_cache.py.
+Local shards are read in place. Shards in S3 are brought whole into a cache on this machine, see shard_cache.py.
 """
 
 import hashlib
 import json
-import mmap
+import math
 import os
 import threading
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from preprocessing.shard_cache import CACHE_BYTES, DamagedShard, ShardCache
 
 FORMATS = (1, 2)
 """The versions of the dataset's format that are understood here."""
+
+MOST_OPEN = 256
+"""Shards that a process keeps open."""
 
 
 class DamagedDataset(UserError):
@@ -36,6 +39,19 @@ class _Place:
     length: int
     crc32: int
     shape: tuple[int, int, int, int]
+
+
+class _OpenShard:
+    """A file that is closed when the last who reads in it has let go of it. The cache sees that it is in use."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.fileno = file, file.fileno()
+        self.size = os.fstat(self.fileno).st_size
+        # Clips come in any order, in which the system would bring them piece by piece.
+        os.posix_fadvise(self.fileno, 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def __del__(self) -> None:
+        self._file.close()
 
 
 class ClipDataset:
@@ -82,7 +98,7 @@ class ClipDataset:
             raise UserError(f"{url} has no split {split}; it has {', '.join(self.manifest['splits'])}")
         self.vocabulary = self.manifest["vocabulary"]
         self._shards = [shard for shard in self.manifest["shards"] if shard["split"] == split]
-        self._maps: OrderedDict[int, mmap.mmap] = OrderedDict()
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._lock = threading.Lock()
         self._prepared: dict[int, int] = {}
         # So much of the cache may be in use by one process at a time; the other half can be filled ahead of need.
@@ -130,16 +146,17 @@ class ClipDataset:
     def _read(self, index: int) -> NDArray[np.uint8] | None:
         """The frames of a clip; none if they are not what was written."""
         place = self._places[index]
-        shard = self._map(place.shard)
-        member = memoryview(shard)[place.offset : place.offset + place.length]
+        shard = self._shard(place.shard)
+        member = np.empty(place.length, dtype=np.uint8)
+        buffer = memoryview(member)  # type: ignore[arg-type]
         try:
-            if len(member) != place.length or zlib.crc32(member) != place.crc32:
-                return None
-            # A .npy file is a header and then the values; the index tells their number.
-            values = int(np.prod(place.shape))
-            return np.frombuffer(member, np.uint8, values, place.length - values).reshape(place.shape).copy()
-        finally:
-            member.release()
+            length = os.preadv(shard.fileno, [buffer], place.offset)
+        except OSError as error:
+            raise self._damage(place.shard, str(error)) from None
+        if length != place.length or zlib.crc32(buffer) != place.crc32:
+            return None
+        # A .npy file is a header and then the values; the index tells their number.
+        return member[place.length - int(np.prod(place.shape)) :].reshape(place.shape)
 
     def prepare(self, shard: int) -> bool:
         """Bring a shard from S3 to this machine ahead of need. False where the cache has no room for it now."""
@@ -152,7 +169,7 @@ class ClipDataset:
         if not self._cache.prepare(self._url, self._shards[shard]):
             return False
         with self._lock:
-            if shard not in self._maps:
+            if shard not in self._open:
                 self._prepared[shard] = size
         return True
 
@@ -161,52 +178,49 @@ class ClipDataset:
         return {name: tracks[index] for name, tracks in self._tracks.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_maps", "_lock")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_open", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
-        self._maps, self._lock = OrderedDict(), threading.Lock()
+        self._open, self._lock = OrderedDict(), threading.Lock()
 
-    def _map(self, number: int) -> mmap.mmap:
-        """The bytes of a shard, mapped on first use."""
+    def _shard(self, number: int) -> "_OpenShard":
+        """A shard, opened on first use."""
         with self._lock:
-            if number not in self._maps:
-                self._maps[number] = self._open(number)
+            if number not in self._open:
+                self._open[number] = self._opened(number)
                 self._prepared.pop(number, None)
                 self._let_go()
-            self._maps.move_to_end(number)
-            return self._maps[number]
+            self._open.move_to_end(number)
+            return self._open[number]
 
-    def _open(self, number: int) -> mmap.mmap:
+    def _opened(self, number: int) -> "_OpenShard":
         shard = self._shards[number]
         try:
             if storage.is_s3(self._url):
-                file = self._cache.open(self._url, shard)
+                found = _OpenShard(self._cache.open(self._url, shard))
             else:
-                file = Path(storage.join(self._url, shard["path"])).open("rb")  # noqa: SIM115
-            with file:
-                # The map keeps the file, and with it the lock by which the cache knows that it is in use.
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                found = _OpenShard(Path(storage.join(self._url, shard["path"])).open("rb", buffering=0))  # noqa: SIM115
         except DamagedShard:
             raise self._damage(number, "its length or SHA-256 is not the one in the manifest") from None
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise self._damage(number, str(error)) from None
-        if len(mapped) != shard["size_bytes"]:
-            raise self._damage(number, f"it has {len(mapped)} bytes, not {shard['size_bytes']}")
-        return mapped
+        if found.size != shard["size_bytes"]:
+            raise self._damage(number, f"it has {found.size} bytes, not {shard['size_bytes']}")
+        return found
 
     def _let_go(self) -> None:
-        """Closes maps of shards from S3 that were not used the longest, so that the cache can make room for others."""
-        if not storage.is_s3(self._url):
-            return
-        total = sum(map(len, self._maps.values()))
-        while total > self._half_bytes and len(self._maps) > 1:
-            _, oldest = self._maps.popitem(last=False)
-            total -= len(oldest)  # it closes when the last reader has dropped it
+        """Closes shards that were not used the longest: of those from S3 so many that the cache can make room for
+        others, and never more are open than a process may have files."""
+        room = self._half_bytes if storage.is_s3(self._url) else math.inf
+        total = sum(shard.size for shard in self._open.values())
+        while len(self._open) > 1 and (total > room or len(self._open) > MOST_OPEN):
+            _, oldest = self._open.popitem(last=False)
+            total -= oldest.size
 
     def _forget(self, number: int) -> None:
         with self._lock:
-            self._maps.pop(number, None)
+            self._open.pop(number, None)
         self._cache.discard(self._shards[number])
 
     def _damage(self, number: int, what: str) -> DamagedDataset:

@@ -64,13 +64,20 @@ def check_frames(clips: Clips, model: ModelConfig) -> None:
 
 def read(clips: Clips, windows: Windows, window: int) -> Tensor:
     """The samples of `windows` as uint8 [B, T, H, W, C]; T is `window`, or twice that when paired."""
-    sequences = []
-    for row, clip in enumerate(windows.clips):
-        parts = [_cut(clips, int(clip), int(windows.starts[row]), window)]
-        if windows.partners is not None and windows.partner_starts is not None:
-            parts.append(_cut(clips, int(windows.partners[row]), int(windows.partner_starts[row]), window))
-        sequences.append(np.concatenate(parts))
-    return torch.from_numpy(np.stack(sequences))
+    pairs = [(windows.clips, windows.starts)]
+    if windows.partners is not None and windows.partner_starts is not None:
+        pairs.append((windows.partners, windows.partner_starts))
+    batch: NDArray[np.uint8] | None = None
+    for part, (indices, starts) in enumerate(pairs):
+        for row, (clip, start) in enumerate(zip(indices.tolist(), starts.tolist(), strict=True)):
+            frames = _cut(clips, clip, start, window)
+            if batch is None:
+                batch = np.empty((len(indices), len(pairs) * window, *frames.shape[1:]), dtype=np.uint8)
+            # By numpy: torch would use threads for so small a copy.
+            batch[row, part * window : (part + 1) * window] = frames
+    if batch is None:
+        raise ValueError("a batch of no clips")
+    return torch.from_numpy(batch)
 
 
 def _cut(clips: Clips, clip: int, start: int, window: int) -> NDArray[np.uint8]:

@@ -1,0 +1,177 @@
+"""Two workers with one thread each against one worker with one thread, at equal work per worker.
+
+    python benchmarks/scaling.py --json
+    python benchmarks/scaling.py --projection     # the all-reduce of the published model on networks, from arithmetic
+
+Trains stage 1 of the quickstart's model by the training's own loop (no Ray: gloo over this machine's loopback), on clips
+in memory, so that neither data nor start-up counts. Each kind of run is repeated in turns; a repeat is one process per
+worker, whose first steps do not count. Efficiency = clips/s per worker with two, over clips/s with one.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+PARAMETERS = 133_000_000
+"""Of the published decoder, which is nearly all of the model."""
+LINKS_GBPS = (25, 100, 400)
+GPUS = (8, 16, 64, 256, 1024)
+KINDS = {"one": (1, "none"), "two": (2, "none"), "two_bf16": (2, "bf16")}
+
+
+class InMemory:
+    """Clips of noise, as many as asked for."""
+
+    def __init__(self, count: int, frames: int, size: int) -> None:
+        self.keys = [f"clip{number}" for number in range(count)]
+        self.identities = [f"one{number // 2}" for number in range(count)]
+        self.clip_frames, self.clip_shards = [frames] * count, [0] * count
+        self._frames = np.random.default_rng(0).integers(0, 256, (frames, size, size, 3), dtype=np.uint8)
+
+    def frames(self, index: int) -> NDArray[np.uint8]:
+        """Always the same."""
+        return self._frames
+
+    def prepare(self, shard: int) -> bool:
+        """There is nothing to bring."""
+        return True
+
+
+def rank(number: int, size: int, compression: str, clips: int, steps: int, store: str, out: str) -> None:
+    """One worker: writes the median seconds of a step."""
+    import torch
+    import torch.distributed as dist
+
+    from pipeline.config import Recipe
+    from pipeline.training.job import Job, QuietReporter
+    from pipeline.training.loop import train_run
+    from pipeline.training.world import World
+    from vdsm.memory import keep_freed_memory
+
+    class Seconds(QuietReporter):
+        """Keeps the time of each step."""
+
+        def __init__(self) -> None:
+            self.found: list[float] = []
+
+        def log(self, record: dict[str, Any]) -> None:
+            if record["kind"] == "train":
+                self.found.append(record["seconds_per_step"])
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    if size > 1:
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=size)
+    recipe = Recipe.model_validate(yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text()))
+    stage1 = replace(recipe.training.stage1, steps=steps, batch_clips=clips * size, warmup_steps=0)
+    training = replace(
+        recipe.training,
+        stages="1",
+        stage1=stage1,
+        stage2=replace(recipe.training.stage2, batch_clips=clips * size),
+        num_workers=size,
+        gradient_compression=compression,
+        log_interval=1,
+        validation_interval=steps,
+        picture_interval=0,
+    )
+    seconds = Seconds()
+    job = Job(
+        model=recipe.model,
+        training=training,
+        seed=0,
+        clips=InMemory(max(64, 4 * clips * size), stage1.clip_frames, recipe.model.frame_size),
+        notes={},
+    )
+    train_run(job, seconds, World(number, size))
+    if number == 0:
+        Path(out).write_text(json.dumps(median(seconds.found[3:])))
+    if size > 1:
+        dist.destroy_process_group()
+
+
+def measured(kind: str, clips: int, steps: int) -> float:
+    """Median seconds of a step of one repeat."""
+    size, compression = KINDS[kind]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "seconds"
+        words = [compression, str(clips), str(steps), str(Path(folder) / "store"), str(out)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        started = [
+            subprocess.Popen([sys.executable, __file__, "--rank", str(n), str(size), *words], env=environment)
+            for n in range(size)
+        ]
+        if any(process.wait() for process in started):
+            raise SystemExit("a worker failed")
+        return float(json.loads(out.read_text()))
+
+
+def projection() -> list[dict[str, float]]:
+    """Milliseconds of a ring all-reduce of the gradients of the published model: 2 (n - 1) / n times their bytes through
+    each link. Latency, which grows with n, and overlap with the backward pass are left out."""
+    rows = []
+    for gpus in GPUS:
+        row: dict[str, float] = {"gpus": gpus}
+        for name, size in (("fp32", 4), ("bf16", 2)):
+            for link in LINKS_GBPS:
+                seconds = 2 * (gpus - 1) / gpus * PARAMETERS * size / (link * 1e9 / 8)
+                row[f"{name}_{link}_gbps_ms"] = round(1000 * seconds, 1)
+        rows.append(row)
+    return rows
+
+
+def table(rows: list[dict[str, float]]) -> str:
+    """As Markdown."""
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    return "\n".join(lines + ["| " + " | ".join(f"{row[name]:g}" for name in names) + " |" for row in rows])
+
+
+def main() -> None:
+    """Measures and prints."""
+    if sys.argv[1:2] == ["--rank"]:
+        number, size, compression, clips, steps, store, out = sys.argv[2:]
+        rank(int(number), int(size), compression, int(clips), int(steps), store, out)
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=12, help="clips of a step of each worker")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--projection", action="store_true", help="print the table of projected all-reduces only")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    if options.projection:
+        print(table(projection()))
+        return
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for _ in range(options.repeats):
+        for kind in KINDS:
+            seconds[kind].append(measured(kind, options.clips, options.steps))
+    figures: dict[str, Any] = {"clips_per_worker": options.clips, "steps": options.steps, "repeats": options.repeats}
+    for kind, times in seconds.items():
+        figures[f"seconds_per_step_{kind}"] = round(median(times), 4)
+        figures[f"seconds_per_step_{kind}_all"] = [round(value, 4) for value in times]
+    for kind in ("two", "two_bf16"):
+        figures[f"efficiency_{kind}"] = round(median(seconds["one"]) / median(seconds[kind]), 3)
+    figures["projected_all_reduce"] = projection()
+    figures["machine"] = {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()}
+    print(json.dumps(figures) if options.json else "\n".join(f"{name:32} {value}" for name, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()
