@@ -1,10 +1,16 @@
-"""Which split an identity belongs to: by a draw that depends on its name alone, so that it stays where it is when other
-inputs come or go."""
+"""Which split an identity belongs to: by a draw that depends on its name alone.
+
+Where there are many, one that was drawn below the wanted share is in the test split, so that each stays where it is
+when others come or go. Where there are few, the share would often be far off: there, those drawn lowest are taken.
+"""
 
 import hashlib
 
 from cluster.errors import UserError
 from preprocessing.plan import SPLITS
+
+FEW = 100
+"""Identities, up to which the share of the test split is exact."""
 
 
 def draw(seed: int, identity: str) -> float:
@@ -25,9 +31,8 @@ class Splitter:
     def __init__(self, *, seed: int, test_fraction: float) -> None:
         self._seed, self._fraction = seed, test_fraction
         self._told: dict[str, str] = {}
-        self._filled: set[str] = set()
-        self._lowest: tuple[float, str] | None = None
-        self._highest: tuple[float, str] | None = None
+        self._few: dict[str, float] = {}
+        self._lowest = 1.0
 
     def tell(self, identity: str, split: str | None) -> None:
         """There is this identity; its labels say that it belongs to `split`, or do not say.
@@ -43,22 +48,22 @@ class Splitter:
                 raise UserError(
                     f"the labels put {identity} into two splits, {before} and {split}; it can be in one only"
                 )
-            self._filled.add(split)
             return
-        drawn = (draw(self._seed, identity), identity)
-        self._filled.add("test" if drawn[0] < self._fraction else "train")
-        self._lowest = min(self._lowest or drawn, drawn)
-        self._highest = max(self._highest or drawn, drawn)
+        drawn = draw(self._seed, identity)
+        self._lowest = min(self._lowest, drawn)
+        if len(self._few) <= FEW:
+            self._few[identity] = drawn
 
     def split(self, identity: str) -> str:
         """The split of an identity."""
         told = self._told.get(identity)
         if told is not None:
             return told
-        drawn = (draw(self._seed, identity), identity)
-        if self._lowest != self._highest:
-            if "test" not in self._filled and drawn == self._lowest:
-                return "test"
-            if "train" not in self._filled and drawn == self._highest:
-                return "train"
-        return "test" if drawn[0] < self._fraction else "train"
+        if len(self._few) > FEW:
+            drawn = draw(self._seed, identity)
+            test = drawn < self._fraction or drawn == self._lowest
+        else:
+            ranked = sorted(self._few, key=self._few.__getitem__)
+            wanted = min(len(ranked) - 1, max(1, round(self._fraction * len(ranked))))
+            test = identity in ranked[:wanted]
+        return "test" if test else "train"

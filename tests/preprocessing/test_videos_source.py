@@ -267,7 +267,7 @@ def test_an_identity_stays_in_its_split_when_others_come_and_the_share_is_kept(t
         (tmp_path / f"p{number // 2:03d}_{number % 2}.mp4").write_bytes(b"")
     labels = LabelsConfig(pattern="(?P<identity>p[0-9]+)")
     before = {one.path: (one.split, one.group) for one in source(tmp_path, labels=labels).items()}
-    tests = {group for split, group in before.values() if split == "test"}
+    tests = {group for split, group in before.values() if split == "test"}  # 200 identities
     assert not tests & {group for split, group in before.values() if split == "train"}
     assert 22 <= len(tests) <= 58  # 40 of 200 on average, and more than three deviations each way
     for number in range(400, 500):
