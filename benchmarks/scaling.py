@@ -3,9 +3,9 @@
     python benchmarks/scaling.py --json
     python benchmarks/scaling.py --projection     # the all-reduce of the published model on networks, from arithmetic
 
-Trains stage 1 of the quickstart's model by the training's own loop (no Ray: gloo over this machine's loopback), on clips
-in memory, so that neither data nor start-up counts. Each kind of run is repeated in turns; a repeat is one process per
-worker, whose first steps do not count. Efficiency = clips/s per worker with two, over clips/s with one.
+Trains stage 1 of the quickstart's model by the training's own loop (no Ray: gloo over this machine's loopback), on
+clips in memory, so that neither data nor start-up counts. Each kind of run is repeated in turns; a repeat is one
+process per worker, whose first steps do not count. Efficiency = clips/s per worker with two, over clips/s with one.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +56,7 @@ def rank(number: int, size: int, compression: str, clips: int, steps: int, store
     import torch
     import torch.distributed as dist
 
+    from cluster import settings
     from pipeline.config import Recipe
     from pipeline.training.job import Job, QuietReporter
     from pipeline.training.loop import train_run
@@ -77,7 +77,8 @@ def rank(number: int, size: int, compression: str, clips: int, steps: int, store
     keep_freed_memory()
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=size)
-    recipe = Recipe.model_validate(yaml.safe_load((ROOT / "configs" / "quickstart.yaml").read_text()))
+    written = settings.read_recipe(ROOT / "configs" / "quickstart.yaml", Recipe)
+    recipe = Recipe.model_validate(settings.merge(settings.defaults(Recipe), written))
     stage1 = replace(recipe.training.stage1, steps=steps, batch_clips=clips * size, warmup_steps=0)
     training = replace(
         recipe.training,
@@ -122,8 +123,8 @@ def measured(kind: str, clips: int, steps: int) -> float:
 
 
 def projection() -> list[dict[str, float]]:
-    """Milliseconds of a ring all-reduce of the gradients of the published model: 2 (n - 1) / n times their bytes through
-    each link. Latency, which grows with n, and overlap with the backward pass are left out."""
+    """Milliseconds of a ring all-reduce of the published model's gradients: 2 (n - 1) / n times their bytes over each
+    link. Latency, which grows with n, and overlap with the backward pass are left out."""
     rows = []
     for gpus in GPUS:
         row: dict[str, float] = {"gpus": gpus}

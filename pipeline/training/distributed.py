@@ -32,8 +32,8 @@ def distributed(module: nn.Module, training: TrainingConfig, world: World) -> nn
     return wrapped
 
 
-def average_in_bf16(_: Any, bucket: Any) -> torch.futures.Future[Tensor]:
-    """The mean over the ranks of a bucket of gradients (a GradBucket), sent as bf16.
+def average_in_bf16(_: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
+    """The mean over the ranks of a bucket of gradients, sent as bf16.
 
     torch has such a hook, but lets it be used with NCCL alone; gloo sums bf16 as well.
     """

@@ -42,9 +42,14 @@ class Machines:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100_000_000}, connect=False
-        )
+        # A lost node is noticed in seconds, not in the half minute that suits a real network.
+        soon = {
+            "health_check_initial_delay_ms": 1000,
+            "health_check_period_ms": 500,
+            "health_check_failure_threshold": 4,
+        }
+        head = {"num_cpus": 0, "object_store_memory": 100_000_000, "_system_config": soon}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head, connect=False)
         self.address: str = self._cluster.address
         self._nodes: list[Any] = []
 

@@ -1,14 +1,11 @@
 """Whole training jobs under Ray Train, disturbed in every way that a machine can be."""
 
-import json
 import os
+import random
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,97 +16,21 @@ from cluster import storage
 from cluster.errors import UserError
 from pipeline.train import main
 from pipeline.training.run_store import load_run
+from tests.e2e.training_runs import (
+    assert_every_clip_once,
+    assert_same_weights,
+    descendants,
+    events,
+    lines,
+    newest,
+    reached,
+    started,
+    wait,
+    workers,
+)
 from vdsm import checkpoint
 
 pytestmark = pytest.mark.slow
-
-STEPS = ["--training.stage1.steps", "60", "--training.stage2.steps", "40"]
-
-
-@pytest.fixture(scope="module")
-def words(root: Path, figures_dataset: Path) -> Callable[[Path | str, str], list[str]]:
-    """The words of `vdsm train` for a run."""
-
-    def make(out: Path | str, name: str, data: Path | str = figures_dataset) -> list[str]:
-        recipe = str(root / "tests" / "tiny.yaml")
-        return ["--config", recipe, *STEPS, "--data", str(data), "--out", str(out), "--name", name]
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def undisturbed(local_ray: None, words: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run to which nothing happened."""
-    out = tmp_path_factory.mktemp("runs")
-    main(words(out, "undisturbed"))
-    return out / "undisturbed"
-
-
-@contextmanager
-def started(root: Path, words: list[str], folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """The job as a process of its own, started by path from another folder; it ends with the block."""
-    command = [sys.executable, str(root / "pipeline" / "train.py"), *words]
-    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
-    with (folder / "output.txt").open("a") as output:
-        process = subprocess.Popen(
-            command,
-            env={**variables, **environment},
-            cwd=folder,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            text=True,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
-
-
-def descendants(pid: int) -> dict[int, str]:
-    """Processes that `pid` started, directly or not, with their names."""
-    parents, names = {}, {}
-    for folder in Path("/proc").iterdir():
-        try:
-            name, fields = (folder / "stat").read_text().rsplit(")", 1)
-            parents[int(folder.name)] = int(fields.split()[1])
-            names[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ") or name
-        except (OSError, ValueError):
-            continue
-    found: dict[int, str] = {}
-    grown = {pid}
-    while grown:
-        grown = {child for child, parent in parents.items() if parent in grown}
-        found |= {child: names.get(child, "") for child in grown}
-    return found
-
-
-def wait(condition: Callable[[], Any], what: str, seconds: float = 300) -> None:
-    """Until `condition` holds; the limit only ends a test that would hang."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain until {what}"
-        time.sleep(0.02)
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def reached(run: Path, overall_step: int) -> Callable[[], bool]:
-    return lambda: any(line["overall_step"] >= overall_step for line in lines(run / "metrics.jsonl"))
-
-
-def events(run: Path) -> list[str]:
-    return [line["event"] for line in lines(run / "events.jsonl")]
-
-
-def assert_same_weights(run: Path, other: Path) -> None:
-    for name in ("stage1.pt", "stage2.pt"):
-        here, there = checkpoint.load(run / name), checkpoint.load(other / name)
-        assert here["model"].keys() == there["model"].keys()
-        assert all(torch.equal(here["model"][key], there["model"][key]) for key in here["model"]), name
 
 
 def test_a_run_leaves_what_others_rely_on(undisturbed: Path) -> None:
@@ -143,25 +64,30 @@ def test_a_finished_run_is_found_finished(undisturbed: Path, words: Any, caplog:
     assert events(undisturbed)[-1] == "finished"
 
 
-def test_a_killed_worker_costs_nothing_but_time(undisturbed: Path, words: Any, tmp_path: Path) -> None:
-    run, killed = tmp_path / "run", []
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_worker_costs_nothing_but_time(
+    undisturbed: Path, words: Any, tmp_path: Path, trials: Any, rank: int
+) -> None:
+    for trial in range(trials(1)):
+        run, instant = tmp_path / f"run{trial}", random.Random(f"worker {rank} {trial}")
+        killed: list[int] = []
 
-    def kill() -> None:
-        wait(reached(run, 24), "step 24")
-        workers = [pid for pid, name in descendants(os.getpid()).items() if "RayTrainWorker" in name]
-        os.kill(workers[-1], signal.SIGKILL)
-        killed.append(len(workers))
+        def kill(run: Path = run, instant: random.Random = instant, killed: list[int] = killed) -> None:
+            wait(reached(run, instant.randrange(4, 92)), "it is far enough")
+            time.sleep(instant.uniform(0, 0.2))
+            killed.append(workers(run)[rank]["pid"])
+            os.kill(killed[0], signal.SIGKILL)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    main(words(tmp_path, "run"))
-    thread.join()
-    assert killed == [2]
-    assert events(run)[:3] == ["start", "failure", "resume"]
-    assert events(run)[-1] == "finished"
-    assert_same_weights(run, undisturbed)
-    train = [line["overall_step"] for line in lines(run / "metrics.jsonl") if line["kind"] == "train"]
-    assert train == list(range(4, 101, 4))
+        thread = threading.Thread(target=kill)
+        thread.start()
+        main(words(tmp_path, run.name))
+        thread.join()
+        seen = [event for event in events(run) if event != "stage finished"]
+        assert seen in (["start", "failure", "resume", "finished"], ["start", "failure", "start", "finished"])
+        assert_same_weights(run, undisturbed, tmp_path)
+        assert_every_clip_once(run, undisturbed)
+        train = [line["overall_step"] for line in lines(run / "metrics.jsonl") if line["kind"] == "train"]
+        assert train == list(range(4, 101, 4))
 
 
 def test_a_killed_driver_and_an_interruption_cost_nothing_but_time(
@@ -195,14 +121,11 @@ def test_a_killed_driver_and_an_interruption_cost_nothing_but_time(
     with started(root, words(tmp_path, "run"), tmp_path) as third:
         assert third.wait(timeout=240) == 0
     assert events(run)[-1] == "finished"
-    assert_same_weights(run, undisturbed)
+    assert_same_weights(run, undisturbed, tmp_path)
+    assert_every_clip_once(run, undisturbed)
     output = (tmp_path / "output.txt").read_text()
     assert f"goes on from stage {stopped['stage']}, step {stopped['step']}" in output
     assert "Traceback" not in output
-
-
-def newest(run: Path) -> Path:
-    return max((run / "checkpoints").glob("stage*.pt"))
 
 
 def test_data_and_run_may_lie_in_s3(
@@ -213,10 +136,9 @@ def test_data_and_run_may_lie_in_s3(
     line = words(f"{s3_bucket}/runs", "run", f"{s3_bucket}/data")
     with started(root, line, tmp_path, VDSM_CACHE=str(tmp_path / "cache")) as process:
         assert process.wait(timeout=240) == 0, (tmp_path / "output.txt").read_text()
-    model, _, info = load_run(f"{s3_bucket}/runs/run")
+    _, _, info = load_run(f"{s3_bucket}/runs/run")
     assert (info["stage"], info["step"], info["finished"]) == (2, 40, True)
-    expected = load_run(str(undisturbed))[0].state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    assert_same_weights(f"{s3_bucket}/runs/run", undisturbed, tmp_path)
     files = storage.list_files(f"{s3_bucket}/runs/run")
     assert {"config.yaml", "events.jsonl", "metrics.jsonl", "run.json", "stage1.pt", "stage2.pt"} <= set(files)
     assert any(name.startswith("tensorboard/") for name in files)
