@@ -1,6 +1,7 @@
 """Batches as tensors, and data that does not fit."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.config import Recipe
-from pipeline.training.batches import Prefetched, check_frames, read, to_model
+from pipeline.training.batches import Prefetched, ReadAhead, catalogue, check_frames, read, to_model
 from pipeline.training.job import Job, stage_order
-from pipeline.training.order import Windows
+from pipeline.training.order import Order, Windows
 from preprocessing.dataset import ClipDataset
 
 
@@ -56,7 +57,7 @@ def test_prefetched_batches_come_in_order_and_the_thread_ends(
 
 def test_an_error_of_the_reader_reaches_the_training() -> None:
     class Broken:
-        keys, identities, clip_frames = ["one"], ["someone"], [4]
+        keys, identities, clip_frames, clip_shards = ["one"], ["someone"], [4], [0]
 
         def frames(self, index: int) -> NDArray[np.uint8]:
             raise OSError("the disk is gone")
@@ -64,6 +65,71 @@ def test_an_error_of_the_reader_reaches_the_training() -> None:
     windows = Windows(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), None, None)
     with Prefetched(Broken(), [windows], 4) as prefetched, pytest.raises(OSError, match="the disk is gone"):
         list(prefetched)
+
+
+class Remote:
+    """Clips in ten shards that take room on this machine."""
+
+    def __init__(self, room: int) -> None:
+        self.keys = [f"clip{number}" for number in range(100)]
+        self.identities = [f"one{number // 5}" for number in range(100)]
+        self.clip_frames, self.clip_shards = [4] * 100, [number % 10 for number in range(100)]
+        self.prepared: list[int] = []
+        self.room = room
+
+    def prepare(self, shard: int) -> bool:
+        if len(self.prepared) >= self.room:
+            return False
+        self.prepared.append(shard)
+        return True
+
+
+def ahead_of(clips: Remote, block: int) -> tuple[Order, ReadAhead]:
+    order = Order(
+        catalogue(clips),
+        seed=0,
+        stage=1,
+        window=2,
+        batch=4,
+        validation_fraction=0.1,
+        block_shards=block,  # type: ignore[arg-type]
+    )
+    return order, ReadAhead(clips, order, range(100), block)  # type: ignore[arg-type]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_shards_are_brought_about_a_block_ahead_in_the_order_of_their_use() -> None:
+    clips = Remote(room=1000)
+    order, ahead = ahead_of(clips, 2)
+    with ahead:
+        until(lambda: len(clips.prepared) >= 2)
+        time.sleep(0.5)
+        needed = [clips.clip_shards[clip] for clip in order.epoch(0).tolist()]
+        first_use = list(dict.fromkeys(needed))
+        few = len(clips.prepared)
+        assert few <= 4  # not all ten at once
+        assert set(clips.prepared) == set(first_use[:few])
+        for step in range(23):
+            ahead.reached(step)
+            coming = {clips.clip_shards[clip] for clip in order.at(step).clips.tolist()}
+            until(lambda coming=coming: coming <= set(clips.prepared))  # type: ignore[misc]
+
+
+def test_no_shard_is_brought_while_there_is_no_room() -> None:
+    clips = Remote(room=1)
+    _, ahead = ahead_of(clips, 5)
+    with ahead:
+        until(lambda: len(clips.prepared) == 1)
+        time.sleep(0.5)
+        assert len(clips.prepared) == 1
+        clips.room = 3
+        until(lambda: len(clips.prepared) == 3)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,52 @@ def test_the_order_is_the_same_on_every_machine_and_version() -> None:
     ]
 
 
+def sharded(shards: int) -> Catalogue:
+    """Clips that lie in shards, mixed."""
+    plain = catalogue()
+    return plain_with(plain, np.random.default_rng(0).permutation(len(plain.keys)) % shards)
+
+
+def plain_with(plain: Catalogue, shards: np.ndarray) -> Catalogue:
+    return Catalogue(plain.keys, plain.identities, plain.frames, shards)
+
+
+def test_an_epoch_goes_through_blocks_of_shards_in_an_order_of_its_own() -> None:
+    listed = sharded(10)
+    assert listed.shards is not None
+    one = order(catalogue=listed, block_shards=3)
+    visits = []
+    for epoch in range(3):
+        clips = one.epoch(epoch)
+        assert sorted(clips) == sorted(one.train)
+        # Blocks of 3, 3, 3 and 1 shards: none of them is met again in another block.
+        blocks, left = [], [listed.shards[clip] for clip in clips]
+        while left:
+            block: set[int] = set()
+            while left and (left[0] in block or len(block) < 3):
+                block.add(left.pop(0))
+            blocks.append(frozenset(block))
+        assert [len(block) for block in blocks] == [3, 3, 3, 1]
+        assert len(frozenset().union(*blocks)) == 10
+        # Within a block clips are mixed: the shards do not come one after the other.
+        changes = np.count_nonzero(np.diff([listed.shards[clip] for clip in clips]))
+        assert changes > 2 * 10
+        visits.append(tuple(blocks))
+    assert len(set(visits)) == 3
+
+
+def test_blocks_are_those_of_the_clips_whatever_the_numbers_of_the_shards() -> None:
+    listed = sharded(10)
+    assert listed.shards is not None
+    renumbered = plain_with(listed, 100 - 7 * np.asarray(listed.shards))
+    here, there = order(catalogue=listed, block_shards=2), order(catalogue=renumbered, block_shards=2)
+    assert all(np.array_equal(here.epoch(epoch), there.epoch(epoch)) for epoch in range(3))
+
+
+def test_where_one_block_holds_all_shards_they_make_no_difference() -> None:
+    assert np.array_equal(order(catalogue=sharded(10), block_shards=10).epoch(1), order().epoch(1))
+
+
 def test_windows_lie_within_their_clips_and_take_every_position() -> None:
     one = order()
     starts = np.concatenate([one.at(step).starts for step in range(100)])
