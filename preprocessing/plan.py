@@ -73,7 +73,6 @@ class Plan:
     def _inputs_sha256(self) -> str:
         digest = hashlib.sha256()
         for shard in self.shards:
-            digest.update(shard.path.encode() + b"\n")
             for item in shard.items:
                 digest.update(encode(list_item(item, version=False)))
         return digest.hexdigest()

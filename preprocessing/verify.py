@@ -119,15 +119,16 @@ def _check_inputs(url: str, content: dict[str, Any]) -> None:
     if hashlib.sha256(stored).hexdigest() != content["plan_sha256"]:
         raise Damage(f"{claim.FILE}: its SHA-256 is not the one in the manifest")
     try:
+        wanted = json.loads(stored)["inputs_sha256"]
         inputs = [json.loads(line) for line in listed.splitlines()]
         plan.check_groups((key, split, group) for key, _, split, group, *_ in inputs)
+        found = hashlib.sha256(b"".join(plan.encode(known) for *known, _version in inputs)).hexdigest()
     except ValueError:
         raise Damage(f"{claim.INPUTS}: it is no list of inputs") from None
     except UserError as error:
         raise Damage(f"{claim.INPUTS}: {error}") from None
-    wanted = sum(totals["inputs"] for totals in content["splits"].values())
-    if len(inputs) != wanted:
-        raise Damage(f"{claim.INPUTS}: it lists {len(inputs)} inputs, but the manifest says {wanted}")
+    if found != wanted:
+        raise Damage(f"{claim.INPUTS}: it does not list the inputs of {claim.FILE}")
 
 
 def _check_totals(

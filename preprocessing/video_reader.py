@@ -58,6 +58,8 @@ class VideoReader:
         try:
             # Metadata in another encoding than UTF-8 is common, and nothing that is needed.
             self._container = av.open(self._file, "r", metadata_errors="ignore", options=options)
+        except MemoryError:
+            raise  # the job knows whether it is this input's fault
         except (av.FFmpegError, ValueError, OSError) as error:
             self._file.check()
             raise RejectedInput("not a video that can be opened", _words(error)) from None
@@ -112,7 +114,9 @@ class VideoReader:
             self._check_end()
         except RejectedInput as fault:
             self.damage = RejectedInput(fault.reason, "; ".join(filter(None, [self._place(), fault.where])))
-        except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
+        except MemoryError:
+            raise  # the job knows whether it is this input's fault
+        except (av.FFmpegError, ValueError, OverflowError) as error:
             self._file.check()
             words = _words(error)
             if isinstance(error, av.ArgumentError):  # all that codecs say of a size that they were told to refuse

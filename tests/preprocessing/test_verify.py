@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from preprocessing import verify
+from preprocessing import verify, verify_shard
 
 SHARD = "train/shard-000001"
 
@@ -157,3 +157,53 @@ def test_an_index_that_does_not_fit_the_clips_is_found(
     said = damage_of(copy, capsys)
     assert SHARD in said
     assert key in said
+
+
+def test_a_share_of_the_clips_may_be_decoded_and_every_byte_is_hashed_still(
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    monkeypatch.setattr(verify_shard, "_decode", lambda where, *_: decoded.append(where))
+    verify.main([str(copy), "--decode", "0.25"])
+    shards = json.loads((copy / "manifest.json").read_text())["shards"]
+    assert len(decoded) == sum(shard["clips"] // 4 for shard in shards)
+    decoded.clear()
+    verify.main([str(copy), "--decode", "0"])
+    assert decoded == []
+    capsys.readouterr()
+    tar, key = copy / f"{SHARD}.tar", third_key(copy)
+    with tarfile.open(tar) as content:
+        flip(tar, content.getmember(f"{key}.frames.npy").offset_data + 4000)
+    with pytest.raises(SystemExit):
+        verify.main([str(copy), "--decode", "0"])
+    assert f"{SHARD}.tar: clip {key}: its frames were changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("manifest.json", '"clips":54,', '"clips":55,', "train: clips are 54, but the manifest says 55"),
+        ("manifest.json", '"identities":9,', '"identities":8,', "train: identities are 9, but the manifest says 8"),
+        ("manifest.json", '"seconds":54.0,', '"seconds":53.0,', "train: seconds are 54.0, but the manifest says 53.0"),
+        ("plan.json", '"shards":', '"shards": ', "plan.json: its SHA-256 is not the one in the manifest"),
+        ("inputs.jsonl", '"test"', '"train"', "inputs.jsonl: it does not list the inputs of plan.json"),
+        ("inputs.jsonl", "[", "{", "inputs.jsonl: it is no list of inputs"),
+        ("rejects.jsonl", "", "more", "rejects.jsonl: its SHA-256 is not the one in the manifest"),
+    ],
+)
+def test_what_lies_beside_the_shards_is_checked_too(
+    copy: Path, capsys: pytest.CaptureFixture[str], file: str, old: str, new: str, said: str
+) -> None:
+    text = (copy / file).read_text()
+    assert old in text
+    (copy / file).write_text(text.replace(old, new, 1))
+    assert said in damage_of(copy, capsys)
+
+
+def test_a_group_in_two_splits_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (copy / "inputs.jsonl").read_text().splitlines()
+    first, last = json.loads(lines[0]), json.loads(lines[-1])
+    assert (first[2], last[2]) == ("train", "test")
+    first[3] = last[3] = "anna"
+    (copy / "inputs.jsonl").write_text("\n".join(map(json.dumps, [first, *map(json.loads, lines[1:-1]), last])))
+    assert "inputs.jsonl: group anna is in two splits" in damage_of(copy, capsys)
