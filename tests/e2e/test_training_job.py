@@ -1,5 +1,7 @@
 """Whole training jobs under Ray Train, disturbed in every way that a machine can be."""
 
+import gzip
+import json
 import os
 import random
 import signal
@@ -91,11 +93,18 @@ def test_a_killed_worker_costs_nothing_but_time(
 
 
 def test_a_killed_driver_and_an_interruption_cost_nothing_but_time(
-    root: Path, undisturbed: Path, words: Any, tmp_path: Path
+    root: Path, undisturbed: Path, words: Any, tmp_path: Path, trials: Any
 ) -> None:
+    for trial in range(trials(1)):
+        (tmp_path / str(trial)).mkdir()
+        kill_and_interrupt(root, undisturbed, words, tmp_path / str(trial), random.Random(f"driver {trial}"))
+
+
+def kill_and_interrupt(root: Path, undisturbed: Path, words: Any, tmp_path: Path, instant: random.Random) -> None:
     run = tmp_path / "run"
     with started(root, words(tmp_path, "run"), tmp_path) as first:
-        wait(reached(run, 24), "step 24")
+        wait(reached(run, instant.randrange(4, 60)), "it is far enough")
+        time.sleep(instant.uniform(0, 0.2))
         family = descendants(first.pid)
         assert sum("RayTrainWorker" in name for name in family.values()) == 2
         os.kill(first.pid, signal.SIGKILL)
@@ -110,8 +119,8 @@ def test_a_killed_driver_and_an_interruption_cost_nothing_but_time(
     assert at_kill["event"] in ("start", "stage finished")
 
     with started(root, words(tmp_path, "run"), tmp_path) as second:
-        wait(lambda: "resume" in events(run), "the second process goes on")
-        wait(reached(run, 64), "stage 2")
+        wait(lambda: len(begun(run)) == 2, "the second process goes on")
+        wait(reached(run, instant.randrange(64, 92)), "stage 2")
         os.killpg(second.pid, signal.SIGINT)
         assert second.wait(timeout=120) == 130
     stopped = lines(run / "events.jsonl")[-1]
@@ -126,6 +135,10 @@ def test_a_killed_driver_and_an_interruption_cost_nothing_but_time(
     output = (tmp_path / "output.txt").read_text()
     assert f"goes on from stage {stopped['stage']}, step {stopped['step']}" in output
     assert "Traceback" not in output
+
+
+def begun(run: Path) -> list[str]:
+    return [event for event in events(run) if event in ("start", "resume")]
 
 
 def test_data_and_run_may_lie_in_s3(
@@ -217,5 +230,58 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(
     output = capsys.readouterr().out
     assert "stage 1: 60 steps of 4 clips x 8 frames" in output
     assert "stage 2: 40 steps of 4 clips x 4 frames" in output
+    assert "GB per worker" in output
     assert "2 workers x 1 threads" in output
+    assert f"run: {tmp_path}/run, a new one" in output
+    assert "missing" not in output
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_of_a_run_that_is_there_says_where_it_is(
+    undisturbed: Path, words: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = words(undisturbed.parent, "undisturbed")
+    main([*line, "--dry-run"])
+    assert f"run: {undisturbed}, finished" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*line, "--dry-run", "--seed", "9"])
+    assert "missing: run: it was begun with other settings: seed 0 -> 9" in capsys.readouterr().out
+
+
+def test_a_dry_run_says_what_is_missing(root: Path, s3_bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = ["--config", str(root / "configs" / "sprites.yaml"), "--data", f"{s3_bucket}/sprites"]
+    with pytest.raises(SystemExit) as caught:
+        main([*recipe, "--training.use-gpu", "--training.num-workers", "4", "--dry-run"])
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert "stage 1: 10,000 steps of 20 clips x 16 frames, 133,640,212 parameters" in printed.out
+    assert "4 workers x 1 threads, one GPU each" in printed.out
+    for what in (
+        f"data: {s3_bucket}/sprites/manifest.json is missing",
+        "GPUs: 4 are needed",
+        "run: give --out and --name",
+    ):
+        assert f"missing: {what}" in printed.out
+    assert printed.err.splitlines()[-1].startswith("error: missing for this training: data: ")
+    assert storage.list_files(s3_bucket) == []
+
+
+def test_traces_and_pictures_are_kept_and_the_weights_are_as_ever(
+    local_ray: None, undisturbed: Path, words: Any, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    main([*words(tmp_path, "run"), "--profile", "--training.picture-interval", "25"])
+    assert_same_weights(tmp_path / "run", undisturbed, tmp_path)
+    names = [f"stage{stage}-rank{rank}.json.gz" for stage in (1, 2) for rank in (0, 1)]
+    assert sorted(path.name for path in (tmp_path / "run" / "profile").iterdir()) == names
+    for name in names:
+        trace = json.loads(gzip.decompress((tmp_path / "run" / "profile" / name).read_bytes()))
+        assert any("ProfilerStep" in str(event.get("name")) for event in trace["traceEvents"])
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"images": 0}).Reload()
+    shown = {tag: [image.step for image in board.Images(tag)] for tag in board.Tags()["images"]}
+    assert shown == {
+        f"stage {stage}/{name}": steps
+        for name in ("reconstruction", "action transfer")
+        for stage, steps in ((1, [25, 50, 60]), (2, [85, 100]))
+    }
