@@ -63,7 +63,7 @@
       box.film = film;
       films.push(film);
       watcher.observe(box);
-    });
+    }).catch(() => {}); // a sheet that cannot be decoded shows its first frame, or its words
   }
   if (document.querySelector(".film")) {
     player.hidden = false;

@@ -82,3 +82,11 @@ def tiny_job(tiny_recipe: Recipe, tiny_clips: ClipDataset) -> Callable[..., Job]
         return Job(model=replace(tiny_recipe.model, **(model or {})), training=changed, seed=3, clips=clips, notes={})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def first_report(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, figures_dataset: Path) -> Path:
+    """The folder of a real report on a run with random weights, whose name is hostile. Not to be changed."""
+    from tests.pipeline.untrained_report import untrained_report
+
+    return untrained_report(tmp_path_factory.mktemp("first"), "first <run>", tiny_recipe, figures_dataset, seed=0)

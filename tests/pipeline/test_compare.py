@@ -20,16 +20,18 @@ Figure = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, figures_dataset: Path) -> list[Path]:
-    """Evaluations of two runs; the second learned with another rate, and is better in one figure."""
+def reports(
+    tmp_path_factory: pytest.TempPathFactory, first_report: Path, tiny_recipe: Recipe, figures_dataset: Path
+) -> list[Path]:
+    """Evaluations of two runs; the second has another seed, and is made better in one figure."""
     folder = tmp_path_factory.mktemp("compared")
     other = Recipe.model_validate({**tiny_recipe.model_dump(), "seed": 5})
-    first = untrained_report(folder, "first", tiny_recipe, figures_dataset, 0)
-    second = untrained_report(folder, "second", other, figures_dataset, 1, "--seed", "0", "--judges", str(first))
+    words = ["--seed", "0", "--judges", str(first_report)]
+    second = untrained_report(folder, "second", other, figures_dataset, 1, *words)
     metrics = json.loads((second / "metrics.json").read_text())
     metrics["figures"]["swap.action.accuracy"] |= {"value": 0.99, "low": 0.98, "high": 1.0}
     (second / "metrics.json").write_text(json.dumps(metrics))
-    return [first, second]
+    return [first_report, second]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def test_table_holds_the_figures_of_every_report_with_a_star_where_intervals_lie
     reports: list[Path], out: Path
 ) -> None:
     found = json.loads((out / "compare.json").read_text())
-    assert [report["name"] for report in found["reports"]] == ["first", "second"]
+    assert [report["name"] for report in found["reports"]] == ["first <run>", "second"]
     all_metrics = [json.loads((report / "metrics.json").read_text()) for report in reports]
     for name, entry in found["figures"].items():
         assert entry["values"] == [metrics["figures"].get(name) for metrics in all_metrics]
@@ -156,7 +158,7 @@ def test_missing_reports_are_one_clear_line(
 ) -> None:
     line = refused([str(reports[0]), str(tmp_path / "nowhere"), "--out", str(tmp_path)], capsys)
     assert f"{tmp_path / 'nowhere'}: there is no metrics.json here" in line
-    run = reports[0].parents[1] / "runs" / "first"
+    run = reports[0].parents[1] / "runs" / "first <run>"
     assert "this run has not been evaluated in its folder" in refused([str(reports[0]), str(run), "--out", "x"], capsys)
     assert "give at least two reports" in refused([str(reports[0]), "--out", str(tmp_path)], capsys)
     assert "reports has no value" in refused(["--out", str(tmp_path)], capsys)

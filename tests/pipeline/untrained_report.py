@@ -31,6 +31,17 @@ def untrained_report(folder: Path, name: str, recipe: Recipe, data: Path, seed: 
     run, out = folder / "runs" / name, folder / name / "report"
     untrained_run(run, recipe, data, seed)
     small = ["--evaluation.judge-steps", "2", "--evaluation.judge-batch-clips", "4", "--evaluation.pairs", "20"]
-    small += ["--evaluation.grid-clips", "12", "--run", str(run), "--data", str(data), "--out", str(out)]
+    small += [
+        "--evaluation.probe-clips",
+        "24",
+        "--evaluation.grid-clips",
+        "12",
+        "--run",
+        str(run),
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+    ]
     evaluate.main([*small, *words])
     return out
