@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 4096 * 4096
 """Pixels of the largest frame that is decoded, where nothing else is said."""
+STEADY = 8
+"""Frames, after as many of which at a constant rate a gap before the last ones shows that a file was cut off."""
 HIGHEST_RATE = 1000
 """Frames per second; above it, a declared rate is the resolution of the timestamps, or nonsense."""
 
@@ -148,7 +150,8 @@ class VideoReader:
             time = self._last + 1 / (self.rate or USUAL_RATE) if self._count else Fraction(0)
         step = time - self._last
         if self._count and step > 0:
-            if at_end and self._longest < 1.5 * self._shortest and step > 1.5 * self._longest > 0:
+            steady = self._count > STEADY and self._longest < 1.5 * self._shortest
+            if at_end and steady and step > 1.5 * self._longest:
                 raise RejectedInput("it ends too early", "frames before the last ones are missing")
             self._shortest, self._longest = min(self._shortest, step), max(self._longest, step)
         self._first = self._first if self._count else time
