@@ -59,6 +59,12 @@ def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
     if training.worker_resource:
         resources[training.worker_resource] = 1.0
     least = training.min_workers or training.num_workers
+    workers: dict[str, Any] = {"num_workers": training.num_workers}
+    if least < training.num_workers:
+        workers = {
+            "num_workers": (least, training.num_workers),
+            "elastic_resize_monitor_interval_s": training.resize_interval_s,
+        }
     for resource, amount in resources.items():
         there = ray.cluster_resources().get(resource, 0)  # type: ignore[no-untyped-call]
         if there < least * amount:
@@ -69,9 +75,8 @@ def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
     trainer = TorchTrainer(
         lambda: worker(assignment, ledger),  # type: ignore[arg-type]
         torch_config=TorchConfig(timeout_s=math.ceil(training.stall_timeout_s)),
-        scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]
-            num_workers=(least, training.num_workers) if least < training.num_workers else training.num_workers,  # type: ignore[arg-type]
-            elastic_resize_monitor_interval_s=training.resize_interval_s,
+        scaling_config=ray.train.ScalingConfig(
+            **workers,
             use_gpu=training.use_gpu,
             resources_per_worker=resources,
         ),

@@ -120,7 +120,8 @@ class RayReporter:
 
     def notice(self) -> bool:
         """Whether Ray has learned, since this group of workers began, that a machine of theirs will be taken away."""
-        found = not self._noticed and ray.train.get_preemption_info() is not None
+        ask = getattr(ray.train, "get_preemption_info", None)  # older versions of Ray cannot tell
+        found = not self._noticed and ask is not None and ask() is not None
         self._noticed = self._noticed or found
         return found
 

@@ -1,6 +1,7 @@
 """The folder of a run: what may change under a name, and where a run goes on."""
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,25 @@ def test_a_checkpoint_is_that_of_its_step_although_the_training_goes_on(tmp_path
         found = kept.load(place)
         assert torch.equal(found["weights"], torch.full((3,), float(place.step)))
         assert torch.equal(found["deep"][0]["weights"], found["weights"])
+
+
+def test_the_training_goes_on_while_a_checkpoint_is_written_and_the_old_one_stays_until_then(
+    tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, free, write = store(tmp_path, tiny_recipe, keep_checkpoints=1), threading.Event(), checkpoint.save
+    kept.save({"step": 1}, Place(1, 1), last=False)
+    kept.flush()
+
+    def slow(state: Any, path: Path) -> str:
+        assert free.wait(60)
+        return write(state, path)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    kept.save({"step": 2}, Place(1, 2), last=False)  # returns although nothing is written
+    assert set(checkpoints(str(tmp_path), tiny_recipe.training)) == {Place(1, 1)}
+    free.set()
+    kept.flush()
+    assert set(checkpoints(str(tmp_path), tiny_recipe.training)) == {Place(1, 2)}
 
 
 def test_what_goes_wrong_while_a_checkpoint_is_written_is_raised_and_the_old_one_stays(
