@@ -12,7 +12,7 @@ def paper(**changes: Any) -> ModelConfig:
 
 
 def improved(**changes: Any) -> ModelConfig:
-    """The published sizes with what was measured to be better (docs/model.md has the figures and the commands).
+    """The published sizes with what was measured to be better (docs/model-options.md has figures and commands).
 
     Raises ValueError where `changes` do not fit, such as experts that the 8 groups do not divide.
     """

@@ -1,0 +1,52 @@
+"""A loss that is not finite is named in both stages, in full and in half precision."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.training.job import Job, NonFiniteLoss
+from pipeline.training.loop import train_run
+from vdsm.disentangler import Disentangler
+
+FAULTY_CALL = 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("stage", "part", "terms"),
+    [
+        (1, "static", "reconstruction"),
+        (2, "pose", "kl_pose and reconstruction"),
+        (2, "dynamics", "kl_pose and reconstruction"),
+    ],
+)
+def test_the_message_names_terms_step_and_clips(
+    tiny_job: Callable[..., Job],
+    recorder: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    stage: int,
+    part: str,
+    terms: str,
+    precision: str,
+) -> None:
+    job = tiny_job(precision=precision, max_rollbacks=0, validation_interval=1000, stage1={"steps": 4})
+    module: Any = Disentangler(job.model).stage(1 if stage == 1 else 2)
+    draw, calls = type(module).draw_noise, []
+
+    def poisoned(self: Any, clips: int, frames: int, generator: torch.Generator) -> Any:
+        noise = draw(self, clips, frames, generator)
+        calls.append(clips)
+        if len(calls) == FAULTY_CALL:
+            getattr(noise, part)[1] = math.nan
+        return noise
+
+    monkeypatch.setattr(type(module), "draw_noise", poisoned)
+    seen = recorder()
+    with pytest.raises(NonFiniteLoss) as caught:
+        train_run(job, seen)
+    assert str(caught.value).startswith(f"stage {stage}, step {FAULTY_CALL}: {terms} is not finite on clips ")
+    assert caught.value.clips
+    assert all(clip in str(caught.value) for clip in caught.value.clips)
