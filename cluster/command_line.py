@@ -109,3 +109,5 @@ def set_up_logging() -> None:
     logging.basicConfig(
         level=level, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
+    # At INFO it says in every process where it found credentials.
+    logging.getLogger("botocore").setLevel(max(logging.WARNING, getattr(logging, level)))

@@ -15,7 +15,7 @@ import logging
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TypeVar
 
 from cluster import command_line, ray_runtime, storage
 from cluster.errors import UserError
@@ -30,6 +30,8 @@ from preprocessing.shard_tasks import write_shards
 from preprocessing.sources import make_source
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 LOOKS_AT_ONCE = 16
 """Indexes of finished shards that are read at the same time."""
@@ -55,13 +57,14 @@ def shard(command: ShardCommand) -> None:
     """
     source = make_source(command.source, command.seed)
     planned = plan.make_plan(command, source)
-    claim(command.out, planned, store=not command.dry_run)
+    storage.exists(storage.join(command.out, manifest.FILE))  # a wrong address or key is said now, not after patience
+    _patiently(command, lambda: claim(command.out, planned, store=not command.dry_run))
     if command.dry_run:
         from preprocessing.dry_run import report_plan
 
         report_plan(command, command.out, planned, source)
         return
-    done = _shards_there(command.out, planned)
+    done = _patiently(command, lambda: _shards_there(command.out, planned))
     missing = [one for one in planned.shards if one.path not in done]
     if not missing and _is_complete(command.out, planned):
         log.info("all %d shards are there already", len(planned.shards))
@@ -73,6 +76,11 @@ def shard(command: ShardCommand) -> None:
                 _write_missing(command, source, planned, missing, done)
         _complete(command, planned, source, [done[one.path] for one in planned.shards])
     _report(command.out)
+
+
+def _patiently(command: ShardCommand, action: Callable[[], R]) -> R:
+    """What an action returns that may be repeated, tried again while storage does not answer."""
+    return storage.patiently(action, command.shards.patience_seconds)
 
 
 def _shards_there(url: str, planned: plan.Plan) -> dict[str, Summary]:
@@ -130,16 +138,12 @@ def _complete(command: ShardCommand, planned: plan.Plan, source: Source, summari
 
     url = command.out
     inputs = sum(len(one.items) for one in planned.shards)
-
-    def patiently(action: Callable[[], Any]) -> Any:
-        return storage.patiently(action, command.shards.patience_seconds)
-
-    rejected = patiently(lambda: _write_rejects(url, planned, {one.index["shard"]: one for one in summaries}))
+    rejected = _patiently(command, lambda: _write_rejects(url, planned, {one.index["shard"]: one for one in summaries}))
     rejects.check_any(url, sum(one.index["clips"] for one in summaries), inputs)
-    made = patiently(lambda: manifest.make_manifest(url, planned, source, summaries, rejected))
-    patiently(lambda: write_preview(url, made, rejected))
+    made = _patiently(command, lambda: manifest.make_manifest(url, planned, source, summaries, rejected))
+    _patiently(command, lambda: write_preview(url, made, rejected))
     storage.remove_partial_files(url)
-    patiently(lambda: manifest.write_manifest(url, made))
+    _patiently(command, lambda: manifest.write_manifest(url, made))
 
 
 def _is_complete(url: str, planned: plan.Plan) -> bool:

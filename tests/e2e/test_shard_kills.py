@@ -75,6 +75,7 @@ def test_killed_at_random_instants_it_ends_with_the_same_bytes(
         job = start(out, "--shards.concurrency", str(draw.choice((1, 2))))
         hit = kill_at_random(job, kind, draw, shards)
         happened[f"{kind} {'killed' if hit else 'was too late'}"] += 1
+        print(f"trial {trial}: {dict(happened)}", flush=True)
         code = job.finish()
         if kind in ("driver", "raylet"):
             assert (code != 0) == hit, job.log.read_text()
@@ -89,7 +90,6 @@ def test_killed_at_random_instants_it_ends_with_the_same_bytes(
             assert code == 0, job.log.read_text()
         job.end()
         assert tree(str(out)) == wanted, f"trial {trial}, {kind}"
-    print(dict(happened))
 
 
 def kill_at_random(job: ShardJob, kind: str, draw: random.Random, shards: int) -> bool:
