@@ -12,6 +12,7 @@ from PIL import Image
 
 from pipeline import generate as generate_module
 from pipeline.config import Recipe
+from pipeline.own_clips import read_clips
 from pipeline.report.grids import action_donors, identity_donors
 from pipeline.report.picture_files import encode
 from pipeline.report.pictures import mosaic
@@ -106,6 +107,11 @@ def test_one_clip_of_ones_own_performs_the_action_of_another(
     picture = Image.open(tmp_path / "moved.gif")
     assert picture.size == (2 * 66 - 2 + 6, 2 * 66 - 2 + 6)
     assert picture.info["duration"] == 80  # 12 per second, in the hundredths of a second that a GIF has
+
+
+def test_pictures_of_a_folder_are_frames_in_the_order_of_their_numbers(films: Path, figures_dataset: Path) -> None:
+    found = read_clips(str(films / "pictures"), size=64, channels=3, frames=4, fps=None)
+    np.testing.assert_array_equal(found.frames(0), ClipDataset(str(figures_dataset), "test").frames(2))
 
 
 def tensor(clip: NDArray[np.uint8]) -> torch.Tensor:
