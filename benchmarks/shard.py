@@ -1,0 +1,210 @@
+"""How fast videos become shards, against a bare loop over the same files; and how a plan of a million inputs does.
+
+    python benchmarks/shard.py --json
+
+The bare loop opens each file with PyAV, decodes it with one thread and makes 64x64 RGB frames of the middle, without
+labels, checks, hashes, tar or limits. It runs twice: with Pillow's filter, as the job uses it, and with FFmpeg's own
+scaler. The job's time is that of its shards, on a Ray that is up, processes for decoding included.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+SIZE = 64
+FRAMES = 16
+
+
+def make_videos(folder: Path, count: int, frames: int) -> None:
+    """Write `count` H.264 films of 640x360 pixels in which a picture of noise moves and pulses."""
+    import av
+    import numpy as np
+
+    for number in range(count):
+        draw = np.random.default_rng(number)
+        coarse = draw.integers(0, 256, (46, 81, 3), dtype=np.uint8)
+        scene = coarse.repeat(16, axis=0).repeat(16, axis=1)
+        speckle = draw.integers(-12, 13, scene.shape)
+        scene = np.clip(scene + speckle, 0, 255).astype(np.uint8)
+        with av.open(str(folder / f"film{number:02d}.mp4"), "w") as film:
+            stream = film.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": "23"})
+            stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
+            for index in range(frames):
+                x, y = (3 * index) % 640, (2 * index) % 360
+                part = np.roll(scene, (-y, -x), axis=(0, 1))[:360, :640]
+                for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(part), format="rgb24")):
+                    film.mux(packet)
+            for packet in stream.encode():
+                film.mux(packet)
+
+
+def bare_loop(paths: list[Path], *, by_pillow: bool) -> tuple[int, float]:
+    """Clips and seconds of the loop that anybody would write, on one core."""
+    import av
+    import numpy as np
+    from av.video.reformatter import VideoReformatter
+    from PIL import Image
+
+    scaler = VideoReformatter()
+    clips = 0
+    begin = time.perf_counter()
+    for path in paths:
+        window = []
+        with av.open(str(path)) as film:
+            stream = film.streams.video[0]
+            stream.codec_context.thread_count = 1
+            for frame in film.decode(stream):
+                if by_pillow:
+                    side = min(frame.width, frame.height)
+                    left, top = (frame.width - side) / 2, (frame.height - side) / 2
+                    picture = frame.to_image().resize(
+                        (SIZE, SIZE),
+                        Image.Resampling.BICUBIC,
+                        box=(left, top, left + side, top + side),
+                        reducing_gap=2.0,
+                    )
+                    window.append(np.asarray(picture))
+                else:
+                    width = SIZE * frame.width // min(frame.width, frame.height)
+                    pixels = scaler.reformat(frame, width, SIZE, "rgb24", interpolation="BICUBIC").to_ndarray()
+                    left = (width - SIZE) // 2
+                    window.append(pixels[:, left : left + SIZE])
+                if len(window) == FRAMES:
+                    np.stack(window)
+                    clips, window = clips + 1, []
+    return clips, time.perf_counter() - begin
+
+
+def on_one_core(function: Callable[..., tuple[int, float]], *arguments: Any, **options: Any) -> tuple[int, float]:
+    """The result of a function while this process may use one core only."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        return function(*arguments, **options)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def job(folder: Path, out: Path, tasks: int) -> tuple[int, float]:
+    """Clips and seconds of the job's shards with so many tasks at once."""
+    from preprocessing import plan
+    from preprocessing.claim import claim
+    from preprocessing.config import DataRecipe, ShardsConfig
+    from preprocessing.shard_tasks import write_shards
+    from preprocessing.source_config import SourceConfig, VideosConfig
+    from preprocessing.sources import make_source
+
+    videos = VideosConfig(size=SIZE, clip_frames=FRAMES, test_fraction=0.1)
+    source = SourceConfig(name="videos", path=str(folder), videos=videos)
+    recipe = DataRecipe(source=source, shards=ShardsConfig(target_mb=8, concurrency=tasks))
+    made = make_source(recipe.source, recipe.seed)
+    planned = plan.make_plan(recipe, made)
+    claim(str(out), planned)
+    begin = time.perf_counter()
+    written = [one for one in write_shards(str(out), planned, planned.shards, recipe, made) if one is not None]
+    seconds = time.perf_counter() - begin
+    assert not any(summary.index["rejects"] for _, summary in written)
+    return sum(summary.index["clips"] for _, summary in written), seconds
+
+
+def plan_alone(count: int) -> dict[str, float]:
+    """In this process, whose memory is then known: list `count` files, plan, and store the plan."""
+    from preprocessing import plan
+    from preprocessing.claim import claim
+    from preprocessing.config import DataRecipe
+    from preprocessing.source_config import SourceConfig
+    from preprocessing.sources import make_source
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "videos"
+        for number in range(count):
+            path = folder / f"{number // 1000:04d}"
+            if number % 1000 == 0:
+                path.mkdir(parents=True)
+            descriptor = os.open(path / f"{number:07d}.mp4", os.O_CREAT | os.O_WRONLY)
+            os.ftruncate(descriptor, 300_000 + number)
+            os.close(descriptor)
+        recipe = DataRecipe(source=SourceConfig(name="videos", path=str(folder)))
+        begin = time.perf_counter()
+        planned = plan.make_plan(recipe, make_source(recipe.source, recipe.seed))
+        claim(str(Path(scratch) / "out"), planned)
+        seconds = time.perf_counter() - begin
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return {"plan_inputs": count, "plan_shards": len(planned.shards), "plan_s": seconds, "plan_peak_gb": memory}
+
+
+def measure(videos: Path | None, count: int, frames: int, plan_inputs: int, repeats: int) -> dict[str, Any]:
+    """All figures."""
+    from cluster import ray_runtime
+
+    found: dict[str, list[float]] = {"pillow": [], "ffmpeg": [], "1": [], "2": []}
+    with tempfile.TemporaryDirectory() as scratch, ray_runtime.connect(num_cpus=2):
+        folder = videos or Path(scratch) / "videos"
+        if videos is None:
+            folder.mkdir()
+            make_videos(folder, count, frames)
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        job(folder, Path(scratch) / "warm", 2)  # starts Ray's workers and their decoding processes
+        clips = 0
+        for repeat in range(repeats):
+            for name in ("pillow", "ffmpeg"):
+                clips, seconds = on_one_core(bare_loop, paths, by_pillow=name == "pillow")
+                found[name].append(clips / seconds)
+            for tasks in (1, 2):
+                made, seconds = job(folder, Path(scratch) / f"out{repeat}-{tasks}", tasks)
+                assert made == clips, (made, clips)
+                found[str(tasks)].append(made / seconds)
+    best = {name: max(values) for name, values in found.items()}
+    words = [sys.executable, __file__, "--plan-only", "--plan-inputs", str(plan_inputs)]
+    planned = (
+        json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout) if plan_inputs else {}
+    )
+    return {
+        "clips": clips,
+        "bare_loop_clips_per_s": best["pillow"],
+        "bare_loop_ffmpeg_scaler_clips_per_s": best["ffmpeg"],
+        "one_task_clips_per_s": best["1"],
+        "two_tasks_clips_per_s": best["2"],
+        "per_core_ratio": best["2"] / 2 / best["pillow"],
+        "per_core_ratio_ffmpeg_scaler": best["2"] / 2 / best["ffmpeg"],
+        "two_tasks_ratio": best["2"] / best["1"],
+        "clips_per_s_of_each_repeat": {name: [round(value, 1) for value in values] for name, values in found.items()},
+        **planned,
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--videos", type=Path, help="folder of good videos; without it, films are made")
+    parser.add_argument("--films", type=int, default=24, help="films to make")
+    parser.add_argument("--frames", type=int, default=400, help="frames of each")
+    parser.add_argument("--repeats", type=int, default=3, help="the best of so many counts")
+    parser.add_argument("--plan-inputs", type=int, default=1_000_000, help="inputs of the plan; 0 leaves it out")
+    parser.add_argument("--plan-only", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.plan_only:
+        print(json.dumps(plan_alone(options.plan_inputs)))
+        return
+    figures = measure(options.videos, options.films, options.frames, options.plan_inputs, options.repeats)
+    if options.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:38} {value:,.3f}" if isinstance(value, float) else f"{name:38} {value}")
+
+
+if __name__ == "__main__":
+    main()
