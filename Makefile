@@ -11,7 +11,7 @@ TESTS ?= tests
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart cluster-demo test lint format clean
+.PHONY: help install quickstart cluster-demo test cluster-test lint format clean
 
 help:
 	@echo "make quickstart   shard built-in figures, train, evaluate and report into $(OUT)/ (OUT=folder)"
@@ -36,6 +36,10 @@ quickstart: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(TESTS)
+
+# Whole clusters in network namespaces: root, iproute2, openssh-server and rsync; no cloud, no route out.
+cluster-test: $(STAMP)
+	VDSM_NAMESPACE_TESTS=1 $(BIN)/python -m pytest -rs tests/e2e/test_ray_up_aws.py tests/e2e/test_ray_up_onprem.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -30,8 +30,6 @@ class Fault:
     """Break the connection after so many bytes of the answer's body: 0 is right behind the HTTP header."""
     forget_length: bool = False
     """Send the answer without its length, as old proxies do: then a cut looks like a proper end."""
-    forget_header: str = ""
-    """Do not pass on this header of the request: a server that does not know it."""
     delay_s: float = 0.0
     """Wait before anything is sent."""
     bytes_per_s: float = 0.0
@@ -105,7 +103,7 @@ def fault_proxy(
                 # The host name is part of what the client signed, so it is passed on as it is.
                 server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():
-                    if name.lower() not in {*_HOP_BY_HOP, "content-length", wrong.forget_header.lower()}:
+                    if name.lower() not in {*_HOP_BY_HOP, "content-length"}:
                         server.putheader(name, value)
                 server.putheader("Content-Length", str(len(body)))
                 server.endheaders(body)

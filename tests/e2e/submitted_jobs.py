@@ -13,7 +13,8 @@ from tests.e2e.namespaces import BIN, Machines
 ADDRESS = "http://127.0.0.1:8265"
 BUCKET = "namespace-bucket"
 URL = f"s3://{BUCKET}/vdsm"
-STEPS = (200, 40)
+STEPS = (1500, 40)
+"""Long enough that a machine can be taken away in between."""
 
 
 def copy_code(root: Path, folder: Path) -> Path:
@@ -24,7 +25,7 @@ def copy_code(root: Path, folder: Path) -> Path:
     recipe: dict[str, Any] = yaml.safe_load((root / "tests" / "tiny.yaml").read_text())
     training = recipe["training"]
     training["stage1"]["steps"], training["stage2"]["steps"] = STEPS
-    training |= {"num_workers": 1, "checkpoint_interval": 10, "max_failures": 5}
+    training |= {"num_workers": 1, "checkpoint_interval": 50, "validation_interval": 500, "max_failures": 5}
     (code / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     return code
 
