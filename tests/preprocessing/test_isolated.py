@@ -150,14 +150,14 @@ def test_clips_that_nobody_wants_any_more_do_not_come_later(decoder: HostileProc
     assert_clips(read(decoder.clips, item("second"))[0], "second", 3)
 
 
-def test_the_process_dies_with_the_one_that_started_it(root: Path) -> None:
+def test_the_process_dies_with_the_one_that_started_it_even_in_the_middle_of_a_video(root: Path) -> None:
     code = (
-        "import time\n"
-        "from tests.preprocessing.test_isolated import HostileProcess, LIMITS, item\n"
-        "process = HostileProcess('', LIMITS)\n"
-        "list(process.clips(item('a')))\n"
-        "print(process.pid, flush=True)\n"
-        "time.sleep(600)\n"
+        "from preprocessing.config import ShardsConfig\n"
+        "from tests.preprocessing.test_isolated import HostileProcess, item\n"
+        "process = HostileProcess('', ShardsConfig())\n"
+        "for number, _ in enumerate(process.clips(item('a', 'sleep'))):\n"
+        "    if number == 1:\n"
+        "        print(process.pid, flush=True)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
