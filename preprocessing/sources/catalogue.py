@@ -75,7 +75,7 @@ def make_catalogue(
             for name, value in part.labels.items():
                 values.setdefault(name, set()).add(value)
     if listed and not good:
-        raise UserError(f"no input has the labels that source labels ask for; the last one, {fault}")
+        raise UserError(f"no input has the labels that are asked for; the last one, {fault}")
     absent = reader.rows.keys() - {entry.name for entry in listed} if reader.rows else set()
     if absent:
         log.warning("%d rows of the sidecar name no input, such as %s", len(absent), min(absent))

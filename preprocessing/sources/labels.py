@@ -62,7 +62,7 @@ class LabelReader:
         folders = name.split("/")[:-1]
         wanted = self.config.folders
         if len(folders) < len(wanted):
-            raise ValueError(f"it does not lie in {len(wanted)} folders, which source labels.folders names")
+            raise ValueError(f"it does not lie in {len(wanted)} folders, as labels.folders says")
         known.update((label, folder) for label, folder in zip(wanted, folders) if label != "_")
         if self.config.pattern is not None:
             match = re.search(self.config.pattern, name)
