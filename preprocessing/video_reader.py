@@ -24,6 +24,8 @@ MAX_PIXELS = 4096 * 4096
 """Pixels of the largest frame that is decoded, where nothing else is said."""
 STEADY = 8
 """Frames, after as many of which at a constant rate a gap before the last ones shows that a file was cut off."""
+WIDEST_PIXEL = 4.0
+"""Width by height of a pixel, or its inverse, above which what the file says of it is nonsense."""
 HIGHEST_RATE = 1000
 """Frames per second; above it, a declared rate is the resolution of the timestamps, or nonsense."""
 
@@ -135,8 +137,9 @@ class VideoReader:
         self._check_size(frame.width, frame.height)
         transparent = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
         pixels = self._reformatter.reformat(frame, format="rgba" if transparent else "rgb24").to_ndarray()
-        aspect = self._stream.sample_aspect_ratio
-        picture = transform(Image.fromarray(pixels), rotation=frame.rotation, aspect=float(aspect) if aspect else 1.0)
+        aspect = float(self._stream.sample_aspect_ratio or 1)
+        aspect = aspect if 1 / WIDEST_PIXEL <= aspect <= WIDEST_PIXEL else 1.0
+        picture = transform(Image.fromarray(pixels), rotation=frame.rotation, aspect=aspect)
         return Decoded(picture, _time(frame), (frame.width, frame.height))
 
     def _keep_time(self, frame: "av.VideoFrame", *, at_end: bool) -> None:

@@ -165,3 +165,20 @@ def test_read_video_refuses_what_gives_no_clip(make: Callable[[Path], Any], said
     make(tmp_path / "a.mp4")
     with pytest.raises(RejectedInput, match=said):
         read_video(str(tmp_path / "a.mp4"), size=32, frames=8)
+
+
+@pytest.mark.parametrize(("told", "round_"), [(Fraction(2), True), (Fraction(1, 500), False)])
+def test_pixels_that_are_not_square_are_honoured_unless_it_is_nonsense(
+    told: Fraction, round_: bool, tmp_path: Path
+) -> None:
+    rows, columns = np.mgrid[:64, :32]
+    ellipse = np.repeat((np.hypot((rows - 32) / 24, (columns - 16) / 12) < 1)[..., None] * np.uint8(255), 3, axis=-1)
+
+    def tell(out: Any) -> None:
+        out.streams.video[0].codec_context.sample_aspect_ratio = told
+
+    frames, damage = decode(write_video(tmp_path / "a.mp4", [ellipse] * 4, more=tell))
+    assert damage is None
+    seen_as = frames[0].pixels[..., 0] > 127
+    width, height = int(seen_as.any(axis=0).sum()), int(seen_as.any(axis=1).sum())
+    assert (abs(width - height) <= 1) == round_
