@@ -84,6 +84,15 @@ class SimulatedEc2:
         whole = [line for line in lines[:-1] if line.startswith("[")]
         return [Instance(**one) for one in json.loads(whole[-1])] if whole else []
 
+    def launched(self, kind: str) -> list[Instance]:
+        """All of one instance type that ever ran, as they were then: one that was ended has lost its profile."""
+        found: dict[str, Instance] = {}
+        for line in (self._machines.folder / "instances.jsonl").read_text().split("\n")[:-1]:
+            for one in json.loads(line) if line.startswith("[") else []:
+                if one["type"] == kind and one["state"] == "running":
+                    found.setdefault(one["id"], Instance(**one))
+        return list(found.values())
+
     def living(self, kind: str = "") -> list[Instance]:
         """Those that live, of one instance type or of all."""
         return [one for one in self.instances() if one.lives and kind in ("", one.type)]

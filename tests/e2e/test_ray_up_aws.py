@@ -67,7 +67,7 @@ def test_from_ray_up_to_ray_down(root: Path, tmp_path: Path) -> None:
         # A CPU job brings a CPU machine, a GPU job a GPU machine.
         submit(net, code, *SHARD)
         assert stored(net, code, "data/manifest.json")
-        cpu = [one for one in ec2.instances() if one.type == "c7i.2xlarge"]
+        cpu = ec2.launched("c7i.2xlarge")
         assert cpu
         assert not ec2.living("g6.xlarge")
         seen = submit(net, code, "python", "-c", "import os; print('GPU', os.environ.get('CUDA_VISIBLE_DEVICES'))",
@@ -95,9 +95,9 @@ def test_from_ray_up_to_ray_down(root: Path, tmp_path: Path) -> None:
         ]
         assert steps[-1] == sum(STEPS)
         assert steps == sorted(set(steps))
-        replaced = [one for one in ec2.instances() if one.type == "g6.xlarge"]
-        assert len(replaced) >= 2
-        assert all((one.spot, one.profile) == (True, "vdsm-ray-worker") for one in replaced)
+        launched = ec2.launched("g6.xlarge")
+        assert len(launched) >= 2
+        assert all((one.spot, one.profile) == (True, "vdsm-ray-worker") for one in launched)
 
         check_no_key_is_stored(net, code)
         until(lambda: [one.id for one in ec2.living()] == [head.id], "idle workers are ended", 120)
