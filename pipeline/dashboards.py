@@ -63,7 +63,8 @@ def dashboards(command: DashboardsCommand) -> None:
     folder = Path(command.out)
     if not folder.is_dir():
         raise UserError(f"--out {command.out} is not a folder; name the one that `vdsm train` wrote runs into")
-    studies = [str(path) for path in sorted(folder.glob("*/study.journal"))] + ([command.study] if command.study else [])
+    studies = [str(path) for path in sorted(folder.glob("*/study.journal"))]
+    studies += [command.study] if command.study else []
     if command.dry_run:
         sys.stdout.write(f"would show the runs of {folder} and {len(studies)} studies\n")
         return

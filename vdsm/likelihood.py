@@ -49,4 +49,5 @@ class Likelihood(nn.Module):
         else:
             family = dist.Normal if self.kind == "gaussian" else dist.Laplace
             pixels = family(self.mean(logits), self.scale(logits), validate_args=False)
-        return pixels.to_event(4)
+        event: dist.TorchDistribution = pixels.to_event(4)
+        return event
