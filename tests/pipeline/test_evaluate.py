@@ -3,7 +3,6 @@
 import datetime
 import json
 import pathlib
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -124,10 +123,7 @@ def test_same_command_gives_the_same_metrics_with_and_without_a_stored_judge(
     evaluate_module.main([*words, "--out", str(tmp_path / "kept"), "--judges", str(report)])
     assert not list((tmp_path / "kept").glob("judge-*"))
     assert timeless(tmp_path / "kept") == first
-    pages = [(folder / "report.html").read_text() for folder in (report, tmp_path / "kept")]
-    with_time = [re.subn(r"<dd>[^<]*\+00:00[^<]*</dd>", "", page) for page in pages]
-    assert with_time[0] == with_time[1]
-    assert with_time[0][1] == 1
+    assert (tmp_path / "kept" / "report.html").read_bytes() == (report / "report.html").read_bytes()
 
 
 def test_damaged_judge_is_trained_again(
