@@ -1,0 +1,26 @@
+"""What tests of storage share."""
+
+import contextlib
+import ssl
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cluster.s3_server import S3Server
+from tests.cluster.fault_proxy import Fault, fault_proxy
+
+Faults = dict[tuple[str, int], Fault]
+
+
+@pytest.fixture
+def through(s3_server: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """`through({("GET", 0): Fault(...)})`: from now on, the n-th request of a method goes wrong. Gives the bucket."""
+    with contextlib.ExitStack() as stack:
+
+        def use(faults: Faults | Callable[[str, str, int], Fault | None], tls: ssl.SSLContext | None = None) -> str:
+            choose = faults if callable(faults) else lambda method, path, n: faults.get((method, n))
+            proxy = stack.enter_context(fault_proxy(s3_server.endpoint, choose, tls))
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+            return s3_bucket
+
+        yield use
