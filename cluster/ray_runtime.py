@@ -66,17 +66,23 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         os.environ.setdefault("RAY_AUTH_TOKEN", _token())
         # That it protects itself by a token, which is what we want, is no reason for a warning at every start.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-        context = ray.init(
-            # Not "auto": a Ray that happens to run on this machine belongs to somebody else.
-            address="local",
-            num_cpus=num_cpus or len(os.sched_getaffinity(0)),
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=dashboard,
-            runtime_env=_local_environment(),
-            logging_level=logging.WARNING,
-            # What Ray's own actors say; errors of our tasks come back as exceptions.
-            log_to_driver=False,
-        )
+        try:
+            context = ray.init(
+                # Not "auto": a Ray that happens to run on this machine belongs to somebody else.
+                address="local",
+                num_cpus=num_cpus or len(os.sched_getaffinity(0)),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=dashboard,
+                runtime_env=_local_environment(),
+                logging_level=logging.WARNING,
+                # What Ray's own actors say; errors of our tasks come back as exceptions.
+                log_to_driver=False,
+            )
+        except Exception as error:  # Ray has no better name for a part of it that did not start
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"Ray did not start on this machine ({reason:.200}); start the same command again"
+            ) from error
         if dashboard:
             log.info("Ray's dashboard: http://%s", context.dashboard_url)
     try:
