@@ -224,8 +224,8 @@ def test_every_setting_has_a_description(command: type) -> None:
         (["--seed", "-1"], "seed is -1; it must be greater than or equal to 0 (option --seed)"),
         (
             ["--source.name", "lcp"],
-            "source.name is lcp; it must be 'figures', 'videos', 'frames', 'arrays', 'lpc', 'moving_mnist' or 'pendulum' "
-            "(option --source.name)",
+            "source.name is lcp; it must be 'figures', 'videos', 'frames', 'arrays', 'lpc', 'moving_mnist' or "
+            "'pendulum' (option --source.name)",
         ),
         (
             ["--training.stage1.batch-clips", "7"],
