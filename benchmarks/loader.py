@@ -27,7 +27,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipeline.training.batches import Prefetched, catalogue  # noqa: E402
+from pipeline.training.batches import Prefetched, ReadAhead, catalogue  # noqa: E402
 from pipeline.training.order import Order  # noqa: E402
 from preprocessing.dataset import ClipDataset  # noqa: E402
 from vdsm.memory import keep_freed_memory  # noqa: E402
@@ -70,8 +70,12 @@ def full(clips: ClipDataset, batch: int) -> tuple[float, int]:
     )
     steps = len(order.train) // batch
     began = time.perf_counter()
-    with Prefetched(clips, (order.at(step) for step in range(steps)), order.window) as batches:
-        count = sum(len(frames) for _, frames in batches)
+    ahead = ReadAhead(clips, order, range(steps), 32)
+    with ahead, Prefetched(clips, (order.at(step) for step in range(steps)), order.window) as batches:
+        count = 0
+        for step, (_, frames) in enumerate(batches):
+            ahead.reached(step)
+            count += len(frames)
     return time.perf_counter() - began, count
 
 

@@ -47,8 +47,6 @@ class _OpenShard:
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.fileno = file, file.fileno()
         self.size = os.fstat(self.fileno).st_size
-        # Clips come in any order, in which the system would bring them piece by piece.
-        os.posix_fadvise(self.fileno, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def __del__(self) -> None:
         self._file.close()
@@ -159,8 +157,13 @@ class ClipDataset:
         return member[place.length - int(np.prod(place.shape)) :].reshape(place.shape)
 
     def prepare(self, shard: int) -> bool:
-        """Bring a shard from S3 to this machine ahead of need. False where the cache has no room for it now."""
+        """Bring a shard from S3 to this machine, or from the disk to memory, ahead of need. False where the cache has
+        no room for it now."""
         if not storage.is_s3(self._url):
+            # Clips come in any order; read once in order, their bytes wait in the system's cache.
+            with Path(storage.join(self._url, self._shards[shard]["path"])).open("rb", buffering=0) as file:
+                while file.read(1 << 20):
+                    pass
             return True
         size = self._shards[shard]["size_bytes"]
         with self._lock:
