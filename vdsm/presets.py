@@ -12,7 +12,7 @@ def paper(**changes: Any) -> ModelConfig:
 
 
 def improved(**changes: Any) -> ModelConfig:
-    """The published sizes with what was measured to be better (docs/model-options.md has figures and commands).
+    """The published sizes with five settings changed; docs/model-options.md says which of them were measured, and on what.
 
     Raises ValueError where `changes` do not fit, such as experts that the 8 groups do not divide.
     """
