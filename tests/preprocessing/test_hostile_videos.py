@@ -68,6 +68,19 @@ def test_a_frame_that_cannot_be_decoded_ends_the_video_there(tmp_path: Path) -> 
     assert "after frame 9, 0.32 s" in damage.where
 
 
+@pytest.mark.parametrize("share", [0.5, 0.6, 0.7])
+def test_a_frame_that_the_decoder_calls_damaged_ends_the_video_there(share: float, tmp_path: Path) -> None:
+    data = bytearray(write_video(tmp_path / "a.mpg", ramp(16), codec="mpeg2video").read_bytes())
+    place = int(len(data) * share)
+    for offset in range(3):
+        data[place + offset] ^= 0xFF
+    frames, damage = decode(bytes(data))
+    assert damage is not None
+    assert damage.reason == "a frame is damaged"
+    assert damage.where.startswith(f"after frame {len(frames)}, ")
+    assert numbers(np.stack([frame.pixels for frame in frames])) == list(range(len(frames)))
+
+
 @pytest.mark.parametrize("declared", [3, 12, 40, 4_000_000])
 def test_a_wrong_count_in_the_header_costs_no_frame(declared: int, tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.avi", ramp(12), codec="mjpeg", pix_fmt="yuvj420p")
@@ -159,10 +172,12 @@ def test_frames_may_have_so_many_pixels_and_no_more(tmp_path: Path) -> None:
     assert str(refusal(video, max_pixels=64 * 48 - 1)) == "frames are too large (64x48 pixels, allowed are 3071)"
 
 
-@pytest.mark.parametrize("kind", ["concat", "m3u8"])
-def test_a_playlist_opens_no_other_file(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["concat", "m3u8", "sdp"])
+def test_a_playlist_opens_no_other_file_and_no_network(kind: str, tmp_path: Path) -> None:
     secret = write_video(tmp_path / "secret.ts", ramp(8))
     playlist = {
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 45678 RTP/AVP 96\n"
+        "a=rtpmap:96 H264/90000\n",
         "concat": f"ffconcat version 1.0\nfile {secret.name}\n",
         "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret.name}\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n",
     }
