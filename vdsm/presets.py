@@ -12,7 +12,7 @@ def paper(**changes: Any) -> ModelConfig:
 
 
 def improved(**changes: Any) -> ModelConfig:
-    """The published sizes with five settings changed; docs/model-options.md says which of them were measured, and on what.
+    """The published sizes with five settings changed; docs/model-options.md says which were measured, and on what.
 
     Raises ValueError where `changes` do not fit, such as experts that the 8 groups do not divide.
     """
