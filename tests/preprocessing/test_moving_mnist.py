@@ -100,6 +100,12 @@ def test_a_digit_at_a_whole_pixel_is_as_it_was_and_between_pixels_keeps_its_ligh
     assert abs(int(frames[2].sum()) - int(image.sum())) < 500
 
 
+def test_where_digits_overlap_the_brighter_one_is_seen() -> None:
+    images = [np.full((SIDE, SIDE), value, np.uint8) for value in (200, 100)]
+    frame = draw(images, [np.array([[0.0, 0.0]]), np.array([[14.0, 14.0]])], 64)[0]
+    assert (frame[20, 20], frame[5, 5], frame[35, 35]) == (200, 200, 100)
+
+
 def test_two_digits_have_labels_and_places_of_their_own(mnist: Path) -> None:
     found = source(mnist, digits=2, channels=3)
     assert list(found.vocabulary) == ["action", "digit 1", "digit 2"]
