@@ -74,7 +74,8 @@ def s3_bucket(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     bucket = f"test-{uuid.uuid4().hex[:12]}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
+    # a session of its own: the default one keeps the keys of whichever test used it first
+    boto3.session.Session().client("s3").create_bucket(Bucket=bucket)
     return f"s3://{bucket}"
 
 

@@ -44,7 +44,7 @@ def parameter_mistakes(node_config: Tree) -> str:
     import boto3
     from botocore.validate import ParamValidator
 
-    client = boto3.client("ec2", region_name="us-west-2")
+    client = boto3.session.Session().client("ec2", region_name="us-west-2")
     shape = client.meta.service_model.operation_model("RunInstances").input_shape
     assert shape is not None
     return str(ParamValidator().validate({**node_config, "MinCount": 1, "MaxCount": 1}, shape).generate_report())
@@ -152,7 +152,7 @@ def test_what_ray_starts_on_ec2_has_its_role_its_tags_and_no_open_port() -> None
     with mock_aws():
         resource_cache.cache_clear()
         client_cache.cache_clear()
-        ec2, iam = boto3.client("ec2", region_name="us-west-2"), boto3.client("iam")
+        ec2, iam = boto3.session.Session().client("ec2", region_name="us-west-2"), boto3.session.Session().client("iam")
         for profile in ("HeadProfile", "WorkerProfile"):
             iam.create_instance_profile(InstanceProfileName=template[profile]["Properties"]["InstanceProfileName"])
         vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]

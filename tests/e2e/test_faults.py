@@ -182,7 +182,7 @@ def test_storage_may_be_away_for_a_while(
         with keys() as server:
             for name, value in server.environment().items():
                 monkeypatch.setenv(name, value)
-            boto3.client("s3").create_bucket(Bucket=f"bucket-{trial}")
+            boto3.session.Session().client("s3").create_bucket(Bucket=f"bucket-{trial}")
             for name in storage.list_files(str(figures_dataset)):
                 storage.upload(figures_dataset / name, f"s3://bucket-{trial}/data/{name}")
             line = words(f"s3://bucket-{trial}/runs", "run", f"s3://bucket-{trial}/data")

@@ -67,7 +67,7 @@ def bucket(store: Store, films: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in store.server.environment().items():
         monkeypatch.setenv(name, value)
     name = f"b{uuid.uuid4().hex[:12]}"
-    boto3.client("s3").create_bucket(Bucket=name)
+    boto3.session.Session().client("s3").create_bucket(Bucket=name)
     for path in films.iterdir():
         storage.upload(path, f"s3://{name}/films/{path.name}")
     return f"s3://{name}"
