@@ -21,6 +21,9 @@ from preprocessing.clip import Item, RejectedInput, TransientError, check
 from preprocessing.decode_messages import receive, send, send_clip
 from preprocessing.sources import reopen
 
+SCARCE = 0.6
+"""Share of the memory left to an input from which on its failure is taken for a lack of memory."""
+
 
 def main() -> None:
     """Serve until the standard input ends."""
@@ -53,12 +56,15 @@ def main() -> None:
 
 def _serve(source: Any, item: Item, answers: BinaryIO, seconds: int) -> dict[str, Any]:
     """Send the clips of an input; gives the message that ends them."""
+    before = _memory()
     try:
         for clip in source.clips(item):
             check(clip, source)
             send_clip(answers, clip)
             _limit_cpu(seconds)
     except RejectedInput as error:
+        if _was_scarce(before):
+            return {"kind": "memory"}
         return {"kind": "rejected", "reason": error.reason, "where": error.where}
     except (TransientError, storage.Unreachable) as error:
         return {"kind": "transient", "text": str(error)}
@@ -71,6 +77,23 @@ def _serve(source: Any, item: Item, answers: BinaryIO, seconds: int) -> dict[str
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         return {"kind": "fault", "type": type(error).__name__, "text": str(error)[:300], "where": where}
     return {"kind": "done"}
+
+
+def _memory() -> dict[str, int]:
+    """What Linux says of this process's memory, in bytes: `VmSize`, `VmPeak` (its highest), `VmData` and others."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
+    return {}
+
+
+def _was_scarce(before: dict[str, int]) -> bool:
+    """Whether an input that began at `before` took most of what the limit left it: a decoder whose allocation fails
+    may say that the data is invalid, which would blame the file."""
+    limit, now = resource.getrlimit(resource.RLIMIT_DATA)[0], _memory()
+    if limit == resource.RLIM_INFINITY or not before or not now:
+        return False
+    return now["VmPeak"] - before["VmSize"] > SCARCE * (limit - before["VmData"])
 
 
 def _limit_cpu(seconds: int) -> None:
