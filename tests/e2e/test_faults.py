@@ -120,6 +120,7 @@ def test_a_lost_machine_is_replaced_and_costs_nothing_but_time(
             assert_every_clip_once(run, undisturbed)
 
 
+@pytest.mark.campaign
 def test_with_fewer_machines_it_goes_on_and_takes_new_ones_in(
     root: Path, undisturbed: Path, words: Any, tmp_path: Path
 ) -> None:

@@ -103,7 +103,7 @@ def test_a_killed_driver_and_an_interruption_cost_nothing_but_time(
 def kill_and_interrupt(root: Path, undisturbed: Path, words: Any, tmp_path: Path, instant: random.Random) -> None:
     run = tmp_path / "run"
     with started(root, words(tmp_path, "run"), tmp_path) as first:
-        wait(reached(run, instant.randrange(4, 60)), "it is far enough")
+        wait(reached(run, instant.randrange(4, 40)), "it is far enough")
         time.sleep(instant.uniform(0, 0.2))
         family = descendants(first.pid)
         assert sum("RayTrainWorker" in name for name in family.values()) == 2
@@ -120,7 +120,8 @@ def kill_and_interrupt(root: Path, undisturbed: Path, words: Any, tmp_path: Path
 
     with started(root, words(tmp_path, "run"), tmp_path) as second:
         wait(lambda: len(begun(run)) == 2, "the second process goes on")
-        wait(reached(run, instant.randrange(64, 92)), "stage 2")
+        # Early: the whole run takes seconds, and the wish to stop takes one.
+        wait(reached(run, instant.randrange(8, 40)), "it trains again")
         os.killpg(second.pid, signal.SIGINT)
         assert second.wait(timeout=120) == 130
     stopped = lines(run / "events.jsonl")[-1]

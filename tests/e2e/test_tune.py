@@ -16,12 +16,12 @@ import yaml
 from optuna.trial import TrialState
 
 from pipeline.tuning.study import ERROR, RUN, settled, storage_of
-from tests.e2e.test_training_job import descendants, lines, wait
+from tests.e2e.training_runs import descendants, lines, wait
 
 pytestmark = pytest.mark.slow
 
 RATE = "training.stage1.learning_rate"
-TRIALS = 6
+TRIALS = 4
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_all_its_trials
     start: Any, tmp_path: Path, trials: Callable[[int], int]
 ) -> None:
     generator = random.Random(7)
-    for _ in range(trials(2)):
+    for _ in range(trials(1)):
         process = start()
         try:
             # Anywhere between the first moments of the driver and several trials later.
@@ -114,7 +114,7 @@ def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_all_its_trials
     # The same command once more has nothing to do.
     finish(start(), tmp_path / "output.txt")
     assert runs_of(tmp_path) == runs
-    assert "all 6 trials are done" in (tmp_path / "output.txt").read_text()
+    assert f"all {TRIALS} trials are done" in (tmp_path / "output.txt").read_text()
 
 
 def test_trials_that_fail_are_recorded_and_one_whose_worker_dies_recovers(
