@@ -8,6 +8,7 @@ scaler. The job's time is that of its shards, on a Ray that is up, processes for
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,13 @@ def bare_loop(paths: list[Path], *, by_pillow: bool) -> tuple[int, float]:
     return clips, time.perf_counter() - begin
 
 
-def on_one_core(function: Callable[..., tuple[int, float]], *arguments: Any, **options: Any) -> tuple[int, float]:
-    """The result of a function while this process may use one core only."""
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """This process, and those that it starts in the block, may use one core only."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
-        return function(*arguments, **options)
+        yield
     finally:
         os.sched_setaffinity(0, cores)
 
@@ -147,18 +149,27 @@ def measure(videos: Path | None, count: int, frames: int, plan_inputs: int, repe
     """All figures."""
     from cluster import ray_runtime
 
-    found: dict[str, list[float]] = {"pillow": [], "ffmpeg": [], "1": [], "2": []}
-    with tempfile.TemporaryDirectory() as scratch, ray_runtime.connect(num_cpus=2):
+    found: dict[str, list[float]] = {"pillow": [], "ffmpeg": [], "1": [], "2": [], "1 on one core": []}
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory())
         folder = videos or Path(scratch) / "videos"
         if videos is None:
             folder.mkdir()
             make_videos(folder, count, frames)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        # A task decodes in a process beside its own, so that alone on two cores it uses more than one of them.
+        with one_core(), ray_runtime.connect(num_cpus=1):
+            job(folder, Path(scratch) / "warm1", 1)
+            for repeat in range(repeats):
+                made, seconds = job(folder, Path(scratch) / f"out{repeat}-one-core", 1)
+                found["1 on one core"].append(made / seconds)
+        stack.enter_context(ray_runtime.connect(num_cpus=2))
         job(folder, Path(scratch) / "warm", 2)  # starts Ray's workers and their decoding processes
         clips = 0
         for repeat in range(repeats):
             for name in ("pillow", "ffmpeg"):
-                clips, seconds = on_one_core(bare_loop, paths, by_pillow=name == "pillow")
+                with one_core():
+                    clips, seconds = bare_loop(paths, by_pillow=name == "pillow")
                 found[name].append(clips / seconds)
             for tasks in (1, 2):
                 made, seconds = job(folder, Path(scratch) / f"out{repeat}-{tasks}", tasks)
@@ -178,6 +189,8 @@ def measure(videos: Path | None, count: int, frames: int, plan_inputs: int, repe
         "per_core_ratio": best["2"] / 2 / best["pillow"],
         "per_core_ratio_ffmpeg_scaler": best["2"] / 2 / best["ffmpeg"],
         "two_tasks_ratio": best["2"] / best["1"],
+        "one_task_on_one_core_clips_per_s": best["1 on one core"],
+        "two_tasks_on_two_cores_ratio": best["2"] / best["1 on one core"],
         "clips_per_s_of_each_repeat": {name: [round(value, 1) for value in values] for name, values in found.items()},
         **planned,
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
