@@ -7,7 +7,6 @@ its only array); videos of different lengths lie there one after the other, with
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -16,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.errors import UserError
-from preprocessing.clip import Clip, Factors, Item, RejectedInput
+from preprocessing.clip import Clip, Item, RejectedInput
 from preprocessing.frame_transform import FrameTransform
 from preprocessing.source_config import ArraysConfig
 from preprocessing.sources.array_file import ArrayFile, DamagedArray
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
+from preprocessing.sources.catalogued import CataloguedSource
 from preprocessing.sources.clipping import Clipper
 from preprocessing.sources.labels import read_labels
 from preprocessing.sources.listing import Entry, address, find_inputs
@@ -29,37 +29,10 @@ from preprocessing.windows import Frame
 IMAGES, LABELS, LENGTHS = "images", "labels", "lengths"
 
 
-class ArraysSource:
-    """Windows of consecutive frames of every video in every file.
-
-    Args:
-        path: what `source.path` says.
-        config: how clips are made, and what labels them.
-        seed: of the split.
-    """
+class ArraysSource(CataloguedSource[ArraysConfig]):
+    """Windows of consecutive frames of every video in every file."""
 
     untrusted = False
-
-    def __init__(self, path: str, config: ArraysConfig, seed: int) -> None:
-        self._path, self._config, self._seed = path, config, seed
-
-    @functools.cached_property
-    def vocabulary(self) -> dict[str, list[str]]:
-        """Names of the values of each label."""
-        return self._catalogue.vocabulary
-
-    @functools.cached_property
-    def factors(self) -> Factors:
-        """The labels that are numbers."""
-        return self._catalogue.factors
-
-    def items(self) -> list[Item]:
-        """One item per video, called after its file and its number there; only headers and labels are read."""
-        return self._catalogue.items
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the sidecar; a file's size and time of change are in its items' `version`."""
-        return hashlib.sha256(read_labels(self._config.labels).sidecar).hexdigest()
 
     def clips(self, item: Item) -> Iterator[Clip]:
         """The windows of one video."""
@@ -86,8 +59,7 @@ class ArraysSource:
     def _base(self) -> str:
         return find_inputs(self._path).base
 
-    @functools.cached_property
-    def _catalogue(self) -> Catalogue:
+    def _listed(self) -> Catalogue:
         entries, inside, faults = [], {}, {}
         frame_bytes = self._config.size**2 * self._config.channels
         frames: dict[str, int] = {}

@@ -1,6 +1,5 @@
 """Folders of images: each folder with images is a video, its images in the order of the numbers in their names."""
 
-import functools
 import hashlib
 import warnings
 from collections import Counter, defaultdict
@@ -14,49 +13,22 @@ from numpy.typing import NDArray
 
 from cluster import storage
 from cluster.errors import UserError
-from preprocessing.clip import Clip, Factors, Item, RejectedInput
+from preprocessing.clip import Clip, Item, RejectedInput
 from preprocessing.frame_transform import MIN_SIDE, FrameTransform
 from preprocessing.source_config import FramesConfig
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, natural, segments_of
+from preprocessing.sources.catalogued import CataloguedSource
 from preprocessing.sources.clipping import Clipper
-from preprocessing.sources.labels import LabelReader, read_labels
 from preprocessing.sources.listing import Entry, address, below, find_inputs, open_input
 from preprocessing.windows import Frame
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
 
 
-class FramesSource:
-    """Windows of consecutive images of every folder.
-
-    Args:
-        path: folder or s3:// prefix; its sub-folders at any depth are looked through.
-        config: how clips are made, and what labels them.
-        seed: of the split.
-    """
+class FramesSource(CataloguedSource[FramesConfig]):
+    """Windows of consecutive images of every folder."""
 
     untrusted = True
-
-    def __init__(self, path: str, config: FramesConfig, seed: int) -> None:
-        self._path, self._config, self._seed = path, config, seed
-
-    @functools.cached_property
-    def vocabulary(self) -> dict[str, list[str]]:
-        """Names of the values of each label."""
-        return self._catalogue.vocabulary
-
-    @functools.cached_property
-    def factors(self) -> Factors:
-        """The labels that are numbers."""
-        return self._catalogue.factors
-
-    def items(self) -> list[Item]:
-        """One item per folder that holds images; none is opened."""
-        return self._catalogue.items
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the sidecar; names, sizes and times of a folder's images are in its item's `version`."""
-        return hashlib.sha256(self._labels.sidecar).hexdigest()
 
     def clips(self, item: Item) -> Iterator[Clip]:
         """The windows of one folder, as its images are decoded."""
@@ -82,12 +54,7 @@ class FramesSource:
             names = [entry.name for entry in below(folder, deep=False)]
         return sorted(filter(is_image, names), key=natural)
 
-    @functools.cached_property
-    def _labels(self) -> LabelReader:
-        return read_labels(self._config.labels)
-
-    @functools.cached_property
-    def _catalogue(self) -> Catalogue:
+    def _listed(self) -> Catalogue:
         config = self._config
         frame_bytes = config.size**2 * config.channels
         overlap = config.clip_frames / (config.stride or config.clip_frames)

@@ -1,7 +1,6 @@
 """Video files: anything that PyAV decodes, from a folder, a file, a pattern or a list, on disk or in S3."""
 
 import functools
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -9,12 +8,12 @@ from fractions import Fraction
 from pathlib import PurePosixPath
 
 from cluster.errors import UserError
-from preprocessing.clip import Clip, Factors, Item
+from preprocessing.clip import Clip, Item
 from preprocessing.frame_transform import FrameTransform
 from preprocessing.source_config import VideosConfig
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
+from preprocessing.sources.catalogued import CataloguedSource
 from preprocessing.sources.clipping import Clipper
-from preprocessing.sources.labels import LabelReader, read_labels
 from preprocessing.sources.listing import Entry, Inputs, address, find_inputs, open_input
 
 log = logging.getLogger(__name__)
@@ -67,37 +66,10 @@ BYTES_PER_FRAME = 4096
 """Of a video file: a guess, right within a factor of ten, since files are listed and not opened."""
 
 
-class VideosSource:
-    """Windows of consecutive frames from every video.
-
-    Args:
-        path: what `source.path` says.
-        config: how clips are made, and what labels them.
-        seed: of the split.
-    """
+class VideosSource(CataloguedSource[VideosConfig]):
+    """Windows of consecutive frames from every video."""
 
     untrusted = True
-
-    def __init__(self, path: str, config: VideosConfig, seed: int) -> None:
-        self._path, self._config, self._seed = path, config, seed
-
-    @functools.cached_property
-    def vocabulary(self) -> dict[str, list[str]]:
-        """Names of the values of each label."""
-        return self._catalogue.vocabulary
-
-    @functools.cached_property
-    def factors(self) -> Factors:
-        """The labels that are numbers."""
-        return self._catalogue.factors
-
-    def items(self) -> list[Item]:
-        """One item per file, in the order of their paths; none is opened."""
-        return self._catalogue.items
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the sidecar; a file's size and time of change (in S3: its ETag) are in its item's `version`."""
-        return hashlib.sha256(self._labels.sidecar).hexdigest()
 
     def clips(self, item: Item) -> Iterator[Clip]:
         """The windows of one video, as its frames are decoded."""
@@ -125,12 +97,7 @@ class VideosSource:
     def _inputs(self) -> Inputs:
         return find_inputs(self._path)
 
-    @functools.cached_property
-    def _labels(self) -> LabelReader:
-        return read_labels(self._config.labels)
-
-    @functools.cached_property
-    def _catalogue(self) -> Catalogue:
+    def _listed(self) -> Catalogue:
         config = self._config
         frame_bytes = config.size**2 * config.channels
         overlap = config.clip_frames / (config.stride or config.clip_frames)
