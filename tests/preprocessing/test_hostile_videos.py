@@ -9,26 +9,8 @@ import numpy as np
 import pytest
 
 from preprocessing.clip import RejectedInput, TransientError
-from preprocessing.frame_transform import FrameTransform
 from preprocessing.video_reader import VideoReader
-from preprocessing.windows import Decoded
-from tests.preprocessing.video_files import numbers, ramp, write_video
-
-SMALL = FrameTransform(size=32, channels=3)
-
-
-def decode(data: bytes | Path, **settings: Any) -> tuple[list[Decoded], RejectedInput | None]:
-    """Frames and damage."""
-    file = data.open("rb") if isinstance(data, Path) else io.BytesIO(data)
-    with file, VideoReader(file, **settings) as video:  # type: ignore[arg-type]
-        return list(video.frames(SMALL)), video.damage
-
-
-def seen(data: bytes | Path, **settings: Any) -> list[int]:
-    """The numbers of the frames of an undamaged video made by `ramp`."""
-    frames, damage = decode(data, **settings)
-    assert damage is None
-    return numbers(np.stack([frame.pixels for frame in frames]))
+from tests.preprocessing.video_files import SMALL, decode, numbers, ramp, seen, write_video
 
 
 def refusal(data: bytes | Path, **settings: Any) -> RejectedInput:

@@ -11,26 +11,9 @@ import numpy as np
 import pytest
 
 from preprocessing.clip import RejectedInput
-from preprocessing.frame_transform import FrameTransform
-from preprocessing.video_reader import VideoReader, read_video
-from preprocessing.windows import Decoded, in_time
-from tests.preprocessing.video_files import numbers, ramp, write_video
-
-SMALL = FrameTransform(size=32, channels=3)
-
-
-def decode(data: bytes | Path, **settings: Any) -> tuple[list[Decoded], RejectedInput | None]:
-    """Frames and damage."""
-    file = data.open("rb") if isinstance(data, Path) else io.BytesIO(data)
-    with file, VideoReader(file, **settings) as video:  # type: ignore[arg-type]
-        return list(video.frames(SMALL)), video.damage
-
-
-def seen(data: bytes | Path, **settings: Any) -> list[int]:
-    """The numbers of the frames of an undamaged video made by `ramp`."""
-    frames, damage = decode(data, **settings)
-    assert damage is None
-    return numbers(np.stack([frame.pixels for frame in frames]))
+from preprocessing.video_reader import read_video
+from preprocessing.windows import in_time
+from tests.preprocessing.video_files import decode, numbers, ramp, seen, write_video
 
 
 def test_every_real_video_gives_the_frames_that_are_known_of_it(shared_data: Path) -> None:

@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.clip import RejectedInput
+from preprocessing.frame_transform import FrameTransform
+from preprocessing.video_reader import VideoReader
+from preprocessing.windows import Decoded
+
 Pictures = Sequence[NDArray[np.uint8]]
 STEP = 12
 """Grey levels from one frame of `ramp` to the next."""
@@ -68,3 +73,20 @@ def write_video(
         for packet in stream.encode(None):
             out.mux(packet)
     return target if isinstance(target, Path) else Path()
+
+
+SMALL = FrameTransform(size=32, channels=3)
+
+
+def decode(data: bytes | Path, **settings: Any) -> tuple[list[Decoded], RejectedInput | None]:
+    """Frames and damage."""
+    file = data.open("rb") if isinstance(data, Path) else io.BytesIO(data)
+    with file, VideoReader(file, **settings) as video:  # type: ignore[arg-type]
+        return list(video.frames(SMALL)), video.damage
+
+
+def seen(data: bytes | Path, **settings: Any) -> list[int]:
+    """The numbers of the frames of an undamaged video made by `ramp`."""
+    frames, damage = decode(data, **settings)
+    assert damage is None
+    return numbers(np.stack([frame.pixels for frame in frames]))
