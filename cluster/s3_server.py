@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cluster.child_process import end
 from cluster.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -90,12 +91,7 @@ def serve(
             log.info("S3 server at %s", server.endpoint)
             yield server
         finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
 
 
 def find_program() -> str:

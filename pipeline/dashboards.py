@@ -23,6 +23,7 @@ from pathlib import Path
 from pydantic import Field
 
 from cluster import command_line, storage
+from cluster.child_process import end
 from cluster.errors import UserError
 from cluster.settings import Controls
 from preprocessing.config import Section
@@ -93,23 +94,18 @@ def child(words: list[str], port: int) -> Iterator[str]:
     """A process that serves `port` while the block runs; gives its address. UserError if it does not start."""
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        end = time.monotonic() + START_S
+        deadline = time.monotonic() + START_S
         while not _answers(port):
             if process.poll() is not None:
                 assert process.stderr is not None
                 said = process.stderr.read().decode(errors="replace").strip().splitlines()
                 raise UserError(f"{Path(words[0]).name} ended at once: {said[-1] if said else 'it said nothing'}")
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise UserError(f"{Path(words[0]).name} does not answer on port {port} after {START_S:.0f} s")
             time.sleep(0.2)
         yield f"http://{HOST}:{port}"
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def free_ports(first: int) -> Iterator[int]:
