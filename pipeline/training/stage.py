@@ -201,6 +201,7 @@ class StageRun:
                 seed=self.job.seed,
                 temperature=weights.temperature,
                 world=self.world,
+                stall_s=self.job.training.stall_timeout_s,
             )
 
     def _validate(self, done: int, weights: Weights) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pipeline.training.batches import Clips, read, to_model
+from pipeline.training.batches import Clips, Prefetched, to_model
 from pipeline.training.order import Windows, key
 from pipeline.training.world import World
 from vdsm.annealing import un_annealed
@@ -24,26 +24,28 @@ def validate(
     seed: int,
     temperature: float,
     world: World,
+    stall_s: float = 600.0,
 ) -> dict[str, float]:
     """Means over all clips of `batches`, in nats per pixel value: `elbo` and the terms of its negative.
 
     Each worker takes its part of every batch, so that each clip counts once at any number of workers. The noise is
-    the same every time: differences between measurements come from the weights alone.
+    the same every time: differences between measurements come from the weights alone. StalledReader where no batch
+    came for `stall_s` seconds.
     """
     totals = torch.zeros(len(TERMS) + 1, dtype=torch.float64)
     weights = un_annealed(temperature)
     was_training = module.training
     module.eval()
+    parts = [(number, batch.part(world.rows(len(batch.clips)))) for number, batch in enumerate(batches)]
+    parts = [(number, part) for number, part in parts if len(part.clips)]
     try:
-        for number, batch in enumerate(batches):
-            part = batch.part(world.rows(len(batch.clips)))
-            if not len(part.clips):
-                continue
-            generator = torch.Generator().manual_seed(key(seed, "validation noise", number))
-            noise = world.share(module.draw_noise(len(batch.clips), window, generator))
-            terms = module(to_model(read(clips, part, window), world.device), noise, weights)
-            values = torch.stack([getattr(terms, name) for name in TERMS]).double().cpu()
-            totals += torch.cat([values, torch.ones(1)]) * len(part.clips)
+        with Prefetched(clips, [part for _, part in parts], window, stall_s=stall_s) as reading:
+            for (number, part), (_, frames) in zip(parts, reading, strict=True):
+                generator = torch.Generator().manual_seed(key(seed, "validation noise", number))
+                noise = world.share(module.draw_noise(len(batches[number].clips), window, generator))
+                terms = module(to_model(frames, world.device), noise, weights)
+                values = torch.stack([getattr(terms, name) for name in TERMS]).double().cpu()
+                totals += torch.cat([values, torch.ones(1)]) * len(part.clips)
     finally:
         module.train(was_training)
     totals = world.sum(totals)

@@ -13,6 +13,8 @@ from pipeline.training.checkpoints import on_cpu
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
 from pipeline.training.order import Windows
+from pipeline.training.validation import validate
+from pipeline.training.world import World
 from vdsm import checkpoint
 
 Recorders = Callable[..., Any]
@@ -207,6 +209,18 @@ def test_a_reader_that_hangs_is_an_error_that_names_what_it_read() -> None:
 
     windows = Windows(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), None, None)
     reading = Prefetched(Hanging(), [windows], 4, stall_s=0.3)  # type: ignore[arg-type]
-    with reading, pytest.raises(StalledReader, match=r"nothing came for 0.3 s .* while reading clips one"):
+    stalled = r"nothing came for 0.3 s .* while reading clips one"
+    with reading, pytest.raises(StalledReader, match=stalled):
         list(reading)
+    with pytest.raises(StalledReader, match=stalled):
+        validate(
+            torch.nn.Identity(),  # type: ignore[arg-type]
+            Hanging(),  # type: ignore[arg-type]
+            [windows],
+            window=4,
+            seed=0,
+            temperature=1.0,
+            world=World(),
+            stall_s=0.3,
+        )
     freed.set()
