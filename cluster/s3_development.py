@@ -85,18 +85,10 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _make_bucket(server: S3Server, bucket: str) -> None:
-    import boto3
     from botocore.exceptions import ClientError, ParamValidationError
 
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-        region_name="us-east-1",
-    )
     try:
-        client.create_bucket(Bucket=bucket)
+        server.client().create_bucket(Bucket=bucket)
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code not in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):

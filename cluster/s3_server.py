@@ -16,9 +16,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cluster.child_process import end
 from cluster.errors import UserError
+
+if TYPE_CHECKING:
+    from botocore.config import Config
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +49,13 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
         }
+
+    def client(self, config: "Config | None" = None) -> Any:
+        """A boto3 client of this server with its keys, whatever the environment says."""
+        import boto3
+
+        session = boto3.session.Session(self.access_key, self.secret_key, region_name="us-east-1")
+        return session.client("s3", endpoint_url=self.endpoint, config=config)
 
 
 @contextlib.contextmanager
@@ -145,18 +156,10 @@ def _is_free(port: int) -> bool:
 
 def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], output: Path) -> None:
     """Wait until an object can be stored, by our own child and not by another server on its port."""
-    import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    client = boto3.client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-        region_name="us-east-1",
-        config=Config(connect_timeout=1, read_timeout=5, retries={"total_max_attempts": 1}),
-    )
+    client = server.client(Config(connect_timeout=1, read_timeout=5, retries={"total_max_attempts": 1}))
     end = time.monotonic() + START_S
     failure = "it ended"
     while process.poll() is None and time.monotonic() < end:

@@ -28,6 +28,8 @@ class Fault:
     """Let the server do it, then break the connection instead of passing on the answer."""
     cut_answer: int | None = None
     """Break the connection after so many bytes of the answer's body: 0 is right behind the HTTP header."""
+    cut_header: bool = False
+    """Break the connection in the middle of the answer's HTTP header."""
     forget_length: bool = False
     """Send the answer without its length, as old proxies do: then a cut looks like a proper end."""
     delay_s: float = 0.0
@@ -120,6 +122,10 @@ def fault_proxy(
 
         def pass_on(self, answer: http.client.HTTPResponse, wrong: Fault) -> None:
             """Piece by piece, so that what breaks at the server's end breaks here too."""
+            if wrong.cut_header:
+                self.wfile.write(f"HTTP/1.1 {answer.status} {answer.reason}\r\nContent-Le".encode())
+                self.break_off()
+                return
             self.send_response_only(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in _HOP_BY_HOP and not (wrong.forget_length and name.lower() == "content-length"):

@@ -32,14 +32,10 @@ def short_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Variables by which a server is used, and URL; and those of somebody who may only read."""
-    import boto3
-
     folder, reader = tmp_path_factory.mktemp("store"), ("reader", "reader-secret")
     with serve(folder, access_key="writer", secret_key="writer-secret", read_only=reader) as server:
-        own = server.environment()
-        session = boto3.session.Session(own["AWS_ACCESS_KEY_ID"], own["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1")
-        session.client("s3", endpoint_url=server.endpoint).create_bucket(Bucket="store")
-        yield own
+        server.client().create_bucket(Bucket="store")
+        yield server.environment()
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster import s3, storage
 from cluster.errors import UserError
-from cluster.s3_server import S3Server
+from tests.cluster.fault_proxy import Fault
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -113,59 +111,20 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_content_or_the_new(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-@contextmanager
-def cutting_proxy(endpoint: str, cut_after: list[int]) -> Iterator[str]:
-    """A way to the server at `endpoint` whose connections break: the n-th after `cut_after[n]` bytes of answer."""
-    host, _, port = endpoint.removeprefix("http://").partition(":")
-    listener = socket.create_server(("127.0.0.1", 0))
-    limits = iter(cut_after)
-
-    def forward(source: socket.socket, sink: socket.socket, limit: float) -> None:
-        passed = 0
-        with suppress(OSError):
-            while data := source.recv(65536):
-                data = data[: max(0, int(min(limit - passed, len(data))))]
-                sink.sendall(data)
-                passed += len(data)
-                if passed >= limit:
-                    break
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def accept() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection((host, int(port)))
-            limit = next(limits, float("inf"))
-            threading.Thread(target=forward, args=(client, server, float("inf")), daemon=True).start()
-            threading.Thread(target=forward, args=(server, client, limit), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        listener.close()
-
-
-def test_a_read_goes_on_where_the_connection_broke(
-    s3_server: S3Server, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_goes_on_where_the_connection_broke(through: Callable[..., str], s3_bucket: str, tmp_path: Path) -> None:
     data = os.urandom(9_000_000)
-    url = f"{s3_bucket}/large"
-    storage.write_bytes(url, data)
-    # Also cut inside the very first answer's header, and right after a range's header.
-    with cutting_proxy(s3_server.endpoint, [3_000_000, 100, 2_000_000, 600, 1_000_000]) as endpoint:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        storage.download(url, tmp_path / "got")
+    storage.write_bytes(f"{s3_bucket}/large", data)
+    breaks = (3_000_000, "in the header", 2_000_000, 0, 1_000_000)
+    faults = {
+        ("GET", n): Fault(cut_answer=at) if isinstance(at, int) else Fault(cut_header=True)
+        for n, at in enumerate(breaks)
+    }
+    storage.download(f"{through(faults)}/large", tmp_path / "got")
     assert hashlib.sha256((tmp_path / "got").read_bytes()).digest() == hashlib.sha256(data).digest()
 
 
 def test_an_object_replaced_while_it_is_read_is_not_spliced(
-    s3_server: S3Server, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"{s3_bucket}/large"
     storage.write_bytes(url, b"a" * 4_000_000)
