@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
+from pipeline.training.run_store import read_recipe
 from pipeline.tuning.study import ERROR, RUN, settled, storage_of
-from tests.e2e.training_runs import descendants, lines, wait
+from tests.e2e.training_runs import descendants, lines, reached, wait, workers
 
 pytestmark = pytest.mark.slow
 
@@ -39,15 +41,15 @@ def sweep(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(root: Path, figures_dataset: Path, tmp_path: Path, sweep: Path) -> Callable[[], subprocess.Popen[str]]:
-    """Start the sweep's command as a process of its own."""
+def start(root: Path, figures_dataset: Path, tmp_path: Path, sweep: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start the sweep's command, with more words if given, as a process of its own."""
 
-    def make() -> subprocess.Popen[str]:
+    def make(*more: str) -> subprocess.Popen[str]:
         recipe = yaml.safe_load((root / "tests" / "tiny.yaml").read_text())
         recipe["training"] |= {"num_workers": 1, "validation_fraction": 0.4}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
         words = ["--config", "recipe.yaml", "--sweep", str(sweep), "--data", str(figures_dataset)]
-        command = [sys.executable, str(root / "pipeline" / "tune.py"), *words, "--out", "runs", "--name", "s"]
+        command = [sys.executable, str(root / "pipeline" / "tune.py"), *words, "--out", "runs", "--name", "s", *more]
         variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
         with (tmp_path / "output.txt").open("a") as output:
             return subprocess.Popen(
@@ -117,20 +119,31 @@ def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_all_its_trials
     assert f"all {TRIALS} trials are done" in (tmp_path / "output.txt").read_text()
 
 
-def test_trials_that_fail_are_recorded_and_one_whose_worker_dies_recovers(
+def test_trials_that_fail_are_recorded_one_whose_worker_dies_recovers_and_none_starves(
     start: Any, tmp_path: Path, sweep: Path
 ) -> None:
     content = yaml.safe_load(sweep.read_text())
-    content["trials"] = 4
-    # At 1e30 the loss is not finite after a step, so that those trials fail by themselves.
+    # At 1e30 the loss is not finite after a step, so that those trials fail by themselves. All four are drawn at
+    # random; this seed draws two good rates first, then two bad ones.
+    content |= {"trials": 4, "startup_trials": 4, "seed": 1, "steps_fraction": 0.5, "promoted": 1}
     content["space"] = {RATE: {"choices": [1e-3, 2e-3, 1e30]}}
     sweep.write_text(yaml.safe_dump(content))
-    process = start()
+    # Runs of 300 steps, which are far from over when a worker is killed at its first steps.
+    process = start("--training.stage1.steps", "600")
+    folder = tmp_path / "runs" / "s" / "runs"
+
+    def training() -> list[Path]:
+        """The runs with a good rate that have taken a few steps."""
+        return [
+            run
+            for run in folder.glob("trial-*")
+            if reached(run, 4)() and read_recipe(str(run)).training.stage1.learning_rate < 1
+        ]
+
     try:
-        runs = tmp_path / "runs" / "s" / "runs"
-        wait(lambda: any(lines(path) for path in runs.glob("*/metrics.jsonl")), "the first trial trains")
-        workers = [pid for pid, name in descendants(process.pid).items() if "RayTrainWorker" in name]
-        os.kill(workers[0], signal.SIGKILL)
+        wait(training, "a trial with a good rate trains")
+        struck = training()[0]
+        os.kill(workers(struck)[0]["pid"], signal.SIGKILL)
         finish(process, tmp_path / "output.txt")
     finally:
         process.kill()
@@ -139,5 +152,22 @@ def test_trials_that_fail_are_recorded_and_one_whose_worker_dies_recovers(
         assert (trial.params[RATE] == 1e30) == (ERROR in trial.user_attrs), trial
         if ERROR in trial.user_attrs:
             assert "not finite" in trial.user_attrs[ERROR]
-    assert len(settled(study)) == 4
-    assert any("failure" in events and events[-1] == "finished" for events in runs_of(tmp_path).values())
+    assert sorted(ERROR in trial.user_attrs for trial in settled(study)) == [False, False, True, True]
+    events = runs_of(tmp_path)[struck.name]
+    assert "failure" in events
+    assert events[-1] == "finished"
+    # More trials than the machine holds, in two rounds: none is begun before there is room for it, and none waits long.
+    second = optuna.load_study(study_name="s/second-round", storage=study._storage)
+    assert [trial.state for trial in second.get_trials()] == [TrialState.COMPLETE]
+    begun = [*study.get_trials(), *second.get_trials()]
+    slots = max(1, len(os.sched_getaffinity(0)))
+    for trial in begun:
+        assert trial.datetime_start is not None
+        others = [one for one in begun if one.datetime_start <= trial.datetime_start < one.datetime_complete]  # type: ignore[operator]
+        assert len(others) <= slots
+        assert placed(folder / trial.user_attrs[RUN]) - trial.datetime_start.astimezone(UTC) < timedelta(seconds=120)
+
+
+def placed(run: Path) -> datetime:
+    """When the first worker of a run began."""
+    return datetime.fromisoformat(lines(run / "events.jsonl")[0]["time"])
