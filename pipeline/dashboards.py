@@ -13,10 +13,14 @@ import contextlib
 import importlib.util
 import logging
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,6 +37,8 @@ log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 START_S = 60.0
 """How long a dashboard may take until it answers."""
+RAY = f"http://{HOST}:8265"
+"""Where Ray's dashboard listens, unless another one of this machine does."""
 
 
 class DashboardsCommand(Section, Controls):
@@ -69,6 +75,7 @@ def dashboards(command: DashboardsCommand) -> None:
     if command.dry_run:
         sys.stdout.write(f"would show the runs of {folder} and {len(studies)} studies\n")
         return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends what was started, too
     with contextlib.ExitStack() as stack:
         ports = free_ports(command.port)
         words = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", HOST]
@@ -80,9 +87,8 @@ def dashboards(command: DashboardsCommand) -> None:
             shown.append((f"optuna-dashboard of {_named(study)}", stack.enter_context(child(words, port))))
         for name, address in shown:
             sys.stdout.write(f"{name}: {address}\n")
-        sys.stdout.write(
-            "Ray's own dashboard: the address that `vdsm train` or `vdsm tune` logs, port 8265 of a cluster's head\n"
-        )
+        elsewhere = "not at its usual port; `vdsm tune` logs its address, and a cluster has it at port 8265 of its head"
+        sys.stdout.write(f"Ray: {RAY if _is_ray(RAY) else elsewhere}\n")
         sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
             while True:
@@ -92,20 +98,21 @@ def dashboards(command: DashboardsCommand) -> None:
 @contextlib.contextmanager
 def child(words: list[str], port: int) -> Iterator[str]:
     """A process that serves `port` while the block runs; gives its address. UserError if it does not start."""
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        deadline = time.monotonic() + START_S
-        while not _answers(port):
-            if process.poll() is not None:
-                assert process.stderr is not None
-                said = process.stderr.read().decode(errors="replace").strip().splitlines()
-                raise UserError(f"{Path(words[0]).name} ended at once: {said[-1] if said else 'it said nothing'}")
-            if time.monotonic() > deadline:
-                raise UserError(f"{Path(words[0]).name} does not answer on port {port} after {START_S:.0f} s")
-            time.sleep(0.2)
-        yield f"http://{HOST}:{port}"
-    finally:
-        end(process)
+    with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill, and stop the dashboard
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            deadline = time.monotonic() + START_S
+            while not _answers(port):
+                if process.poll() is not None:
+                    said.seek(0)
+                    lines = said.read().decode(errors="replace").strip().splitlines()
+                    raise UserError(f"{Path(words[0]).name} ended at once: {lines[-1] if lines else 'it said nothing'}")
+                if time.monotonic() > deadline:
+                    raise UserError(f"{Path(words[0]).name} does not answer on port {port} after {START_S:.0f} s")
+                time.sleep(0.2)
+            yield f"http://{HOST}:{port}"
+        finally:
+            end(process)
 
 
 def free_ports(first: int) -> Iterator[int]:
@@ -130,6 +137,17 @@ def _answers(port: int) -> bool:
         socket.create_connection((HOST, port), timeout=1).close()
         return True
     return False
+
+
+def _is_ray(address: str) -> bool:
+    """Whether a dashboard of Ray answers there, perhaps asking for its token."""
+    try:
+        with urllib.request.urlopen(f"{address}/api/version", timeout=2) as answer:
+            return b"ray_version" in answer.read(1000)
+    except urllib.error.HTTPError as error:
+        return error.code == 401
+    except OSError:
+        return False
 
 
 def _named(study: str) -> str:
