@@ -1,5 +1,6 @@
 """Whole sweeps, whose driver is killed, whose trials fail, and which always end with what was asked for."""
 
+import functools
 import os
 import random
 import signal
@@ -72,7 +73,7 @@ def runs_of(folder: Path) -> dict[str, list[str]]:
     """The events of each trial's run."""
     return {
         path.name: [line["event"] for line in lines(path / "events.jsonl")]
-        for path in (folder / "runs" / "s" / "runs").iterdir()
+        for path in (folder / "runs" / "s" / "runs").glob("*")
     }
 
 
@@ -91,23 +92,30 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_all_its_trials(
-    start: Any, tmp_path: Path, trials: Callable[[int], int]
+    start: Any, tmp_path: Path, sweep: Path, trials: Callable[[int], int]
 ) -> None:
+    kills = trials(1)
+    asked = max(TRIALS, kills + 2)
+    sweep.write_text(yaml.safe_dump(yaml.safe_load(sweep.read_text()) | {"trials": asked}))
     generator = random.Random(7)
-    for _ in range(trials(1)):
+    for number in range(kills):
+        began = groups_begun(tmp_path)
         process = start()
         try:
-            # Anywhere between the first moments of the driver and several trials later.
-            end = time.monotonic() + generator.uniform(4, 30)
-            while time.monotonic() < end and process.poll() is None:
-                time.sleep(0.1)
+            # Every other time while trials train, else anywhere from the driver's first moments on.
+            if number % 2:
+                time.sleep(generator.uniform(4, 16))
+            else:
+                wait(functools.partial(trains, tmp_path, began), "the sweep goes on")
+                time.sleep(generator.uniform(0, 3))
+            assert process.poll() is None, f"the sweep was over before kill {number + 1}"
             kill(process)
         finally:
             process.kill()
     finish(start(), tmp_path / "output.txt")
     study = study_of(tmp_path)
     done = study.get_trials(states=(TrialState.COMPLETE,))
-    assert len(done) == len(settled(study)) == TRIALS
+    assert len(done) == len(settled(study)) == asked
     assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
     runs = runs_of(tmp_path)
     assert {trial.user_attrs[RUN] for trial in done} == set(runs)  # no run but those of the complete trials
@@ -116,7 +124,17 @@ def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_all_its_trials
     # The same command once more has nothing to do.
     finish(start(), tmp_path / "output.txt")
     assert runs_of(tmp_path) == runs
-    assert f"all {TRIALS} trials are done" in (tmp_path / "output.txt").read_text()
+    assert f"all {asked} trials are done" in (tmp_path / "output.txt").read_text()
+
+
+def groups_begun(folder: Path) -> int:
+    """How often workers began to train a trial."""
+    return sum(event in ("start", "resume") for events in runs_of(folder).values() for event in events)
+
+
+def trains(folder: Path, before: int) -> bool:
+    """Whether workers began after the first `before` groups."""
+    return groups_begun(folder) > before
 
 
 def test_trials_that_fail_are_recorded_one_whose_worker_dies_recovers_and_none_starves(
