@@ -192,6 +192,18 @@ def test_checkpoints_come_at_their_interval_and_at_the_end_of_each_stage(undistu
     assert sorted(undisturbed.states) == sorted({*regular, *best})
 
 
+def test_a_checkpoint_is_saved_at_once_where_a_machine_will_be_taken_away(
+    tiny_job: Jobs, recorder: Recorders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, looks = recorder(), iter(range(100))
+    monkeypatch.setattr(seen, "time_to_look", lambda: next(looks) in (3, 6))
+    answers = iter([False, True])
+    monkeypatch.setattr(seen, "notice", lambda: next(answers))
+    train_run(tiny_job(stages="1", stage1={"steps": 9}, picture_interval=0), seen)
+    assert sorted(seen.states) == [(1, 7), (1, 9)]
+    assert seen.events == [{"event": "preemption notice", "stage": 1, "step": 7}]
+
+
 def test_the_learning_rate_warms_up_and_falls_along_half_a_cosine() -> None:
     config = StageConfig(steps=109, warmup_steps=10, learning_rate=0.5, final_rate_fraction=0.1)
     rates = [learning_rate(config, step) for step in range(109)]
