@@ -18,11 +18,15 @@ KNOT = "training.stage1.annealing.pose.knots.1.1"
 EXPERTS = "model.num_experts"
 
 
+def shipped(root: Path, name: str) -> Recipe:
+    tree = settings.read_recipe(root / "configs" / f"{name}.yaml", Recipe)
+    return settings.validated(Recipe, settings.merge(settings.defaults(Recipe), tree), lambda path: "")
+
+
 @pytest.fixture
 def recipe(root: Path) -> Recipe:
     """The recipe of the quickstart: 48 experts in 12 simplices."""
-    tree = settings.read_recipe(root / "configs" / "quickstart.yaml", Recipe)
-    return settings.validated(Recipe, settings.merge(settings.defaults(Recipe), tree), lambda path: "")
+    return shipped(root, "quickstart")
 
 
 def suggestions(space: Space, count: int) -> list[dict[str, Any]]:
@@ -134,11 +138,12 @@ def test_a_mistake_in_the_file_is_answered_in_one_line(tmp_path: Path, text: str
     assert str(path) in str(error.value)
 
 
-def test_the_shipped_sweeps_fit_the_shipped_recipe(root: Path, recipe: Recipe) -> None:
+def test_the_shipped_sweeps_fit_their_recipes(root: Path) -> None:
     files = sorted((root / "configs" / "sweeps").glob("*.yaml"))
-    assert {path.stem for path in files} == {"annealing", "experts", "learning"}
+    assert {path.stem for path in files} == {"annealing", "experts", "learning", "figures"}
     for path in files:
         sweep = read_sweep(path)
+        recipe = shipped(root, "figures-short" if path.stem == "figures" else "quickstart")
         for values in suggestions(Space(sweep.space, recipe), 5):
             assert values.keys() == sweep.space.keys()
         # A sweep says only what is not the default, as recipes do.
