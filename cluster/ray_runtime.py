@@ -63,6 +63,7 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         _join_cluster(os.environ.get("RAY_ADDRESS", "auto"))
     else:
         # A token for its ports. Ray would store a new one in ~/.ray, which turns tokens on for later clusters too.
+        known = "RAY_AUTH_TOKEN" in os.environ or _token_path().is_file()
         os.environ.setdefault("RAY_AUTH_TOKEN", _token())
         # That it protects itself by a token, which is what we want, is no reason for a warning at every start.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
@@ -84,7 +85,8 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
                 f"Ray did not start on this machine ({reason:.200}); start the same command again"
             ) from error
         if dashboard:
-            log.info("Ray's dashboard: http://%s", context.dashboard_url)
+            how = "" if known else " --generate, then start again"
+            log.info("Ray's dashboard: http://%s, token: ray get-auth-token%s", context.dashboard_url, how)
     try:
         yield
     finally:
@@ -108,10 +110,13 @@ def _join_cluster(address: str) -> None:
 
 def _token() -> str:
     """The token that this user has for Ray, or a new one."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     with contextlib.suppress(OSError):
-        return path.read_text().strip() or secrets.token_hex(32)
+        return _token_path().read_text().strip() or secrets.token_hex(32)
     return secrets.token_hex(32)
+
+
+def _token_path() -> Path:
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
 def _check_answers(address: str) -> None:
