@@ -1,0 +1,54 @@
+"""sweep.html, opened as its reader opens it."""
+
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from pipeline.config import Recipe
+from pipeline.tuning.page import write_page
+from pipeline.tuning.space import Parameter, Space
+from pipeline.tuning.study import ERROR, open_study, promote
+from pipeline.tuning.sweep import Sweep
+from pipeline.tuning.trial import Setting
+from tests.pipeline.chromium import Chromium, found
+
+RATE, EXPERTS = "training.stage1.learning_rate", "model.num_experts"
+SPACE = {RATE: Parameter(low=1e-4, high=1e-2, log=True), EXPERTS: Parameter(choices=(20, 40))}
+
+
+@pytest.mark.parametrize("objective", ["disentanglement", "both"])
+def test_the_page_shows_its_charts_fits_a_phone_and_asks_nothing_of_anybody(tmp_path: Path, objective: str) -> None:
+    binary = found()
+    if binary is None:
+        pytest.skip("no Chromium on this machine; install one, or name it in $CHROMIUM")
+    sweep = Sweep.model_validate({"space": SPACE, "objective": objective, "steps_fraction": 0.5, "promoted": 4})
+    space = Space(sweep.space, Recipe())
+    first = open_study(str(tmp_path / "study.journal"), "s", sweep, Recipe())
+    second = open_study(str(tmp_path / "study.journal"), "s/second-round", sweep, Recipe())
+    for number in range(10):
+        trial = first.ask()
+        space.suggest(trial)
+        first.tell(trial, [number / 10, -number % 3][: len(sweep.names)])
+    failed = first.ask()
+    failed.set_user_attr(ERROR, "it has <b>failed</b>")
+    first.tell(failed, state=TrialState.FAIL)
+    promote(first, second, 4)
+    for _ in range(4):
+        trial = second.ask()
+        space.suggest(trial)
+        second.tell(trial, [trial.params[RATE], 1.0][: len(sweep.names)])
+    place = write_page(first, second, space, Setting(sweep=sweep, data="", url=str(tmp_path), judge=None))
+    with Chromium(binary) as browser:
+        browser.open(Path(place), width=1200)
+        drawn = (
+            "[...document.querySelectorAll('.plotly-graph-div')].filter(one => one.querySelector('.main-svg')).length"
+        )
+        assert browser.run(drawn) == 4 * len(sweep.names) + (objective == "both")
+        browser.open(Path(place), width=375)
+        assert browser.run("document.documentElement.scrollWidth") == 375
+        text = browser.run("document.body.innerText")
+        assert "4 settings ran in both rounds" in text
+        assert "it has <b>failed</b>" in text
+        assert browser.complaints == []
+        assert {url for url in browser.requests if not url.startswith("data:")} == {Path(place).as_uri()}
