@@ -1,6 +1,6 @@
 """What is computed in single precision (or better) although autocast is on.
 
-Convolutions, recurrent nets and the expert mixing may run in bfloat16. Parameters of distributions,
+Convolutions and the expert mixing may run in bfloat16. Recurrent nets are slower there. Parameters of distributions,
 their samples, log-probabilities and KL terms may not: a KL divides by the square of a small scale, and a clip's
 likelihood sums 1e5 numbers.
 """

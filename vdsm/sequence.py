@@ -17,6 +17,7 @@ from vdsm.chain import GaussianChain
 from vdsm.config import ModelConfig
 from vdsm.elbo import NoisyNormal, Terms, elbo_terms
 from vdsm.encoder import positive_scale, start_scale_at
+from vdsm.feedback import feed_back
 from vdsm.frames import FrameModel
 from vdsm.precision import at_least_fp32, full_precision
 
@@ -91,12 +92,9 @@ class DynamicsDecoder(nn.Module):
         """Dynamics codes [B, D] -> [B, length, R]."""
         clips = dynamics.shape[0]
         # [B, 2 L R] -> h and c, each [L, B, R].
-        hidden, cell = self.start(dynamics).view(clips, *self.state_shape).permute(1, 2, 0, 3).contiguous()
-        output, outputs = self.first_input.expand(clips, -1, -1), []
-        for _ in range(length):
-            output, (hidden, cell) = self.rnn(output, (hidden, cell))
-            outputs.append(output)
-        return torch.cat(outputs, dim=1)
+        with full_precision(dynamics):
+            hidden, cell = self.start(dynamics).view(clips, *self.state_shape).permute(1, 2, 0, 3)
+            return feed_back(self.rnn, self.first_input[0].expand(clips, -1), hidden, cell, length)
 
 
 class Combiner(nn.Module):
