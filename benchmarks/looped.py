@@ -1,22 +1,37 @@
-"""The baseline of `step.py`: the same model and loss, one clip after another.
+"""The baseline of `step.py`: the same model and loss, worked as the release code works them.
 
-As in the release code, nothing is batched over clips: each clip has its own blend of the experts' kernels, every layer
-runs on what belongs to one clip, and in stage 2 the poses, their priors and KL terms come one time step of one clip
-after another. Parameters and noise are those of the batched model, so that the loss must be the same.
+The image encoder and the bidirectional LSTM see the whole batch. The rest goes clip by clip: each clip has its own
+blend of the experts' kernels, through which its frames are drawn. In stage 2 each pose is a Pyro site of its own, and
+the LSTM that decodes, the combiner and the transition run for one time step of one clip after another. There the
+release gives its optimiser no parameter of the image networks, but leaves their gradients on: they are computed, added
+up and never used. `image_gradients` says whether to do so here.
+
+Parameters and noise are those of the batched model. KL terms are analytic as there (the release samples them), so that
+the loss must be the same.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import pyro
+import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
+from pyro import poutine
+from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from vdsm.annealing import Weights
 from vdsm.decoder import SLOPE, Decoder
-from vdsm.elbo import Terms
+from vdsm.elbo import NoisyNormal
 from vdsm.frames import FrameModel, FrameNoise
 from vdsm.sequence import SequenceModel, SequenceNoise
+
+
+class Loss(NamedTuple):
+    """What the benchmark reads of the terms of a batch."""
+
+    loss: Tensor
 
 
 def blend(parameters: Tensor, static: Tensor) -> Tensor:
@@ -35,84 +50,88 @@ def decode(decoder: Decoder, poses: Tensor, static: Tensor) -> Tensor:
     return x
 
 
-def sample(normal: Normal, noise: Tensor) -> Tensor:
-    """A reparameterised sample."""
-    return normal.loc + normal.scale * noise
-
-
-class Sums:
-    """Sums over clips, in nats."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-
-    def add(self, name: str, value: Tensor) -> None:
-        """Adds the sum of the elements of `value`."""
-        self.sums[name] = self.sums.get(name, torch.zeros(())) + value.sum()
-
-    def terms(self, weights: Weights, values: int) -> Terms:
-        """As the batched model gives them; `values` in the whole batch."""
-        means = {name: total / values for name, total in self.sums.items()}
-        zero = torch.zeros(())
-        loss = means["reconstruction"]
-        for name in ("static", "pose", "dynamics"):
-            loss = loss + getattr(weights, name) * means.get(name, zero)
-        return Terms(loss, means["reconstruction"], means["static"], means["pose"], means.get("dynamics", zero))
-
-
 class LoopedFrames(nn.Module):
-    """Stage 1, clip by clip."""
+    """Stage 1: the decoder clip by clip."""
 
     def __init__(self, model: FrameModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, frames: Tensor, noise: FrameNoise, weights: Weights) -> Terms:
+    def forward(self, frames: Tensor, noise: FrameNoise, weights: Weights) -> Loss:
         """As `FrameModel.forward`."""
-        model, sums = self.model, Sums()
-        for clip, static_noise, pose_noise in zip(frames, *noise, strict=True):
-            latents = model.encoder(clip[None])
-            static_q = Normal(*(part[0] for part in model.pool_static(latents)))
-            pose_q = Normal(latents.pose_loc[0], latents.pose_scale[0])
-            sums.add("static", kl_divergence(static_q, Normal(0.0, model.static_prior_scale)))
-            sums.add("pose", kl_divergence(pose_q, Normal(0.0, 1.0)))
-            static = model.static_code(sample(static_q, static_noise), weights.temperature)
-            logits = decode(model.decoder, sample(pose_q, pose_noise), static)
-            sums.add("reconstruction", F.binary_cross_entropy_with_logits(logits, clip, reduction="sum"))
-        return sums.terms(weights, frames.numel())
+        model = self.model
+        latents = model.encoder(frames)
+        static_q, pose_q = Normal(*model.pool_static(latents)), Normal(latents.pose_loc, latents.pose_scale)
+        static = model.static_code(static_q.loc + static_q.scale * noise.static, weights.temperature)
+        poses = pose_q.loc + pose_q.scale * noise.pose
+        logits = torch.stack([decode(model.decoder, *clip) for clip in zip(poses, static, strict=True)])
+        loss = F.binary_cross_entropy_with_logits(logits, frames, reduction="sum")
+        loss = loss + weights.static * kl_divergence(static_q, Normal(0.0, model.static_prior_scale)).sum()
+        loss = loss + weights.pose * kl_divergence(pose_q, Normal(0.0, 1.0)).sum()
+        return Loss(loss / frames.numel())
 
 
 class LoopedSequence(nn.Module):
-    """Stage 2, clip by clip and time step by time step."""
+    """Stage 2: poses one time step of one clip after another, the decoder clip by clip."""
 
-    def __init__(self, model: SequenceModel) -> None:
+    def __init__(self, model: SequenceModel, *, image_gradients: bool) -> None:
         super().__init__()
-        self.model = model
+        self.networks = model
+        self.image_gradients = image_gradients
+        if image_gradients:
+            model.frame_model.requires_grad_(True)
+        self.elbo = TraceMeanField_ELBO().differentiable_loss
 
-    def forward(self, frames: Tensor, noise: SequenceNoise, weights: Weights) -> Terms:
+    def forward(self, frames: Tensor, noise: SequenceNoise, weights: Weights) -> Loss:
         """As `SequenceModel.forward`."""
-        sums = Sums()
-        for clip, *clip_noise in zip(frames, *noise, strict=True):
-            self._add_clip(sums, clip, SequenceNoise(*clip_noise), weights.temperature)
-        return sums.terms(weights, frames.numel())
+        return Loss(self.elbo(self.model, self.guide, frames, noise, weights) / frames.numel())
 
-    def _add_clip(self, sums: Sums, clip: Tensor, noise: SequenceNoise, temperature: float) -> None:
-        model, frame_model = self.model, self.model.frame_model
-        with torch.no_grad():
-            latents = frame_model.encoder(clip[None])
-        static_q = Normal(*(part[0] for part in frame_model.pool_static(latents)))
-        dynamics_q = Normal(*(part[0] for part in model.dynamics_encoder(latents.pose_loc)))
-        sums.add("static", kl_divergence(static_q, Normal(0.0, frame_model.static_prior_scale)))
-        sums.add("dynamics", kl_divergence(dynamics_q, Normal(0.0, model.dynamics_prior_scale)))
-        static = frame_model.static_code(sample(static_q, noise.static), temperature)
-        dynamics = sample(dynamics_q, noise.dynamics)
-        drive = model.combiner.drive(model.dynamics_decoder(dynamics[None], len(clip)), dynamics[None])[0]
-        pose, poses = model.combiner.first_pose[0], []
-        for time in range(len(clip)):
-            pose_q = Normal(*model.combiner(pose, drive[time]))
-            pose_p = Normal(*model.transition(pose, dynamics)) if time > 0 else Normal(0.0, 1.0)
-            sums.add("pose", kl_divergence(pose_q, pose_p))
-            pose = sample(pose_q, noise.pose[time])
-            poses.append(pose)
-        logits = decode(frame_model.decoder, torch.stack(poses), static)
-        sums.add("reconstruction", F.binary_cross_entropy_with_logits(logits, clip, reduction="sum"))
+    def model(self, frames: Tensor, noise: SequenceNoise, weights: Weights) -> None:
+        """p(i) p(d) p(z_1..T | d) p(x_1..T | z_1..T, i)."""
+        networks, (clips, length) = self.networks, frames.shape[:2]
+        config, frame_model, zero = networks.config, networks.frame_model, frames.new_zeros(())
+        static_p = dist.Normal(zero, frame_model.static_prior_scale).expand([clips, config.num_experts])
+        dynamics_p = dist.Normal(zero, networks.dynamics_prior_scale).expand([clips, config.dynamics_size])
+        with pyro.plate("clips", clips):
+            with poutine.scale(scale=weights.static):
+                latent = pyro.sample("static", static_p.to_event(1))
+            with poutine.scale(scale=weights.dynamics):
+                dynamics = pyro.sample("dynamics", dynamics_p.to_event(1))
+        poses = frames.new_zeros(clips, length, config.pose_size)
+        for clip in pyro.plate("each clip", clips):
+            pose = frames.new_zeros(config.pose_size)
+            for time in pyro.markov(range(length)):
+                pose_p = dist.Normal(zero, 1.0).expand([config.pose_size])
+                if time > 0:
+                    pose_p = dist.Normal(*networks.transition(pose, dynamics[clip]))
+                with poutine.scale(scale=weights.pose):
+                    pose = pyro.sample(f"pose of {clip} at {time}", pose_p.to_event(1))
+                poses[clip, time] = pose
+        static = frame_model.static_code(latent, weights.temperature)
+        logits = torch.stack([decode(frame_model.decoder, *clip) for clip in zip(poses, static, strict=True)])
+        with pyro.plate("clips of frames", clips):
+            pyro.sample("frames", dist.Bernoulli(logits=logits, validate_args=False).to_event(4), obs=frames)
+
+    def guide(self, frames: Tensor, noise: SequenceNoise, weights: Weights) -> None:
+        """q(i | x_1..T) q(d | x_1..T) prod_t q(z_t | z_{t-1}, d)."""
+        networks, (clips, length) = self.networks, frames.shape[:2]
+        combiner, lstm = networks.combiner, networks.dynamics_decoder
+        with torch.set_grad_enabled(self.image_gradients and torch.is_grad_enabled()):
+            latents = networks.frame_model.encoder(frames)
+        static_q = NoisyNormal(*networks.frame_model.pool_static(latents), noise.static)
+        dynamics_q = NoisyNormal(*networks.dynamics_encoder(latents.pose_loc), noise.dynamics)
+        with pyro.plate("clips", clips):
+            with poutine.scale(scale=weights.static):
+                pyro.sample("static", static_q.to_event(1))
+            with poutine.scale(scale=weights.dynamics):
+                dynamics = pyro.sample("dynamics", dynamics_q.to_event(1))
+        for clip in pyro.plate("each clip", clips):
+            code = dynamics[clip : clip + 1]
+            hidden, cell = lstm.start(code).view(1, *lstm.state_shape).permute(1, 2, 0, 3).contiguous()
+            output, pose = lstm.first_input, combiner.first_pose[0]
+            for time in pyro.markov(range(length)):
+                output, (hidden, cell) = lstm.rnn(output, (hidden, cell))
+                loc, scale = combiner(pose, combiner.drive(output, code)[0, 0])
+                pose_q = NoisyNormal(loc, scale, noise.pose[clip, time])
+                with poutine.scale(scale=weights.pose):
+                    pose = pyro.sample(f"pose of {clip} at {time}", pose_q.to_event(1))

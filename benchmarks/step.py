@@ -6,6 +6,7 @@
 
 Needs torch and pyro only. The baseline (`looped.py`) runs first, in fp32, in a process of its own (so that neither has
 the other's memory), with the same parameters, clips and noise. Both losses are compared in fp32 with dropout off.
+In stage 2 the baseline also runs without the gradients that the release computes and never uses: its `lean` figures.
 """
 
 if not __package__:  # run by path: import from the repository, not from this file's folder
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.looped import LoopedFrames, LoopedSequence
 from vdsm.annealing import Weights
@@ -46,12 +47,15 @@ def main() -> None:
     options = arguments()
     baseline: dict[str, Any] = {}
     if options.baseline_steps:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            baseline = process.submit(run_baseline, options).result()
+        baseline = in_new_process(run_baseline, options)
+        if options.stage == 2:
+            lean = in_new_process(run_baseline, argparse.Namespace(**vars(options), lean=True))
+            baseline["lean_baseline_seconds_per_step"] = lean["baseline_seconds_per_step"]
+            baseline["lean_baseline_seconds_of_each_step"] = lean["baseline_seconds_of_each_step"]
     if options.device == "cpu":
         keep_freed_memory()
     case = Case(options)
-    config, stage, frames, noise, device = case.config, case.stage, case.frames, case.noise, case.frames.device
+    config, stage, device = case.config, case.stage, case.frames.device
     peak = matmul_peak(device, options.dtype)
 
     figures: dict[str, Any] = {
@@ -65,7 +69,8 @@ def main() -> None:
         on = options.dtype == "bf16"
         return torch.autocast(device.type, torch.bfloat16) if on else nullcontext()
 
-    times = timed_steps(stage, frames, noise, precision, options.steps, fused=True)
+    trained = [parameter for parameter in stage.parameters() if parameter.requires_grad]
+    times = timed_steps(stage, trained, case, precision, options.steps, fused=True)
     seconds = statistics.median(times)
     figures |= {
         "seconds_per_step": round(seconds, 4), "seconds_of_each_step": [round(t, 4) for t in times],
@@ -77,10 +82,21 @@ def main() -> None:
         expected = baseline["baseline_loss"]
         difference = abs(evaluated(stage, case, nullcontext) - expected) / abs(expected)
         here = abs(evaluated(stage, case, precision) - expected) / abs(expected)
-        figures |= {"speedup": round(baseline["baseline_seconds_per_step"] / seconds, 2), **baseline}
+        figures |= {"speedup": round(baseline["baseline_seconds_per_step"] / seconds, 2)}
+        if options.stage == 2:
+            figures |= {"lean_speedup": round(baseline["lean_baseline_seconds_per_step"] / seconds, 2)}
+        figures |= baseline
         figures |= {"relative_difference_of_losses": difference, f"relative_difference_of_losses_{options.dtype}": here}
     figures["machine"] = machine(device)
     show(figures, as_json=options.json)
+
+
+def in_new_process(
+    function: Callable[[argparse.Namespace], dict[str, Any]], options: argparse.Namespace
+) -> dict[str, Any]:
+    """What the function returns."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, options).result()
 
 
 class Case:
@@ -105,8 +121,11 @@ class Case:
 def run_baseline(options: argparse.Namespace) -> dict[str, Any]:
     """Time and loss of the loop over clips, in fp32."""
     case = Case(argparse.Namespace(**(vars(options) | {"dtype": "fp32"})))
-    looped = (LoopedFrames if options.stage == 1 else LoopedSequence)(case.stage)
-    times = timed_steps(looped, case.frames, case.noise, nullcontext, options.baseline_steps, fused=False)
+    trained = [parameter for parameter in case.stage.parameters() if parameter.requires_grad]
+    looped: nn.Module = LoopedFrames(case.stage)
+    if options.stage == 2:
+        looped = LoopedSequence(case.stage, image_gradients=not getattr(options, "lean", False))
+    times = timed_steps(looped, trained, case, nullcontext, options.baseline_steps, fused=False)
     return {
         "baseline_seconds_per_step": round(statistics.median(times), 3),
         "baseline_seconds_of_each_step": [round(seconds, 3) for seconds in times],
@@ -147,23 +166,22 @@ def arguments() -> argparse.Namespace:
 
 
 def timed_steps(
-    module: nn.Module, frames: Tensor, noise: Any, precision: Callable[[], AbstractContextManager[Any]], steps: int,
-    *, fused: bool,
+    module: nn.Module, trained: list[nn.Parameter], case: Case, precision: Callable[[], AbstractContextManager[Any]],
+    steps: int, *, fused: bool,
 ) -> list[float]:  # fmt: skip
     """Seconds of each of `steps` optimiser steps, after one that is not counted."""
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     # A rate of (nearly) nothing: all the work, and the model stays what it was.
     optimiser = torch.optim.Adam(trained, lr=1e-12, fused=fused)
     module.train()
     times = []
     for _ in range(steps + 1):
-        started = now(frames.device)
+        started = now(case.frames.device)
         with precision():
-            loss = module(frames, noise, WEIGHTS).loss
+            loss = module(case.frames, case.noise, WEIGHTS).loss
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
-        times.append(now(frames.device) - started)
+        times.append(now(case.frames.device) - started)
     return times[1:]
 
 
