@@ -52,15 +52,17 @@ def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
     """
     # How often Ray Train's controller looks at the workers.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    # A busy machine may take longer than Ray Train's 60 s to start Python a few times.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")
     training = assignment.recipe.training
+    elastic = (training.min_workers or training.num_workers) < training.num_workers
+    # How long Ray Train waits for the room that it has asked for. After a machine was lost it may ask for as much as
+    # there was; with elastic workers it should soon ask for what there is.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15" if elastic else "180")
     resources = {"CPU": float(training.threads_per_worker)} | ({"GPU": 1.0} if training.use_gpu else {})
     if training.worker_resource:
         resources[training.worker_resource] = 1.0
     least = training.min_workers or training.num_workers
     workers: dict[str, Any] = {"num_workers": training.num_workers}
-    if least < training.num_workers:
+    if elastic:
         workers = {
             "num_workers": (least, training.num_workers),
             "elastic_resize_monitor_interval_s": training.resize_interval_s,
