@@ -17,6 +17,7 @@ help:
 	@echo "make quickstart   shard built-in figures, train, evaluate and report into $(OUT)/ (OUT=folder)"
 	@echo "make cluster-demo the same as jobs on two Ray nodes and an S3 server, here (DEMO=folder)"
 	@echo "make test         run the tests (TESTS=path to run some of them)"
+	@echo "make cluster-test whole clusters in network namespaces (root, openssh-server, rsync)"
 	@echo "make lint         ruff, mypy --strict, import contracts"
 	@echo "make install      create $(VENV) with the tested set of packages"
 
@@ -35,7 +36,7 @@ quickstart: $(STAMP)
 	$(BIN)/vdsm quickstart --out $(OUT)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -rs $(TESTS)
 
 # Whole clusters in network namespaces: root, iproute2, openssh-server and rsync; no cloud, no route out.
 cluster-test: $(STAMP)

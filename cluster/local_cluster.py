@@ -74,6 +74,7 @@ def local_cluster(
     kept |= {
         "RAY_TMPDIR": str(folder),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_JOB_STOP_WAIT_TIME_S": "120",  # a job that is stopped saves first
         **cluster.environment(),
         **(variables or {}),
     }

@@ -110,11 +110,11 @@ def test_nodes_are_what_the_comments_say() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_start_of_ray_wants_the_token_and_the_dashboard_is_on_loopback(name: str) -> None:
+def test_every_start_of_ray_wants_the_token_lets_jobs_save_and_keeps_the_dashboard_on_loopback(name: str) -> None:
     tree = load(name)
     starts = [line for key in ("head", "worker") for line in tree[f"{key}_start_ray_commands"] if "ray start" in line]
     assert len(starts) == 2
-    assert all("RAY_AUTH_MODE=token ray start" in line for line in starts)
+    assert all("RAY_JOB_STOP_WAIT_TIME_S=120 RAY_AUTH_MODE=token ray start" in line for line in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0]
     assert any(path.endswith("/.ray/auth_token") for path in tree["file_mounts"])
     assert "0.0.0.0" not in Path(name).read_text()
