@@ -1,6 +1,7 @@
 """A way to an S3 server on which chosen requests go wrong: cut connections, error answers, slowness."""
 
 import contextlib
+import dataclasses
 import http.client
 import socket
 import ssl
@@ -36,6 +37,8 @@ class Fault:
     """Wait before anything is sent."""
     bytes_per_s: float = 0.0
     """Pass the answer on no faster."""
+    midway: Callable[[], object] | None = None
+    """Called when half of the request's body has gone to the server; without one, when some of the answer has come."""
 
 
 @dataclass
@@ -108,7 +111,12 @@ def fault_proxy(
                     if name.lower() not in {*_HOP_BY_HOP, "content-length"}:
                         server.putheader(name, value)
                 server.putheader("Content-Length", str(len(body)))
-                server.endheaders(body)
+                server.endheaders()
+                if body and wrong.midway is not None:
+                    server.send(body[: len(body) // 2])
+                    wrong.midway()
+                    body, wrong = body[len(body) // 2 :], dataclasses.replace(wrong, midway=None)
+                server.send(body)
                 answer = server.getresponse()
                 if wrong.lose_answer:
                     answer.read()
@@ -138,6 +146,9 @@ def fault_proxy(
             while left > 0 and (piece := answer.read(int(min(_PIECE, left)))):
                 self.wfile.write(piece)
                 left -= len(piece)
+                if wrong.midway is not None:
+                    wrong.midway()
+                    wrong = dataclasses.replace(wrong, midway=None)
                 if wrong.bytes_per_s:
                     time.sleep(len(piece) / wrong.bytes_per_s)
             if ends or left == 0 or (answer.length or 0) > 0:

@@ -100,10 +100,7 @@ def test_a_server_killed_and_restarted_costs_nothing_but_time(
         dead = threading.Event()
 
         def kill(asked: str, path: str, n: int) -> Fault | None:
-            if asked == method and n == 0 and not dead.is_set():
-                threading.Timer(0.3, lambda: (server.stop(), dead.set())).start()
-                return Fault(bytes_per_s=20_000_000, delay_s=0.0 if method == "GET" else 0.5)
-            return None
+            return Fault(midway=lambda: (server.stop(), dead.set())) if (asked, n) == (method, 0) else None
 
         with fault_proxy(server.endpoint, kill) as proxy:
             monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
