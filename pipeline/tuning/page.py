@@ -1,6 +1,5 @@
 """sweep.html: how the best settings were found, in one file that asks nothing of the network."""
 
-import html
 import logging
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,8 @@ SHOWN = 3
 """Trials whose transfers are shown."""
 LISTED = 30
 """Trials in the table, from the best on."""
+LABEL = 20
+"""Charts cut names of so many letters."""
 ACROSS, DOWN = 8, 6
 """Identities and actions in a picture."""
 
@@ -68,11 +69,13 @@ def failures(study: "Study") -> list[tuple[int, str]]:
 
 
 def short_names(space: "Space") -> dict[str, str]:
-    """A short name of each path: its last words, as many as make it differ from the others."""
+    """A short name of each path: its last words, as many as make it differ from the others; two where charts have the
+    room, for `end` alone says little."""
     named = {}
     for path in space.parameters:
         parts = path.split(".")
-        for count in range(1, len(parts) + 1):
+        fewest = 2 if len(parts) > 2 and len(".".join(parts[-2:])) < LABEL else 1
+        for count in range(fewest, len(parts) + 1):
             short = ".".join(parts[-count:])
             if (
                 not short[0].isdigit()
@@ -90,16 +93,35 @@ def charts(study: "Study", space: "Space") -> list[tuple[str, str, Markup]]:
     with warnings.catch_warnings():
         # That few trials make importances rough need not be said once per setting.
         warnings.simplefilter("ignore", UserWarning)
-        return _charts(study, short_names(space))
+        return _charts(_renamed(study, short_names(space)), study.metric_names or [])
 
 
-def _charts(study: "Study", short: dict[str, str]) -> list[tuple[str, str, Markup]]:
+def _renamed(study: "Study", short: dict[str, str]) -> "Study":
+    """A copy in memory whose settings have short names, for charts cut long ones off. Trials keep their numbers."""
+    import optuna
+    from optuna.trial import TrialState, create_trial
+
+    copied = optuna.create_study(directions=study.directions)
+    for one in study.get_trials(deepcopy=False):
+        done = one.state == TrialState.COMPLETE
+        copied.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE if done else TrialState.FAIL,
+                values=one.values if done else None,
+                params={short[path]: value for path, value in one.params.items()},
+                distributions={short[path]: kind for path, kind in one.distributions.items()},
+            )
+        )
+    return copied
+
+
+def _charts(study: "Study", names: list[str]) -> list[tuple[str, str, Markup]]:
     import optuna.visualization as drawn
     from optuna.importance import PedAnovaImportanceEvaluator
 
     many = len(study.directions) > 1
     found: list[tuple[str, str, Any]] = []
-    for place, name in enumerate(study.metric_names or []):
+    for place, name in enumerate(names):
         target = {"target": _value(place), "target_name": name} if many else {"target_name": name}
         suffix = f": {name}" if many else ""
         found += [
@@ -122,14 +144,14 @@ def _charts(study: "Study", short: dict[str, str]) -> list[tuple[str, str, Marku
         ]
     if many:
         found.insert(0, ("Pareto front", "No trial is better in both.", drawn.plot_pareto_front(study)))
-    return [(title, text, _division(figure, short)) for title, text, figure in found]
+    return [(title, text, _division(figure)) for title, text, figure in found]
 
 
 def _value(place: int) -> Any:
     return lambda trial: trial.values[place]
 
 
-def _division(figure: Any, short: dict[str, str]) -> Markup:
+def _division(figure: Any) -> Markup:
     """A figure as HTML, in colours that can be read on light and on dark paper."""
     figure.update_layout(
         title=None, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font_color="#7a808a",
@@ -138,8 +160,6 @@ def _division(figure: Any, short: dict[str, str]) -> Markup:
     figure.update_xaxes(gridcolor="rgba(128,128,128,.25)", zerolinecolor="rgba(128,128,128,.25)")
     figure.update_yaxes(gridcolor="rgba(128,128,128,.25)", zerolinecolor="rgba(128,128,128,.25)")
     text = figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
-    for path, name in sorted(short.items(), key=lambda item: -len(item[0])):
-        text = text.replace(path, html.escape(name))
     return Markup(text)  # made by plotly of numbers and of names that were checked against the settings
 
 

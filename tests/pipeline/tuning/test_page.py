@@ -13,8 +13,16 @@ from pipeline.tuning.sweep import Sweep
 from pipeline.tuning.trial import Setting
 from tests.pipeline.chromium import Chromium, found
 
-RATE, EXPERTS = "training.stage1.learning_rate", "model.num_experts"
-SPACE = {RATE: Parameter(low=1e-4, high=1e-2, log=True), EXPERTS: Parameter(choices=(20, 40))}
+RATE = "training.stage1.learning_rate"
+SPACE = {
+    RATE: Parameter(low=1e-4, high=1e-2, log=True),
+    "model.num_experts": Parameter(choices=(20, 40)),
+    # so many that the slices are wider than a screen
+    **{
+        f"training.stage1.annealing.{name}": Parameter(low=0.1, high=9.5)
+        for name in ("static.start", "static.end", "dynamics.end", "temperature.start")
+    },
+}
 
 
 @pytest.mark.parametrize("objective", ["disentanglement", "both"])
@@ -41,6 +49,7 @@ def test_the_page_shows_its_charts_fits_a_phone_and_asks_nothing_of_anybody(tmp_
     place = write_page(first, second, space, Setting(sweep=sweep, data="", url=str(tmp_path), judge=None))
     with Chromium(binary) as browser:
         browser.open(Path(place), width=1200)
+        assert browser.run("document.documentElement.scrollWidth") == 1200
         drawn = (
             "[...document.querySelectorAll('.plotly-graph-div')].filter(one => one.querySelector('.main-svg')).length"
         )
@@ -48,6 +57,8 @@ def test_the_page_shows_its_charts_fits_a_phone_and_asks_nothing_of_anybody(tmp_
         browser.open(Path(place), width=375)
         assert browser.run("document.documentElement.scrollWidth") == 375
         text = browser.run("document.body.innerText")
+        assert "temperature.start" in text
+        assert "..." not in text  # no name is cut off
         assert "4 settings ran in both rounds" in text
         assert "it has <b>failed</b>" in text
         assert browser.complaints == []
