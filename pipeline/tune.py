@@ -94,6 +94,9 @@ def tune(command: TuneCommand) -> None:
     from pipeline.tuning.study import open_study
     from pipeline.tuning.trial import Setting, prepare_judge
 
+    # All paths are absolute now. Ray Tune asks for the working folder again and again, and that of a submitted job is
+    # replaced under its driver where another node of the same machine unpacks the job's files, too.
+    os.chdir("/")
     with alone(url):
         first = open_study(study_place, command.name, sweep, recipe)
         needed = recipe.training.num_workers * recipe.training.threads_per_worker
@@ -110,8 +113,10 @@ def _has_dashboard() -> bool:
 
 
 def _study_place(command: TuneCommand, url: str) -> str:
+    from pipeline.training.run_store import absolute
+
     if command.study is not None:
-        return command.study
+        return command.study if "://" in command.study else absolute(command.study)
     if storage.is_s3(url):
         raise UserError(
             f"--out {command.out} is in S3, where a study cannot live; give --study a file on a disk that outlives the "
