@@ -138,7 +138,7 @@ def _charts(study: "Study", names: list[str]) -> list[tuple[str, str, Markup]]:
             ),
             (
                 f"All settings together{suffix}",
-                "Each line is a trial; drag along an axis to select some.",
+                "Each line is a trial, darker for the better ones.",
                 drawn.plot_parallel_coordinate(study, **target),
             ),
         ]
@@ -159,7 +159,7 @@ def _division(figure: Any) -> Markup:
     )  # fmt: skip
     figure.update_xaxes(gridcolor="rgba(128,128,128,.25)", zerolinecolor="rgba(128,128,128,.25)")
     figure.update_yaxes(gridcolor="rgba(128,128,128,.25)", zerolinecolor="rgba(128,128,128,.25)")
-    text = figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
+    text = figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
     return Markup(text)  # made by plotly of numbers and of names that were checked against the settings
 
 
