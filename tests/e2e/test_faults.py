@@ -1,7 +1,6 @@
 """What happens to a training when machines are lost and found, storage is away, or a process hangs."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -19,15 +18,21 @@ import pytest
 from cluster import storage
 from cluster.s3_server import serve
 from pipeline.train import main
+from pipeline.training.checkpoints import place_of
 from tests.e2e.training_runs import (
+    LONGER,
+    STAGES,
+    accidents,
     assert_every_clip_once,
     assert_same_weights,
     descendants,
     events,
+    groups,
     lines,
     reached,
     started,
     trained_on,
+    training,
     wait,
     workers,
 )
@@ -103,18 +108,19 @@ def test_a_lost_machine_is_replaced_and_costs_nothing_but_time(
     root: Path, undisturbed: Path, words: Any, tmp_path: Path, trials: Any
 ) -> None:
     with machines(2) as cluster:
-        for trial in range(trials(1)):
-            run, instant = tmp_path / f"run{trial}", random.Random(f"machine {trial}")
-            line = [*words(tmp_path, run.name), *MOCK_GPU]
+        for number, (dice, instants) in enumerate(accidents(trials(1), "machine")):
+            run = tmp_path / f"run{number}"
+            line = [*words(tmp_path, run.name), *MOCK_GPU, *LONGER, f"--training.max-failures={3 * len(instants)}"]
             with started(root, line, tmp_path, RAY_ADDRESS=cluster.address) as process:
-                wait(reached(run, instant.randrange(4, 88)), "it is far enough")
-                time.sleep(instant.uniform(0, 0.2))
-                there = [worker["node"] for worker in workers(run)]
-                assert len(set(there)) == 2  # as GPUs would have it: one worker on each node
-                cluster.lose(there[instant.randrange(2)])
-                cluster.add()
+                for group, instant in enumerate(instants, start=1):
+                    wait(training(run, group, instant), "it is far enough", process=process)
+                    time.sleep(dice.uniform(0, 0.2))
+                    there = [worker["node"] for worker in workers(run)]
+                    assert len(set(there)) == 2  # as GPUs would have it: one worker on each node
+                    cluster.lose(there[dice.randrange(2)])
+                    cluster.add()
                 assert process.wait(timeout=300) == 0, (tmp_path / "output.txt").read_text()
-            assert "failure" in events(run)
+            assert events(run).count("failure") >= len(instants)
             assert events(run)[-1] == "finished"
             assert_same_weights(run, undisturbed, tmp_path)
             assert_every_clip_once(run, undisturbed)
@@ -137,9 +143,6 @@ def test_with_fewer_machines_it_goes_on_and_takes_new_ones_in(
     ]
     few = ["--training.picture-interval", "0", "--training.validation-interval", "4000"]
 
-    def groups() -> list[int]:
-        return [line["workers"] for line in lines(run / "events.jsonl") if line["event"] in ("start", "resume")]
-
     with machines(2) as cluster:
         line = [*words(tmp_path, "run"), *MOCK_GPU, *elastic, *longer, *few]
         with started(root, line, tmp_path, RAY_ADDRESS=cluster.address) as process:
@@ -152,12 +155,12 @@ def test_with_fewer_machines_it_goes_on_and_takes_new_ones_in(
             saved = f"stage1-step{notice['step']:08d}.jsonl"
             wait(lambda: (run / "audit" / saved).exists(), "it is saved at once")
             cluster.lose(leaving)
-            wait(lambda: groups()[-1] == 1, "it goes on with one worker")
+            wait(lambda: groups(run)[-1] == 1, "it goes on with one worker")
             cluster.add()
-            wait(lambda: groups()[-1] == 2, "it has two workers again")
+            wait(lambda: groups(run)[-1] == 2, "it has two workers again")
             process.send_signal(signal.SIGTERM)  # as a scheduler does that wants the machine back
             assert process.wait(timeout=120) == 130
-    assert [size for size, before in zip(groups(), [0, *groups()], strict=False) if size != before] == [2, 1, 2]
+    assert [size for size, before in zip(groups(run), [0, *groups(run)], strict=False) if size != before] == [2, 1, 2]
     stopped = lines(run / "events.jsonl")[-1]
     assert stopped["event"] == "stopped"
     seen = trained_on(run)
@@ -177,39 +180,48 @@ def test_storage_may_be_away_for_a_while(
     def keys() -> Any:
         return serve(tmp_path / "s3", access_key="test-key", secret_key="test-secret-Zq81")
 
-    for trial in range(trials(1)):
-        instant, run = random.Random(f"storage {trial}"), f"s3://bucket-{trial}/runs/run"
-        (tmp_path / f"cache{trial}").mkdir()
-        with keys() as server:
-            for name, value in server.environment().items():
-                monkeypatch.setenv(name, value)
-            boto3.session.Session().client("s3").create_bucket(Bucket=f"bucket-{trial}")
-            for name in storage.list_files(str(figures_dataset)):
-                storage.upload(figures_dataset / name, f"s3://bucket-{trial}/data/{name}")
-            line = words(f"s3://bucket-{trial}/runs", "run", f"s3://bucket-{trial}/data")
-            process = subprocess.Popen(
-                [sys.executable, str(root / "pipeline" / "train.py"), *line],
-                env={**os.environ, "VDSM_CACHE": str(tmp_path / f"cache{trial}")},
-                cwd=tmp_path,
-                start_new_session=True,
-            )
-            try:
-                # When its first checkpoint is there, or soon after.
-                wait(lambda run=run: any("step" in name for name in storage.list_files(run)), "a checkpoint")
-                time.sleep(instant.uniform(0, 3))
-            except BaseException:
-                process.kill()
-                raise
+    for number, (dice, instants) in enumerate(accidents(trials(1), "storage", last=70)):
+        bucket, process = f"s3://bucket-{number}", None
+        run, cache = f"{bucket}/runs/run", tmp_path / f"cache{number}"
         try:
-            time.sleep(20)
-            with keys():
-                assert process.wait(timeout=300) == 0
-                assert events(run)[-1] == "finished"
-                assert_same_weights(run, undisturbed, tmp_path)
-                assert_every_clip_once(run, undisturbed)
+            for instant in [*instants, None]:
+                with keys() as server:
+                    if process is None:
+                        for name, value in server.environment().items():
+                            monkeypatch.setenv(name, value)
+                        boto3.session.Session().client("s3").create_bucket(Bucket=bucket.removeprefix("s3://"))
+                        for name in storage.list_files(str(figures_dataset)):
+                            storage.upload(figures_dataset / name, f"{bucket}/data/{name}")
+                        command = [sys.executable, str(root / "pipeline" / "train.py")]
+                        # Checkpoints all the time, so that some are being written when the storage goes.
+                        command += words(f"{bucket}/runs", "run", f"{bucket}/data")
+                        command += ["--training.checkpoint-interval", "2"]
+                        process = subprocess.Popen(
+                            command,
+                            env={**os.environ, "VDSM_CACHE": str(cache)},
+                            cwd=tmp_path,
+                            start_new_session=True,
+                        )
+                    if instant is None:
+                        assert process.wait(timeout=300) == 0
+                        assert events(run)[-1] == "finished"
+                        assert_same_weights(run, undisturbed, tmp_path)
+                        assert_every_clip_once(run, undisturbed)
+                        break
+                    wait(lambda run=run, instant=instant: saved(run) >= instant, "it is far enough", process=process)
+                    time.sleep(dice.uniform(0, 0.4))
+                time.sleep(20)
+                assert process.poll() is None  # it waits
         finally:
-            process.kill()
-            process.wait()
+            if process is not None:
+                process.kill()
+                process.wait()
+
+
+def saved(run: str) -> int:
+    """The steps of both stages that the newest checkpoint of a run has behind it."""
+    places = [place_of(name.removeprefix("checkpoints/")) for name in storage.list_files(run)]
+    return max((place.step + STAGES[0] * (place.stage - 1) for place in places if place is not None), default=0)
 
 
 def test_a_worker_that_hangs_is_noticed_and_replaced(

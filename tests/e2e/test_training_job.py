@@ -19,14 +19,16 @@ from cluster.errors import UserError
 from pipeline.train import main
 from pipeline.training.run_store import load_run
 from tests.e2e.training_runs import (
+    LONGER,
+    accidents,
     assert_every_clip_once,
     assert_same_weights,
     descendants,
     events,
     lines,
     newest,
-    reached,
     started,
+    training,
     wait,
     workers,
 )
@@ -70,22 +72,22 @@ def test_a_finished_run_is_found_finished(undisturbed: Path, words: Any, caplog:
 def test_a_killed_worker_costs_nothing_but_time(
     undisturbed: Path, words: Any, tmp_path: Path, trials: Any, rank: int
 ) -> None:
-    for trial in range(trials(1)):
-        run, instant = tmp_path / f"run{trial}", random.Random(f"worker {rank} {trial}")
-        killed: list[int] = []
+    for number, (dice, instants) in enumerate(accidents(trials(1), f"worker {rank}")):
+        run = tmp_path / f"run{number}"
 
-        def kill(run: Path = run, instant: random.Random = instant, killed: list[int] = killed) -> None:
-            wait(reached(run, instant.randrange(4, 92)), "it is far enough")
-            time.sleep(instant.uniform(0, 0.2))
-            killed.append(workers(run)[rank]["pid"])
-            os.kill(killed[0], signal.SIGKILL)
+        def kill(run: Path = run, dice: random.Random = dice, instants: list[int] = instants) -> None:
+            for group, instant in enumerate(instants, start=1):
+                wait(training(run, group, instant), "it is far enough")
+                time.sleep(dice.uniform(0, 0.2))
+                os.kill(workers(run)[rank]["pid"], signal.SIGKILL)
 
         thread = threading.Thread(target=kill)
         thread.start()
-        main(words(tmp_path, run.name))
+        main([*words(tmp_path, run.name), *LONGER, f"--training.max-failures={len(instants)}"])
         thread.join()
         seen = [event for event in events(run) if event != "stage finished"]
-        assert seen in (["start", "failure", "resume", "finished"], ["start", "failure", "start", "finished"])
+        again = ["failure", "resume"] * len(instants)
+        assert [{"start": "resume"}.get(event, event) for event in seen[1:]] == [*again, "finished"]
         assert_same_weights(run, undisturbed, tmp_path)
         assert_every_clip_once(run, undisturbed)
         train = [line["overall_step"] for line in lines(run / "metrics.jsonl") if line["kind"] == "train"]
@@ -95,51 +97,52 @@ def test_a_killed_worker_costs_nothing_but_time(
 def test_a_killed_driver_and_an_interruption_cost_nothing_but_time(
     root: Path, undisturbed: Path, words: Any, tmp_path: Path, trials: Any
 ) -> None:
-    for trial in range(trials(1)):
-        (tmp_path / str(trial)).mkdir()
-        kill_and_interrupt(root, undisturbed, words, tmp_path / str(trial), random.Random(f"driver {trial}"))
+    for number, (dice, instants) in enumerate(accidents(trials(1), "driver")):
+        (tmp_path / str(number)).mkdir()
+        interrupt_and_kill(root, undisturbed, words, tmp_path / str(number), dice, instants)
 
 
-def kill_and_interrupt(root: Path, undisturbed: Path, words: Any, tmp_path: Path, instant: random.Random) -> None:
-    run = tmp_path / "run"
-    with started(root, words(tmp_path, "run"), tmp_path) as first:
-        wait(reached(run, instant.randrange(4, 40)), "it is far enough")
-        time.sleep(instant.uniform(0, 0.2))
-        family = descendants(first.pid)
-        assert sum("RayTrainWorker" in name for name in family.values()) == 2
-        os.kill(first.pid, signal.SIGKILL)
-        first.wait()
-        # Ray's own agents stay a minute longer; whoever trains or writes is gone in seconds.
-        working = [pid for pid, name in family.items() if "Train" in name or "raylet/raylet" in name]
-        wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in working), "its workers are gone")
-        for pid in family:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    at_kill = lines(run / "events.jsonl")[-1]
-    assert at_kill["event"] in ("start", "stage finished")
-
-    with started(root, words(tmp_path, "run"), tmp_path) as second:
-        wait(lambda: len(begun(run)) == 2, "the second process goes on")
+def interrupt_and_kill(
+    root: Path, undisturbed: Path, words: Any, tmp_path: Path, dice: random.Random, instants: list[int]
+) -> None:
+    run, line = tmp_path / "run", [*words(tmp_path, "run"), *LONGER]
+    with started(root, line, tmp_path) as first:
         # Early: the whole run takes seconds, and the wish to stop takes one.
-        wait(reached(run, instant.randrange(8, 40)), "it trains again")
-        os.killpg(second.pid, signal.SIGINT)
-        assert second.wait(timeout=120) == 130
+        wait(training(run, 1, dice.randrange(4, 32)), "it trains", process=first)
+        os.killpg(first.pid, signal.SIGINT)
+        assert first.wait(timeout=120) == 130
     stopped = lines(run / "events.jsonl")[-1]
     assert stopped["event"] == "stopped"
     assert checkpoint.load(newest(run))["step"] == stopped["step"]
 
-    with started(root, words(tmp_path, "run"), tmp_path) as third:
-        assert third.wait(timeout=240) == 0
-    assert events(run)[-1] == "finished"
+    for group, instant in enumerate(instants, start=2):
+        with started(root, line, tmp_path) as process:
+            wait(training(run, group, instant), "it is far enough", process=process)
+            time.sleep(dice.uniform(0, 0.2))
+            family = descendants(process.pid)
+            assert sum("RayTrainWorker" in name for name in family.values()) == 2
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            # Ray's own agents stay a minute longer; whoever trains or writes is gone in seconds.
+            working = [pid for pid, name in family.items() if "Train" in name or "raylet/raylet" in name]
+            wait(lambda working=working: not any(Path(f"/proc/{pid}").exists() for pid in working), "they are gone")
+            for pid in family:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        assert lines(run / "events.jsonl")[-1]["event"] in ("resume", "stage finished")
+
+    with started(root, line, tmp_path) as last:
+        assert last.wait(timeout=240) == 0
+    assert [event for event in events(run) if event not in ("resume", "stage finished")] == [
+        "start",
+        "stopped",
+        "finished",
+    ]
     assert_same_weights(run, undisturbed, tmp_path)
     assert_every_clip_once(run, undisturbed)
     output = (tmp_path / "output.txt").read_text()
     assert f"goes on from stage {stopped['stage']}, step {stopped['step']}" in output
     assert "Traceback" not in output
-
-
-def begun(run: Path) -> list[str]:
-    return [event for event in events(run) if event in ("start", "resume")]
 
 
 def test_data_and_run_may_lie_in_s3(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -18,6 +19,20 @@ from vdsm import checkpoint
 
 STAGES = (60, 40)
 """Steps of the trainings here."""
+LONGER = ["--training.picture-interval", "4"]
+"""Makes a run take longer, so that it is not over before it is struck, and changes nothing else."""
+
+
+def accidents(trials: int, seed: str, last: int = 80) -> list[tuple[random.Random, list[int]]]:
+    """`trials` accidents shared out over runs, at most five to each, which costs far less time than a run for each. For
+    each run the dice, and the steps of both stages at which its accidents happen, in order, one in each part of it.
+    None after step `last`: a run must not be over before it is struck."""
+    runs = []
+    for number, begun in enumerate(range(0, trials, 5)):
+        dice, count = random.Random(f"{seed}:{number}"), min(5, trials - begun)
+        length = (last - 4) // count
+        runs.append((dice, [4 + length * part + dice.randrange(length) for part in range(count)]))
+    return runs
 
 
 @contextmanager
@@ -60,10 +75,13 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
-def wait(condition: Callable[[], Any], what: str, seconds: float = 300) -> None:
-    """Until `condition` holds; the limit only ends a test that would hang."""
+def wait(
+    condition: Callable[[], Any], what: str, seconds: float = 300, process: "subprocess.Popen[Any] | None" = None
+) -> None:
+    """Until `condition` holds; the limit only ends a test that would hang. `process` must run until then."""
     end = time.monotonic() + seconds
     while not condition():
+        assert process is None or process.poll() is None, f"the training ended before {what}"
         assert time.monotonic() < end, f"waited {seconds} s in vain until {what}"
         time.sleep(0.02)
 
@@ -83,6 +101,17 @@ def reached(run: Path, overall_step: int) -> Callable[[], bool]:
 
 def events(run: Path | str) -> list[str]:
     return [line["event"] for line in lines(storage.join(str(run), "events.jsonl"))]
+
+
+def groups(run: Path | str) -> list[int]:
+    """Size of each group of workers that has begun, the newest last."""
+    begun = [line for line in lines(storage.join(str(run), "events.jsonl")) if line["event"] in ("start", "resume")]
+    return [line["workers"] for line in begun]
+
+
+def training(run: Path, group: int, overall_step: int) -> Callable[[], bool]:
+    """Whether the run's group of workers of that number, from 1, has reached a step."""
+    return lambda: len(groups(run)) == group and reached(run, overall_step)()
 
 
 def workers(run: Path) -> list[dict[str, Any]]:
