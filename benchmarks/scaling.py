@@ -1,11 +1,14 @@
 """Two workers with one thread each against one worker with one thread, at equal work per worker.
 
     python benchmarks/scaling.py --json
+    python benchmarks/scaling.py --config configs/sprites.yaml --clips 2 --steps 8 --repeats 1  # the published model
     python benchmarks/scaling.py --projection     # the all-reduce of the published model on networks, from arithmetic
 
-Trains stage 1 of the quickstart's model by the training's own loop (no Ray: gloo over this machine's loopback), on
-clips in memory, so that neither data nor start-up counts. Each kind of run is repeated in turns; a repeat is one
-process per worker, whose first steps do not count. Efficiency = clips/s per worker with two, over clips/s with one.
+Trains stage 1 of the quickstart's model, or of another recipe's, by the training's own loop (no Ray: gloo over this
+machine's loopback), on clips in memory, so that neither data nor start-up counts. Each kind of run is repeated in
+turns; a repeat is one process per worker, whose first steps do not count. Efficiency = clips/s per worker with two,
+over clips/s with one. Two trainings `apart`, at the same time but without a word to each other, show what of it the
+machine takes: its cores share caches and memory, and perhaps units.
 """
 
 import argparse
@@ -30,7 +33,8 @@ PARAMETERS = 133_000_000
 """Of the published decoder, which is nearly all of the model."""
 LINKS_GBPS = (25, 100, 400)
 GPUS = (8, 16, 64, 256, 1024)
-KINDS = {"one": (1, "none"), "two": (2, "none"), "two_bf16": (2, "bf16")}
+KINDS = {"one": (1, 1, "none"), "apart": (2, 1, "none"), "two": (2, 2, "none"), "two_bf16": (2, 2, "bf16")}
+"""Name to processes, the workers that train together, and how gradients travel."""
 
 
 class InMemory:
@@ -51,8 +55,8 @@ class InMemory:
         return True
 
 
-def rank(number: int, size: int, compression: str, clips: int, steps: int, store: str, out: str) -> None:
-    """One worker: writes the median seconds of a step."""
+def rank(number: int, size: int, config: str, compression: str, clips: int, steps: int, store: str, out: str) -> None:
+    """One worker: writes its median seconds of a step."""
     import torch
     import torch.distributed as dist
 
@@ -77,7 +81,7 @@ def rank(number: int, size: int, compression: str, clips: int, steps: int, store
     keep_freed_memory()
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=size)
-    written = settings.read_recipe(ROOT / "configs" / "quickstart.yaml", Recipe)
+    written = settings.read_recipe(Path(config), Recipe)
     recipe = Recipe.model_validate(settings.merge(settings.defaults(Recipe), written))
     stage1 = replace(recipe.training.stage1, steps=steps, batch_clips=clips * size, warmup_steps=0)
     training = replace(
@@ -100,26 +104,29 @@ def rank(number: int, size: int, compression: str, clips: int, steps: int, store
         notes={},
     )
     train_run(job, seconds, World(number, size))
-    if number == 0:
-        Path(out).write_text(json.dumps(median(seconds.found[3:])))
+    # Only rank 0 is told the times; the others' steps take as long.
+    Path(out).write_text(json.dumps(median(seconds.found[3:]) if number == 0 else None))
     if size > 1:
         dist.destroy_process_group()
 
 
-def measured(kind: str, clips: int, steps: int) -> float:
+def measured(kind: str, config: Path, clips: int, steps: int) -> float:
     """Median seconds of a step of one repeat."""
-    size, compression = KINDS[kind]
+    processes, size, compression = KINDS[kind]
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "seconds"
-        words = [compression, str(clips), str(steps), str(Path(folder) / "store"), str(out)]
+        outs = [Path(folder) / f"seconds{n}" for n in range(processes)]
+        words = [str(config), compression, str(clips), str(steps), str(Path(folder) / "store")]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         started = [
-            subprocess.Popen([sys.executable, __file__, "--rank", str(n), str(size), *words], env=environment)
-            for n in range(size)
+            subprocess.Popen(
+                [sys.executable, __file__, "--rank", str(n % size), str(size), *words, str(out)], env=environment
+            )
+            for n, out in enumerate(outs)
         ]
         if any(process.wait() for process in started):
             raise SystemExit("a worker failed")
-        return float(json.loads(out.read_text()))
+        found = [float(value) for out in outs if (value := json.loads(out.read_text())) is not None]
+        return sum(found) / len(found)
 
 
 def projection() -> list[dict[str, float]]:
@@ -146,10 +153,12 @@ def table(rows: list[dict[str, float]]) -> str:
 def main() -> None:
     """Measures and prints."""
     if sys.argv[1:2] == ["--rank"]:
-        number, size, compression, clips, steps, store, out = sys.argv[2:]
-        rank(int(number), int(size), compression, int(clips), int(steps), store, out)
+        number, size, config, compression, clips, steps, store, out = sys.argv[2:]
+        rank(int(number), int(size), config, compression, int(clips), int(steps), store, out)
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "quickstart.yaml", help="recipe")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="beside one worker")
     parser.add_argument("--clips", type=int, default=12, help="clips of a step of each worker")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=3)
@@ -159,15 +168,16 @@ def main() -> None:
     if options.projection:
         print(table(projection()))
         return
-    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    seconds: dict[str, list[float]] = {kind: [] for kind in KINDS if kind in ("one", *options.kinds)}
     for _ in range(options.repeats):
-        for kind in KINDS:
-            seconds[kind].append(measured(kind, options.clips, options.steps))
-    figures: dict[str, Any] = {"clips_per_worker": options.clips, "steps": options.steps, "repeats": options.repeats}
+        for kind in seconds:
+            seconds[kind].append(measured(kind, options.config, options.clips, options.steps))
+    figures: dict[str, Any] = {"recipe": options.config.stem, "clips_per_worker": options.clips}
+    figures |= {"steps": options.steps, "repeats": options.repeats}
     for kind, times in seconds.items():
         figures[f"seconds_per_step_{kind}"] = round(median(times), 4)
         figures[f"seconds_per_step_{kind}_all"] = [round(value, 4) for value in times]
-    for kind in ("two", "two_bf16"):
+    for kind in list(seconds)[1:]:
         figures[f"efficiency_{kind}"] = round(median(seconds["one"]) / median(seconds[kind]), 3)
     figures["projected_all_reduce"] = projection()
     figures["machine"] = {"cpus": os.cpu_count(), "processor": platform.processor() or platform.machine()}
