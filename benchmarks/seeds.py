@@ -3,8 +3,10 @@
     python benchmarks/seeds.py --data DATA --out OUT --seeds 1 2 3 \
         --recipes configs/figures-short.yaml runs/figures/best.yaml --json
 
-Trains each recipe with each seed and evaluates it, as `vdsm train` and `vdsm evaluate` do; runs and reports that are
-there already are not made again.
+Trains each recipe with each seed by `vdsm train`, unless the run is there already, and swaps the codes of test clips:
+the same figures as `swap.*` and `leakage.*` of `vdsm evaluate`, whose other measurements take longer than such a
+training.
+One judge, which learns from the training split, judges all runs.
 """
 
 import argparse
@@ -16,7 +18,33 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import torch
+
+from cluster import storage
+from pipeline.training.run_store import data_hash, load_run
+from preprocessing.dataset import ClipDataset
+from vdsm.evaluation.judge import (
+    Judge,
+    JudgeConfig,
+    dump_judge,
+    join,
+    judge_frames,
+    judge_key,
+    parse_judge,
+    train_judge,
+)
+from vdsm.evaluation.model import encode_clips
+from vdsm.evaluation.outputs import Decoder
+from vdsm.evaluation.pairs import draw_pairs
+from vdsm.evaluation.swap_scores import swap_scores
+
+if TYPE_CHECKING:
+    from vdsm.evaluation.scores import Score
+
+AT_ONCE = 32
+"""Clips decoded at once."""
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,12 +57,22 @@ def main() -> None:
     parser.add_argument("--recipes", type=Path, nargs="+", required=True, help="recipes, each by its own file name")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--at-once", type=int, default=1, help="trainings side by side")
+    parser.add_argument("--judge-steps", type=int, default=250, help="optimiser steps of the judge")
+    parser.add_argument("--pairs", type=int, default=1000, help="pairs of test clips whose codes are swapped")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     words = parser.parse_args()
     words.out.mkdir(parents=True, exist_ok=True)
     jobs = [(recipe, seed) for recipe in words.recipes for seed in words.seeds]
     with ThreadPoolExecutor(words.at_once) as pool:
-        rows = list(pool.map(lambda job: measured(job[0], job[1], words.data, words.out), jobs))
+        times = list(pool.map(lambda job: train(job[0], job[1], words.data, words.out / "runs"), jobs))
+    train_clips, test_clips = ClipDataset(words.data, "train"), ClipDataset(words.data, "test")
+    judge = the_judge(train_clips, words.out, JudgeConfig(steps=words.judge_steps))
+    rows = [
+        {"recipe": recipe.stem, "seed": seed}
+        | figures(words.out / "runs" / run_name(recipe, seed), test_clips, judge, words.pairs)
+        | {"train_s": taken}
+        for (recipe, seed), taken in zip(jobs, times, strict=True)
+    ]
     if words.json:
         machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
         print(json.dumps({"rows": rows, "machine": machine}))
@@ -49,56 +87,61 @@ def main() -> None:
         print(f"{recipe.stem}: score {statistics.mean(scores):.3f}{spread}")
 
 
-def measured(recipe: Path, seed: int, data: str, out: Path) -> dict[str, Any]:
-    """One recipe with one seed: what it scores on the test identities, and how long the training took."""
-    name = f"{recipe.stem}-{seed}"
-    run, report = out / "runs" / name, out / "reports" / name
+def run_name(recipe: Path, seed: int) -> str:
+    """Name of the run of a recipe with a seed."""
+    return f"{recipe.stem}-{seed}"
+
+
+def train(recipe: Path, seed: int, data: str, out: Path) -> float:
+    """Train a recipe with a seed, or find it trained; the seconds that this took."""
+    words = ["--config", str(recipe), "--seed", str(seed), "--data", data, "--out", str(out)]
+    command = [sys.executable, str(ROOT / "pipeline" / "train.py"), *words, "--name", run_name(recipe, seed)]
     began = time.perf_counter()
-    _run(
-        "train",
-        "--config",
-        str(recipe),
-        "--seed",
-        str(seed),
-        "--data",
-        data,
-        "--out",
-        str(out / "runs"),
-        "--name",
-        name,
-    )
-    train_s = time.perf_counter() - began
-    if not (report / "metrics.json").exists():
-        _run("evaluate", "--run", str(run), "--data", data, "--out", str(report), "--judges", str(out))
-    figures = json.loads((report / "metrics.json").read_text())["figures"]
-    return {"recipe": recipe.stem, "seed": seed} | scores_of(figures) | {"train_s": round(train_s, 1)}
+    if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
+        raise SystemExit(f"the training of {recipe} with seed {seed} failed")
+    return round(time.perf_counter() - began, 1)
 
 
-def scores_of(figures: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The score of docs/tuning.md from the figures of metrics.json, with its parts. `leak`: of all factors the most by
-    which swaps show the wrong clip's value more often than perfect swaps do."""
-    action = _above(figures["swap.action.accuracy"])
-    parts = [value for name, value in figures.items() if name.startswith("swap.static.") and name.endswith(".accuracy")]
+def the_judge(clips: ClipDataset, out: Path, config: JudgeConfig) -> Judge:
+    """The judge of the dataset, trained now if `out` does not hold it."""
+    key = judge_key(data_hash(clips.manifest), config)
+    place = out / f"judge-{key[:16]}.pt"
+    if not place.exists():
+        storage.write_bytes(str(place), dump_judge(train_judge(clips, config), key))
+    return parse_judge(place.read_bytes(), key)
+
+
+@torch.inference_mode()
+def figures(run: Path, clips: ClipDataset, judge: Judge, count: int) -> dict[str, float]:
+    """The score of docs/tuning.md on `clips`, and what it is made of."""
+    model, recipe, _ = load_run(str(run))
+    length = recipe.training.stage2.clip_frames
+    pairs = draw_pairs(clips, count, 0)
+    decoder = Decoder(model.eval(), encode_clips(model, clips, length, AT_ONCE), length, AT_ONCE)
+    parts = [slice(start, start + AT_ONCE) for start in range(0, count, AT_ONCE)]
+    judged = join([judge_frames(judge, decoder.swap(pairs.dynamics_of[part], pairs.static_of[part])) for part in parts])
+    return summary(swap_scores(clips, pairs, judged.values, 0))
+
+
+def summary(scores: "dict[str, Score]") -> dict[str, float]:
+    """`leak`: of all factors the most by which swaps show the wrong clip's value more often than perfect swaps do."""
+    action = _above(scores["swap.action.accuracy"])
+    parts = [one for name, one in scores.items() if name.startswith("swap.static.") and name.endswith(".accuracy")]
     static = statistics.mean(map(_above, parts))
-    leaks = [value["value"] - value["chance"] for name, value in figures.items() if name.startswith("leakage.")]
+    leaks = [one.value - (one.chance or 0) for name, one in scores.items() if name.startswith("leakage.")]
     return {
         "score": 2 * action * static / (action + static) if min(action, static) > 0 else 0.0,
-        "swap_action": figures["swap.action.accuracy"]["value"],
-        "swap_static_mean": statistics.mean(part["value"] for part in parts),
-        "swap_joint": figures["swap.static.joint"]["value"],
+        "swap_action": scores["swap.action.accuracy"].value,
+        "swap_static_mean": statistics.mean(one.value for one in parts),
+        "swap_joint": scores["swap.static.joint"].value,
         "leak": max(leaks),
     }
 
 
-def _above(figure: dict[str, float]) -> float:
-    return max(0.0, (figure["value"] - figure["chance"]) / (1 - figure["chance"]))
-
-
-def _run(command: str, *words: str) -> None:
-    script = str(ROOT / "pipeline" / f"{command}.py")
-    done = subprocess.run([sys.executable, script, *words], stdout=sys.stderr, check=False)
-    if done.returncode:
-        raise SystemExit(f"vdsm {command} ended with {done.returncode}")
+def _above(score: "Score") -> float:
+    """0 at chance or below, 1 if everything is right."""
+    chance = score.chance or 0.0
+    return max(0.0, (score.value - chance) / (1 - chance))
 
 
 if __name__ == "__main__":
