@@ -15,10 +15,11 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.errors import UserError
+from pipeline.training.network import NetworkConfig
 from pipeline.training.ray_worker import Assignment, Ledger, worker
 from pipeline.training.run_log import RunLog
 
@@ -76,7 +77,7 @@ def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
     ledger = Ledger.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     trainer = TorchTrainer(
         lambda: worker(assignment, ledger),  # type: ignore[arg-type]
-        torch_config=TorchConfig(timeout_s=math.ceil(training.stall_timeout_s)),
+        torch_config=NetworkConfig(timeout_s=math.ceil(training.stall_timeout_s)),
         scaling_config=ray.train.ScalingConfig(
             **workers,
             use_gpu=training.use_gpu,
