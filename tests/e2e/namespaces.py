@@ -127,21 +127,6 @@ class Host:
                     found.append(words)
         return found
 
-    def listeners(self) -> set[int]:
-        """TCP ports on which it listens on an address other than loopback."""
-        words = ["ip", "netns", "exec", self.namespace, "cat", "/proc/net/tcp", "/proc/net/tcp6"]
-        found = set()
-        for line in subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines():
-            fields = line.split()
-            if fields[0] == "sl" or fields[3] != "0A":
-                continue
-            address, _, port = fields[1].partition(":")
-            loopback = address.endswith("7F") or address == "00000000000000000000000001000000"
-            mapped = address.startswith("0000000000000000FFFF0000") and address.endswith("7F")
-            if not loopback and not mapped:
-                found.add(int(port, 16))
-        return found
-
 
 class Machines:
     """All of them, and the client's namespace."""
@@ -157,6 +142,7 @@ class Machines:
         (self.home / ".ray" / "auth_token").write_text(TOKEN)
         (self.home / ".ray" / "auth_token").chmod(0o600)
         (self.home / "ray").mkdir()
+        (self.home / "tmp").mkdir()
         self.services = f"{self._name}s10"
         self.hosts = [
             Host(f"{self._name}h{n}", n, folder / f"host{n}", self.public_keys) for n in range(11, 11 + count)
@@ -232,6 +218,7 @@ class Machines:
     def _environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         own = {"HOME": str(self.home), "PATH": f"{BIN}:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
         own |= {"RAY_USAGE_STATS_ENABLED": "0", "AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": "us-west-2"}
+        own |= {"TMPDIR": str(self.home / "tmp")}
         own |= {"AWS_ENDPOINT_URL_S3": S3, "AWS_ENDPOINT_URL_EC2": EC2, **KEYS, "AWS_ENDPOINT_URL_IAM": EC2}
         return own | {"RAY_AUTH_MODE": "token", "OMP_NUM_THREADS": "1", **variables}
 
@@ -240,6 +227,21 @@ class Machines:
         done = self.run([sys.executable, "-c", code], **variables)
         assert done.returncode == 0, done.stdout
         return done.stdout
+
+    def open_ports(self, address: str) -> set[int]:
+        """TCP ports of a host at which somebody on the client's machine gets a connection; each of them is tried."""
+        code = (
+            "import errno, socket, sys\n"
+            "for port in range(1, 65536):\n"
+            "    with socket.socket() as tried:\n"
+            "        tried.settimeout(5)\n"
+            "        failed = tried.connect_ex((sys.argv[1], port))\n"
+            "    if failed not in (0, errno.ECONNREFUSED): sys.exit(f'port {port}: {errno.errorcode.get(failed)}')\n"
+            "    if not failed: print(port)\n"
+        )
+        done = self.run([sys.executable, "-c", code, address])
+        assert done.returncode == 0, done.stdout
+        return set(map(int, done.stdout.split()))
 
     def serve_s3(self, bucket: str) -> None:
         """The S3 server, with an empty bucket."""
@@ -260,11 +262,13 @@ class Machines:
         words += [f"-s3.config={folder / 's3.json'}", "-s3.autoCreateBucket=false"]
         self.start(words, "s3.log")
         code = (
-            "import boto3, time\n"
-            "for attempt in range(60):\n"
+            "import boto3, contextlib, time\n"
+            "client = boto3.client('s3')\n"
+            "for attempt in range(120):\n"
             "    try:\n"
-            f"        boto3.client('s3').create_bucket(Bucket={bucket!r})\n"
-            f"        boto3.client('s3').put_object(Bucket={bucket!r}, Key='ready', Body=b'1')\n"
+            "        with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):\n"
+            f"            client.create_bucket(Bucket={bucket!r})\n"
+            f"        client.put_object(Bucket={bucket!r}, Key='ready', Body=b'1')\n"
             "        break\n"
             "    except Exception as error:\n"
             "        last = error; time.sleep(0.5)\n"

@@ -4,20 +4,18 @@ EC2 is simulated and its machines are network namespaces, so instance types, spo
 files, scaling and jobs are real; docker, images, quotas and the judgement of IAM policies are not.
 """
 
-from concurrent.futures import ThreadPoolExecutor
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.e2e.namespaces import BIN, Machines, machines, until
+from tests.e2e.namespaces import BIN, Host, Machines, machines, until
 from tests.e2e.simulated_ec2 import SimulatedEc2
+from tests.e2e.strangers import check_client, check_job_api, check_ports
 from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, STEPS, TRAIN, URL, copy_code, lines, stored, submit
-
-BETWEEN_NODES = {22, 6379, 6380, 6381, 6382, 6383, 6384, 6385, 44217, 44227, 10001, *range(10002, 11000)}
-"""What may listen on the network: SSH, what ray_cluster.yaml names, Ray Client, and the metrics of autoscaler and
-dashboard, whose ports Ray fixes. The security group closes all of it but 22."""
 
 
 def overlay(root: Path, ec2: SimulatedEc2) -> dict[str, Any]:
@@ -58,11 +56,12 @@ def test_from_ray_up_to_ray_down(root: Path, tmp_path: Path) -> None:
         assert (head.type, head.spot, head.profile) == ("m7i.large", False, "vdsm-ray-head")
         assert (head.metadata["HttpTokens"], head.metadata["HttpPutResponseHopLimit"]) == ("required", 2)
 
-        check_closed(net, ec2, head.address)
+        check_ports(net, head.address, must={22, 6379, 10001})
+        check_client(net, head.address)
         net.start([BIN / "ray", "dashboard", "--no-config-cache", file], "forward.log")
         api = f"import urllib.request; urllib.request.urlopen('{ADDRESS}').status"
         until(lambda: net.run([BIN / "python", "-c", api]).returncode == 0, "the dashboard is forwarded", 60)
-        check_token(net)
+        check_job_api(net)
 
         # A CPU job brings a CPU machine, a GPU job a GPU machine.
         submit(net, code, *SHARD)
@@ -99,9 +98,13 @@ def test_from_ray_up_to_ray_down(root: Path, tmp_path: Path) -> None:
         assert len(launched) >= 2
         assert all((one.spot, one.profile) == (True, "vdsm-ray-worker") for one in launched)
 
+        status = net.run([BIN / "ray", "exec", "--no-config-cache", file, "ray status"], cwd=root)
+        assert status.returncode == 0, status.stdout[-4000:]
+        assert "Resources" in status.stdout
+        check_autoscaler_metrics(net, ec2.host_of(head))
         check_no_key_is_stored(net, code)
         until(lambda: [one.id for one in ec2.living()] == [head.id], "idle workers are ended", 120)
-        down = net.run([BIN / "ray", "down", "-y", "--no-config-cache", file], cwd=root)
+        down = net.run([BIN / "ray", "down", "-y", file], cwd=root)
         assert down.returncode == 0, down.stdout[-4000:]
         until(lambda: not ec2.living(), "no instance is left", 30)
         until(lambda: not any(host.processes() for host in net.hosts), "no process is left", 30)
@@ -113,32 +116,18 @@ def listing(net: Machines, code: Path) -> str:
     )
 
 
-def check_closed(net: Machines, ec2: SimulatedEc2, head: str) -> None:
-    """Nothing but the named ports listens on the network; the job API does not."""
-    (instance,) = ec2.living()
-    open_ports = ec2.host_of(instance).listeners()
-    assert {22, 6379} <= open_ports
-    assert open_ports <= BETWEEN_NODES, sorted(open_ports - BETWEEN_NODES)
-    probe = (
-        "import socket, sys\n"
-        "for port in map(int, sys.argv[1:]):\n"
-        f"    with socket.socket() as s: s.settimeout(2); print(port, s.connect_ex(({head!r}, port)))\n"
+def check_autoscaler_metrics(net: Machines, head: Host) -> None:
+    """Those of the Grafana dashboard, at the places that Ray tells Prometheus."""
+    listed = json.loads((head.folder / "ray" / "prom_metrics_service_discovery.json").read_text())
+    code = (
+        "import contextlib, sys, urllib.request\n"
+        "for place in sys.argv[1:]:\n"
+        "    with contextlib.suppress(OSError):\n"  # a worker that was ended
+        "        print(urllib.request.urlopen(f'http://{place}/metrics', timeout=5).read().decode())\n"
     )
-    answers = net.run([BIN / "python", "-c", probe, "6379", "8265"]).stdout.split()
-    assert answers[:3] == ["6379", "0", "8265"]
-    assert answers[3] != "0"
-    # Who reaches the other ports gets no further without the token, nor with a wrong one.
-    join = f"import ray; ray.init(address='ray://{head}:10001', logging_level='ERROR'); print('joined')"
-
-    def stranger(token: str) -> tuple[int, str]:
-        own = {"HOME": str(net.folder), "RAY_AUTH_MODE": "token" if token else "disabled", "RAY_AUTH_TOKEN": token}
-        done = net.run([BIN / "python", "-c", join], timeout=280, **own)  # in that home is no token
-        return done.returncode, done.stdout
-
-    with ThreadPoolExecutor(2) as pool:
-        for code, said in pool.map(stranger, ("", "0" * 64)):
-            assert code != 0
-            assert "joined" not in said
+    told = net.run([BIN / "python", "-c", code, *(place for entry in listed for place in entry["targets"])]).stdout
+    for name in ("autoscaler_active_nodes", "autoscaler_pending_nodes"):
+        assert re.search(rf'^{name}{{.*NodeType="gpu_spot"', told, re.M), name
 
 
 def check_no_key_is_stored(net: Machines, code: Path) -> None:
@@ -157,20 +146,3 @@ def check_no_key_is_stored(net: Machines, code: Path) -> None:
     count, found = map(int, net.python(program, PYTHONPATH=str(code)).split())
     assert count > 10
     assert found == 0
-
-
-def check_token(net: Machines) -> None:
-    """The job API behind the forwarded port: 401 without the token and with a wrong one, 200 with it."""
-    code = (
-        "import sys, urllib.error, urllib.request\n"
-        "for token in sys.argv[1:]:\n"
-        f"    request = urllib.request.Request('{ADDRESS}/api/jobs/')\n"
-        "    if token != '-': request.add_header('Authorization', f'Bearer {token}')\n"
-        "    try: print(urllib.request.urlopen(request).status)\n"
-        "    except urllib.error.HTTPError as error: print(error.code)\n"
-    )
-    right = (net.home / ".ray" / "auth_token").read_text()
-    answers = net.run([BIN / "python", "-c", code, "-", "0" * 64, right]).stdout.split()
-    assert answers[0] in ("401", "403")
-    assert answers[1] in ("401", "403")
-    assert answers[2] == "200"

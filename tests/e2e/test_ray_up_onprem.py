@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.e2e.namespaces import BIN, Machines, ip, machines, until
+from tests.e2e.strangers import check_job_api, check_ports
 from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, TRAIN, URL, copy_code, lines, stored, submit
 
 
@@ -23,13 +24,10 @@ def overlay(root: Path, net: Machines) -> dict[str, Any]:
     }
     installed = f"ln -sfn {BIN.parent} ~/vdsm-node/.venv"
     tree["setup_commands"] = [installed, *(line for line in tree["setup_commands"] if ".venv" not in line)]
-    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
-        tree[key] = [
-            f"{line} --object-store-memory=100000000{' --num-cpus=1' if key.startswith('worker') else ''}"
-            if "ray start" in line
-            else line
-            for line in tree[key]
-        ]
+    for key, words in (("head", ""), ("worker", " --num-cpus=1")):
+        lines_of = tree[f"{key}_start_ray_commands"]
+        less = f"--disable-usage-stats --object-store-memory=100000000{words}"
+        tree[f"{key}_start_ray_commands"] = [line.replace("--disable-usage-stats", less) for line in lines_of]
     return tree
 
 
@@ -52,13 +50,23 @@ def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> No
         api = f"import urllib.request; urllib.request.urlopen('{ADDRESS}').status"
         until(lambda: net.run([BIN / "python", "-c", api]).returncode == 0, "the dashboard is forwarded", 60)
         until(
-            lambda: all(any("raylet" in one for one in host.processes()) for host in net.hosts), "all have joined", 120
+            lambda: all(any("raylet" in one for one in host.processes()) for host in net.hosts), "all have joined", 300
         )
+        check_job_api(net)
 
         submit(net, code, *SHARD)
         submit(net, code, *TRAIN, "--name", "own", "--training.num-workers", "2", "--training.stage1.steps", "100")
         events = [line["event"] for line in lines(stored(net, code, "runs/own/events.jsonl"))]
         assert events[-1] == "finished"
+        # A training that is stopped saves first, however long that takes.
+        endless = (*TRAIN, "--name", "stopped", "--training.stage1.steps", "1000000")
+        submit(net, code, *endless, options=("--no-wait", "--submission-id", "endless"))
+        until(lambda: '"start"' in stored(net, code, "runs/stopped/events.jsonl"), "the endless training has started")
+        stop = net.run([BIN / "ray", "job", "stop", "--address", ADDRESS, "endless"])
+        assert stop.returncode == 0, stop.stdout
+        assert lines(stored(net, code, "runs/stopped/events.jsonl"))[-1]["event"] == "stopped"
+        for host in net.hosts:
+            check_ports(net, host.address, must={22, 6380, *([6379] if host is head else [])})
 
         healthy = doctor(net, code)
         assert healthy["ok"], healthy["findings"]
@@ -71,7 +79,7 @@ def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> No
         assert "firewall" in cut["remedy"]
         ip("-n", workers[0].namespace, "route", "del", "blackhole", f"{workers[1].address}/32")
 
-        down = net.run([BIN / "ray", "down", "-y", "--no-config-cache", file], cwd=root)
+        down = net.run([BIN / "ray", "down", "-y", file], cwd=root)
         assert down.returncode == 0, down.stdout[-4000:]
         until(lambda: not head.processes(), "no process is left on the head", 60)
         # Ray stops itself on the head alone. Workers that have lost it end by themselves.
