@@ -17,6 +17,8 @@ from tests.cluster.fault_proxy import Fault, fault_proxy
 
 Report = dict[str, Any]
 BIN = Path(sys.executable).parent
+EASY = ("--min-free-gb", "0.5", "--min-mb-s", "0.1")
+"""What a small and busy machine can give."""
 
 
 def short_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
@@ -56,7 +58,7 @@ def submitted(root: Path, cluster: LocalCluster, *words: str) -> Report:
     start = [BIN / "ray", "job", "submit", "--working-dir", ".", "--", "python", "cluster/doctor.py", "--json"]
     port = cluster.job_api.rpartition(":")[2]
     done = subprocess.run(
-        [*start, "--dashboard-port", port, "--min-free-gb", "0.5", *words],
+        [*start, "--dashboard-port", port, *EASY, *words],
         cwd=root, env=clean(cluster.environment()), capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert "\n{\n" in done.stdout, done.stdout + done.stderr
@@ -68,7 +70,7 @@ def submitted(root: Path, cluster: LocalCluster, *words: str) -> Report:
 
 def here(root: Path, variables: Mapping[str, str], *words: str) -> tuple[int, dict[str, Report]]:
     """Exit code and findings of `vdsm doctor` on this machine alone."""
-    start = [sys.executable, str(root / "cluster" / "doctor.py"), "--json", "--min-free-gb", "0.5", *words]
+    start = [sys.executable, str(root / "cluster" / "doctor.py"), "--json", *EASY, *words]
     done = subprocess.run(start, env=clean(variables), capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout, done.stderr
     return done.returncode, {one["check"]: one for one in json.loads(done.stdout)["findings"]}
@@ -191,7 +193,7 @@ def test_planted_faults_of_storage_are_found_with_their_remedies(
     (tmp_path / "file").write_text("")
     fault("write on", "", {}, "--storage", str(tmp_path / "file" / "below"))
     with fault_proxy(store["AWS_ENDPOINT_URL"], lambda method, path, n: Fault(bytes_per_s=2e6)) as slow:
-        fault("MB/s", "same region", {"AWS_ENDPOINT_URL": slow.endpoint}, *url, check="throughput")
+        fault("MB/s", "same region", {"AWS_ENDPOINT_URL": slow.endpoint}, *url, "--min-mb-s", "5", check="throughput")
 
     def overwrite(method: str, path: str, n: int) -> None:
         """What a server does that does not know If-None-Match."""

@@ -69,7 +69,7 @@ def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> No
             check_ports(net, host.address, must={22, 6380, *([6379] if host is head else [])})
 
         healthy = doctor(net, code)
-        assert healthy["ok"], healthy["findings"]
+        assert healthy["ok"], [one for one in healthy["findings"] if one["outcome"] == "failed"]
         assert {one["check"]: one["outcome"] for one in healthy["findings"]}["ports"] == "ok"
         # A route is cut: one worker no longer reaches the other, while both still reach the head.
         ip("-n", workers[0].namespace, "route", "add", "blackhole", f"{workers[1].address}/32")
@@ -88,7 +88,8 @@ def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> No
 
 def doctor(net: Machines, code: Path) -> dict[str, Any]:
     """What `vdsm doctor`, submitted as a job, reports."""
-    words = ["python", "cluster/doctor.py", "--json", "--storage", URL, "--nodes", "3", "--min-free-gb", "1"]
+    words = ["python", "cluster/doctor.py", "--json", "--storage", URL, "--nodes", "3"]
+    words += ["--min-free-gb", "1", "--min-mb-s", "0.1"]  # nothing timed: the machine may be busy
     start = [BIN / "ray", "job", "submit", "--address", ADDRESS, "--working-dir", code, "--", *words]
     said = net.run(start, cwd=code, timeout=200).stdout
     # Of a job that fails, the end of its output is shown once more.
