@@ -42,7 +42,7 @@ def overlay(root: Path, ec2: SimulatedEc2) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_from_ray_up_to_ray_down(root: Path, tmp_path: Path) -> None:
     with machines(tmp_path, 3) as net, SimulatedEc2(net) as ec2:
         net.serve_s3(BUCKET)
@@ -118,7 +118,8 @@ def listing(net: Machines, code: Path) -> str:
 
 def check_autoscaler_metrics(net: Machines, head: Host) -> None:
     """Those of the Grafana dashboard, at the places that Ray tells Prometheus."""
-    listed = json.loads((head.folder / "ray" / "prom_metrics_service_discovery.json").read_text())
+    (session,) = (head.folder / "ray").glob("session_[0-9]*")
+    listed = json.loads((session / "prom_metrics_service_discovery.json").read_text())
     code = (
         "import contextlib, sys, urllib.request\n"
         "for place in sys.argv[1:]:\n"

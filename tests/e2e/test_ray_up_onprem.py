@@ -32,7 +32,7 @@ def overlay(root: Path, net: Machines) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> None:
     with machines(tmp_path, 3) as net:
         net.serve_s3(BUCKET)
