@@ -73,6 +73,15 @@ def until(condition: Callable[[], object], what: str, seconds: float = 240.0) ->
     pytest.fail(f"waited {seconds:.0f} s: {what}")
 
 
+def until_nothing_runs(hosts: "Sequence[Host]", seconds: float) -> None:
+    """Wait until no process is left on the hosts, apart from what makes them machines."""
+    end = time.monotonic() + seconds
+    while left := [words for host in hosts for words in host.processes()]:
+        if time.monotonic() > end:
+            pytest.fail(f"after {seconds:.0f} s there are still: {left}")
+        time.sleep(0.5)
+
+
 class Host:
     """One machine; its address is `NETWORK.number`."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.namespaces import BIN, Host, Machines, machines, until
+from tests.e2e.namespaces import BIN, Host, Machines, machines, until, until_nothing_runs
 from tests.e2e.simulated_ec2 import SimulatedEc2
 from tests.e2e.strangers import check_client, check_job_api, check_ports
 from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, STEPS, TRAIN, URL, copy_code, lines, stored, submit
@@ -107,7 +107,7 @@ def test_from_ray_up_to_ray_down(root: Path, tmp_path: Path) -> None:
         down = net.run([BIN / "ray", "down", "-y", file], cwd=root)
         assert down.returncode == 0, down.stdout[-4000:]
         until(lambda: not ec2.living(), "no instance is left", 30)
-        until(lambda: not any(host.processes() for host in net.hosts), "no process is left", 30)
+        until_nothing_runs(net.hosts, 30)
 
 
 def listing(net: Machines, code: Path) -> str:

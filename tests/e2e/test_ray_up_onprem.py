@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.namespaces import BIN, Machines, ip, machines, until
+from tests.e2e.namespaces import BIN, Machines, ip, machines, until, until_nothing_runs
 from tests.e2e.strangers import check_job_api, check_ports
 from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, TRAIN, URL, copy_code, lines, stored, submit
 
@@ -81,9 +81,9 @@ def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> No
 
         down = net.run([BIN / "ray", "down", "-y", file], cwd=root)
         assert down.returncode == 0, down.stdout[-4000:]
-        until(lambda: not head.processes(), "no process is left on the head", 60)
+        until_nothing_runs([head], 60)
         # Ray stops itself on the head alone. Workers that have lost it end by themselves.
-        until(lambda: not any(host.processes() for host in workers), "no process is left on the workers", 150)
+        until_nothing_runs(workers, 150)
 
 
 def doctor(net: Machines, code: Path) -> dict[str, Any]:
