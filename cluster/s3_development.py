@@ -13,7 +13,7 @@ import secrets
 import shlex
 import signal
 import sys
-import time
+import threading
 from pathlib import Path
 
 from pydantic import ConfigDict
@@ -57,13 +57,16 @@ def run(command: S3Command) -> None:
         raise UserError(f"{folder}: {error.strerror or error}; give another --folder") from None
     with serve(folder, access_key=access_key, secret_key=secret_key) as server:
         _make_bucket(server, command.bucket)
+        ended = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: ended.set())
         variables = folder / "env.sh"
         _write_private(variables, "".join(f"export {k}={shlex.quote(v)}\n" for k, v in server.environment().items()))
         # The keys stay in the file, which only this user can read: what is printed ends in logs.
         sys.stdout.write(f"s3://{command.bucket} is served at {server.endpoint}; objects stay in {folder}\n")
         sys.stdout.write(f"in other shells: . {shlex.quote(str(variables))}\n")
         sys.stdout.flush()
-        _wait(server)
+        _wait(server, ended)
 
 
 def _keys(folder: Path) -> tuple[str, str]:
@@ -97,15 +100,12 @@ def _make_bucket(server: S3Server, bucket: str) -> None:
         raise UserError(f"--bucket {bucket} is no name of a bucket; use small letters, digits and -") from None
 
 
-def _wait(server: S3Server) -> None:
-    """Until ctrl-C or SIGTERM; UserError if the server ends by itself."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            time.sleep(0.5)
-            with contextlib.suppress(ChildProcessError):
-                if os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                    raise UserError("the S3 server ended; its log is server.log in the folder")
+def _wait(server: S3Server, ended: threading.Event) -> None:
+    """Until a signal has come; UserError if the server ends by itself."""
+    while not ended.wait(0.5):
+        with contextlib.suppress(ChildProcessError):
+            if os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                raise UserError("the S3 server ended; its log is server.log in the folder")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> No
 
         up = net.run([BIN / "ray", "up", "-y", "--no-config-cache", file], cwd=root, RAY_UP_enable_autoscaler_v2="0")
         assert up.returncode == 0, up.stdout[-4000:]
-        net.start([BIN / "ray", "dashboard", "--no-config-cache", file], "forward.log")
+        tunnel = net.start([BIN / "ray", "dashboard", "--no-config-cache", file], "forward.log")
         api = f"import urllib.request; urllib.request.urlopen('{ADDRESS}').status"
         until(lambda: net.run([BIN / "python", "-c", api]).returncode == 0, "the dashboard is forwarded", 60)
         until(
@@ -81,6 +81,8 @@ def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> No
 
         down = net.run([BIN / "ray", "down", "-y", file], cwd=root)
         assert down.returncode == 0, down.stdout[-4000:]
+        # The tunnel of `ray dashboard` keeps a shell alive on the head until its user ends it.
+        tunnel.kill()
         until_nothing_runs([head], 60)
         # Ray stops itself on the head alone. Workers that have lost it end by themselves.
         until_nothing_runs(workers, 150)
