@@ -84,8 +84,12 @@ def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> No
         # The tunnel of `ray dashboard` keeps a shell alive on the head until its user ends it.
         tunnel.kill()
         until_nothing_runs([head], 60)
-        # Ray stops itself on the head alone. Workers that have lost it end by themselves.
-        until_nothing_runs(workers, 150)
+        # Ray stops itself on the head alone. Raylets that have lost it end; their log monitors do not.
+        login = ["ssh", "-i", key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+        for worker in workers:
+            stop = net.run([*login, f"root@{worker.address}", "~/vdsm-node/.venv/bin/ray stop"])
+            assert stop.returncode == 0, stop.stdout
+        until_nothing_runs(workers, 60)
 
 
 def doctor(net: Machines, code: Path) -> dict[str, Any]:
