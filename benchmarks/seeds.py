@@ -22,19 +22,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cluster import storage
+from pipeline.evaluate import the_judge
 from pipeline.training.run_store import data_hash, load_run
+from pipeline.tuning.objective import BATCH_CLIPS, above_chance, combined
 from preprocessing.dataset import ClipDataset
-from vdsm.evaluation.judge import (
-    Judge,
-    JudgeConfig,
-    dump_judge,
-    join,
-    judge_frames,
-    judge_key,
-    parse_judge,
-    train_judge,
-)
+from vdsm.evaluation.judge import Judge, JudgeConfig, join, judge_frames, silent
 from vdsm.evaluation.model import encode_clips
 from vdsm.evaluation.outputs import Decoder
 from vdsm.evaluation.pairs import draw_pairs
@@ -42,9 +34,6 @@ from vdsm.evaluation.swap_scores import swap_scores
 
 if TYPE_CHECKING:
     from vdsm.evaluation.scores import Score
-
-AT_ONCE = 32
-"""Clips decoded at once."""
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,7 +55,8 @@ def main() -> None:
     with ThreadPoolExecutor(words.at_once) as pool:
         times = list(pool.map(lambda job: train(job[0], job[1], words.data, words.out / "runs"), jobs))
     train_clips, test_clips = ClipDataset(words.data, "train"), ClipDataset(words.data, "test")
-    judge = the_judge(train_clips, words.out, JudgeConfig(steps=words.judge_steps))
+    config = JudgeConfig(steps=words.judge_steps)
+    judge, _ = the_judge(str(words.out), train_clips, data_hash(train_clips.manifest), config, silent)
     rows = [
         {"recipe": recipe.stem, "seed": seed}
         | figures(words.out / "runs" / run_name(recipe, seed), test_clips, judge, words.pairs)
@@ -102,46 +92,35 @@ def train(recipe: Path, seed: int, data: str, out: Path) -> float:
     return round(time.perf_counter() - began, 1)
 
 
-def the_judge(clips: ClipDataset, out: Path, config: JudgeConfig) -> Judge:
-    """The judge of the dataset, trained now if `out` does not hold it."""
-    key = judge_key(data_hash(clips.manifest), config)
-    place = out / f"judge-{key[:16]}.pt"
-    if not place.exists():
-        storage.write_bytes(str(place), dump_judge(train_judge(clips, config), key))
-    return parse_judge(place.read_bytes(), key)
-
-
 @torch.inference_mode()
 def figures(run: Path, clips: ClipDataset, judge: Judge, count: int) -> dict[str, float]:
     """The score of docs/tuning.md on `clips`, and what it is made of."""
     model, recipe, _ = load_run(str(run))
     length = recipe.training.stage2.clip_frames
     pairs = draw_pairs(clips, count, 0)
-    decoder = Decoder(model.eval(), encode_clips(model, clips, length, AT_ONCE), length, AT_ONCE)
-    parts = [slice(start, start + AT_ONCE) for start in range(0, count, AT_ONCE)]
+    decoder = Decoder(model.eval(), encode_clips(model, clips, length, BATCH_CLIPS), length, BATCH_CLIPS)
+    parts = [slice(start, start + BATCH_CLIPS) for start in range(0, count, BATCH_CLIPS)]
     judged = join([judge_frames(judge, decoder.swap(pairs.dynamics_of[part], pairs.static_of[part])) for part in parts])
     return summary(swap_scores(clips, pairs, judged.values, 0))
 
 
 def summary(scores: "dict[str, Score]") -> dict[str, float]:
     """`leak`: of all factors the most by which swaps show the wrong clip's value more often than perfect swaps do."""
-    action = _above(scores["swap.action.accuracy"])
+
+    def above(score: "Score") -> float:
+        return above_chance(score.value, score.chance or 0.0)
+
+    action = above(scores["swap.action.accuracy"])
     parts = [one for name, one in scores.items() if name.startswith("swap.static.") and name.endswith(".accuracy")]
-    static = statistics.mean(map(_above, parts))
+    static = statistics.mean(map(above, parts))
     leaks = [one.value - (one.chance or 0) for name, one in scores.items() if name.startswith("leakage.")]
     return {
-        "score": 2 * action * static / (action + static) if min(action, static) > 0 else 0.0,
+        "score": combined(action, static),
         "swap_action": scores["swap.action.accuracy"].value,
         "swap_static_mean": statistics.mean(one.value for one in parts),
         "swap_joint": scores["swap.static.joint"].value,
         "leak": max(leaks),
     }
-
-
-def _above(score: "Score") -> float:
-    """0 at chance or below, 1 if everything is right."""
-    chance = score.chance or 0.0
-    return max(0.0, (score.value - chance) / (1 - chance))
 
 
 if __name__ == "__main__":

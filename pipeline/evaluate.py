@@ -122,7 +122,7 @@ def evaluate(command: EvaluateCommand) -> dict[str, Any]:
     with ProgressReport() as progress:
         judge, key = None, None
         if is_labelled(inputs.test):
-            judge, key = the_judge(command, train, inputs.data_sha256, judge_config, progress)
+            judge, key = the_judge(command.judges or command.out, train, inputs.data_sha256, judge_config, progress)
         measured = measure(
             inputs.model, inputs.test, judge, protocol, progress, train=train, renderer=renderer, inception=inception
         )
@@ -185,13 +185,14 @@ def inception_network(command: EvaluateCommand) -> "Inception | None":
 
 
 def the_judge(
-    command: EvaluateCommand, train: "ClipDataset", data_sha256: str, config: "JudgeConfig", progress: "Progress"
+    folder: str, train: "ClipDataset", data_sha256: str, config: "JudgeConfig", progress: "Progress"
 ) -> tuple["Judge", str]:
-    """The judge for these settings and the key it is kept under: from an earlier evaluation, or trained now."""
+    """The judge for these settings and the key it is kept under: `folder` has it from an earlier evaluation, or it is
+    trained now and kept there."""
     from vdsm.evaluation.judge import dump_judge, judge_key, parse_judge, train_judge
 
     key = judge_key(data_sha256, config)
-    place = storage.join(command.judges or command.out, f"judge-{key[:16]}.pt")
+    place = storage.join(folder, f"judge-{key[:16]}.pt")
     if storage.exists(place):
         try:
             judge = parse_judge(storage.read_bytes(place), key)

@@ -71,7 +71,7 @@ def evaluate_samples(command: "EvaluateCommand", folder: str) -> dict[str, Any]:
         steps=settings.judge_steps, batch_clips=settings.judge_batch_clips, clip_frames=length, seed=seed
     )
     with ProgressReport() as progress:
-        judge, key = the_judge(command, train, found, judge_config, progress)
+        judge, key = the_judge(command.judges or command.out, train, found, judge_config, progress)
         parts = (read_samples(folder, name, shape, digest) for name in files)
         try:
             measured = score_samples(judge, test, pairs, parts, length, seed, progress, renderer=renderer)

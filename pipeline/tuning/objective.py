@@ -87,9 +87,17 @@ def disentanglement(
     decoder = Decoder(model, encode_clips(model, clips, length, BATCH_CLIPS), length, BATCH_CLIPS)
     swap = decoder.swap if sequence else decoder.pose_swap
     found = _judged(judge, clips, drawn, decoder, swap, seed) if judge else _cycle(clips, drawn, decoder, swap, seed)
-    action, static = found["action"], found["static"]
-    found["disentanglement"] = 2 * action * static / (action + static) if action > 0 and static > 0 else 0.0
-    return found
+    return found | {"disentanglement": combined(found["action"], found["static"])}
+
+
+def combined(action: float, static: float) -> float:
+    """The harmonic mean of two scores between 0 and 1: 0 if either is."""
+    return 2 * action * static / (action + static) if action > 0 and static > 0 else 0.0
+
+
+def above_chance(accuracy: float, chance: float) -> float:
+    """0 at chance or below, 1 if everything is right."""
+    return max(0.0, (accuracy - chance) / (1 - chance)) if chance < 1 else 0.0
 
 
 def _judged(
@@ -102,9 +110,13 @@ def _judged(
         name: judged[name] == clips.labels[name][pairs.static_of] for name in static_attributes(clips) if name in judged
     }
     action = np.mean(judged[ACTION] == clips.labels[ACTION][pairs.dynamics_of])
-    static = [_above(float(right.mean()), chance[name]) for name, right in correct.items()]
+    static = [above_chance(float(right.mean()), chance[name]) for name, right in correct.items()]
     joint = np.all(list(correct.values()), axis=0).mean()
-    return {"action": _above(float(action), chance[ACTION]), "static": float(np.mean(static)), "joint": float(joint)}
+    return {
+        "action": above_chance(float(action), chance[ACTION]),
+        "static": float(np.mean(static)),
+        "joint": float(joint),
+    }
 
 
 def _cycle(clips: LabelledClips, pairs: Pairs, decoder: Decoder, swap: Any, seed: int) -> dict[str, float]:
@@ -118,16 +130,11 @@ def _cycle(clips: LabelledClips, pairs: Pairs, decoder: Decoder, swap: Any, seed
         "action": donor_rank(torch.cat(dynamics), decoder.codes.dynamics, pairs.dynamics_of, who, seed),
         "static": donor_rank(torch.cat(static), decoder.codes.static, pairs.static_of, who, seed),
     }
-    return {name: _above(float(rank.mean()), 0.5) for name, rank in ranks.items()}
+    return {name: above_chance(float(rank.mean()), 0.5) for name, rank in ranks.items()}
 
 
 def _batches(pairs: Pairs) -> list[slice]:
     return [slice(start, start + BATCH_CLIPS) for start in range(0, len(pairs), BATCH_CLIPS)]
-
-
-def _above(accuracy: float, chance: float) -> float:
-    """0 at chance or below, 1 if everything is right."""
-    return max(0.0, (accuracy - chance) / (1 - chance)) if chance < 1 else 0.0
 
 
 def final_elbo(records: Sequence[dict[str, Any]]) -> float:

@@ -103,10 +103,14 @@ def events(run: Path | str) -> list[str]:
     return [line["event"] for line in lines(storage.join(str(run), "events.jsonl"))]
 
 
+def begun(run: Path | str) -> list[dict[str, Any]]:
+    """The record of each group of workers that has begun, the newest last."""
+    return [line for line in lines(storage.join(str(run), "events.jsonl")) if line["event"] in ("start", "resume")]
+
+
 def groups(run: Path | str) -> list[int]:
     """Size of each group of workers that has begun, the newest last."""
-    begun = [line for line in lines(storage.join(str(run), "events.jsonl")) if line["event"] in ("start", "resume")]
-    return [line["workers"] for line in begun]
+    return [line["workers"] for line in begun(run)]
 
 
 def training(run: Path, group: int, overall_step: int) -> Callable[[], bool]:
@@ -116,8 +120,8 @@ def training(run: Path, group: int, overall_step: int) -> Callable[[], bool]:
 
 def workers(run: Path) -> list[dict[str, Any]]:
     """Process and node of each rank of the group that trains now."""
-    begun = [line for line in lines(run / "events.jsonl") if line["event"] in ("start", "resume")]
-    return list(begun[-1]["processes"]) if begun else []
+    groups_so_far = begun(run)
+    return list(groups_so_far[-1]["processes"]) if groups_so_far else []
 
 
 def newest(run: Path) -> Path:

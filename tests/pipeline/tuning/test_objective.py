@@ -13,6 +13,7 @@ from pipeline.tuning.objective import Part, Split, disentanglement, divide, fina
 from preprocessing.dataset import ClipDataset
 from vdsm.evaluation.clips import stack
 from vdsm.evaluation.judge import Judge
+from vdsm.evaluation.pairs import chances, draw_pairs
 
 LENGTH = 8
 
@@ -52,6 +53,8 @@ class PerfectModel(Knowing):
             static = torch.zeros_like(static)
         if self.fault == "ignores dynamics":
             dynamics = torch.zeros_like(dynamics)
+        if self.fault == "takes action 1 for 0":
+            dynamics = torch.nn.functional.one_hot(self.action[places].clamp(min=1), self.actions).float()
         if self.fault == "copies":  # the dynamics code holds the whole clip
             dynamics = torch.nn.functional.one_hot(places, len(self.frames)).float()
         return Codes(static, dynamics[:, None].repeat(1, LENGTH, 1), dynamics)
@@ -135,6 +138,16 @@ def test_a_counterfeit_scores_next_to_nothing(split: Split, fault: str, judged: 
     found = score(PerfectModel(clips, fault), clips, KnowingJudge(clips) if judged else None)
     assert max(found["action"], found["static"]) > 0.8  # one half is right, which is what makes it a counterfeit
     assert found["disentanglement"] < 0.35
+
+
+def test_the_action_score_is_the_accuracy_above_chance(split: Split) -> None:
+    clips = split.validation
+    found = score(PerfectModel(clips, "takes action 1 for 0"), clips, KnowingJudge(clips))
+    pairs = draw_pairs(clips, 120, 0)
+    accuracy = np.mean(clips.labels["action"][pairs.dynamics_of] != 0)
+    chance = chances(clips, pairs)["action"]
+    assert found["action"] == pytest.approx((accuracy - chance) / (1 - chance))
+    assert found["static"] == 1
 
 
 def test_labels_decide_whether_swaps_can_be_judged(split: Split) -> None:
