@@ -19,6 +19,7 @@ class Weights(NamedTuple):
     static: float
     dynamics: float
     temperature: float
+    agreement: float = 0.0
 
 
 def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) -> Weights:
@@ -29,6 +30,7 @@ def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) 
         static=scale * ramp_at(config.static, progress),
         dynamics=scale * ramp_at(config.dynamics, progress),
         temperature=ramp_at(config.temperature, progress),
+        agreement=scale * config.agreement,
     )
 
 

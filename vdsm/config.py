@@ -218,6 +218,14 @@ class AnnealingConfig:
     """Weight of the dynamics KL (stage 2 only)."""
     temperature: CosineRamp = CosineRamp(start=1.0, end=10.0, fraction=0.5)
     """Temperature that multiplies the static latent before the softmax."""
+    agreement: float = 0.0
+    """Weight of the disagreement of two paired clips on who is seen (stage 1 with pairing only): the KL between the
+    static posteriors of either clip alone. Pairing without it lets the static code tell the action too, as long as the
+    decoder does not look there; the published model has 0."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.agreement < math.inf:
+            raise ValueError(f"agreement is {self.agreement}; it must be a number of at least 0")
 
 
 STAGE_2_ANNEALING = AnnealingConfig(

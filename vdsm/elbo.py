@@ -31,6 +31,8 @@ class Terms(NamedTuple):
     """KL of the poses, without its weight."""
     kl_dynamics: Tensor
     """KL of the dynamics code, without its weight (0 in stage 1)."""
+    disagreement: Tensor
+    """Of paired clips on who is seen, without its weight: no part of the ELBO (0 where its weight is 0)."""
 
     @property
     def negative_elbo(self) -> Tensor:
@@ -71,7 +73,8 @@ def elbo_terms(
     Args:
         model: has an observed site `frames` and the latent sites of the guide, all batched over one plate of clips.
         guide: latent sites `static`, `pose` and, in stage 2, `dynamics`.
-        weights: multiplier of each site's KL, by the site's name.
+        weights: multiplier of each site's KL, by the site's name, and of the guide's value `disagreement`, if it has
+            one.
         args: passed to both.
         frame_values: T * C * H * W, by which the terms of a clip are divided.
     """
@@ -90,4 +93,8 @@ def elbo_terms(
         prior: Any = model_trace.nodes[name]["fn"]
         kl[name] = kl_divergence(posterior, prior).mean() / frame_values
         loss = loss + getattr(weights, name) * kl[name]
-    return Terms(loss, reconstruction, kl["static"], kl["pose"], kl["dynamics"])
+    disagreement = torch.zeros_like(reconstruction)
+    if "disagreement" in guide_trace:
+        disagreement = guide_trace.nodes["disagreement"]["value"].mean() / frame_values
+        loss = loss + weights.agreement * disagreement
+    return Terms(loss, reconstruction, kl["static"], kl["pose"], kl["dynamics"], disagreement)

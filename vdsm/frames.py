@@ -10,6 +10,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import kl_divergence
 
 from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
@@ -51,14 +52,30 @@ class FrameModel(nn.Module):
 
     def forward(self, frames: Tensor, noise: FrameNoise, weights: Weights) -> Terms:
         """The annealed ELBO of frames [B, T, C, H, W] in [0, 1], term by term."""
-        values = frames[0].numel()
-        return elbo_terms(self.model, self.guide, weights, frames, noise, weights.temperature, frame_values=values)
+        paired, values = weights.agreement > 0, frames[0].numel()
+        arguments = (frames, noise, weights.temperature, paired)
+        return elbo_terms(self.model, self.guide, weights, *arguments, frame_values=values)
 
     def pool_static(self, latents: FrameLatents) -> tuple[Tensor, Tensor]:
         """Parameters of q(i | x_1..T): loc and scale, each [B, K], averaged over the clip's frames."""
         with full_precision(latents.static_loc):
-            loc = self.static_loc(latents.static_loc).mean(dim=1)
-            return loc, positive_scale(self.static_raw_scale(latents.static_raw_scale).mean(dim=1))
+            return self._pooled(*self._votes(latents))
+
+    def _votes(self, latents: FrameLatents) -> tuple[Tensor, Tensor]:
+        return self.static_loc(latents.static_loc), self.static_raw_scale(latents.static_raw_scale)
+
+    @staticmethod
+    def _pooled(loc: Tensor, raw_scale: Tensor) -> tuple[Tensor, Tensor]:
+        return loc.mean(dim=1), positive_scale(raw_scale.mean(dim=1))
+
+    def disagreement(self, latents: FrameLatents) -> Tensor:
+        """Of the first and the last T / 2 frames on who is seen: [B], in nats, the mean of KL(q_1 || q_2) and
+        KL(q_2 || q_1), with q_1 and q_2 the static posterior q(i | x) of either half alone."""
+        with full_precision(latents.static_loc):
+            halves = zip(*(votes.chunk(2, dim=1) for votes in self._votes(latents)), strict=True)
+            first, last = (dist.Normal(*self._pooled(*half)) for half in halves)
+            both_ways = kl_divergence(first, last) + kl_divergence(last, first)
+            return 0.5 * both_ways.sum(dim=-1)
 
     def static_code(self, latent: Tensor, temperature: float) -> Tensor:
         """i [B, K] -> s [B, K], a softmax over the experts of each group."""
@@ -69,7 +86,7 @@ class FrameModel(nn.Module):
         """The site of p(x_1..T | z_1..T, s)."""
         pyro.sample("frames", self.likelihood(self.decoder(pose, static)), obs=frames)
 
-    def model(self, frames: Tensor, noise: FrameNoise, temperature: float) -> None:
+    def model(self, frames: Tensor, noise: FrameNoise, temperature: float, paired: bool = False) -> None:
         """p(i) p(z_1..T) p(x_1..T | z_1..T, i)."""
         clips, length = frames.shape[:2]
         zero = frames.new_zeros(())
@@ -83,10 +100,12 @@ class FrameModel(nn.Module):
             )
             self.observe(frames, pose, self.static_code(latent, temperature))
 
-    def guide(self, frames: Tensor, noise: FrameNoise, temperature: float) -> None:
-        """q(i | x_1..T) prod_t q(z_t | x_t)."""
+    def guide(self, frames: Tensor, noise: FrameNoise, temperature: float, paired: bool = False) -> None:
+        """q(i | x_1..T) prod_t q(z_t | x_t). Of `paired` clips, each half of the frames, also the `disagreement`."""
         latents = self.encoder(frames)
         static_loc, static_scale = self.pool_static(latents)
         with pyro.plate("clips", frames.shape[0]):
             pyro.sample("static", NoisyNormal(static_loc, static_scale, noise.static).to_event(1))
             pyro.sample("pose", NoisyNormal(latents.pose_loc, latents.pose_scale, noise.pose).to_event(2))
+            if paired:
+                pyro.deterministic("disagreement", self.disagreement(latents), event_dim=0)

@@ -24,6 +24,7 @@ _TAGS = {
     "kl_static": "kl/static",
     "kl_pose": "kl/pose",
     "kl_dynamics": "kl/dynamics",
+    "disagreement": "kl/disagreement",
     "weight_static": "weight/static",
     "weight_pose": "weight/pose",
     "weight_dynamics": "weight/dynamics",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.config import StageConfig
+from pipeline.training.config import StageConfig, TrainingConfig
 from pipeline.training.job import Job, NonFiniteLoss
 from pipeline.training.loop import train_run
 from pipeline.training.optimiser import learning_rate
@@ -21,6 +21,7 @@ from pipeline.training.world import World
 from preprocessing.dataset import ClipDataset
 from vdsm import checkpoint
 from vdsm.annealing import un_annealed, weights_at
+from vdsm.config import AnnealingConfig
 from vdsm.disentangler import Disentangler
 
 Recorders = Callable[..., Any]
@@ -180,6 +181,24 @@ def test_the_loss_is_made_of_the_terms_and_weights_of_its_step(tiny_job: Jobs, r
     one = seen.records[3]
     parts = one["weight_pose"] * one["kl_pose"] + one["weight_static"] * one["kl_static"]
     assert one["loss"] == pytest.approx(one["reconstruction"] + parts, rel=1e-5)
+
+
+def test_the_agreement_of_paired_clips_is_part_of_the_loss_and_logged(tiny_job: Jobs, recorder: Recorders) -> None:
+    seen, stage1 = recorder(stop_after=5), tiny_job().training.stage1
+    agreeing = {"pairing": "identity", "annealing": replace(stage1.annealing, agreement=0.7)}
+    train_run(tiny_job(stages="1", log_interval=1, stage1=agreeing), seen)
+    one = seen.records[3]
+    parts = one["weight_pose"] * one["kl_pose"] + one["weight_static"] * one["kl_static"] + 0.7 * one["disagreement"]
+    assert one["disagreement"] > 0
+    assert one["loss"] == pytest.approx(one["reconstruction"] + parts, rel=1e-5)
+
+
+def test_agreement_needs_pairs_of_clips() -> None:
+    agreeing = AnnealingConfig(agreement=0.3)
+    with pytest.raises(ValueError, match=r"stage1.annealing.agreement is 0.3, but .* no pairs .* to identity"):
+        TrainingConfig(stage1=StageConfig(annealing=agreeing))
+    with pytest.raises(ValueError, match=r"stage2.annealing.agreement is 0.3, but .* no pairs .*; set it to 0$"):
+        TrainingConfig(stage2=StageConfig(annealing=agreeing))
 
 
 def test_checkpoints_come_at_their_interval_and_at_the_end_of_each_stage(undisturbed: Any) -> None:

@@ -66,6 +66,15 @@ def frame_clip(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict
     return Clip(likelihood(p, config, frames, poses, softmax_groups(config, latent, tau)), sites)
 
 
+def disagreement(p: Parameters, config: "ModelConfig", frames: Tensor) -> Tensor:
+    """Of one sequence, half of it from either of two clips: the mean of KL(q_1 || q_2) and KL(q_2 || q_1)."""
+    encoded = [encode(p, config, frame) for frame in frames]
+    half = len(encoded) // 2
+    first, last = pool(p, encoded[:half]), pool(p, encoded[half:])
+    zero = torch.zeros_like(first.loc)
+    return (site(first, last, zero).kl + site(last, first, zero).kl) / 2
+
+
 def draw(q: Gauss, noise: Tensor) -> Tensor:
     """loc + scale * noise."""
     return q.loc + q.scale * noise

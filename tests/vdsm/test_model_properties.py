@@ -58,6 +58,14 @@ def test_kl_is_zero_when_the_guide_is_the_prior(stage: int) -> None:
     assert terms.loss.item() == pytest.approx(terms.reconstruction.item(), rel=1e-12)
 
 
+def test_clips_that_look_alike_do_not_disagree() -> None:
+    case, weights = tiny_case(1), ONES._replace(agreement=5.0)
+    alike = case._replace(frames=torch.cat([case.frames[:, :2], case.frames[:, :2].flip(1)], dim=1))
+    assert terms_of(alike, weights).disagreement.abs() < 1e-15
+    assert terms_of(case, weights).disagreement > 1e-8
+    assert terms_of(case).disagreement == 0  # not computed where it has no weight
+
+
 def test_kl_of_a_chain_with_itself_is_zero_and_with_another_is_not() -> None:
     case = tiny_case(2)
     first, other = torch.randn(2, CLIPS, 4, generator=torch.Generator().manual_seed(0)).double()

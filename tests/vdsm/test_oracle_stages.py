@@ -142,3 +142,26 @@ def test_frozen_parameters_get_no_gradient(both: Both, stage: int) -> None:
     else:
         assert {name.split(".")[1] for name in frozen} == {"encoder", "decoder"}
         assert all(name.startswith("frame_model.") for name in frozen)
+
+
+@pytest.mark.parametrize("changes", [{}, {"static_groups": 3, "encoder_downsampling": "stride"}])
+def test_the_agreement_of_paired_clips_and_its_gradients(changes: dict[str, Any]) -> None:
+    case, weight = tiny_case(1, **changes), 0.8
+    terms = case.model(case.frames, case.noise, WEIGHTS._replace(agreement=weight))
+    terms.loss.backward()
+    parameters = {
+        name: parameter.detach().clone().requires_grad_() for name, parameter in case.model.named_parameters()
+    }
+    config, values = case.model.config, case.frames[0].numel()
+    noise = [{name: part[clip] for name, part in case.noise._asdict().items()} for clip in range(CLIPS)]
+    clips = [
+        oracle.frame_clip(parameters, config, frames, its, WEIGHTS.temperature)
+        for frames, its in zip(case.frames, noise, strict=True)
+    ]
+    apart = torch.stack([oracle.disagreement(parameters, config, frames) for frames in case.frames]).mean() / values
+    loss = oracle.loss(clips, WEIGHTS._asdict(), values) + weight * apart
+    loss.backward()
+    assert_close(terms.disagreement, apart, "disagreement")
+    assert_close(terms.loss, loss, "loss")
+    for name, parameter in case.model.named_parameters():
+        assert_close(parameter.grad, parameters[name].grad, f"gradient of {name}")
