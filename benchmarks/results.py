@@ -1,0 +1,95 @@
+"""The table of docs/results.md, from the evaluations of runs: seeds of one recipe become one column.
+
+    python benchmarks/results.py REPORT REPORT ... > table.md
+
+REPORT is a folder that `vdsm evaluate --out` wrote, or a run with one in it. Runs whose recipes differ in nothing but
+the seed stand together: the mean over them and the 95% interval of Student's t, which holds the spread between
+trainings. A single run has its own interval, over test identities. All must be measured on the same pairs of clips.
+"""
+
+import json
+import math
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.report.comparison import Report, check_comparable, read_reports
+
+CONTROLS = ("renderer", "ignores_static", "ignores_dynamics", "shuffled")
+PERCENT = {"accuracy", "joint", "linear", "mlp", "action"}
+"""Last words of the names of figures that are shares."""
+T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""Student's t by the number of seeds."""
+PARTS = (
+    ("Swaps: the action of one clip, the identity of another", ("swap.",)),
+    ("What shows that was to be replaced", ("leakage.",)),
+    ("With one code drawn from the prior", ("prior.",)),
+    (
+        "The field's table, of the action of clips with an identity from the prior, in nats",
+        ("is", "h_y_given_x", "h_y"),
+    ),
+    ("Reconstructions", ("consistency.", "reconstruction.")),
+    ("What probes read from the codes", ("probe.",)),
+    ("Distances of the judge's features", ("frechet.",)),
+)
+
+
+def main(words: Sequence[str]) -> None:
+    """Read and print."""
+    reports = read_reports(words)
+    for note in check_comparable(reports):
+        print(f"Note: {note}", file=sys.stderr)
+    groups: dict[str, list[Report]] = defaultdict(list)
+    for report in reports:
+        recipe = {key: value for key, value in report.metrics["provenance"]["recipe"].items() if key != "seed"}
+        groups[json.dumps(recipe, sort_keys=True)].append(report)
+    columns = list(groups.values())
+    first = reports[0].metrics
+    controls = [name for name in CONTROLS if name in first["controls"]]
+    titles = [f"{', '.join(report.name for report in column)} (n = {len(column)})" for column in columns]
+    print(f"| | {' | '.join(titles)} | {' | '.join(f'`{name}`' for name in controls)} | chance |")
+    print("|---" * (len(columns) + len(controls) + 2) + "|")
+    for title, starts in PARTS:
+        names = [
+            name for name in first["figures"] if name.startswith(starts) and not name.startswith("prior.static.h_")
+        ]
+        if names:
+            print(f"| **{title}** |" + " |" * (len(columns) + len(controls) + 1))
+        for name in names:
+            cells = [over_seeds(name, [report.metrics["figures"].get(name) for report in column]) for column in columns]
+            beside = [first["controls"][control].get(name) for control in controls]
+            beside = [shown(name, figure["value"]) if figure else "" for figure in beside]
+            chance = first["figures"][name]["chance"]
+            cells += [*beside, "" if chance is None else shown(name, chance)]
+            print(f"| `{name}` | {' | '.join(cells)} |")
+
+
+def over_seeds(name: str, figures: Sequence[dict[str, Any] | None]) -> str:
+    """Mean and interval of one figure over the runs of a column; empty where a run does not have it."""
+    values = [figure["value"] for figure in figures if figure]
+    if len(values) < len(figures):
+        return ""
+    low, high = ((figures[0] or {})[side] for side in ("low", "high"))
+    mean = statistics.mean(values)
+    if len(values) > 1:
+        half = T_975[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+        low, high = mean - half, mean + half
+        if is_share(name):
+            low, high = max(0.0, low), min(1.0, high)
+    return f"{shown(name, mean)} ({shown(name, low)} to {shown(name, high)})"
+
+
+def is_share(name: str) -> bool:
+    """Whether a figure lies between 0 and 1."""
+    return name.startswith(("leakage.", "consistency.")) or ".leakage." in name or name.split(".")[-1] in PERCENT
+
+
+def shown(name: str, value: float) -> str:
+    """A share in per cent, anything else with three digits."""
+    return f"{100 * value:.1f}%" if is_share(name) else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
