@@ -80,7 +80,7 @@ def _alike(what: str, nodes: dict[str, Node], remedy: str) -> Finding:
 
 def _storage(seen: Seen, command: "DoctorCommand") -> Iterator[Finding]:
     steps = {
-        "write": "let the key, the role or the user write there",
+        "write": "name a bucket or folder that exists, and let the key, the role or the user write there",
         "read": "let the key or the role read there",
         "list": "let the key or the role list there",
         "conditional": "use a server that knows If-None-Match: without it two jobs can take the same run",

@@ -186,12 +186,12 @@ def test_planted_faults_of_storage_are_found_with_their_remedies(
         assert remedy in findings[check]["remedy"]
 
     fault("refused the credentials", "let the key", {"AWS_SECRET_ACCESS_KEY": "wrong"})
-    fault("no bucket absent", "", {}, "--storage", "s3://absent/x")
+    fault("no bucket absent; create it", "a bucket or folder that exists", {}, "--storage", "s3://absent/x")
     read_only = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
     fault("write on this machine", "write there", read_only)
     fault("does not answer", "the error says more", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
     (tmp_path / "file").write_text("")
-    fault("write on", "", {}, "--storage", str(tmp_path / "file" / "below"))
+    fault("Not a directory", "a bucket or folder that exists", {}, "--storage", str(tmp_path / "file" / "below"))
     with fault_proxy(store["AWS_ENDPOINT_URL"], lambda method, path, n: Fault(bytes_per_s=2e6)) as slow:
         fault("MB/s", "same region", {"AWS_ENDPOINT_URL": slow.endpoint}, *url, "--min-mb-s", "5", check="throughput")
 
