@@ -95,6 +95,7 @@ def elbo_terms(
         loss = loss + getattr(weights, name) * kl[name]
     disagreement = torch.zeros_like(reconstruction)
     if "disagreement" in guide_trace:
-        disagreement = guide_trace.nodes["disagreement"]["value"].mean() / frame_values
+        per_clip: Any = guide_trace.nodes["disagreement"]["value"]
+        disagreement = per_clip.mean() / frame_values
         loss = loss + weights.agreement * disagreement
     return Terms(loss, reconstruction, kl["static"], kl["pose"], kl["dynamics"], disagreement)
