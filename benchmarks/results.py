@@ -1,14 +1,16 @@
 """The table of docs/results.md, from the evaluations of runs: seeds of one recipe become one column.
 
-    python benchmarks/results.py REPORT REPORT ... > table.md
+    python benchmarks/results.py REPORT REPORT ... > table.md      # --all: every figure
 
 REPORT is a folder that `vdsm evaluate --out` wrote, or a run with one in it. Runs whose recipes differ in nothing but
 the seed stand together: the mean over them and the 95% interval of Student's t, which holds the spread between
 trainings. A single run has its own interval, over test identities. All must be measured on the same pairs of clips.
 """
 
+import argparse
 import json
 import math
+import re
 import statistics
 import sys
 from collections import defaultdict
@@ -22,6 +24,10 @@ PERCENT = {"accuracy", "joint", "linear", "mlp", "action"}
 """Last words of the names of figures that are shares."""
 T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Student's t by the number of seeds."""
+DETAIL = re.compile(
+    r"prior\.(static\.leakage|static\..*h_y|dynamics\.static\..*accuracy|dynamics\.(is|h_))|\.mlp$|frechet\.(?!judge\.swap)"
+)
+"""Figures that are shown with `--all` only."""
 PARTS = (
     ("Swaps: the action of one clip, the identity of another", ("swap.",)),
     ("What shows that was to be replaced", ("leakage.",)),
@@ -38,7 +44,11 @@ PARTS = (
 
 def main(words: Sequence[str]) -> None:
     """Read and print."""
-    reports = read_reports(words)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("reports", nargs="+", help="folders of evaluations, or of runs with one in it")
+    parser.add_argument("--all", action="store_true", help="every figure")
+    options = parser.parse_args(words)
+    reports = read_reports(options.reports)
     for note in check_comparable(reports):
         print(f"Note: {note}", file=sys.stderr)
     groups: dict[str, list[Report]] = defaultdict(list)
@@ -52,9 +62,8 @@ def main(words: Sequence[str]) -> None:
     print(f"| | {' | '.join(titles)} | {' | '.join(f'`{name}`' for name in controls)} | chance |")
     print("|---" * (len(columns) + len(controls) + 2) + "|")
     for title, starts in PARTS:
-        names = [
-            name for name in first["figures"] if name.startswith(starts) and not name.startswith("prior.static.h_")
-        ]
+        names = [name for name in first["figures"] if name.startswith(starts)]
+        names = [name for name in names if options.all or not DETAIL.search(name)]
         if names:
             print(f"| **{title}** |" + " |" * (len(columns) + len(controls) + 1))
         for name in names:
