@@ -12,12 +12,15 @@ those, but it is the same for every checkpoint.
 
 import argparse
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from pipeline.evaluate import the_judge
-from pipeline.training.run_store import checkpoints, data_hash, read_recipe
+from pipeline.training.checkpoints import checkpoints, local_copy
+from pipeline.training.run_store import data_hash, read_recipe
 from pipeline.tuning.objective import BATCH_CLIPS, divide
 from preprocessing.dataset import ClipDataset
 from vdsm import checkpoint
@@ -49,7 +52,8 @@ def main() -> None:
     pairs = draw_pairs(held_out, words.pairs, 0)
     parts = np.split(np.arange(len(pairs)), range(BATCH_CLIPS, len(pairs), BATCH_CLIPS))
     for place, file in sorted(checkpoints(words.run, recipe.training).items()):
-        model = checkpoint.load_disentangler(file).eval()
+        with tempfile.TemporaryDirectory() as scratch:
+            model = checkpoint.load_disentangler(local_copy(file, Path(scratch))).eval()
         decoder = Decoder(model, encode_clips(model, held_out, length, BATCH_CLIPS), length, BATCH_CLIPS)
         swap = decoder.pose_swap if place.stage == 1 else decoder.swap
         judged = join([judge_frames(judge, swap(pairs.dynamics_of[part], pairs.static_of[part])) for part in parts])
