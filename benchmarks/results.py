@@ -4,7 +4,8 @@
 
 REPORT is a folder that `vdsm evaluate --out` wrote, or a run with one in it. Runs whose recipes differ in nothing but
 the seed stand together: the mean over them and the 95% interval of Student's t, which holds the spread between
-trainings. A single run has its own interval, over test identities. All must be measured on the same pairs of clips.
+trainings; of two runs, both values. A single run has its own interval, over test identities. All must be measured on
+the same pairs of clips.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pipeline.report.comparison import Report, check_comparable, read_reports
 CONTROLS = ("renderer", "ignores_static", "ignores_dynamics", "shuffled")
 PERCENT = {"accuracy", "joint", "linear", "mlp", "action"}
 """Last words of the names of figures that are shares."""
-T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+T_975 = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Student's t by the number of seeds."""
 DETAIL = re.compile(
     r"prior\.(static\.leakage|static\..*h_y|dynamics\.static\..*accuracy|dynamics\.(is|h_))|\.mlp$|frechet\.(?!judge\.swap)"
@@ -80,6 +81,8 @@ def over_seeds(name: str, figures: Sequence[dict[str, Any] | None]) -> str:
     values = [figure["value"] for figure in figures if figure]
     if len(values) < len(figures):
         return ""
+    if len(values) == 2:  # too few for an interval that says anything
+        return " and ".join(shown(name, value) for value in values)
     low, high = ((figures[0] or {})[side] for side in ("low", "high"))
     mean = statistics.mean(values)
     if len(values) > 1:
