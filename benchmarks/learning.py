@@ -15,7 +15,6 @@ import json
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pipeline.evaluate import the_judge
@@ -24,9 +23,9 @@ from pipeline.training.run_store import data_hash, read_recipe
 from pipeline.tuning.objective import BATCH_CLIPS, divide
 from preprocessing.dataset import ClipDataset
 from vdsm import checkpoint
-from vdsm.evaluation.judge import JudgeConfig, join, judge_frames, silent
+from vdsm.evaluation.judge import JudgeConfig, silent
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import Decoder
+from vdsm.evaluation.outputs import Decoder, judge_pairs
 from vdsm.evaluation.pairs import draw_pairs
 from vdsm.evaluation.swap_scores import swap_scores
 
@@ -50,13 +49,15 @@ def main() -> None:
     judge, _ = the_judge(words.judges, clips, data_hash(clips.manifest), config, silent)
     held_out = divide(clips, recipe).validation
     pairs = draw_pairs(held_out, words.pairs, 0)
-    parts = np.split(np.arange(len(pairs)), range(BATCH_CLIPS, len(pairs), BATCH_CLIPS))
     for place, file in sorted(checkpoints(words.run, recipe.training).items()):
         with tempfile.TemporaryDirectory() as scratch:
             model = checkpoint.load_disentangler(local_copy(file, Path(scratch))).eval()
         decoder = Decoder(model, encode_clips(model, held_out, length, BATCH_CLIPS), length, BATCH_CLIPS)
         swap = decoder.pose_swap if place.stage == 1 else decoder.swap
-        judged = join([judge_frames(judge, swap(pairs.dynamics_of[part], pairs.static_of[part])) for part in parts])
+        judged = judge_pairs(
+            judge, pairs, lambda batch, swap=swap: swap(pairs.dynamics_of[batch], pairs.static_of[batch]), BATCH_CLIPS,
+            "judging swaps", silent,
+        )  # fmt: skip
         scores = swap_scores(held_out, pairs, judged.values, 0)
         figures = {name.removesuffix(".accuracy"): round(score.value, 4) for name, score in scores.items()}
         record = {"stage": place.stage, "step": place.step, **figures}

@@ -16,13 +16,11 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from pipeline.report.comparison import Report, check_comparable, read_reports
+from pipeline.report.table import Figure, is_share, written
 
 CONTROLS = ("renderer", "ignores_static", "ignores_dynamics", "shuffled")
-PERCENT = {"accuracy", "joint", "linear", "mlp", "action"}
-"""Last words of the names of figures that are shares."""
 T_975 = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Student's t by the number of seeds."""
 DETAIL = re.compile(
@@ -68,39 +66,31 @@ def main(words: Sequence[str]) -> None:
         if names:
             print(f"| **{title}** |" + " |" * (len(columns) + len(controls) + 1))
         for name in names:
-            cells = [over_seeds(name, [report.metrics["figures"].get(name) for report in column]) for column in columns]
-            beside = [first["controls"][control].get(name) for control in controls]
-            beside = [shown(name, figure["value"]) if figure else "" for figure in beside]
-            chance = first["figures"][name]["chance"]
-            cells += [*beside, "" if chance is None else shown(name, chance)]
+            share = is_share(name, first)
+            cells = [
+                over_seeds([report.metrics["figures"].get(name) for report in column], share) for column in columns
+            ]
+            beside = [(first["controls"][control].get(name) or {}).get("value") for control in controls]
+            cells += [written(value, share) for value in (*beside, first["figures"][name]["chance"])]
             print(f"| `{name}` | {' | '.join(cells)} |")
 
 
-def over_seeds(name: str, figures: Sequence[dict[str, Any] | None]) -> str:
-    """Mean and interval of one figure over the runs of a column; empty where a run does not have it."""
-    values = [figure["value"] for figure in figures if figure]
-    if len(values) < len(figures):
-        return ""
+def over_seeds(figures: Sequence[Figure | None], share: bool) -> str:
+    """Mean and interval of one figure over the runs of a column; a dash where a run does not have it."""
+    there = [figure for figure in figures if figure]
+    if len(there) < len(figures):
+        return written(None, share)
+    values = [figure["value"] for figure in there]
     if len(values) == 2:  # too few for an interval that says anything
-        return " and ".join(shown(name, value) for value in values)
-    low, high = ((figures[0] or {})[side] for side in ("low", "high"))
+        return " and ".join(written(value, share) for value in values)
+    low, high = there[0]["low"], there[0]["high"]
     mean = statistics.mean(values)
     if len(values) > 1:
         half = T_975[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
         low, high = mean - half, mean + half
-        if is_share(name):
+        if share:
             low, high = max(0.0, low), min(1.0, high)
-    return f"{shown(name, mean)} ({shown(name, low)} to {shown(name, high)})"
-
-
-def is_share(name: str) -> bool:
-    """Whether a figure lies between 0 and 1."""
-    return name.startswith(("leakage.", "consistency.")) or ".leakage." in name or name.split(".")[-1] in PERCENT
-
-
-def shown(name: str, value: float) -> str:
-    """A share in per cent, anything else with three digits."""
-    return f"{100 * value:.1f}%" if is_share(name) else f"{value:.3g}"
+    return f"{written(mean, share)} ({written(low, share)} to {written(high, share)})"
 
 
 if __name__ == "__main__":

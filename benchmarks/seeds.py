@@ -26,9 +26,9 @@ from pipeline.evaluate import the_judge
 from pipeline.training.run_store import data_hash, load_run
 from pipeline.tuning.objective import BATCH_CLIPS, above_chance, combined
 from preprocessing.dataset import ClipDataset
-from vdsm.evaluation.judge import Judge, JudgeConfig, join, judge_frames, silent
+from vdsm.evaluation.judge import Judge, JudgeConfig, silent
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import Decoder
+from vdsm.evaluation.outputs import Decoder, judge_pairs
 from vdsm.evaluation.pairs import draw_pairs
 from vdsm.evaluation.swap_scores import swap_scores
 
@@ -99,8 +99,10 @@ def figures(run: Path, clips: ClipDataset, judge: Judge, count: int) -> dict[str
     length = recipe.training.stage2.clip_frames
     pairs = draw_pairs(clips, count, 0)
     decoder = Decoder(model.eval(), encode_clips(model, clips, length, BATCH_CLIPS), length, BATCH_CLIPS)
-    parts = [slice(start, start + BATCH_CLIPS) for start in range(0, count, BATCH_CLIPS)]
-    judged = join([judge_frames(judge, decoder.swap(pairs.dynamics_of[part], pairs.static_of[part])) for part in parts])
+    judged = judge_pairs(
+        judge, pairs, lambda batch: decoder.swap(pairs.dynamics_of[batch], pairs.static_of[batch]), BATCH_CLIPS,
+        "judging swaps", silent,
+    )  # fmt: skip
     return summary(swap_scores(clips, pairs, judged.values, 0))
 
 

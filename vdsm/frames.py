@@ -59,23 +59,16 @@ class FrameModel(nn.Module):
     def pool_static(self, latents: FrameLatents) -> tuple[Tensor, Tensor]:
         """Parameters of q(i | x_1..T): loc and scale, each [B, K], averaged over the clip's frames."""
         with full_precision(latents.static_loc):
-            return self._pooled(*self._votes(latents))
-
-    def _votes(self, latents: FrameLatents) -> tuple[Tensor, Tensor]:
-        return self.static_loc(latents.static_loc), self.static_raw_scale(latents.static_raw_scale)
-
-    @staticmethod
-    def _pooled(loc: Tensor, raw_scale: Tensor) -> tuple[Tensor, Tensor]:
-        return loc.mean(dim=1), positive_scale(raw_scale.mean(dim=1))
+            loc = self.static_loc(latents.static_loc).mean(dim=1)
+            return loc, positive_scale(self.static_raw_scale(latents.static_raw_scale).mean(dim=1))
 
     def disagreement(self, latents: FrameLatents) -> Tensor:
         """Of the first and the last T / 2 frames on who is seen: [B], in nats, the mean of KL(q_1 || q_2) and
         KL(q_2 || q_1), with q_1 and q_2 the static posterior q(i | x) of either half alone."""
-        with full_precision(latents.static_loc):
-            halves = zip(*(votes.chunk(2, dim=1) for votes in self._votes(latents)), strict=True)
-            first, last = (dist.Normal(*self._pooled(*half)) for half in halves)
-            both_ways = kl_divergence(first, last) + kl_divergence(last, first)
-            return 0.5 * both_ways.sum(dim=-1)
+        halves = zip(*(part.chunk(2, dim=1) for part in latents), strict=True)
+        first, last = (dist.Normal(*self.pool_static(FrameLatents(*half))) for half in halves)
+        both_ways = kl_divergence(first, last) + kl_divergence(last, first)
+        return 0.5 * both_ways.sum(dim=-1)
 
     def static_code(self, latent: Tensor, temperature: float) -> Tensor:
         """i [B, K] -> s [B, K], a softmax over the experts of each group."""

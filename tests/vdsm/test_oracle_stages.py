@@ -55,13 +55,8 @@ def stage(request: pytest.FixtureRequest) -> int:
     return number
 
 
-@pytest.fixture(scope="module", params=list(CONFIGS.values()), ids=list(CONFIGS))
-def both(request: pytest.FixtureRequest, stage: int) -> Both:
-    case = tiny_case(stage, **request.param)
-    terms = case.model(case.frames, case.noise, WEIGHTS)
-    terms.loss.backward()
-    sites = per_clip(case, WEIGHTS.temperature)
-
+def by_oracle(case: Case, stage: int) -> tuple[oracle.Parameters, list[oracle.Clip]]:
+    """Copies of the parameters, and what the oracle makes of each clip with them."""
     parameters = {
         name: parameter.detach().clone().requires_grad_(parameter.requires_grad)
         for name, parameter in case.model.named_parameters()
@@ -77,6 +72,17 @@ def both(request: pytest.FixtureRequest, stage: int) -> Both:
         )
         for clip in range(CLIPS)
     ]
+    return parameters, clips
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS.values()), ids=list(CONFIGS))
+def both(request: pytest.FixtureRequest, stage: int) -> Both:
+    case = tiny_case(stage, **request.param)
+    terms = case.model(case.frames, case.noise, WEIGHTS)
+    terms.loss.backward()
+    sites = per_clip(case, WEIGHTS.temperature)
+
+    parameters, clips = by_oracle(case, stage)
     loss = oracle.loss(clips, WEIGHTS._asdict(), case.frames[0].numel())
     loss.backward()
     gradients = {name: value.grad for name, value in parameters.items() if value.grad is not None}
@@ -149,15 +155,8 @@ def test_the_agreement_of_paired_clips_and_its_gradients(changes: dict[str, Any]
     case, weight = tiny_case(1, **changes), 0.8
     terms = case.model(case.frames, case.noise, WEIGHTS._replace(agreement=weight))
     terms.loss.backward()
-    parameters = {
-        name: parameter.detach().clone().requires_grad_() for name, parameter in case.model.named_parameters()
-    }
+    parameters, clips = by_oracle(case, 1)
     config, values = case.model.config, case.frames[0].numel()
-    noise = [{name: part[clip] for name, part in case.noise._asdict().items()} for clip in range(CLIPS)]
-    clips = [
-        oracle.frame_clip(parameters, config, frames, its, WEIGHTS.temperature)
-        for frames, its in zip(case.frames, noise, strict=True)
-    ]
     apart = torch.stack([oracle.disagreement(parameters, config, frames) for frames in case.frames]).mean() / values
     loss = oracle.loss(clips, WEIGHTS._asdict(), values) + weight * apart
     loss.backward()
