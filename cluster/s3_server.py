@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 START_S = 30.0
 """How long the server may take to be ready."""
+MAX_VOLUMES = 10_000
+"""Files the server may keep its objects in, at least one a bucket. It would allow one per gigabyte or so of free disk,
+so that a few dozen buckets fill a small one without holding anything; a file takes no more room than its objects."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def serve(
     words = [program, "mini", f"-dir={folder / 'objects'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     words += ["-master.telemetry=false", *ports, f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     words += ["-webdav=false", "-admin.ui=false", f"-s3.config={settings}", "-s3.autoCreateBucket=false"]
-    words += ["-s3.allowDeleteBucketNotEmpty=false"]
+    words += ["-s3.allowDeleteBucketNotEmpty=false", f"-volume.max={MAX_VOLUMES}"]
     with (folder / "server.log").open("wb") as output:
         process = subprocess.Popen(
             words,
