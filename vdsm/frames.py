@@ -66,7 +66,7 @@ class FrameModel(nn.Module):
         """Of the first and the last T / 2 frames on who is seen: [B], in nats, the mean of KL(q_1 || q_2) and
         KL(q_2 || q_1), with q_1 and q_2 the static posterior q(i | x) of either half alone."""
         halves = zip(*(part.chunk(2, dim=1) for part in latents), strict=True)
-        first, last = (dist.Normal(*self.pool_static(FrameLatents(*half))) for half in halves)
+        first, last = (dist.Normal(*self.pool_static(FrameLatents(*half)), validate_args=False) for half in halves)
         both_ways = kl_divergence(first, last) + kl_divergence(last, first)
         return 0.5 * both_ways.sum(dim=-1)
 
