@@ -9,6 +9,7 @@ seconds = a + b * K, whose slope is to be no more than what an expert costs by i
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ import numpy as np
 STEP = Path(__file__).with_name("step.py")
 BATCHES = ((5, 8), (10, 8), (20, 8), (40, 8), (20, 4), (20, 16))
 EXPERTS = (10, 20, 40, 60)
+Curves = dict[int, list[tuple[float, float]]]
+"""By stage, what varies and seconds."""
 COLOURS = {1: "#1f6f8b", 2: "#c8553d"}
 
 
@@ -36,10 +39,21 @@ def line(x: list[float], y: list[float]) -> dict[str, float]:
     slope, intercept = np.polyfit(x, y, 1)
     residual = np.array(y) - intercept - slope * np.array(x)
     explained = 1 - residual.var() / np.array(y).var()
-    return {"intercept_s": round(float(intercept), 4), "slope_s": round(float(slope), 6), "r2": round(explained, 4)}
+    return {
+        "intercept_s": round(float(intercept), 4),
+        "slope_s": round(float(slope), 6),
+        "r2": round(float(explained), 4),
+    }
 
 
-def panel(left: int, title: str, unit: str, curves: dict[int, list[tuple[float, float]]]) -> list[str]:
+def marks(end: float) -> list[float]:
+    """Three to seven round numbers up to `end`."""
+    ten = 10 ** math.floor(math.log10(end / 3))
+    step = max(ten * digit for digit in (1, 2, 5) if ten * digit <= end / 3)
+    return [round(step * number, 6) for number in range(1, int(end / step) + 1)]
+
+
+def panel(left: int, title: str, unit: str, curves: Curves) -> list[str]:
     """One diagram of an SVG: points and their fitted lines by stage, from zero."""
     width, height, top = 300, 200, 40
     far = max(x for points in curves.values() for x, _ in points) * 1.05
@@ -50,11 +64,12 @@ def panel(left: int, title: str, unit: str, curves: dict[int, list[tuple[float, 
 
     parts = [f'<text x="{left}" y="{top - 16}" font-weight="bold">{title}</text>']
     parts.append(f'<path d="M{left} {top}V{top + height}H{left + width}" fill="none" stroke="#555"/>')
-    for share in (0.25, 0.5, 0.75, 1.0):
-        x, y = at(far * share, 0)
-        parts.append(f'<text x="{x:.0f}" y="{y + 16:.0f}" text-anchor="middle">{far * share:.0f}</text>')
-        x, y = at(0, high * share)
-        parts.append(f'<text x="{x - 5:.0f}" y="{y + 4:.0f}" text-anchor="end">{high * share:.2g}</text>')
+    for mark in marks(far):
+        x, y = at(mark, 0)
+        parts.append(f'<text x="{x:.0f}" y="{y + 16:.0f}" text-anchor="middle">{mark:g}</text>')
+    for mark in marks(high):
+        x, y = at(0, mark)
+        parts.append(f'<text x="{x - 5:.0f}" y="{y + 4:.0f}" text-anchor="end">{mark:g}</text>')
     parts.append(f'<text x="{left + width / 2}" y="{top + height + 34}" text-anchor="middle">{unit}</text>')
     for stage, points in curves.items():
         fit = line([x for x, _ in points], [y for _, y in points])
@@ -68,6 +83,15 @@ def panel(left: int, title: str, unit: str, curves: dict[int, list[tuple[float, 
     return parts
 
 
+def drawn(by_batch: Curves, by_experts: Curves) -> str:
+    """The SVG."""
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 300" font-family="sans-serif" font-size="12">'
+    parts = [head, '<rect width="760" height="300" fill="white"/>']
+    parts += panel(50, "seconds per step, K = 40", "frames in the batch, B x T", by_batch)
+    parts += panel(430, "seconds per step, B = 20, T = 8", "experts K", by_experts)
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
 def main() -> None:
     """Measures all points."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -79,8 +103,8 @@ def main() -> None:
     parser.add_argument("--svg", type=Path, help="file for the plot")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    by_batch: dict[int, list[tuple[float, float]]] = {}
-    by_experts: dict[int, list[tuple[float, float]]] = {}
+    by_batch: Curves = {}
+    by_experts: Curves = {}
     points, fits, machine = [], {}, {}
     for stage in options.stages:
         shapes = [(clips, frames, 40) for clips, frames in BATCHES] + [(20, 8, k) for k in EXPERTS if k != 40]
@@ -95,11 +119,7 @@ def main() -> None:
         for name, curve in (("by_frames_in_batch", by_batch[stage]), ("by_experts", by_experts[stage])):
             fits[f"stage_{stage}_{name}"] = line([x for x, _ in curve], [y for _, y in curve])
     if options.svg is not None:
-        head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 300" font-family="sans-serif" font-size="12">'
-        parts = [head, '<rect width="760" height="300" fill="white"/>']
-        parts += panel(50, "seconds per step, K = 40", "frames in the batch, B x T", by_batch)
-        parts += panel(430, "seconds per step, B = 20, T = 8", "experts K", by_experts)
-        options.svg.write_text("\n".join([*parts, "</svg>"]) + "\n")
+        options.svg.write_text(drawn(by_batch, by_experts))
     report = {"fits": fits, "points": points, "machine": machine}
     if options.json:
         print(json.dumps(report))

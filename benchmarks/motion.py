@@ -1,0 +1,182 @@
+"""Motion against the truth, where it is known: the path of a digit of Moving MNIST, the swing of the pendulum.
+
+    vdsm train --config configs/moving-mnist.yaml --data DATA --out RUNS --name NAME
+    python benchmarks/motion.py --run RUNS/NAME --data DATA --json
+
+Looked at are decoded frames, not codes. Where a digit is, is the centre of its light less that of the digit itself,
+which its real clip tells; the angle of a pendulum is where the centre of all that is no background lies from the pivot.
+`poses` decodes the poses of clip A with the static code of clip B, `dynamics` the dynamics code of A with it; `real` is
+A itself, which is the error of the measuring, `other` is B, and `still` stays at A's mean. Errors are means over frames
+of test clips, with 95% intervals by bootstrap over identities.
+
+    Moving MNIST   `<system>.error_px`       distance from A's path, in pixels
+    pendulum       `<system>.error_rad`      distance from A's angle, in radians
+                   `<system>.period`         mean relative error of the period of a swing, against the exact one
+                   `<system>.period_within`  share of clips in which that is below 5%
+                   `beyond.*`                the same of `rollout` (A = B) in as many frames after the clip's end
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cluster.errors import UserError
+from pipeline.evaluation_inputs import load
+from vdsm.evaluation.clips import LabelledClips, batch_of, clip_factors, frame_factors
+from vdsm.evaluation.model import encode_clips
+from vdsm.evaluation.outputs import Decoder
+from vdsm.evaluation.pairs import Pairs, draw_pairs
+from vdsm.evaluation.scores import Score, mean_score
+from vdsm.evaluation.swap_scores import identities
+
+Array = NDArray[np.float64]
+PERIODS_S = np.geomspace(0.7, 6, 1200)
+"""Periods that are tried, 0.2% apart."""
+
+
+def centre(light: Array) -> Array:
+    """Centre (x, y) of each image of light [T, H, W], in pixels from the middle of the first pixel: [T, 2]. That of an
+    image without light is the middle."""
+    height, width = light.shape[1:]
+    light = light + 1e-6
+    whole = light.sum((1, 2))
+    x = (light.sum(1) @ np.arange(width)) / whole
+    y = (light.sum(2) @ np.arange(height)) / whole
+    return np.stack([x, y], axis=1)
+
+
+class Digits:
+    """Places of the digits of Moving MNIST: the upper left corner [T, 2], in pixels."""
+
+    unit = "px"
+
+    def __init__(self, clips: LabelledClips, length: int) -> None:
+        if set(clips.vocabulary) != {"action", "digit"}:
+            raise UserError("only Moving MNIST with one digit is measured: with several, it is unclear which is where")
+        tracks = frame_factors(clips, length)
+        self.truth: Array = np.stack([tracks["x"], tracks["y"]], axis=-1)
+        seen = [centre(clips.frames(index)[:length, :, :, 0] / 255) for index in range(len(clips))]
+        self._offset = (np.stack(seen) - self.truth).mean(1)
+
+    def __call__(self, frames: NDArray[np.float32], static_of: int) -> Array:
+        """Where the digit of clip `static_of` is in frames [T, H, W, C] of values from 0 to 1."""
+        light = frames.mean(-1).astype(np.float64)
+        return centre(np.where(light > 0.1, light, 0)) - self._offset[static_of]
+
+
+class Angles:
+    """Angles of pendulums: [T, 1], in radians."""
+
+    unit = "rad"
+
+    def __init__(self, clips: LabelledClips, length: int) -> None:
+        self.truth: Array = frame_factors(clips, length)["angle"][..., None]
+        self._background = [clips.frames(index)[0, 0, 0] / 255 for index in range(len(clips))]
+
+    def __call__(self, frames: NDArray[np.float32], static_of: int) -> Array:
+        """Angles in frames [T, H, W, C], of values from 0 to 1, with the background of clip `static_of`."""
+        # The corner is never reached, so its colour is that of the background.
+        other = np.abs(frames - self._background[static_of]).sum(-1).astype(np.float64)
+        x, y = centre(np.where(other > 0.15, other, 0)).T - (frames.shape[1] - 1) / 2
+        return np.arctan2(x, y)[:, None]
+
+
+def period(angles: Array, fps: float) -> float:
+    """Seconds of a swing [T]: the period of the sine that, with a constant, fits it best."""
+    phase = 2 * np.pi * np.arange(len(angles)) / fps / PERIODS_S[:, None]
+    basis, _ = np.linalg.qr(np.stack([np.ones_like(phase), np.cos(phase), np.sin(phase)], axis=-1))
+    explained = np.square(np.einsum("ptk,t->pk", basis, angles)).sum(1)
+    return float(PERIODS_S[explained.argmax()])
+
+
+def decoded(
+    decoder: Decoder, pairs: Pairs, decode: Callable[[NDArray[np.int64], NDArray[np.int64]], torch.Tensor]
+) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Frames [T, H, W, C] of each pair, with the clip of their static code."""
+    for start in range(0, len(pairs), decoder.batch_clips):
+        batch = slice(start, start + decoder.batch_clips)
+        with torch.inference_mode():
+            frames = decode(pairs.dynamics_of[batch], pairs.static_of[batch])
+        yield from zip(frames.permute(0, 1, 3, 4, 2).numpy(), pairs.static_of[batch].tolist(), strict=True)
+
+
+def measure(run: str, data: str, count: int, seed: int) -> dict[str, Score]:
+    """All figures of a run."""
+    inputs = load(run, data)
+    clips, length = inputs.test, inputs.clip_frames
+    name = clips.manifest["configuration"]["source"]["name"]
+    if name not in ("moving_mnist", "pendulum"):
+        raise UserError(f"{data} was made from {name}; the motion is known of moving_mnist and pendulum")
+    locate: Digits | Angles = (Digits if name == "moving_mnist" else Angles)(clips, length)
+    pairs = draw_pairs(clips, count, seed)
+    model, size = inputs.model, batch_of(length)
+    decoder = Decoder(model, encode_clips(model, clips, length, size), length, size)
+    a, b = pairs.dynamics_of, pairs.static_of
+
+    def real(index: int) -> Array:
+        return locate((clips.frames(index)[:length] / 255).astype(np.float32), index)
+
+    wanted = locate.truth[a]
+    places = {
+        "poses": np.stack([locate(*one) for one in decoded(decoder, pairs, decoder.pose_swap)]),
+        "real": np.stack([real(index) for index in a]),
+        "other": locate.truth[b],
+        "still": np.broadcast_to(wanted.mean(1, keepdims=True), wanted.shape),
+    }
+    if inputs.sequence_stage:
+        places["dynamics"] = np.stack([locate(*one) for one in decoded(decoder, pairs, decoder.swap)])
+    who = identities(clips)[a]
+    scores: dict[str, Score] = {}
+    for system, found in places.items():
+        off = np.linalg.norm(found - wanted, axis=-1).mean(1)
+        scores[f"{system}.error_{locate.unit}"] = mean_score(off, who, None, seed)
+    if isinstance(locate, Angles):
+        exact, fps = (
+            clip_factors(clips)["period_s"][a],
+            float(clips.manifest["configuration"]["source"]["pendulum"]["fps"]),
+        )
+        swings = {system: found[..., 0] for system, found in places.items() if system in ("real", "poses", "dynamics")}
+        if inputs.sequence_stage:
+            twice = Decoder(model, decoder.codes, 2 * length, max(1, size // 2))
+            same = Pairs(a, a)
+            long = np.stack([locate(*one)[:, 0] for one in decoded(twice, same, twice.swap)])
+            swings |= {"rollout": long[:, :length], "beyond": long[:, length:]}
+        for system, angles in swings.items():
+            off = np.array([abs(period(swing, fps) / true - 1) for swing, true in zip(angles, exact, strict=True)])
+            scores[f"{system}.period"] = mean_score(off, who, None, seed)
+            scores[f"{system}.period_within"] = mean_score(off < 0.05, who, None, seed)
+    return scores
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", required=True, help="folder of the run")
+    parser.add_argument("--data", required=True, help="dataset that it was trained on")
+    parser.add_argument("--pairs", type=int, default=1000, help="pairs of test clips")
+    parser.add_argument("--seed", type=int, default=0, help="of the pairs and the intervals")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    words = parser.parse_args()
+    try:
+        scores = measure(words.run, words.data, words.pairs, words.seed)
+    except UserError as error:
+        parser.error(str(error))
+    if words.json:
+        found: dict[str, Any] = {name: score.rounded() for name, score in scores.items()}
+        print(json.dumps(found))
+    else:
+        for name, score in scores.items():
+            digits = 4 if math.isclose(score.value, 0, abs_tol=1) else 2
+            print(
+                f"{name:26} {score.value:.{digits}f}  ({score.low:.{digits}f} to {score.high:.{digits}f}), n {score.n}"
+            )
+
+
+if __name__ == "__main__":
+    main()
