@@ -48,6 +48,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "static prior 1/K": {"static_prior_scale": None},
     "blur encoder": {"encoder_downsampling": "blur"},
     "linear encoder (release)": {"encoder_slope": 1.0},
+    "he encoder init": {"encoder_init": "he"},
+    "he encoder init, slope 0.2": {"encoder_init": "he", "encoder_slope": 0.2},
     "layer normalisation": {"decoder_normalisation": "layer"},
     "layer normalisation, independent init": {"decoder_normalisation": "layer", "expert_init": "independent"},
     "gaussian": {"likelihood": "gaussian"},

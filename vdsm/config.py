@@ -66,6 +66,10 @@ class ModelConfig:
     """Size of the image encoder's output, from which all latents of a frame are read."""
     encoder_slope: float = 0.01
     """Negative slope of the encoder's LeakyReLU (the release code's 1.0 makes the stack linear by accident)."""
+    encoder_init: Literal["default", "he"] = "default"
+    """First weights of the image encoder `conv` and of its static head. `default`: torch's, with which what tells
+    frames apart shrinks to less than a hundredth on its way through the layers, below what the biases add. `he`: it
+    keeps its size (He et al. 2015, for LeakyReLU), and biases begin at 0."""
     static_hidden: int = 128
     """Width of the hidden layer between the image encoder's output and the static code's parameters."""
     decoder_channels: tuple[int, ...] = (512, 256, 128, 64)

@@ -98,6 +98,13 @@ class ImageEncoder(nn.Module):
             nn.LeakyReLU(config.encoder_slope),
             nn.Linear(config.static_hidden, 2 * config.num_experts),
         )
+        if config.encoder_init == "he":
+            # The networks of torchvision have first weights of their own.
+            own = self.blocks if isinstance(self.blocks, nn.Sequential) else ()
+            for layer in (*own, self.to_hidden, self.static[0]):
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    nn.init.kaiming_normal_(layer.weight, a=config.encoder_slope)
+                    nn.init.zeros_(layer.bias)
 
     def forward(self, frames: Tensor) -> FrameLatents:
         """Frames [B, T, C, H, W] in [0, 1] -> latents of each frame."""

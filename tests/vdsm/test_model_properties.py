@@ -13,8 +13,10 @@ from tests.vdsm import oracle_sequence
 from tests.vdsm.tiny_models import CLIPS, LENGTH, Case, double, per_clip, pick, tiny_case
 from vdsm.annealing import Weights, un_annealed
 from vdsm.chain import GaussianChain
+from vdsm.config import ModelConfig
 from vdsm.decoder import ExpertTransposedConv
 from vdsm.elbo import Terms
+from vdsm.encoder import ImageEncoder
 
 ONES = un_annealed(3.0)
 STAGE = pytest.mark.parametrize("stage", [1, 2])
@@ -194,3 +196,17 @@ def test_the_model_without_data_draws_from_the_prior(stage: int) -> None:
     drawn, means = nodes["frames"]["value"], nodes["frames"]["fn"].mean
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
     assert drawn.mean().item() == pytest.approx(means.mean().item(), abs=4 * 0.5 / math.sqrt(drawn.numel()))
+
+
+@pytest.mark.parametrize(("settings", "low", "high"), [({}, 0, 0.02), ({"encoder_init": "he"}, 0.2, 2)])
+def test_with_he_weights_frames_differ_behind_the_encoder_as_they_do_before_it(
+    settings: dict[str, Any], low: float, high: float
+) -> None:
+    torch.manual_seed(0)
+    encoder = ImageEncoder(ModelConfig(num_experts=4, decoder_channels=(8, 8, 8, 8), **settings))
+    generator = torch.Generator().manual_seed(0)
+    # Smooth pictures: independent pixels would average out in any filter.
+    frames = torch.nn.functional.interpolate(torch.rand(64, 3, 4, 4, generator=generator), (64, 64), mode="bilinear")
+    with torch.no_grad():
+        hidden = encoder.activation(encoder.to_hidden(encoder.blocks(frames)))
+    assert low < float(hidden.std(0).mean() / frames.std(0).mean()) < high

@@ -19,6 +19,7 @@ def test_improved_keeps_the_published_sizes() -> None:
     changed = {f.name for f in fields(ModelConfig) if getattr(improved(), f.name) != getattr(paper(), f.name)}
     assert changed == {
         "static_groups", "expert_init", "static_prior_scale", "dynamics_prior_scale", "encoder_downsampling",
+        "encoder_init", "encoder_slope",
     }  # fmt: skip
 
 
