@@ -104,7 +104,8 @@ class ImageEncoder(nn.Module):
             for layer in (*own, self.to_hidden, self.static[0]):
                 if isinstance(layer, nn.Conv2d | nn.Linear):
                     nn.init.kaiming_normal_(layer.weight, a=config.encoder_slope)
-                    nn.init.zeros_(layer.bias)
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)
 
     def forward(self, frames: Tensor) -> FrameLatents:
         """Frames [B, T, C, H, W] in [0, 1] -> latents of each frame."""
