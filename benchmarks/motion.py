@@ -18,20 +18,20 @@ of test clips, with 95% intervals by bootstrap over identities.
 
 import argparse
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cluster.errors import UserError
 from pipeline.evaluation_inputs import load
 from vdsm.evaluation.clips import LabelledClips, batch_of, clip_factors, frame_factors
+from vdsm.evaluation.judge import silent
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import Decoder
-from vdsm.evaluation.pairs import Pairs, draw_pairs
+from vdsm.evaluation.outputs import Decoder, decode_batches
+from vdsm.evaluation.pairs import Indices, Pairs, draw_pairs
 from vdsm.evaluation.scores import Score, mean_score
 from vdsm.evaluation.swap_scores import identities
 
@@ -61,13 +61,18 @@ class Digits:
             raise UserError("only Moving MNIST with one digit is measured: with several, it is unclear which is where")
         tracks = frame_factors(clips, length)
         self.truth: Array = np.stack([tracks["x"], tracks["y"]], axis=-1)
-        seen = [centre(clips.frames(index)[:length, :, :, 0] / 255) for index in range(len(clips))]
+        seen = [centre_of_light(clips.frames(index)[:length] / 255) for index in range(len(clips))]
         self._offset = (np.stack(seen) - self.truth).mean(1)
 
-    def __call__(self, frames: NDArray[np.float32], static_of: int) -> Array:
+    def __call__(self, frames: NDArray[np.floating], static_of: int) -> Array:
         """Where the digit of clip `static_of` is in frames [T, H, W, C] of values from 0 to 1."""
-        light = frames.mean(-1).astype(np.float64)
-        return centre(np.where(light > 0.1, light, 0)) - self._offset[static_of]
+        return centre_of_light(frames) - self._offset[static_of]
+
+
+def centre_of_light(frames: NDArray[np.floating]) -> Array:
+    """Centre (x, y) of all that is not nearly black in frames [T, H, W, C] of values from 0 to 1: [T, 2]."""
+    light = frames.mean(-1, dtype=np.float64)
+    return centre(np.where(light > 0.1, light, 0))
 
 
 class Angles:
@@ -79,7 +84,7 @@ class Angles:
         self.truth: Array = frame_factors(clips, length)["angle"][..., None]
         self._background = [clips.frames(index)[0, 0, 0] / 255 for index in range(len(clips))]
 
-    def __call__(self, frames: NDArray[np.float32], static_of: int) -> Array:
+    def __call__(self, frames: NDArray[np.floating], static_of: int) -> Array:
         """Angles in frames [T, H, W, C], of values from 0 to 1, with the background of clip `static_of`."""
         # The corner is never reached, so its colour is that of the background.
         other = np.abs(frames - self._background[static_of]).sum(-1).astype(np.float64)
@@ -95,15 +100,21 @@ def period(angles: Array, fps: float) -> float:
     return float(PERIODS_S[explained.argmax()])
 
 
-def decoded(
-    decoder: Decoder, pairs: Pairs, decode: Callable[[NDArray[np.int64], NDArray[np.int64]], torch.Tensor]
-) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Frames [T, H, W, C] of each pair, with the clip of their static code."""
-    for start in range(0, len(pairs), decoder.batch_clips):
-        batch = slice(start, start + decoder.batch_clips)
-        with torch.inference_mode():
-            frames = decode(pairs.dynamics_of[batch], pairs.static_of[batch])
-        yield from zip(frames.permute(0, 1, 3, 4, 2).numpy(), pairs.static_of[batch].tolist(), strict=True)
+def located(
+    locate: Digits | Angles, decoder: Decoder, pairs: Pairs, decode: Callable[[Indices, Indices], Tensor]
+) -> Array:
+    """Places [P, T, D] in what is decoded of each pair."""
+    places: list[Array] = []
+
+    def watch(frames: Tensor) -> None:
+        for clip in frames.permute(0, 1, 3, 4, 2).numpy():
+            places.append(locate(clip, int(pairs.static_of[len(places)])))
+
+    decode_batches(
+        len(pairs), lambda batch: decode(pairs.dynamics_of[batch], pairs.static_of[batch]), decoder.batch_clips,
+        "decoding", silent, watch,
+    )  # fmt: skip
+    return np.stack(places)
 
 
 def measure(run: str, data: str, count: int, seed: int) -> dict[str, Score]:
@@ -119,33 +130,27 @@ def measure(run: str, data: str, count: int, seed: int) -> dict[str, Score]:
     decoder = Decoder(model, encode_clips(model, clips, length, size), length, size)
     a, b = pairs.dynamics_of, pairs.static_of
 
-    def real(index: int) -> Array:
-        return locate((clips.frames(index)[:length] / 255).astype(np.float32), index)
-
     wanted = locate.truth[a]
     places = {
-        "poses": np.stack([locate(*one) for one in decoded(decoder, pairs, decoder.pose_swap)]),
-        "real": np.stack([real(index) for index in a]),
+        "poses": located(locate, decoder, pairs, decoder.pose_swap),
+        "real": np.stack([locate(clips.frames(index)[:length] / 255, index) for index in a]),
         "other": locate.truth[b],
         "still": np.broadcast_to(wanted.mean(1, keepdims=True), wanted.shape),
     }
     if inputs.sequence_stage:
-        places["dynamics"] = np.stack([locate(*one) for one in decoded(decoder, pairs, decoder.swap)])
+        places["dynamics"] = located(locate, decoder, pairs, decoder.swap)
     who = identities(clips)[a]
     scores: dict[str, Score] = {}
     for system, found in places.items():
         off = np.linalg.norm(found - wanted, axis=-1).mean(1)
         scores[f"{system}.error_{locate.unit}"] = mean_score(off, who, None, seed)
     if isinstance(locate, Angles):
-        exact, fps = (
-            clip_factors(clips)["period_s"][a],
-            float(clips.manifest["configuration"]["source"]["pendulum"]["fps"]),
-        )
+        exact = clip_factors(clips)["period_s"][a]
+        fps = float(clips.manifest["configuration"]["source"]["pendulum"]["fps"])
         swings = {system: found[..., 0] for system, found in places.items() if system in ("real", "poses", "dynamics")}
         if inputs.sequence_stage:
             twice = Decoder(model, decoder.codes, 2 * length, max(1, size // 2))
-            same = Pairs(a, a)
-            long = np.stack([locate(*one)[:, 0] for one in decoded(twice, same, twice.swap)])
+            long = located(locate, twice, Pairs(a, a), twice.swap)[..., 0]
             swings |= {"rollout": long[:, :length], "beyond": long[:, length:]}
         for system, angles in swings.items():
             off = np.array([abs(period(swing, fps) / true - 1) for swing, true in zip(angles, exact, strict=True)])
@@ -172,10 +177,7 @@ def main() -> None:
         print(json.dumps(found))
     else:
         for name, score in scores.items():
-            digits = 4 if math.isclose(score.value, 0, abs_tol=1) else 2
-            print(
-                f"{name:26} {score.value:.{digits}f}  ({score.low:.{digits}f} to {score.high:.{digits}f}), n {score.n}"
-            )
+            print(f"{name:26} {score.value:.4g} ({score.low:.4g} to {score.high:.4g}), n {score.n}")
 
 
 if __name__ == "__main__":
