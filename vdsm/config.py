@@ -223,9 +223,11 @@ class AnnealingConfig:
     temperature: CosineRamp = CosineRamp(start=1.0, end=10.0, fraction=0.5)
     """Temperature that multiplies the static latent before the softmax."""
     agreement: float = 0.0
-    """Weight of the disagreement of two paired clips on who is seen (stage 1 with pairing only): the KL between the
-    static posteriors of either clip alone. Pairing without it lets the static code tell the action too, as long as the
-    decoder does not look there; the published model has 0."""
+    """Weight of a disagreement, which is no part of the ELBO; the published model has 0. In stage 1, which must have
+    pairs, of two paired clips on who is seen: the KL between the static posteriors of either clip alone. Pairing
+    without it lets the static code tell the action too, as long as the decoder does not look there. In stage 2, of a
+    clip and the same poses drawn with a static code from the prior, on what is done: the KL between both dynamics
+    posteriors. Without it the dynamics code tells a little of who is seen."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.agreement < math.inf:

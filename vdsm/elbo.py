@@ -32,7 +32,8 @@ class Terms(NamedTuple):
     kl_dynamics: Tensor
     """KL of the dynamics code, without its weight (0 in stage 1)."""
     disagreement: Tensor
-    """Of paired clips on who is seen, without its weight: no part of the ELBO (0 where its weight is 0)."""
+    """In stage 1 of paired clips on who is seen, in stage 2 of clips and their doubles on what is done, without its
+    weight: no part of the ELBO (0 where its weight is 0)."""
 
     @property
     def negative_elbo(self) -> Tensor:

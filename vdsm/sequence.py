@@ -11,12 +11,13 @@ import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import kl_divergence
 
 from vdsm.annealing import Weights
 from vdsm.chain import GaussianChain
 from vdsm.config import ModelConfig
 from vdsm.elbo import NoisyNormal, Terms, elbo_terms
-from vdsm.encoder import positive_scale, start_scale_at
+from vdsm.encoder import FrameLatents, positive_scale, start_scale_at
 from vdsm.feedback import feed_back
 from vdsm.frames import FrameModel
 from vdsm.precision import at_least_fp32, full_precision
@@ -31,6 +32,8 @@ class SequenceNoise(NamedTuple):
     """[B, D]"""
     pose: Tensor
     """[B, T, Z]"""
+    other: Tensor
+    """[B, K], of the static codes that `SequenceModel.disagreement` draws the clips with."""
 
 
 class GatedTransition(nn.Module):
@@ -137,13 +140,36 @@ class SequenceModel(nn.Module):
     def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> SequenceNoise:
         """Noise for a batch of `clips` clips of `frames` frames, on the generator's device."""
         config = self.config
-        shapes = ((clips, config.num_experts), (clips, config.dynamics_size), (clips, frames, config.pose_size))
+        static, dynamics = (clips, config.num_experts), (clips, config.dynamics_size)
+        shapes = (static, dynamics, (clips, frames, config.pose_size), static)
         return SequenceNoise(*(torch.randn(shape, generator=generator, device=generator.device) for shape in shapes))
 
     def forward(self, frames: Tensor, noise: SequenceNoise, weights: Weights) -> Terms:
         """The annealed ELBO of frames [B, T, C, H, W] in [0, 1], term by term."""
-        values = frames[0].numel()
-        return elbo_terms(self.model, self.guide, weights, frames, noise, weights.temperature, frame_values=values)
+        arguments = (frames, noise, weights.temperature, weights.agreement > 0)
+        return elbo_terms(self.model, self.guide, weights, *arguments, frame_values=frames[0].numel())
+
+    def disagreement(
+        self, latents: FrameLatents, own: tuple[Tensor, Tensor], noise: SequenceNoise, temperature: float
+    ) -> Tensor:
+        """Of a clip and its double on what is done: [B], in nats, the mean of KL(q_1 || q_2) and KL(q_2 || q_1), with
+        q_1 = q(d | x) and q_2 = q(d | x'), where x' shows the poses of x with a static code from the prior. Nothing
+        but the dynamics encoder has a gradient through it.
+
+        Args:
+            latents: of the frames x.
+            own: loc and scale of q(d | x), each [B, D].
+            noise: that of the static codes from the prior is used.
+            temperature: of their softmax.
+        """
+        frame_model = self.frame_model
+        with torch.no_grad():
+            static = frame_model.static_code(frame_model.static_prior_scale * noise.other, temperature)
+            double = frame_model.likelihood.mean(frame_model.decoder(latents.pose_loc, static))
+            seen = frame_model.encoder(double).pose_loc
+        first, second = (dist.Normal(*code, validate_args=False) for code in (own, self.dynamics_encoder(seen)))
+        both_ways = kl_divergence(first, second) + kl_divergence(second, first)
+        return 0.5 * both_ways.sum(dim=-1)
 
     def guide_chain(self, dynamics: Tensor, length: int, noise: Tensor | None = None) -> GaussianChain:
         """q(z_1..T | d) of dynamics codes [B, D]; `length` may exceed the trained length. Noise is [B, T, Z]."""
@@ -170,7 +196,7 @@ class SequenceModel(nn.Module):
         initial = dynamics.new_zeros(dynamics.shape[0], self.config.pose_size)
         return GaussianChain(transition, initial, length, noise)
 
-    def model(self, frames: Tensor, noise: SequenceNoise, temperature: float) -> None:
+    def model(self, frames: Tensor, noise: SequenceNoise, temperature: float, agreeing: bool = False) -> None:
         """p(i) p(d) p(z_1..T | d) p(x_1..T | z_1..T, i)."""
         clips, length = frames.shape[:2]
         config, zero = self.config, frames.new_zeros(())
@@ -182,8 +208,9 @@ class SequenceModel(nn.Module):
             poses = pyro.sample("pose", self.prior_chain(dynamics, length))
             self.frame_model.observe(frames, poses, self.frame_model.static_code(latent, temperature))
 
-    def guide(self, frames: Tensor, noise: SequenceNoise, temperature: float) -> None:
-        """q(i | x_1..T) q(d | x_1..T) prod_t q(z_t | z_{t-1}, d)."""
+    def guide(self, frames: Tensor, noise: SequenceNoise, temperature: float, agreeing: bool = False) -> None:
+        """q(i | x_1..T) q(d | x_1..T) prod_t q(z_t | z_{t-1}, d). Where clips and doubles are `agreeing`, also their
+        `disagreement`."""
         with torch.no_grad():  # The image encoder is frozen.
             latents = self.frame_model.encoder(frames)
         static_loc, static_scale = self.frame_model.pool_static(latents)
@@ -192,3 +219,6 @@ class SequenceModel(nn.Module):
             pyro.sample("static", NoisyNormal(static_loc, static_scale, noise.static).to_event(1))
             dynamics = pyro.sample("dynamics", NoisyNormal(dynamics_loc, dynamics_scale, noise.dynamics).to_event(1))
             pyro.sample("pose", self.guide_chain(dynamics, frames.shape[1], noise.pose))
+            if agreeing:
+                apart = self.disagreement(latents, (dynamics_loc, dynamics_scale), noise, temperature)
+                pyro.deterministic("disagreement", apart, event_dim=0)

@@ -155,15 +155,15 @@ class TrainingConfig:
             )
         if self.stage2.pairing != "none":
             raise ValueError("stage2.pairing must be none: a dynamics code belongs to one clip")
+        if self.stage1.annealing.agreement and self.stage1.pairing == "none":
+            raise ValueError(
+                f"stage1.annealing.agreement is {self.stage1.annealing.agreement}, but stage1 has no pairs of clips "
+                "that could agree; set it to 0, or stage1.pairing to identity"
+            )
         for name in ("stage1", "stage2"):
             self._check_stage(name, getattr(self, name))
 
     def _check_stage(self, name: str, stage: StageConfig) -> None:
-        if stage.annealing.agreement and stage.pairing == "none":
-            raise ValueError(
-                f"{name}.annealing.agreement is {stage.annealing.agreement}, but {name} has no pairs of clips that "
-                "could agree; set it to 0" + (", or stage1.pairing to identity" if name == "stage1" else "")
-            )
         if stage.batch_clips % self.num_workers:
             raise ValueError(
                 f"{name}.batch_clips is {stage.batch_clips}, which {self.num_workers} workers cannot share evenly; "

@@ -47,7 +47,7 @@ class Meter:
         """Means since the last record, which all ranks must ask for at the same step. Keys:
 
         - `loss` and its terms `reconstruction`, `kl_static`, `kl_pose`, `kl_dynamics`, in nats per pixel value, the KLs
-          without their weights; and where it has a weight, the `disagreement` of paired clips on who is seen
+          without their weights; and where it has a weight, the `disagreement`, see `vdsm.elbo.Terms`
         - `gradient_norm` before clipping, `learning_rate`, `weight_pose`, `weight_static`, `weight_dynamics`,
           `temperature`
         - `clips_per_s` over all workers, `seconds_per_step`

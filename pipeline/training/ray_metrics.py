@@ -12,7 +12,8 @@ NAMES = {
     "kl_static": "KL of the static code without its weight, nats per pixel value.",
     "kl_pose": "KL of the poses without its weight, nats per pixel value.",
     "kl_dynamics": "KL of the dynamics code without its weight, nats per pixel value.",
-    "disagreement": "Of paired clips on who is seen, without its weight, nats per pixel value.",
+    "disagreement": "Of paired clips on who is seen, in stage 2 of clips and their doubles on what is done, without "
+    "its weight, nats per pixel value.",
     "gradient_norm": "Norm of the gradient before clipping.",
     "learning_rate": "Learning rate.",
     "clips_per_s": "Clips per second over all workers.",

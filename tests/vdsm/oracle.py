@@ -70,7 +70,11 @@ def disagreement(p: Parameters, config: "ModelConfig", frames: Tensor) -> Tensor
     """Of one sequence, half of it from either of two clips: the mean of KL(q_1 || q_2) and KL(q_2 || q_1)."""
     encoded = [encode(p, config, frame) for frame in frames]
     half = len(encoded) // 2
-    first, last = pool(p, encoded[:half]), pool(p, encoded[half:])
+    return apart(pool(p, encoded[:half]), pool(p, encoded[half:]))
+
+
+def apart(first: Gauss, last: Gauss) -> Tensor:
+    """The mean of KL(first || last) and KL(last || first)."""
     zero = torch.zeros_like(first.loc)
     return (site(first, last, zero).kl + site(last, first, zero).kl) / 2
 

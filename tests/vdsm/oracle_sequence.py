@@ -9,6 +9,8 @@ from tests.vdsm.oracle import (
     Clip,
     Gauss,
     Parameters,
+    apart,
+    decode,
     draw,
     encode,
     leaky,
@@ -55,6 +57,18 @@ def sequence_clip(p: Parameters, config: "ModelConfig", frames: Tensor, noise: d
         previous = pose
     sites["pose"] = total(steps)
     return Clip(likelihood(frame_p, config, frames, poses, softmax_groups(config, latent, tau)), sites)
+
+
+def disagreement(p: Parameters, config: "ModelConfig", frames: Tensor, other: Tensor, tau: float) -> Tensor:
+    """Of one clip and of its poses drawn with the static code that the noise `other` [K] gives: how far q(d) moves."""
+    frame_p = {name.removeprefix("frame_model."): value for name, value in p.items() if name.startswith("frame_model.")}
+    static = softmax_groups(config, draw(static_prior(config), other), tau)
+    own, doubled = [], []
+    for frame in frames:
+        own.append(encode(frame_p, config, frame)[0].loc)
+        double = decode(frame_p, config, own[-1], static).detach()
+        doubled.append(encode(frame_p, config, double)[0].loc)
+    return apart(encode_dynamics(p, config, own), encode_dynamics(p, config, doubled))
 
 
 def lstm_step(p: Parameters, rnn: str, layer: str, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
