@@ -4,8 +4,8 @@
     python benchmarks/step.py --stage 2 --preset paper --dtype bf16 --json
     python benchmarks/step.py --stage 1 --device cuda --dtype tf32 --baseline-steps 0 --json
 
-Needs torch and pyro only. The baseline (`looped.py`) runs first, in fp32, in a process of its own (so that neither has
-the other's memory), with the same parameters, clips and noise. Both losses are compared in fp32 with dropout off.
+Needs torch and pyro only. The baseline (`looped.py`) runs first, in fp32, with the same parameters, clips and noise,
+in a process of its own, so that neither has the other's memory. Both losses are compared in fp32 with dropout off.
 In stage 2 the baseline also runs without the gradients that the release computes and never uses: its `lean` figures.
 """
 
@@ -19,6 +19,7 @@ import argparse
 import itertools
 import json
 import multiprocessing
+import os
 import platform
 import resource
 import statistics
@@ -36,7 +37,7 @@ from benchmarks.looped import LoopedFrames, LoopedSequence
 from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
 from vdsm.disentangler import Disentangler
-from vdsm.memory import keep_freed_memory
+from vdsm.memory import TUNABLES, keep_freed_memory
 from vdsm.presets import PRESETS
 
 WEIGHTS = Weights(pose=0.5, static=1.0, dynamics=1.0, temperature=5.0)
@@ -52,6 +53,14 @@ def main() -> None:
             lean = in_new_process(run_baseline, argparse.Namespace(**vars(options), lean=True))
             baseline["lean_baseline_seconds_per_step"] = lean["baseline_seconds_per_step"]
             baseline["lean_baseline_seconds_of_each_step"] = lean["baseline_seconds_of_each_step"]
+    # As for every worker of a training; glibc reads it at the start of a process.
+    os.environ.setdefault("GLIBC_TUNABLES", TUNABLES)
+    figures = in_new_process(run_model, options, baseline)
+    show(figures, as_json=options.json)
+
+
+def run_model(options: argparse.Namespace, baseline: dict[str, Any]) -> dict[str, Any]:
+    """All figures: of the model's own steps, and beside those of the baseline."""
     if options.device == "cpu":
         keep_freed_memory()
     case = Case(options)
@@ -87,16 +96,13 @@ def main() -> None:
             figures |= {"lean_speedup": round(baseline["lean_baseline_seconds_per_step"] / seconds, 2)}
         figures |= baseline
         figures |= {"relative_difference_of_losses": difference, f"relative_difference_of_losses_{options.dtype}": here}
-    figures["machine"] = machine(device)
-    show(figures, as_json=options.json)
+    return figures | {"machine": machine(device)}
 
 
-def in_new_process(
-    function: Callable[[argparse.Namespace], dict[str, Any]], options: argparse.Namespace
-) -> dict[str, Any]:
+def in_new_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
     """What the function returns."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, options).result()
+        return process.submit(function, *arguments).result()
 
 
 class Case:
@@ -153,8 +159,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=20, help="B")
     parser.add_argument("--frames", type=int, default=8, help="T")
     parser.add_argument("--experts", type=int, default=40, help="K")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that is not")
-    parser.add_argument("--baseline-steps", type=int, default=1, help="timed steps of the baseline; 0 leaves it out")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps, after one that is not")
+    parser.add_argument("--baseline-steps", type=int, default=3, help="timed steps of the baseline; 0 leaves it out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()

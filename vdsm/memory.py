@@ -5,6 +5,12 @@ import ctypes
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """`M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` of glibc's malloc.h."""
 
+TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"
+"""`GLIBC_TUNABLES` with which a process that computes on the CPU should start. Large blocks then come in pages of 2 MB,
+where the system gives them on request. And all threads share one heap: in one of its own, a thread other than the first
+could not keep freed blocks of over 64 MB.
+"""
+
 
 def keep_freed_memory() -> bool:
     """Keep freed memory for the next tensor instead of giving it back to the system.

@@ -22,6 +22,7 @@ from cluster.errors import UserError
 from pipeline.training.network import NetworkConfig
 from pipeline.training.ray_worker import Assignment, Ledger, worker
 from pipeline.training.run_log import RunLog
+from vdsm.memory import TUNABLES
 
 
 class FailureLog(ray.train.UserCallback):
@@ -72,6 +73,8 @@ def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
         there = ray.cluster_resources().get(resource, 0)  # type: ignore[no-untyped-call]
         if there < least * amount:
             log.note(f"waiting for {least * amount:g} {resource}, of which Ray has {there:g}")
+    # glibc reads it when a process starts.
+    environment = {} if training.use_gpu else {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", TUNABLES)}
     # Beside the driver: on another machine it would die with that one.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     ledger = Ledger.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
@@ -89,6 +92,7 @@ def fit(assignment: Assignment, log: RunLog) -> dict[str, Any]:
             storage_path=str(Path(tempfile.gettempdir()) / f"vdsm-ray-train-{getpass.getuser()}"),
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
             callbacks=[FailureLog(ledger)],  # type: ignore[list-item]
+            worker_runtime_env={"env_vars": environment},
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
     )

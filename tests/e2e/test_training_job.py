@@ -72,6 +72,7 @@ def test_a_finished_run_is_found_finished(undisturbed: Path, words: Any, caplog:
 def test_a_killed_worker_costs_nothing_but_time(
     undisturbed: Path, words: Any, tmp_path: Path, trials: Any, rank: int
 ) -> None:
+    environments = []
     for number, (dice, instants) in enumerate(accidents(trials(1), f"worker {rank}")):
         run = tmp_path / f"run{number}"
 
@@ -79,7 +80,9 @@ def test_a_killed_worker_costs_nothing_but_time(
             for group, instant in enumerate(instants, start=1):
                 wait(training(run, group, instant), "it is far enough")
                 time.sleep(dice.uniform(0, 0.2))
-                os.kill(workers(run)[rank]["pid"], signal.SIGKILL)
+                pid = workers(run)[rank]["pid"]
+                environments.append(Path(f"/proc/{pid}/environ").read_bytes())
+                os.kill(pid, signal.SIGKILL)
 
         thread = threading.Thread(target=kill)
         thread.start()
@@ -92,6 +95,7 @@ def test_a_killed_worker_costs_nothing_but_time(
         assert_every_clip_once(run, undisturbed)
         train = [line["overall_step"] for line in lines(run / "metrics.jsonl") if line["kind"] == "train"]
         assert train == list(range(4, 101, 4))
+    assert all(b"glibc.malloc.arena_max=1" in environment for environment in environments)
 
 
 def test_a_killed_driver_and_an_interruption_cost_nothing_but_time(
