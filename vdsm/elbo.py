@@ -66,6 +66,14 @@ class NoisyNormal(dist.Normal):
         return sample
 
 
+def disagreement(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+    """The mean of KL(first || second) and KL(second || first) of two diagonal Normals, each given by loc and scale
+    [B, N]: [B], in nats."""
+    one, other = dist.Normal(*first, validate_args=False), dist.Normal(*second, validate_args=False)
+    both_ways: Tensor = kl_divergence(one, other) + kl_divergence(other, one)
+    return 0.5 * both_ways.sum(dim=-1)
+
+
 def elbo_terms(
     model: Callable[..., None], guide: Callable[..., None], weights: Weights, *args: Any, frame_values: int
 ) -> Terms:

@@ -10,12 +10,11 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
 from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
 from vdsm.decoder import Decoder
-from vdsm.elbo import NoisyNormal, Terms, elbo_terms
+from vdsm.elbo import NoisyNormal, Terms, disagreement, elbo_terms
 from vdsm.encoder import FrameLatents, ImageEncoder, positive_scale, start_scale_at
 from vdsm.likelihood import Likelihood
 from vdsm.precision import full_precision
@@ -66,9 +65,8 @@ class FrameModel(nn.Module):
         """Of the first and the last T / 2 frames on who is seen: [B], in nats, the mean of KL(q_1 || q_2) and
         KL(q_2 || q_1), with q_1 and q_2 the static posterior q(i | x) of either half alone."""
         halves = zip(*(part.chunk(2, dim=1) for part in latents), strict=True)
-        first, last = (dist.Normal(*self.pool_static(FrameLatents(*half)), validate_args=False) for half in halves)
-        both_ways = kl_divergence(first, last) + kl_divergence(last, first)
-        return 0.5 * both_ways.sum(dim=-1)
+        first, last = (self.pool_static(FrameLatents(*half)) for half in halves)
+        return disagreement(first, last)
 
     def static_code(self, latent: Tensor, temperature: float) -> Tensor:
         """i [B, K] -> s [B, K], a softmax over the experts of each group."""

@@ -11,12 +11,11 @@ import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
 from vdsm.annealing import Weights
 from vdsm.chain import GaussianChain
 from vdsm.config import ModelConfig
-from vdsm.elbo import NoisyNormal, Terms, elbo_terms
+from vdsm.elbo import NoisyNormal, Terms, disagreement, elbo_terms
 from vdsm.encoder import FrameLatents, positive_scale, start_scale_at
 from vdsm.feedback import feed_back
 from vdsm.frames import FrameModel
@@ -167,9 +166,7 @@ class SequenceModel(nn.Module):
             static = frame_model.static_code(frame_model.static_prior_scale * noise.other, temperature)
             double = frame_model.likelihood.mean(frame_model.decoder(latents.pose_loc, static))
             seen = frame_model.encoder(double).pose_loc
-        first, second = (dist.Normal(*code, validate_args=False) for code in (own, self.dynamics_encoder(seen)))
-        both_ways = kl_divergence(first, second) + kl_divergence(second, first)
-        return 0.5 * both_ways.sum(dim=-1)
+        return disagreement(own, self.dynamics_encoder(seen))
 
     def guide_chain(self, dynamics: Tensor, length: int, noise: Tensor | None = None) -> GaussianChain:
         """q(z_1..T | d) of dynamics codes [B, D]; `length` may exceed the trained length. Noise is [B, T, Z]."""
