@@ -20,6 +20,7 @@ class Weights(NamedTuple):
     dynamics: float
     temperature: float
     agreement: float = 0.0
+    matching: float = 0.0
 
 
 def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) -> Weights:
@@ -31,6 +32,7 @@ def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) 
         dynamics=scale * ramp_at(config.dynamics, progress),
         temperature=ramp_at(config.temperature, progress),
         agreement=scale * config.agreement,
+        matching=scale * config.matching,
     )
 
 

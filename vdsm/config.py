@@ -228,10 +228,15 @@ class AnnealingConfig:
     without it lets the static code tell the action too, as long as the decoder does not look there. In stage 2, of a
     clip and the same poses drawn with a static code from the prior, on what is done: the KL between both dynamics
     posteriors. Without it the dynamics code tells a little of who is seen."""
+    matching: float = 0.0
+    """Weight of a mismatch (stage 2 only), which is no part of the ELBO; the published model has 0: the KL of the poses
+    that the dynamics code drives, q(z_t | z_{t-1}, d), from what stage 1 sees in the frame, q(z_t | x_t). Where a small
+    thing moves far, frames that do not overlap tell nothing of how far off a pose is; the poses themselves do."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.agreement < math.inf:
-            raise ValueError(f"agreement is {self.agreement}; it must be a number of at least 0")
+        for name in ("agreement", "matching"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a number of at least 0")
 
 
 STAGE_2_ANNEALING = AnnealingConfig(

@@ -34,6 +34,9 @@ class Terms(NamedTuple):
     disagreement: Tensor
     """In stage 1 of paired clips on who is seen, in stage 2 of clips and their doubles on what is done, without its
     weight: no part of the ELBO (0 where its weight is 0)."""
+    mismatch: Tensor
+    """In stage 2, KL of its poses from those of stage 1, without its weight: no part of the ELBO (0 where its weight is
+    0)."""
 
     @property
     def negative_elbo(self) -> Tensor:
@@ -82,8 +85,8 @@ def elbo_terms(
     Args:
         model: has an observed site `frames` and the latent sites of the guide, all batched over one plate of clips.
         guide: latent sites `static`, `pose` and, in stage 2, `dynamics`.
-        weights: multiplier of each site's KL, by the site's name, and of the guide's value `disagreement`, if it has
-            one.
+        weights: multiplier of each site's KL, by the site's name, and of the guide's values `disagreement` and
+            `mismatch` [B], if it has them.
         args: passed to both.
         frame_values: T * C * H * W, by which the terms of a clip are divided.
     """
@@ -102,9 +105,10 @@ def elbo_terms(
         prior: Any = model_trace.nodes[name]["fn"]
         kl[name] = kl_divergence(posterior, prior).mean() / frame_values
         loss = loss + getattr(weights, name) * kl[name]
-    disagreement = torch.zeros_like(reconstruction)
-    if "disagreement" in guide_trace:
-        per_clip: Any = guide_trace.nodes["disagreement"]["value"]
-        disagreement = per_clip.mean() / frame_values
-        loss = loss + weights.agreement * disagreement
-    return Terms(loss, reconstruction, kl["static"], kl["pose"], kl["dynamics"], disagreement)
+    beside = dict.fromkeys(("disagreement", "mismatch"), torch.zeros_like(reconstruction))
+    for name, weight in zip(beside, (weights.agreement, weights.matching), strict=True):
+        if name in guide_trace:
+            per_clip: Any = guide_trace.nodes[name]["value"]
+            beside[name] = per_clip.mean() / frame_values
+            loss = loss + weight * beside[name]
+    return Terms(loss, reconstruction, kl["static"], kl["pose"], kl["dynamics"], **beside)

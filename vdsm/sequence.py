@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 
 from vdsm.annealing import Weights
 from vdsm.chain import GaussianChain
@@ -145,7 +146,7 @@ class SequenceModel(nn.Module):
 
     def forward(self, frames: Tensor, noise: SequenceNoise, weights: Weights) -> Terms:
         """The annealed ELBO of frames [B, T, C, H, W] in [0, 1], term by term."""
-        arguments = (frames, noise, weights.temperature, weights.agreement > 0)
+        arguments = (frames, noise, weights.temperature, weights.agreement > 0, weights.matching > 0)
         return elbo_terms(self.model, self.guide, weights, *arguments, frame_values=frames[0].numel())
 
     def disagreement(
@@ -193,7 +194,7 @@ class SequenceModel(nn.Module):
         initial = dynamics.new_zeros(dynamics.shape[0], self.config.pose_size)
         return GaussianChain(transition, initial, length, noise)
 
-    def model(self, frames: Tensor, noise: SequenceNoise, temperature: float, agreeing: bool = False) -> None:
+    def model(self, frames: Tensor, noise: SequenceNoise, temperature: float, *_: bool) -> None:
         """p(i) p(d) p(z_1..T | d) p(x_1..T | z_1..T, i)."""
         clips, length = frames.shape[:2]
         config, zero = self.config, frames.new_zeros(())
@@ -205,9 +206,12 @@ class SequenceModel(nn.Module):
             poses = pyro.sample("pose", self.prior_chain(dynamics, length))
             self.frame_model.observe(frames, poses, self.frame_model.static_code(latent, temperature))
 
-    def guide(self, frames: Tensor, noise: SequenceNoise, temperature: float, agreeing: bool = False) -> None:
+    def guide(
+        self, frames: Tensor, noise: SequenceNoise, temperature: float, agreeing: bool = False, matching: bool = False
+    ) -> None:
         """q(i | x_1..T) q(d | x_1..T) prod_t q(z_t | z_{t-1}, d). Where clips and doubles are `agreeing`, also their
-        `disagreement`."""
+        `disagreement`; where the poses are `matching` those of stage 1, also their `mismatch`, the sum over t of
+        KL(q(z_t | z_{t-1}, d) || q(z_t | x_t)) along the path drawn."""
         with torch.no_grad():  # The image encoder is frozen.
             latents = self.frame_model.encoder(frames)
         static_loc, static_scale = self.frame_model.pool_static(latents)
@@ -215,7 +219,12 @@ class SequenceModel(nn.Module):
         with pyro.plate("clips", frames.shape[0]):
             pyro.sample("static", NoisyNormal(static_loc, static_scale, noise.static).to_event(1))
             dynamics = pyro.sample("dynamics", NoisyNormal(dynamics_loc, dynamics_scale, noise.dynamics).to_event(1))
-            pyro.sample("pose", self.guide_chain(dynamics, frames.shape[1], noise.pose))
+            chain = self.guide_chain(dynamics, frames.shape[1], noise.pose)
+            poses = pyro.sample("pose", chain)
+            if matching:
+                seen = Normal(latents.pose_loc, latents.pose_scale, validate_args=False)
+                mismatch = kl_divergence(chain.conditionals(poses), seen).sum((-2, -1))
+                pyro.deterministic("mismatch", mismatch, event_dim=0)
             if agreeing:
                 apart = self.disagreement(latents, (dynamics_loc, dynamics_scale), noise, temperature)
                 pyro.deterministic("disagreement", apart, event_dim=0)

@@ -160,6 +160,11 @@ class TrainingConfig:
                 f"stage1.annealing.agreement is {self.stage1.annealing.agreement}, but stage1 has no pairs of clips "
                 "that could agree; set it to 0, or stage1.pairing to identity"
             )
+        if self.stage1.annealing.matching:
+            raise ValueError(
+                f"stage1.annealing.matching is {self.stage1.annealing.matching}, but it is stage 2 that matches the "
+                "poses of stage 1; set it to 0, or stage2.annealing.matching"
+            )
         for name in ("stage1", "stage2"):
             self._check_stage(name, getattr(self, name))
 

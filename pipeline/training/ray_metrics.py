@@ -14,6 +14,7 @@ NAMES = {
     "kl_dynamics": "KL of the dynamics code without its weight, nats per pixel value.",
     "disagreement": "Of paired clips on who is seen, in stage 2 of clips and their doubles on what is done, without "
     "its weight, nats per pixel value.",
+    "mismatch": "In stage 2, KL of its poses from those of stage 1 without its weight, nats per pixel value.",
     "gradient_norm": "Norm of the gradient before clipping.",
     "learning_rate": "Learning rate.",
     "clips_per_s": "Clips per second over all workers.",

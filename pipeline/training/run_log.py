@@ -25,6 +25,7 @@ _TAGS = {
     "kl_pose": "kl/pose",
     "kl_dynamics": "kl/dynamics",
     "disagreement": "kl/disagreement",
+    "mismatch": "kl/mismatch",
     "weight_static": "weight/static",
     "weight_pose": "weight/pose",
     "weight_dynamics": "weight/dynamics",

@@ -200,6 +200,24 @@ def test_agreement_needs_pairs_of_clips() -> None:
     TrainingConfig(stage2=StageConfig(annealing=agreeing))  # stage 2 makes the doubles itself
 
 
+def test_the_matching_of_poses_is_part_of_the_loss_and_logged(tiny_job: Jobs, recorder: Recorders) -> None:
+    seen, stage2 = recorder(stop_after=30), tiny_job().training.stage2
+    matching = {"annealing": replace(stage2.annealing, agreement=0, matching=0.7)}
+    train_run(tiny_job(log_interval=1, stage2=matching), seen)
+    one = next(record for record in seen.records if record["kind"] == "train" and record["stage"] == 2)
+    parts = sum(one[f"weight_{name}"] * one[f"kl_{name}"] for name in ("pose", "static", "dynamics"))
+    assert one["mismatch"] > 0
+    assert "disagreement" not in one
+    assert one["loss"] == pytest.approx(one["reconstruction"] + parts + 0.7 * one["mismatch"], rel=1e-5)
+
+
+def test_matching_is_of_stage_2() -> None:
+    matching = AnnealingConfig(matching=0.3)
+    with pytest.raises(ValueError, match=r"stage1.annealing.matching is 0.3, but it is stage 2 that"):
+        TrainingConfig(stage1=StageConfig(annealing=matching))
+    TrainingConfig(stage2=StageConfig(annealing=matching))
+
+
 def test_checkpoints_come_at_their_interval_and_at_the_end_of_each_stage(undisturbed: Any) -> None:
     regular = [(1, 10), (1, 20), (1, 24), (2, 10), (2, 16)]
     # and where the validation, every 12 steps, was the best so far

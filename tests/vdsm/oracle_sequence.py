@@ -71,6 +71,19 @@ def disagreement(p: Parameters, config: "ModelConfig", frames: Tensor, other: Te
     return apart(encode_dynamics(p, config, own), encode_dynamics(p, config, doubled))
 
 
+def mismatch(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor]) -> Tensor:
+    """Of one clip: how far q(z_t | z_{t-1}, d) is, along the path drawn, from what stage 1 sees in frame t."""
+    frame_p = {name.removeprefix("frame_model."): value for name, value in p.items() if name.startswith("frame_model.")}
+    seen = [encode(frame_p, config, frame)[0] for frame in frames]
+    dynamics = draw(encode_dynamics(p, config, [pose_q.loc for pose_q in seen]), noise["dynamics"])
+    off, previous = torch.zeros((), dtype=torch.float64), p["combiner.first_pose"][0]
+    for time, rnn in enumerate(decode_dynamics(p, config, dynamics, len(frames))):
+        pose_q = combine(p, previous, rnn, dynamics)
+        off = off + site(pose_q, Gauss(seen[time].loc.detach(), seen[time].scale.detach()), pose_q.loc).kl
+        previous = draw(pose_q, noise["pose"][time])
+    return off
+
+
 def lstm_step(p: Parameters, rnn: str, layer: str, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """One step of one layer: input, forget, cell and output gates."""
     parts = p[f"{rnn}.weight_ih_{layer}"] @ x + p[f"{rnn}.bias_ih_{layer}"]

@@ -12,7 +12,7 @@ from tests.vdsm.tiny_models import Case, tiny_case
 from vdsm.annealing import Weights
 
 STAGE = pytest.mark.parametrize("stage", [1, 2])
-WEIGHTS = Weights(pose=0.37, static=2.3, dynamics=1.9, temperature=3.1)
+WEIGHTS = Weights(pose=0.37, static=2.3, dynamics=1.9, temperature=3.1, matching=0.6)
 RELATIVE_BOUND = 0.02
 """bfloat16 keeps 8 bits; a term may differ from float32 by this much, relative to itself."""
 

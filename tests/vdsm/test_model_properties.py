@@ -68,6 +68,20 @@ def test_clips_that_look_alike_do_not_disagree() -> None:
     assert terms_of(case).disagreement == 0  # not computed where it has no weight
 
 
+def test_poses_that_dynamics_drive_as_stage_1_sees_them_do_not_mismatch() -> None:
+    case, weights = tiny_case(2), ONES._replace(matching=5.0)
+    assert terms_of(case, weights).mismatch > 1e-8
+    assert terms_of(case).mismatch == 0  # not computed where it has no weight
+    encoder = case.model.frame_model.encoder
+    for loc, scale in (
+        (encoder.pose_loc, encoder.pose_scale),
+        (case.model.combiner.loc, case.model.combiner.raw_scale),
+    ):
+        make_constant(loc, None)
+        make_constant(scale, 0.5)
+    assert terms_of(case, weights).mismatch.abs() < 1e-15
+
+
 def test_kl_of_a_chain_with_itself_is_zero_and_with_another_is_not() -> None:
     case = tiny_case(2)
     first, other = torch.randn(2, CLIPS, 4, generator=torch.Generator().manual_seed(0)).double()

@@ -55,6 +55,11 @@ def stage(request: pytest.FixtureRequest) -> int:
     return number
 
 
+def noise_of(case: Case, clip: int) -> dict[str, Tensor]:
+    """The noise of one clip, by the name of its latent."""
+    return {name: part[clip] for name, part in case.noise._asdict().items()}
+
+
 def by_oracle(case: Case, stage: int) -> tuple[oracle.Parameters, list[oracle.Clip]]:
     """Copies of the parameters, and what the oracle makes of each clip with them."""
     parameters = {
@@ -67,7 +72,7 @@ def by_oracle(case: Case, stage: int) -> tuple[oracle.Parameters, list[oracle.Cl
             parameters,
             case.model.config,
             case.frames[clip],
-            {name: part[clip] for name, part in case.noise._asdict().items()},
+            noise_of(case, clip),
             WEIGHTS.temperature,
         )
         for clip in range(CLIPS)
@@ -95,6 +100,13 @@ def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
     assert actual.dtype == torch.float64, what
     error = (actual - expected).abs().max() / expected.abs().max()
     assert error < TOLERANCE, f"{what}: relative error {error:.2g}"
+
+
+def assert_gradients_close(case: Case, parameters: oracle.Parameters) -> None:
+    """Those of every parameter that the stage trains."""
+    for name, parameter in case.model.named_parameters():
+        if parameter.requires_grad:
+            assert_close(parameter.grad, parameters[name].grad, f"gradient of {name}")
 
 
 def test_likelihood_of_each_clip(both: Both) -> None:
@@ -167,6 +179,23 @@ def test_agreement_and_its_gradients(stage: int, changes: dict[str, Any]) -> Non
     loss.backward()
     assert_close(terms.disagreement, disagreement, "disagreement")
     assert_close(terms.loss, loss, "loss")
-    for name, parameter in case.model.named_parameters():
-        if parameter.requires_grad:
-            assert_close(parameter.grad, parameters[name].grad, f"gradient of {name}")
+    assert_gradients_close(case, parameters)
+
+
+@pytest.mark.parametrize("changes", [{}, {"static_groups": 3, "encoder_downsampling": "stride"}])
+def test_matching_and_its_gradients(changes: dict[str, Any]) -> None:
+    case, weight = tiny_case(2, **changes), 0.6
+    terms = case.model(case.frames, case.noise, WEIGHTS._replace(matching=weight))
+    terms.loss.backward()
+    parameters, clips = by_oracle(case, 2)
+    values = case.frames[0].numel()
+    off = [
+        oracle_sequence.mismatch(parameters, case.model.config, frames, noise_of(case, clip))
+        for clip, frames in enumerate(case.frames)
+    ]
+    mismatch = torch.stack(off).mean() / values
+    loss = oracle.loss(clips, WEIGHTS._asdict(), values) + weight * mismatch
+    loss.backward()
+    assert_close(terms.mismatch, mismatch, "mismatch")
+    assert_close(terms.loss, loss, "loss")
+    assert_gradients_close(case, parameters)
