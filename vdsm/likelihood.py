@@ -1,4 +1,4 @@
-"""p(x_t | z_t, s) per pixel value, around the mean that the decoder draws."""
+"""p(x_t | z_t, s) per pixel value, around the location that the decoder draws."""
 
 import math
 
@@ -15,11 +15,14 @@ FIRST_SCALE = 0.1
 
 
 class Likelihood(nn.Module):
-    """Densities of pixel values in [0, 1], independent given the decoder's logits; the mean is sigmoid(logits).
+    """Densities of pixel values x in [0, 1], independent given the decoder's logits a.
 
     `bernoulli`: x log m + (1 - x) log(1 - m), the published cross-entropy; not a density where 0 < x < 1.
     `gaussian`:  N(x | m, scale),  `laplace`: exp(-|x - m| / scale) / (2 scale). Their scale is one number for all
     pixels, fixed by the configuration or learned; it is never below MIN_PIXEL_SCALE.
+
+    The location m is sigmoid(a); that of `laplace` is its tangent at 0, 1/2 + a/4, which may leave [0, 1]. The slope of
+    |x - m| does not shrink towards x, so steps overshoot, and near 0 and 1 a sigmoid has no slope to come back by.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -30,9 +33,14 @@ class Likelihood(nn.Module):
             start = math.log(math.expm1(FIRST_SCALE - MIN_PIXEL_SCALE))
             self.raw_scale = nn.Parameter(torch.tensor(start))
 
+    def location(self, logits: Tensor) -> Tensor:
+        """m of each pixel value, the mean of its distribution, in float32 or better."""
+        logits = at_least_fp32(logits)
+        return 0.5 + logits / 4 if self.kind == "laplace" else torch.sigmoid(logits)
+
     def mean(self, logits: Tensor) -> Tensor:
-        """The picture that the logits stand for: values in [0, 1]."""
-        return torch.sigmoid(at_least_fp32(logits))
+        """The picture that the logits stand for: locations as values in [0, 1]."""
+        return self.location(logits).clamp(0, 1)
 
     def scale(self, like: Tensor) -> Tensor:
         """Scale of `gaussian` and `laplace`: 0-dim, of the dtype and device of `like`."""
@@ -48,6 +56,6 @@ class Likelihood(nn.Module):
             pixels: dist.TorchDistribution = dist.Bernoulli(logits=logits, validate_args=False)
         else:
             family = dist.Normal if self.kind == "gaussian" else dist.Laplace
-            pixels = family(self.mean(logits), self.scale(logits), validate_args=False)
+            pixels = family(self.location(logits), self.scale(logits), validate_args=False)
         event: dist.TorchDistribution = pixels.to_event(4)
         return event

@@ -183,7 +183,7 @@ def pool(p: Parameters, encoded: list[tuple[Gauss, Tensor, Tensor]]) -> Gauss:
 
 
 def decode(p: Parameters, config: "ModelConfig", pose: Tensor, static: Tensor) -> Tensor:
-    """Probability of each pixel value [C, H, W] of one frame, for pose [Z] and static code [K]."""
+    """Location of each pixel value [C, H, W] of one frame, for pose [Z] and static code [K]."""
     widths = [config.pose_size + config.num_experts, *config.decoder_channels, config.channels]
     x = torch.cat([pose, static])[:, None, None]
     for layer in range(len(widths) - 1):
@@ -197,7 +197,7 @@ def decode(p: Parameters, config: "ModelConfig", pose: Tensor, static: Tensor) -
                 x = (x - x.mean()) / torch.sqrt(((x - x.mean()) ** 2).mean() + 1e-5)
             x = leaky(x, 0.2)
         x = transposed(x, kernel, stride=1 if layer == 0 else 2, crop=0 if layer == 0 else 1) + bias[:, None, None]
-    return sigmoid(x)
+    return 0.5 + 0.25 * x if config.likelihood == "laplace" else sigmoid(x)
 
 
 def transposed(x: Tensor, kernel: Tensor, stride: int, crop: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The pixel likelihoods: proper densities around the decoder's mean, with a scale that cannot vanish."""
 
+import math
 from typing import Any
 
 import pytest
@@ -35,7 +36,8 @@ def test_the_density_of_a_pixel_integrates_to_one(settings: dict[str, Any]) -> N
     log_probs = distribution.base_dist.log_prob(grid.view(-1, 1, 1, 1, 1, 1)).flatten()
     assert torch.trapezoid(log_probs.exp(), grid).item() == pytest.approx(1, abs=1e-6)
     mean = torch.trapezoid(grid * log_probs.exp(), grid).item()
-    assert mean == pytest.approx(torch.sigmoid(torch.tensor(0.4)).item(), abs=1e-6)
+    expected = 0.6 if settings["likelihood"] == "laplace" else 1 / (1 + math.exp(-0.4))
+    assert mean == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_scale_is_a_standard_deviation_or_a_mean_deviation() -> None:
@@ -52,7 +54,7 @@ def test_a_learned_scale_is_best_at_the_error_of_the_means(kind: str) -> None:
     model = likelihood({"likelihood": kind})
     generator = torch.Generator().manual_seed(0)
     logits, frames = torch.rand((2, 3, 2, 1, 8, 8), generator=generator, dtype=torch.float64)
-    error = (frames - torch.sigmoid(logits)).abs()
+    error = (frames - (torch.sigmoid(logits) if kind == "gaussian" else 0.5 + logits / 4)).abs()
     best = error.square().mean().sqrt() if kind == "gaussian" else error.mean()
     with torch.no_grad():
         model.raw_scale.copy_(torch.log(torch.expm1(best - MIN_PIXEL_SCALE)))
@@ -60,6 +62,13 @@ def test_a_learned_scale_is_best_at_the_error_of_the_means(kind: str) -> None:
     assert model.scale(frames).item() == pytest.approx(best.item(), rel=1e-12)
     assert model.raw_scale.grad is not None
     assert abs(model.raw_scale.grad.item()) < 1e-9
+
+
+def test_what_has_left_the_range_of_pixels_finds_back() -> None:
+    model, logits = likelihood({"likelihood": "laplace"}), pixel(-40.0).requires_grad_()
+    assert model.mean(logits).item() == 0
+    (slope,) = torch.autograd.grad(model(logits).log_prob(pixel(0.04)).sum(), logits)
+    assert slope.item() == pytest.approx(0.25 / FIRST_SCALE, rel=1e-6)
 
 
 def test_a_learned_scale_starts_wide_and_stays_above_one_step_of_a_pixel() -> None:
