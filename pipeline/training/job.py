@@ -125,7 +125,7 @@ class NonFiniteLoss(ArithmeticError):
     def __init__(self, place: Place, terms: Sequence[str], clips: Sequence[str]) -> None:
         self.place, self.terms, self.clips = place, list(terms), list(clips)
         super().__init__(
-            f"{place}: {' and '.join(terms)} is not finite on clips {', '.join(clips)}; look at these clips, or start "
+            f"{place}: {', '.join(terms)} is not finite on clips {', '.join(clips)}; look at these clips, or start "
             f"a new run with a lower stage{place.stage}.learning_rate or a gradient_clip"
         )
 
