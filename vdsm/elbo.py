@@ -83,19 +83,22 @@ def elbo_terms(
     """One-sample ELBO with analytic KL(q(z) || p(z)) for every latent site of the guide.
 
     Args:
-        model: has an observed site `frames` and the latent sites of the guide, all batched over one plate of clips.
+        model: has an observed site `frames`, which may hold some frames of each clip only, and the latent sites of the
+            guide, all batched over one plate of clips.
         guide: latent sites `static`, `pose` and, in stage 2, `dynamics`.
         weights: multiplier of each site's KL, by the site's name, and of the guide's values `disagreement` and
             `mismatch` [B], if it has them.
         args: passed to both.
-        frame_values: T * C * H * W, by which the terms of a clip are divided.
+        frame_values: T * C * H * W, by which the KLs of a clip are divided. The reconstruction is divided by the number
+            of values observed, so that it is the same in the mean over the frames drawn.
     """
     guide_trace = poutine.trace(guide).get_trace(*args)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
     observed = model_trace.nodes["frames"]
     likelihood: Any = observed["fn"]
+    seen: Any = observed["value"]
     # Sums over a clip's pixels run to 1e5 nats: keep them in fp32 (or better) whatever the layers computed in.
-    reconstruction = -likelihood.log_prob(observed["value"]).mean() / frame_values
+    reconstruction = -likelihood.log_prob(seen).mean() / seen[0].numel()
     loss = reconstruction
     kl = dict.fromkeys(("static", "pose", "dynamics"), torch.zeros_like(reconstruction))
     for name in guide_trace.stochastic_nodes:

@@ -27,6 +27,8 @@ class FrameNoise(NamedTuple):
     """[B, K]"""
     pose: Tensor
     """[B, T, Z]"""
+    decoded: Tensor
+    """[B, N], the frames of each clip whose reconstruction is measured."""
 
 
 class FrameModel(nn.Module):
@@ -44,10 +46,12 @@ class FrameModel(nn.Module):
         self.static_raw_scale = nn.Linear(config.num_experts, config.num_experts)
         start_scale_at(self.static_raw_scale, self.static_prior_scale)
 
-    def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> FrameNoise:
-        """Noise for a batch of `clips` clips of `frames` frames, on the generator's device."""
+    def draw_noise(self, clips: int, frames: int, generator: torch.Generator, decoded: int | None = None) -> FrameNoise:
+        """Noise for a batch of `clips` clips of `frames` frames, of which `decoded` are reconstructed (none: all), on
+        the generator's device."""
         shapes = ((clips, self.config.num_experts), (clips, frames, self.config.pose_size))
-        return FrameNoise(*(torch.randn(shape, generator=generator, device=generator.device) for shape in shapes))
+        static, pose = (torch.randn(shape, generator=generator, device=generator.device) for shape in shapes)
+        return FrameNoise(static, pose, draw_frames(clips, frames, decoded, generator))
 
     def forward(self, frames: Tensor, noise: FrameNoise, weights: Weights) -> Terms:
         """The annealed ELBO of frames [B, T, C, H, W] in [0, 1], term by term."""
@@ -73,8 +77,11 @@ class FrameModel(nn.Module):
         grouped = latent.unflatten(-1, (self.config.static_groups, -1))
         return torch.softmax(temperature * grouped, dim=-1).flatten(-2)
 
-    def observe(self, frames: Tensor, pose: Tensor, static: Tensor) -> None:
-        """The site of p(x_1..T | z_1..T, s)."""
+    def observe(self, frames: Tensor, pose: Tensor, static: Tensor, decoded: Tensor) -> None:
+        """The site of p(x_t | z_t, s), over the `decoded` frames t [B, N] alone."""
+        if decoded.shape[1] < frames.shape[1]:
+            rows = torch.arange(len(frames), device=frames.device)[:, None]
+            frames, pose = frames[rows, decoded], pose[rows, decoded]
         pyro.sample("frames", self.likelihood(self.decoder(pose, static)), obs=frames)
 
     def model(self, frames: Tensor, noise: FrameNoise, temperature: float, paired: bool = False) -> None:
@@ -89,7 +96,7 @@ class FrameModel(nn.Module):
             pose = pyro.sample(
                 "pose", dist.Normal(zero, 1.0).expand([clips, length, self.config.pose_size]).to_event(2)
             )
-            self.observe(frames, pose, self.static_code(latent, temperature))
+            self.observe(frames, pose, self.static_code(latent, temperature), noise.decoded)
 
     def guide(self, frames: Tensor, noise: FrameNoise, temperature: float, paired: bool = False) -> None:
         """q(i | x_1..T) prod_t q(z_t | x_t). Of `paired` clips, each half of the frames, also the `disagreement`."""
@@ -100,3 +107,12 @@ class FrameModel(nn.Module):
             pyro.sample("pose", NoisyNormal(latents.pose_loc, latents.pose_scale, noise.pose).to_event(2))
             if paired:
                 pyro.deterministic("disagreement", self.disagreement(latents), event_dim=0)
+
+
+def draw_frames(clips: int, frames: int, decoded: int | None, generator: torch.Generator) -> Tensor:
+    """Which frames of each clip are decoded: [B, N], rising, N = `decoded` of `frames` without repetition, or all."""
+    every = torch.arange(frames, device=generator.device).expand(clips, -1)
+    if decoded is None or decoded == frames:
+        return every
+    order = torch.rand(clips, frames, generator=generator, device=generator.device).argsort(dim=1)
+    return order[:, :decoded].sort(dim=1).values

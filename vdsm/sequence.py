@@ -19,7 +19,7 @@ from vdsm.config import ModelConfig
 from vdsm.elbo import NoisyNormal, Terms, disagreement, elbo_terms
 from vdsm.encoder import FrameLatents, positive_scale, start_scale_at
 from vdsm.feedback import feed_back
-from vdsm.frames import FrameModel
+from vdsm.frames import FrameModel, draw_frames
 from vdsm.precision import at_least_fp32, full_precision
 
 
@@ -34,6 +34,8 @@ class SequenceNoise(NamedTuple):
     """[B, T, Z]"""
     other: Tensor
     """[B, K], of the static codes that `SequenceModel.disagreement` draws the clips with."""
+    decoded: Tensor
+    """[B, N], the frames of each clip whose reconstruction is measured."""
 
 
 class GatedTransition(nn.Module):
@@ -137,12 +139,17 @@ class SequenceModel(nn.Module):
         self.combiner = Combiner(config)
         self.transition = GatedTransition(config)
 
-    def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> SequenceNoise:
-        """Noise for a batch of `clips` clips of `frames` frames, on the generator's device."""
-        config = self.config
-        static, dynamics = (clips, config.num_experts), (clips, config.dynamics_size)
-        shapes = (static, dynamics, (clips, frames, config.pose_size), static)
-        return SequenceNoise(*(torch.randn(shape, generator=generator, device=generator.device) for shape in shapes))
+    def draw_noise(
+        self, clips: int, frames: int, generator: torch.Generator, decoded: int | None = None
+    ) -> SequenceNoise:
+        """Noise for a batch of `clips` clips of `frames` frames, of which `decoded` are reconstructed (none: all), on
+        the generator's device."""
+        config, device = self.config, generator.device
+        sizes = ((config.num_experts,), (config.dynamics_size,), (frames, config.pose_size), (config.num_experts,))
+        static, dynamics, pose, other = (
+            torch.randn(clips, *size, generator=generator, device=device) for size in sizes
+        )
+        return SequenceNoise(static, dynamics, pose, other, draw_frames(clips, frames, decoded, generator))
 
     def forward(self, frames: Tensor, noise: SequenceNoise, weights: Weights) -> Terms:
         """The annealed ELBO of frames [B, T, C, H, W] in [0, 1], term by term."""
@@ -204,7 +211,8 @@ class SequenceModel(nn.Module):
             latent = pyro.sample("static", static_prior.to_event(1))
             dynamics = pyro.sample("dynamics", dynamics_prior.to_event(1))
             poses = pyro.sample("pose", self.prior_chain(dynamics, length))
-            self.frame_model.observe(frames, poses, self.frame_model.static_code(latent, temperature))
+            static = self.frame_model.static_code(latent, temperature)
+            self.frame_model.observe(frames, poses, static, noise.decoded)
 
     def guide(
         self, frames: Tensor, noise: SequenceNoise, temperature: float, agreeing: bool = False, matching: bool = False

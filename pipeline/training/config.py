@@ -23,6 +23,9 @@ class StageConfig:
     gradient."""
     clip_frames: int = 8
     """Frames taken from each clip, as one consecutive window at a position drawn per epoch and clip."""
+    decoded_frames: int | None = None
+    """How many frames of each sequence a step decodes, drawn anew in each; none: all. The reconstruction is their mean,
+    and so right in expectation: where clips are long, the work of a step goes to more clips."""
     pairing: Literal["none", "identity"] = "none"
     """`identity`: join windows of two clips of the same identity into one sequence (stage 1 only). This is weak
     supervision by identity, as in the paper's Sprites runs; `none` uses no label at all."""
@@ -41,6 +44,11 @@ class StageConfig:
         for name in ("steps", "batch_clips", "accumulation", "clip_frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        frames = self.clip_frames * (2 if self.pairing == "identity" else 1)
+        if self.decoded_frames is not None and not 1 <= self.decoded_frames <= frames:
+            raise ValueError(
+                f"decoded_frames is {self.decoded_frames}; it must be from 1 to {frames}, the frames of a sequence"
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if self.warmup_steps < 0 or self.gradient_clip < 0:

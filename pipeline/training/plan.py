@@ -70,7 +70,8 @@ def plan_of(
         moments = 2 * trained // (training.num_workers if training.shard_optimiser else 1)
         weights = total + trained + moments + (total if training.ema_decay else 0)
         clips = -(-config.batch_clips // (training.min_workers or training.num_workers) // config.accumulation)
-        activations = _activations(model, clips, frames) // (1 if training.precision == "fp32" else 2)
+        activations = _activations(model, clips, frames, config.decoded_frames or frames)
+        activations //= 1 if training.precision == "fp32" else 2
         train_clips, validation_clips = counts[stage] if counts else (None, None)
         plans.append(
             StagePlan(
@@ -87,17 +88,17 @@ def plan_of(
     return plans
 
 
-def _activations(model: ModelConfig, clips: int, frames: int) -> int:
+def _activations(model: ModelConfig, clips: int, frames: int, decoded: int) -> int:
     """Numbers that the backward pass needs of image encoder and decoder; the recurrent part is small beside them."""
-    size, per_frame = model.frame_size, 0
+    size, per_frame, per_decoded = model.frame_size, 0, 0
     for channels in model.encoder_channels:
         per_frame += 3 * channels * size * size  # convolution, activation, and the input of the blur pool
         size //= 2
     size = 4
     for channels in (*model.decoder_channels, model.channels):
-        per_frame += 2 * channels * size * size
+        per_decoded += 2 * channels * size * size
         size *= 2
     # Each clip has its own blend of every kernel, and its gradient.
     widths = (model.pose_size + model.num_experts, *model.decoder_channels, model.channels)
     kernels = 2 * 16 * sum(prod(pair) for pair in pairwise(widths))
-    return clips * (frames * per_frame + kernels)
+    return clips * (frames * per_frame + decoded * per_decoded + kernels)

@@ -128,7 +128,8 @@ class StageRun:
         """Adds the gradients of this rank's clips, uint8 [B, T, H, W, C], averaged over the ranks. Returns the terms of
         the loss, so scaled that their mean over the ranks is that of the global batch."""
         generator = torch.Generator().manual_seed(key(self.job.seed, self.stage, step, "noise"))
-        noise = self.world.share(self.module.draw_noise(self.config.batch_clips, raw.shape[1], generator))
+        size = (self.config.batch_clips, raw.shape[1])
+        noise = self.world.share(self.module.draw_noise(*size, generator, self.config.decoded_frames))
         torch.manual_seed(key(self.job.seed, self.stage, step, "dropout", self.world.rank))
         passes, clips = self.config.accumulation, len(raw)
         found = []

@@ -22,6 +22,7 @@ from preprocessing.dataset import ClipDataset
 from vdsm import checkpoint
 from vdsm.annealing import un_annealed, weights_at
 from vdsm.config import AnnealingConfig
+from vdsm.decoder import Decoder
 from vdsm.disentangler import Disentangler
 
 Recorders = Callable[..., Any]
@@ -135,8 +136,8 @@ def test_a_loss_that_is_not_finite_names_term_step_and_clips(
     job = tiny_job(stages="1", max_rollbacks=0)
     draw = Disentangler(job.model).frame_model.draw_noise
 
-    def poisoned(self: Any, clips: int, frames: int, generator: torch.Generator) -> Any:
-        noise = draw(clips, frames, generator)
+    def poisoned(self: Any, *size: Any) -> Any:
+        noise = draw(*size)
         poisoned.calls += 1  # type: ignore[attr-defined]
         if poisoned.calls == 6:  # type: ignore[attr-defined]
             noise.pose[2] = math.nan
@@ -216,6 +217,33 @@ def test_matching_is_of_stage_2() -> None:
     with pytest.raises(ValueError, match=r"stage1.annealing.matching is 0.3, but it is stage 2 that"):
         TrainingConfig(stage1=StageConfig(annealing=matching))
     TrainingConfig(stage2=StageConfig(annealing=matching))
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_step_decodes_so_many_frames_and_validation_all(
+    tiny_job: Jobs, stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tiny_job(**{f"stage{stage}": {"pairing": "none", "decoded_frames": 3, "annealing": AnnealingConfig()}})
+    run = StageRun(job, 1 if stage == 1 else 2, Disentangler(job.model), None, World())  # type: ignore[arg-type]
+    sizes, decode = [], Decoder.forward
+
+    def watched(self: Decoder, pose: torch.Tensor, static: torch.Tensor) -> torch.Tensor:
+        sizes.append(pose.shape[1])
+        return decode(self, pose, static)
+
+    monkeypatch.setattr(Decoder, "forward", watched)
+    size = job.model.frame_size
+    run.gradients(0, torch.zeros(4, 4, size, size, 3, dtype=torch.uint8), run.weights(0))
+    assert sizes == [3]
+    run.validate(run.weights(0))
+    assert set(sizes[1:]) == {4}
+
+
+@pytest.mark.parametrize("wrong", [0, 9])
+def test_more_frames_than_there_are_cannot_be_decoded(wrong: int) -> None:
+    with pytest.raises(ValueError, match=f"decoded_frames is {wrong}; it must be from 1 to 8, the frames of a seq"):
+        StageConfig(decoded_frames=wrong)
+    StageConfig(decoded_frames=9, pairing="identity")  # sixteen frames of two clips
 
 
 def test_checkpoints_come_at_their_interval_and_at_the_end_of_each_stage(undisturbed: Any) -> None:

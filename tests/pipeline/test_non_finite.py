@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
 from pipeline.training.job import Job, NonFiniteLoss
 from pipeline.training.loop import train_run
@@ -19,8 +18,8 @@ FAULTY_CALL = 3
     ("stage", "part", "terms"),
     [
         (1, "static", "reconstruction"),
-        (2, "pose", "kl_pose and reconstruction"),
-        (2, "dynamics", "kl_pose and reconstruction"),
+        (2, "pose", "kl_pose, mismatch, reconstruction"),
+        (2, "dynamics", "kl_pose, mismatch, reconstruction"),
     ],
 )
 def test_the_message_names_terms_step_and_clips(
@@ -36,9 +35,9 @@ def test_the_message_names_terms_step_and_clips(
     module: Any = Disentangler(job.model).stage(1 if stage == 1 else 2)
     draw, calls = type(module).draw_noise, []
 
-    def poisoned(self: Any, clips: int, frames: int, generator: torch.Generator) -> Any:
-        noise = draw(self, clips, frames, generator)
-        calls.append(clips)
+    def poisoned(self: Any, *size: Any) -> Any:
+        noise = draw(self, *size)
+        calls.append(size)
         if len(calls) == FAULTY_CALL:
             getattr(noise, part)[1] = math.nan
         return noise

@@ -52,7 +52,7 @@ def loss(clips: list[Clip], weights: dict[str, float], values: int) -> Tensor:
 
 
 def frame_clip(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], tau: float) -> Clip:
-    """Stage 1 for one clip [T, C, H, W]; noise: static [K], pose [T, Z]."""
+    """Stage 1 for one clip [T, C, H, W]; noise: static [K], pose [T, Z], decoded [N]."""
     encoded = [encode(p, config, frame) for frame in frames]
     static_q = pool(p, encoded)
     latent = draw(static_q, noise["static"])
@@ -63,7 +63,8 @@ def frame_clip(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict
         poses.append(draw(pose_q, eps))
         steps.append(site(pose_q, standard, poses[-1]))
     sites["pose"] = total(steps)
-    return Clip(likelihood(p, config, frames, poses, softmax_groups(config, latent, tau)), sites)
+    static = softmax_groups(config, latent, tau)
+    return Clip(estimated_likelihood(p, config, frames, poses, static, noise["decoded"]), sites)
 
 
 def disagreement(p: Parameters, config: "ModelConfig", frames: Tensor) -> Tensor:
@@ -219,6 +220,15 @@ def likelihood(p: Parameters, config: "ModelConfig", frames: Tensor, poses: list
     for frame, pose in zip(frames, poses, strict=True):
         density = density + pixels(p, config, frame, decode(p, config, pose, static)).sum()
     return density
+
+
+def estimated_likelihood(
+    p: Parameters, config: "ModelConfig", frames: Tensor, poses: list[Tensor], static: Tensor, decoded: Tensor
+) -> Tensor:
+    """log p(x_1..T | z_1..T, s) as T times the mean over the decoded frames."""
+    times = [int(time) for time in decoded]
+    chosen = likelihood(p, config, torch.stack([frames[t] for t in times]), [poses[t] for t in times], static)
+    return chosen * len(frames) / len(times)
 
 
 def pixels(p: Parameters, config: "ModelConfig", frame: Tensor, mean: Tensor) -> Tensor:

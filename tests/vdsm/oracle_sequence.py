@@ -13,8 +13,8 @@ from tests.vdsm.oracle import (
     decode,
     draw,
     encode,
+    estimated_likelihood,
     leaky,
-    likelihood,
     linear,
     pool,
     positive,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def sequence_clip(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], tau: float) -> Clip:
-    """Stage 2 for one clip [T, C, H, W]; noise: static [K], dynamics [D], pose [T, Z]."""
+    """Stage 2 for one clip [T, C, H, W]; noise: static [K], dynamics [D], pose [T, Z], decoded [N]."""
     frame_p = {name.removeprefix("frame_model."): value for name, value in p.items() if name.startswith("frame_model.")}
     encoded = [encode(frame_p, config, frame) for frame in frames]
     static_q = pool(frame_p, encoded)
@@ -56,7 +56,8 @@ def sequence_clip(p: Parameters, config: "ModelConfig", frames: Tensor, noise: d
         poses.append(pose)
         previous = pose
     sites["pose"] = total(steps)
-    return Clip(likelihood(frame_p, config, frames, poses, softmax_groups(config, latent, tau)), sites)
+    static = softmax_groups(config, latent, tau)
+    return Clip(estimated_likelihood(frame_p, config, frames, poses, static, noise["decoded"]), sites)
 
 
 def disagreement(p: Parameters, config: "ModelConfig", frames: Tensor, other: Tensor, tau: float) -> Tensor:

@@ -1,6 +1,7 @@
 """What must hold of both stages whatever their parameters are (float64)."""
 
 import math
+from itertools import combinations
 from typing import Any
 
 import pyro.infer
@@ -189,12 +190,40 @@ def test_plain_elbo_is_that_of_pyro(stage: int) -> None:
 
 
 @STAGE
+def test_some_frames_decoded_stand_for_all_of_them(stage: int) -> None:
+    case = tiny_case(stage)
+    subsets = [torch.tensor(pair).expand(CLIPS, -1) for pair in combinations(range(LENGTH), 2)]
+    some = [terms_of(case._replace(noise=case.noise._replace(decoded=subset))) for subset in subsets]
+    every, mean = terms_of(case), Terms(*torch.stack([torch.stack(terms) for terms in some]).mean(0))
+    for name, value in every._asdict().items():
+        assert getattr(mean, name).item() == pytest.approx(value.item(), rel=1e-12), name
+    assert len({terms.reconstruction.item() for terms in some}) == len(subsets)
+
+
+@STAGE
+def test_the_frames_decoded_are_drawn_evenly_and_without_repetition(stage: int) -> None:
+    model, clips = tiny_case(stage).model, 3000
+    noise = model.draw_noise(clips, 5, torch.Generator().manual_seed(0), 2)
+    first, second = noise.decoded.T
+    assert (first < second).all()
+    # Ten pairs of five frames, each 300 times, give or take four deviations.
+    counts = torch.bincount(5 * first + second)
+    counts = counts[counts > 0]
+    assert len(counts) == 10
+    assert (counts - 300).abs().max() < 4 * math.sqrt(clips * 0.1 * 0.9)
+    every = model.draw_noise(clips, 5, torch.Generator().manual_seed(0))
+    assert torch.equal(every.decoded, torch.arange(5).expand(clips, -1))
+    assert all(torch.equal(one, other) for one, other in zip(noise[:-1], every[:-1], strict=True))
+
+
+@STAGE
 def test_the_model_without_data_draws_from_the_prior(stage: int) -> None:
     case, clips, length = tiny_case(stage, channels=1), 300, 3
     frames = case.frames.new_zeros(clips, length, 1, 32, 32)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        nodes = poutine.trace(poutine.uncondition(case.model.model)).get_trace(frames, None, 3.0).nodes
+        noise = case.model.draw_noise(clips, length, torch.Generator())
+        nodes = poutine.trace(poutine.uncondition(case.model.model)).get_trace(frames, noise, 3.0).nodes
     standard = {"static": 6 * nodes["static"]["value"], "pose": nodes["pose"]["value"]}
     if stage == 2:
         p = {name: parameter.detach() for name, parameter in case.model.named_parameters()}

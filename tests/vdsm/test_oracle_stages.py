@@ -199,3 +199,15 @@ def test_matching_and_its_gradients(changes: dict[str, Any]) -> None:
     assert_close(terms.mismatch, mismatch, "mismatch")
     assert_close(terms.loss, loss, "loss")
     assert_gradients_close(case, parameters)
+
+
+def test_some_frames_decoded_and_their_gradients(stage: int) -> None:
+    case = tiny_case(stage)
+    case = case._replace(noise=case.noise._replace(decoded=torch.tensor([[0, 3], [1, 2], [2, 3]])))
+    terms = case.model(case.frames, case.noise, WEIGHTS)
+    terms.loss.backward()
+    parameters, clips = by_oracle(case, stage)
+    loss = oracle.loss(clips, WEIGHTS._asdict(), case.frames[0].numel())
+    loss.backward()
+    assert_close(terms.loss, loss, "loss")
+    assert_gradients_close(case, parameters)

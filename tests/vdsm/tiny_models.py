@@ -71,8 +71,8 @@ def tiny_case(stage: int, **changes: Any) -> Case:
 
 
 def double(noise: Any) -> Any:
-    """Noise in float64."""
-    return type(noise)(*(part.double() for part in noise))
+    """Noise in float64; indices stay what they are."""
+    return type(noise)(*(part.double() if part.is_floating_point() else part for part in noise))
 
 
 def pick(noise: FrameNoise | SequenceNoise, clips: list[int]) -> Any:
