@@ -26,9 +26,11 @@ KINDS = ("linear", "mlp")
 WIDTH = 128
 """Hidden units of the small network."""
 STEPS = 400
-"""Its optimiser steps."""
+"""Its optimiser steps, at least."""
 BATCH = 256
-"""Clips in each of them."""
+"""Clips, or frames, in each of them."""
+PASSES = 20
+"""Times that it sees each clip or frame, at least: long clips have many more frames than there are clips."""
 RIDGE = 1e-3
 """Weight of the squared norm of a linear probe's weights."""
 
@@ -139,15 +141,16 @@ def fit_linear(codes: Tensor, target: Tensor, values: int, seed: int) -> Predict
 
 
 def fit_mlp(codes: Tensor, target: Tensor, values: int, seed: int) -> Predict:
-    """One hidden layer, trained for a fixed number of steps: no test clip decides when it ends."""
+    """One hidden layer, trained for a number of steps that only the number of rows decides: no test clip does."""
+    steps = max(STEPS, PASSES * len(codes) // BATCH)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         outputs = values or target.shape[1]
         network = nn.Sequential(nn.Linear(codes.shape[1], WIDTH), nn.ReLU(), nn.Linear(WIDTH, outputs))
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * step / STEPS)))
-    for _ in range(STEPS):
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    for _ in range(steps):
         batch = torch.randint(len(codes), (min(BATCH, len(codes)),), generator=generator)
         said = network(codes[batch])
         loss = functional.cross_entropy(said, target[batch]) if values else (said - target[batch]).square().mean()

@@ -9,7 +9,7 @@ import torch
 
 from vdsm.evaluation.measurement import Latents
 from vdsm.evaluation.model import CodeTable
-from vdsm.evaluation.probes import probe_scores
+from vdsm.evaluation.probes import fit_mlp, probe_scores
 
 N, LENGTH = 500, 4
 VOCABULARY = {"action": ["a", "b", "c", "d"], "hat": ["on", "off"], "ground": ["only"]}
@@ -86,6 +86,14 @@ def test_factor_of_single_frames_is_read_from_poses(found):
     assert found["probe.pose.position.linear"].value > 0.99
     assert found["probe.pose.position.linear"].n == N * LENGTH
     assert not [name for name in found if name.startswith("probe.pose") and "position" not in name]
+
+
+def test_a_network_that_has_many_frames_to_learn_from_sees_each_of_them_often():
+    """A curve over six numbers, of 20,000 frames: 400 steps are a few passes only, and half of it is left unread."""
+    codes = torch.randn(30_000, 6, generator=torch.Generator().manual_seed(0))
+    curve = torch.sin(2 * codes[:, :1]) * codes[:, 1:2] + torch.cos(2 * codes[:, 2:3])
+    said = fit_mlp(codes[:20_000], curve[:20_000], 0, 0)(codes[20_000:])
+    assert (said - curve[20_000:]).square().mean() < 0.2 * curve[20_000:].var()
 
 
 def test_probe_that_learns_from_shuffled_factors_is_at_chance():
