@@ -237,7 +237,7 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(
     main([*words(tmp_path, "run"), "--dry-run"])
     output = capsys.readouterr().out
     assert "stage 1: 60 steps of 4 clips x 8 frames" in output
-    assert "stage 2: 40 steps of 4 clips x 4 frames" in output
+    assert "stage 2: 40 steps of 4 clips x 4 frames, 3 of them decoded" in output
     assert "GB per worker" in output
     assert "2 workers x 1 threads" in output
     assert f"run: {tmp_path}/run, a new one" in output
