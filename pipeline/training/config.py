@@ -44,10 +44,10 @@ class StageConfig:
         for name in ("steps", "batch_clips", "accumulation", "clip_frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        frames = self.clip_frames * (2 if self.pairing == "identity" else 1)
-        if self.decoded_frames is not None and not 1 <= self.decoded_frames <= frames:
+        if self.decoded_frames is not None and not 1 <= self.decoded_frames <= self.sequence_frames:
             raise ValueError(
-                f"decoded_frames is {self.decoded_frames}; it must be from 1 to {frames}, the frames of a sequence"
+                f"decoded_frames is {self.decoded_frames}; it must be from 1 to {self.sequence_frames}, "
+                "the frames of a sequence"
             )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
@@ -55,6 +55,11 @@ class StageConfig:
             raise ValueError("warmup_steps and gradient_clip must not be negative")
         if not 0 <= self.final_rate_fraction <= 1:
             raise ValueError(f"final_rate_fraction is {self.final_rate_fraction}; it must be in [0, 1]")
+
+    @property
+    def sequence_frames(self) -> int:
+        """Frames of one sample: a window, or those of both clips of a pair."""
+        return self.clip_frames * (2 if self.pairing == "identity" else 1)
 
 
 @dataclass(frozen=True, kw_only=True)

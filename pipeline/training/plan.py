@@ -69,7 +69,7 @@ def plan_of(
     for stage in stages_of(training):
         config = stage_config(training, stage)
         trained = sum(p.numel() for p in disentangler.stage(stage).parameters() if p.requires_grad)
-        frames = config.clip_frames * (2 if config.pairing == "identity" else 1)
+        frames = config.sequence_frames
         # Gradients and, perhaps shared out, two moments; a running average of the weights, where one is kept.
         moments = 2 * trained // (training.num_workers if training.shard_optimiser else 1)
         weights = total + trained + moments + (total if training.ema_decay else 0)
