@@ -43,6 +43,11 @@ class Terms(NamedTuple):
         """The un-annealed negative ELBO, comparable between annealing settings."""
         return self.reconstruction + self.kl_static + self.kl_pose + self.kl_dynamics
 
+    @property
+    def divergences(self) -> dict[str, Tensor]:
+        """All terms but the loss and the reconstruction, by name: KL divergences between distributions, at least 0."""
+        return {name: value for name, value in self._asdict().items() if name not in ("loss", "reconstruction")}
+
 
 class NoisyNormal(dist.Normal):
     """A Normal that draws `loc + scale * noise` with the given standard Normal noise instead of a hidden generator.

@@ -132,7 +132,8 @@ class TrainingConfig:
     max_failures: int = 3
     """Worker failures after which the run gives up; -1 never does."""
     max_rollbacks: int = 3
-    """How often a loss that is not finite sends a run back to its last good checkpoint, with a lower learning rate."""
+    """How often a loss that is not finite or blows up sends a run back to its last good checkpoint, with a lower
+    learning rate."""
     rollback_rate: float = 0.5
     """What the learning rate is multiplied by each time."""
     stall_timeout_s: float = 600.0

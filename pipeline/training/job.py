@@ -119,13 +119,20 @@ class Outcome(NamedTuple):
     finished: bool
 
 
-class NonFiniteLoss(ArithmeticError):
-    """The loss or its gradient is NaN or infinite; the message names the term, the step and the clips."""
+BLOWN_UP = 1e4
+"""Nats per pixel value beyond which a divergence between distributions is none that a training comes back from: the
+largest at the start of any recipe here are below 10, and they fall."""
 
-    def __init__(self, place: Place, terms: Sequence[str], clips: Sequence[str]) -> None:
+
+class Divergence(ArithmeticError):
+    """The loss or its gradient is NaN or infinite, or one of its terms has blown up; the message names the term, the
+    step and the clips."""
+
+    def __init__(self, place: Place, terms: Sequence[str], clips: Sequence[str], *, finite: bool = False) -> None:
         self.place, self.terms, self.clips = place, list(terms), list(clips)
+        fault = f"is above {BLOWN_UP:,.0f} nats per value" if finite else "is not finite"
         super().__init__(
-            f"{place}: {', '.join(terms)} is not finite on clips {', '.join(clips)}; look at these clips, or start "
+            f"{place}: {', '.join(terms)} {fault} on clips {', '.join(clips)}; look at these clips, or start "
             f"a new run with a lower stage{place.stage}.learning_rate or a gradient_clip"
         )
 

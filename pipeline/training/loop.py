@@ -11,7 +11,7 @@ import torch
 
 from pipeline.training.batches import check_frames
 from pipeline.training.config import TrainingConfig
-from pipeline.training.job import Job, NonFiniteLoss, Outcome, Place, Reporter, stage_config
+from pipeline.training.job import Divergence, Job, Outcome, Place, Reporter, stage_config
 from pipeline.training.order import key
 from pipeline.training.stage import StageRun
 from pipeline.training.world import World
@@ -29,7 +29,7 @@ def train_run(job: Job, reporter: Reporter, world: World | None = None, resume: 
     """Trains the stages of `job`, going on from the checkpoint `resume` where there is one.
 
     Raises ValueError for data that does not fit the recipe or a checkpoint that does not fit the stages, and
-    NonFiniteLoss where the training diverges although it was slowed down. All ranks raise the same.
+    Divergence where the training diverges although it was slowed down. All ranks raise the same.
     """
     world = world or World()
     check_frames(job.clips, job.model)
@@ -39,10 +39,10 @@ def train_run(job: Job, reporter: Reporter, world: World | None = None, resume: 
         begun = Place(int(resume["stage"]), int(resume["step"])) if resume else None
         try:
             return _train_from(job, reporter, world, resume, slowdown)
-        except NonFiniteLoss as error:
+        except Divergence as error:
             if world.rank == 0:
                 place = {"stage": error.place.stage, "step": error.place.step}
-                reporter.event("non-finite loss", **place, terms=error.terms, clips=error.clips, error=str(error))
+                reporter.event("divergence", **place, terms=error.terms, clips=error.clips, error=str(error))
             if rollbacks >= job.training.max_rollbacks:
                 raise
             # A checkpoint from which not one step can be taken is no good one.

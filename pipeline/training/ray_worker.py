@@ -19,7 +19,7 @@ from cluster import storage
 from cluster.errors import UserError
 from pipeline.config import Recipe
 from pipeline.training.checkpoints import CheckpointStore
-from pipeline.training.job import Job, NonFiniteLoss, Place
+from pipeline.training.job import Divergence, Job, Place
 from pipeline.training.loop import train_run
 from pipeline.training.ray_metrics import Gauges
 from pipeline.training.world import World
@@ -206,7 +206,7 @@ def worker(assignment: Assignment, ledger: Any) -> dict[str, Any]:
         outcome = train_run(job, reporter, world, resume)
         reporter.close()
         return outcome._asdict()
-    except NonFiniteLoss as error:  # raised on every rank
+    except Divergence as error:  # raised on every rank
         return {"mistake": str(error)}
     except UserError as error:
         ray.get(ledger.set_mistake.remote(str(error)))

@@ -106,7 +106,7 @@ class RunLog:
                 logger.info("going on from %s", place)
         elif record["event"] == "failure":
             logger.warning("a worker failed (%s); its group starts again from the last checkpoint", record["error"])
-        elif record["event"] == "non-finite loss":
+        elif record["event"] == "divergence":
             logger.warning("%s", record["error"])
         elif record["event"] == "rollback":
             place = Place(record["stage"], record["step"])

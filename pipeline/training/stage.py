@@ -6,6 +6,7 @@ place in an epoch and each clip its place in a batch, so noise that is keyed by 
 the clip. Only the masks of dropout depend on the number of ranks.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, NoReturn, cast
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from pipeline.training.average import WeightAverage
 from pipeline.training.batches import Prefetched, ReadAhead, to_model
 from pipeline.training.distributed import compile_parts, distributed
-from pipeline.training.job import FORMAT, NonFiniteLoss, Outcome, Place, Reporter, stage_config, stage_order
+from pipeline.training.job import BLOWN_UP, FORMAT, Divergence, Outcome, Place, Reporter, stage_config, stage_order
 from pipeline.training.job import Job as Job
 from pipeline.training.optimiser import adam, learning_rate, whole_state
 from pipeline.training.order import Windows, key
@@ -166,10 +167,14 @@ class StageRun:
             group["lr"] = self.rate(step)
         terms = self.gradients(step, raw, weights)
         self.precision.unscale(self.optimiser)
-        gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip or float("inf"))
-        sound = bool(torch.isfinite(terms.loss) & torch.isfinite(gradient_norm))
+        gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip or math.inf)
+        blown_up = (torch.stack(list(terms.divergences.values())) > BLOWN_UP).any()
+        bad_loss = bool(~torch.isfinite(terms.loss) | blown_up)
         bad_loss, bad, stop, look = self.world.any(
-            not torch.isfinite(terms.loss), not sound, self.reporter.should_stop(), self.reporter.time_to_look()
+            bad_loss,
+            bad_loss or not torch.isfinite(gradient_norm),
+            self.reporter.should_stop(),
+            self.reporter.time_to_look(),
         )
         if bad and (bad_loss or not self.precision.overflowed(gradient_norm)):
             self._fail(step, windows, terms)
@@ -182,14 +187,18 @@ class StageRun:
         return terms, gradient_norm, stop, look
 
     def _fail(self, step: int, windows: Windows, terms: Terms) -> NoReturn:
-        """Raises the same NonFiniteLoss on every rank."""
+        """Raises the same Divergence on every rank."""
         bad = [name for name, value in terms._asdict().items() if not bool(torch.isfinite(value))]
         # The loss is the sum of the terms: name it only where each of them is sound.
         bad = [name for name in bad if name != "loss"] or bad
-        found = self.world.gather((bad, [self.job.clips.keys[clip] for clip in windows.clips]))
-        guilty = [(names, keys) for names, keys in found if names] or [(["gradient"], keys) for _, keys in found]
+        large = [name for name, value in terms.divergences.items() if bool(BLOWN_UP < value < math.inf)]
+        found = self.world.gather((bad, large, [self.job.clips.keys[clip] for clip in windows.clips]))
+        not_finite = [(names, keys) for names, _, keys in found if names]
+        blown_up = [(names, keys) for _, names, keys in found if names]
+        guilty = not_finite or blown_up or [(["gradient"], keys) for *_, keys in found]
         names = sorted({name for some, _ in guilty for name in some})
-        raise NonFiniteLoss(Place(self.stage, step + 1), names, [clip for _, some in guilty for clip in some])
+        clips = [clip for _, some in guilty for clip in some]
+        raise Divergence(Place(self.stage, step + 1), names, clips, finite=bool(blown_up) and not not_finite)
 
     def validate(self, weights: Weights) -> dict[str, float]:
         """The un-annealed ELBO and its terms on the held-out clips, at the temperature of `weights`."""

@@ -178,9 +178,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(
     assert error.startswith("error: stage 1, step ")
     assert "lower stage1.learning_rate" in error
     # Three lower rates were tried by the same workers; starting those again would not help.
-    tried = ["non-finite loss", "rollback"]
-    assert events(tmp_path / "run") == ["start", *tried, *tried, *tried, "non-finite loss", "gave up"]
-    first = next(line for line in lines(tmp_path / "run" / "events.jsonl") if line["event"] == "non-finite loss")
+    tried = ["divergence", "rollback"]
+    assert events(tmp_path / "run") == ["start", *tried, *tried, *tried, "divergence", "gave up"]
+    first = next(line for line in lines(tmp_path / "run" / "events.jsonl") if line["event"] == "divergence")
     assert (first["stage"], first["step"]) == (1, 2)
     assert len(first["clips"]) == 4
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.training.config import StageConfig, TrainingConfig
-from pipeline.training.job import Job, NonFiniteLoss
+from pipeline.training.job import Divergence, Job
 from pipeline.training.loop import train_run
 from pipeline.training.optimiser import learning_rate
 from pipeline.training.order import key
@@ -146,10 +146,10 @@ def test_a_loss_that_is_not_finite_names_term_step_and_clips(
     poisoned.calls = 0  # type: ignore[attr-defined]
     monkeypatch.setattr("vdsm.frames.FrameModel.draw_noise", poisoned)
     seen = recorder()
-    with pytest.raises(NonFiniteLoss) as caught:
+    with pytest.raises(Divergence) as caught:
         train_run(job, seen)
     assert str(caught.value).startswith("stage 1, step 6: reconstruction is not finite on clips ")
-    assert [event["event"] for event in seen.events] == ["non-finite loss"]
+    assert [event["event"] for event in seen.events] == ["divergence"]
     assert seen.events[0]["clips"] == caught.value.clips
     step = StageRun(job, 1, Disentangler(job.model), seen, World()).order.at(5)
     assert all(job.clips.keys[clip] in str(caught.value) for clip in step.clips)
@@ -157,9 +157,9 @@ def test_a_loss_that_is_not_finite_names_term_step_and_clips(
 
 def test_a_rate_that_is_far_too_high_is_noticed(tiny_job: Jobs, recorder: Recorders) -> None:
     seen = recorder()
-    with pytest.raises(NonFiniteLoss, match=r"stage 1, step \d+: .* lower stage1.learning_rate"):
+    with pytest.raises(Divergence, match=r"stage 1, step \d+: .* lower stage1.learning_rate"):
         train_run(tiny_job(stages="1", stage1={"learning_rate": 1e30, "warmup_steps": 0}), seen)
-    assert [event["event"] for event in seen.events] == ["non-finite loss", "rollback"] * 3 + ["non-finite loss"]
+    assert [event["event"] for event in seen.events] == ["divergence", "rollback"] * 3 + ["divergence"]
     assert [event["rate_factor"] for event in seen.events if event["event"] == "rollback"] == [0.5, 0.25, 0.125]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vdsm.evaluation.judge import Judge, Progress, Verdicts, join, judge_frames
+from vdsm.evaluation.judge import Judge, Progress, Verdicts, join, judge_frames, silent
 from vdsm.evaluation.judged_scores import Outputs
 from vdsm.evaluation.model import CodeTable, SwapModel
 from vdsm.evaluation.pairs import Indices, Pairs
@@ -89,6 +89,17 @@ def judge_pairs(
     return judging.verdicts
 
 
+def judge_swaps(
+    judge: Judge, pairs: Pairs, swap: Callable[[Indices, Indices], Tensor], batch_clips: int,
+    what: str = "judging swaps", progress: Progress = silent, *watches: Watch,
+) -> Verdicts:  # fmt: skip
+    """Verdicts on the pairs' swaps by `Decoder.swap` or `Decoder.pose_swap`; the watches see every batch too."""
+    return judge_pairs(
+        judge, pairs, lambda batch: swap(pairs.dynamics_of[batch], pairs.static_of[batch]), batch_clips,
+        what, progress, *watches,
+    )  # fmt: skip
+
+
 def judged_outputs(
     judge: Judge, decoder: Decoder, pairs: Pairs, sequence_stage: bool, seed: int, progress: Progress, *watches: Watch
 ) -> Outputs:
@@ -108,10 +119,7 @@ def judged_outputs(
     static = decoder.model.sample_static(len(pairs), generator)
     dynamics = decoder.model.sample_dynamics(len(pairs), generator)
     return Outputs(
-        swap=judge_pairs(
-            judge, pairs, lambda batch: decoder.swap(pairs.dynamics_of[batch], pairs.static_of[batch]), size,
-            "swapping dynamics codes", progress, *watches,
-        ),
+        swap=judge_swaps(judge, pairs, decoder.swap, size, "swapping dynamics codes", progress, *watches),
         prior_static=judge_pairs(
             judge, pairs, lambda batch: decoder.with_static(pairs.dynamics_of[batch], static[batch]), size,
             "sampling identities", progress,
