@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 from cluster.errors import UserError
 
 if TYPE_CHECKING:
-    from preprocessing.clip import Item
+    from preprocessing.clip import Item, Source
     from preprocessing.dataset import ClipDataset
-    from preprocessing.sources.lpc import LpcSource
 
 
 class SpritesRenderer:
-    """Draws any character of the Sprites set in any action; see `renderer_of`."""
+    """Draws any character of a Sprites set in any action; see `renderer_of`."""
 
-    def __init__(self, source: "LpcSource") -> None:
+    def __init__(self, source: "Source") -> None:
         self._items: dict[str, Item] = {item.key: item for item in source.items()}
         self.identities = list(self._items)
 
@@ -33,16 +32,17 @@ class SpritesRenderer:
 
 
 def renderer_of(dataset: "ClipDataset", url: str, sheets: str) -> SpritesRenderer:
-    """The renderer of a dataset of Sprites at `url`, from the folder of their sheets.
+    """The renderer of a dataset of either Sprites set at `url`, from the folder of their sheets.
 
     Raises:
         UserError: the dataset is not one of Sprites, or was drawn from other sheets.
     """
-    from preprocessing.sources.lpc import LpcSource
+    from preprocessing.source_config import SourceConfig
+    from preprocessing.sources import make_source
 
     if dataset.manifest["configuration"]["source"]["name"] != "lpc":
         raise UserError(f"{url} was not drawn from Sprites sheets; leave out --sheets {sheets}")
-    source = LpcSource(sheets)
+    source = make_source(SourceConfig(name="lpc", path=sheets), seed=0)
     if source.fingerprint() != dataset.manifest["source_sha256"]:
         raise UserError(f"{sheets}: these are not the sheets that {url} was drawn from; name those")
     return SpritesRenderer(source)

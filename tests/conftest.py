@@ -56,6 +56,15 @@ def sprites(shared_data: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def universal_sprites(shared_data: Path) -> Path:
+    """The sheets of the Sprites of the Universal set."""
+    folder = shared_data / "lpc_universal"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; set VDSM_DATA to the folder that holds it")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One Ray of two CPUs for all tests of a session."""
     from cluster.ray_runtime import connect

@@ -1,7 +1,7 @@
 """The training of both stages: a plain function over torch, which knows nothing of Ray.
 
 A run that was stopped and resumed ends with the same weights, bit for bit, as one that was not: see `stage.py`. A loss
-that is not finite sends the run back to its last good checkpoint with a lower learning rate, a few times.
+that is not finite or blows up sends the run back to its last good checkpoint with a lower learning rate, a few times.
 """
 
 from collections.abc import Mapping

@@ -9,7 +9,8 @@ import pytest
 
 from cluster.errors import UserError
 from pipeline.renderers import renderer_of
-from preprocessing.sources.lpc import LpcSource
+from preprocessing.source_config import SourceConfig
+from preprocessing.sources import make_source
 
 
 def dataset(sha256: str, name: str = "lpc") -> Any:
@@ -17,10 +18,12 @@ def dataset(sha256: str, name: str = "lpc") -> Any:
     return SimpleNamespace(manifest={"configuration": {"source": {"name": name}}, "source_sha256": sha256})
 
 
-def test_it_draws_what_the_dataset_holds(sprites: Path) -> None:
-    source = LpcSource(str(sprites))
-    renderer = renderer_of(dataset(source.fingerprint()), "data", str(sprites))
-    assert len(renderer.identities) == 1296
+@pytest.mark.parametrize(("sheets", "characters"), [("sprites", 1296), ("universal_sprites", 840)])
+def test_it_draws_what_the_dataset_holds(sheets: str, characters: int, request: pytest.FixtureRequest) -> None:
+    folder = str(request.getfixturevalue(sheets))
+    source = make_source(SourceConfig(name="lpc", path=folder), seed=0)
+    renderer = renderer_of(dataset(source.fingerprint()), "data", folder)
+    assert len(renderer.identities) == characters
     for item in (source.items()[0], source.items()[777]):
         for clip in source.clips(item):
             assert isinstance(clip.labels["action"], int)

@@ -17,22 +17,14 @@ from preprocessing.sources.lpc import LpcSource
 from preprocessing.sources.lpc_universal import ACTIONS, LpcUniversalSource
 
 
-@pytest.fixture(scope="module")
-def sheets(shared_data: Path) -> Path:
-    folder = shared_data / "lpc_universal"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; set VDSM_DATA to the folder that holds it")
-    return folder
-
-
 def as_published(frames: np.ndarray) -> bytes:
     """What a published strip shows of frames [8, 64, 64, 3]: 2x - 255, darker values lost."""
     return np.clip(2 * frames.astype(np.int16) - 255, 0, 255).astype(np.uint8).tobytes()
 
 
-def test_all_clips_have_the_known_hashes_and_every_published_strip_is_one_of_them(sheets: Path) -> None:
-    facts = json.loads((sheets / "frames.json").read_text())
-    found = make_source(SourceConfig(name="lpc", path=str(sheets)), 0)
+def test_all_clips_have_the_known_hashes_and_every_published_strip_is_one_of_them(universal_sprites: Path) -> None:
+    facts = json.loads((universal_sprites / "frames.json").read_text())
+    found = make_source(SourceConfig(name="lpc", path=str(universal_sprites)), 0)
     assert isinstance(found, LpcUniversalSource)
     digests = [hashlib.sha256() for _ in ACTIONS]
     shown: dict[bytes, list[str]] = defaultdict(list)
@@ -46,7 +38,7 @@ def test_all_clips_have_the_known_hashes_and_every_published_strip_is_one_of_the
     for entry, digest, name in zip(facts["clips"], digests, ACTIONS, strict=True):
         assert digest.hexdigest() == entry["sha256_all_characters_uint8_rgb"]
         assert name.lower() == entry["really"].partition(" (")[0].lower()
-    strips = sorted((sheets / "published_strips").glob("*.png"))
+    strips = sorted((universal_sprites / "published_strips").glob("*.png"))
     assert len(strips) == 40
     for strip in strips:
         pixels = np.asarray(Image.open(strip).convert("RGB"))
@@ -54,8 +46,8 @@ def test_all_clips_have_the_known_hashes_and_every_published_strip_is_one_of_the
         assert shown[hashlib.sha256(tiles.tobytes()).digest()], strip.name
 
 
-def test_labels_say_what_is_worn(sheets: Path) -> None:
-    found = LpcUniversalSource(str(sheets))
+def test_labels_say_what_is_worn(universal_sprites: Path) -> None:
+    found = LpcUniversalSource(str(universal_sprites))
     items = found.items()
     assert len(items) == 840
     assert sum(item.split == "test" for item in items) == 84
@@ -67,9 +59,11 @@ def test_labels_say_what_is_worn(sheets: Path) -> None:
     assert names == ["tanned2", "robe skirt", "white", "dark blonde"]
 
 
-def test_a_missing_or_wrong_sheet_is_named(sheets: Path, tmp_path: Path) -> None:
+def test_a_missing_or_wrong_sheet_is_named(universal_sprites: Path, tmp_path: Path) -> None:
     (tmp_path / "body" / "male").mkdir(parents=True)
-    (tmp_path / "body" / "male" / "light.png").write_bytes((sheets / "body" / "male" / "light.png").read_bytes())
+    (tmp_path / "body" / "male" / "light.png").write_bytes(
+        (universal_sprites / "body" / "male" / "light.png").read_bytes()
+    )
     found = make_source(SourceConfig(name="lpc", path=str(tmp_path)), 0)
     with pytest.raises(UserError, match=r"body/male/dark.png is missing"):
         found.fingerprint()
