@@ -46,22 +46,23 @@ def shared_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def sprites(shared_data: Path) -> Path:
-    """The sheets of the Sprites set."""
-    folder = shared_data / "lpc_li"
+def folder_or_skip(folder: Path) -> Path:
+    """`folder`, where it is there."""
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there; set VDSM_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sprites(shared_data: Path) -> Path:
+    """The sheets of the Sprites set."""
+    return folder_or_skip(shared_data / "lpc_li")
 
 
 @pytest.fixture(scope="session")
 def universal_sprites(shared_data: Path) -> Path:
     """The sheets of the Sprites of the Universal set."""
-    folder = shared_data / "lpc_universal"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; set VDSM_DATA to the folder that holds it")
-    return folder
+    return folder_or_skip(shared_data / "lpc_universal")
 
 
 @pytest.fixture(scope="session")
