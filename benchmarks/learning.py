@@ -25,7 +25,7 @@ from preprocessing.dataset import ClipDataset
 from vdsm import checkpoint
 from vdsm.evaluation.judge import JudgeConfig, silent
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import Decoder, judge_swaps
+from vdsm.evaluation.outputs import Decoder, judge_pairs, of_pairs
 from vdsm.evaluation.pairs import draw_pairs
 from vdsm.evaluation.swap_scores import swap_scores
 
@@ -54,7 +54,7 @@ def main() -> None:
             model = checkpoint.load_disentangler(local_copy(file, Path(scratch))).eval()
         decoder = Decoder(model, encode_clips(model, held_out, length, BATCH_CLIPS), length, BATCH_CLIPS)
         swap = decoder.pose_swap if place.stage == 1 else decoder.swap
-        judged = judge_swaps(judge, pairs, swap, BATCH_CLIPS)
+        judged = judge_pairs(judge, pairs, of_pairs(swap, pairs), BATCH_CLIPS, "judging swaps", silent)
         scores = swap_scores(held_out, pairs, judged.values, 0)
         figures = {name.removesuffix(".accuracy"): round(score.value, 4) for name, score in scores.items()}
         record = {"stage": place.stage, "step": place.step, **figures}

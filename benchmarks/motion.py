@@ -30,7 +30,7 @@ from pipeline.evaluation_inputs import load
 from vdsm.evaluation.clips import LabelledClips, batch_of, clip_factors, frame_factors
 from vdsm.evaluation.judge import silent
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import Decoder, decode_batches
+from vdsm.evaluation.outputs import Decoder, decode_batches, of_pairs
 from vdsm.evaluation.pairs import Indices, Pairs, draw_pairs
 from vdsm.evaluation.scores import Score, mean_score
 from vdsm.evaluation.swap_scores import identities
@@ -110,10 +110,7 @@ def located(
         for clip in frames.permute(0, 1, 3, 4, 2).numpy():
             places.append(locate(clip, int(pairs.static_of[len(places)])))
 
-    decode_batches(
-        len(pairs), lambda batch: decode(pairs.dynamics_of[batch], pairs.static_of[batch]), decoder.batch_clips,
-        "decoding", silent, watch,
-    )  # fmt: skip
+    decode_batches(len(pairs), of_pairs(decode, pairs), decoder.batch_clips, "decoding", silent, watch)
     return np.stack(places)
 
 

@@ -28,7 +28,7 @@ from pipeline.tuning.objective import BATCH_CLIPS, above_chance, combined
 from preprocessing.dataset import ClipDataset
 from vdsm.evaluation.judge import Judge, JudgeConfig, silent
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import Decoder, judge_swaps
+from vdsm.evaluation.outputs import Decoder, judge_pairs, of_pairs
 from vdsm.evaluation.pairs import draw_pairs
 from vdsm.evaluation.swap_scores import swap_scores
 
@@ -99,7 +99,7 @@ def figures(run: Path, clips: ClipDataset, judge: Judge, count: int) -> dict[str
     length = recipe.training.stage2.clip_frames
     pairs = draw_pairs(clips, count, 0)
     decoder = Decoder(model.eval(), encode_clips(model, clips, length, BATCH_CLIPS), length, BATCH_CLIPS)
-    judged = judge_swaps(judge, pairs, decoder.swap, BATCH_CLIPS)
+    judged = judge_pairs(judge, pairs, of_pairs(decoder.swap, pairs), BATCH_CLIPS, "judging swaps", silent)
     return summary(swap_scores(clips, pairs, judged.values, 0))
 
 

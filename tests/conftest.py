@@ -66,6 +66,12 @@ def universal_sprites(shared_data: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def mnist(shared_data: Path) -> Path:
+    """The four files of MNIST."""
+    return folder_or_skip(shared_data / "mnist")
+
+
+@pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One Ray of two CPUs for all tests of a session."""
     from cluster.ray_runtime import connect

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pipeline.training.order import held_out
 from vdsm.evaluation.clips import ACTION, LabelledClips, static_attributes
 from vdsm.evaluation.cycle import donor_rank
-from vdsm.evaluation.judge import Judge
+from vdsm.evaluation.judge import Judge, silent
 from vdsm.evaluation.model import SwapModel, encode_clips
-from vdsm.evaluation.outputs import Decoder, judge_swaps
+from vdsm.evaluation.outputs import Decoder, judge_pairs, of_pairs
 from vdsm.evaluation.pairs import Pairs, chances, draw_pairs
 from vdsm.evaluation.swap_scores import identities
 
@@ -103,7 +103,7 @@ def above_chance(accuracy: float, chance: float) -> float:
 def _judged(
     judge: Judge, clips: LabelledClips, pairs: Pairs, decoder: Decoder, swap: Any, seed: int
 ) -> dict[str, float]:
-    judged = judge_swaps(judge, pairs, swap, BATCH_CLIPS).values
+    judged = judge_pairs(judge, pairs, of_pairs(swap, pairs), BATCH_CLIPS, "judging swaps", silent).values
     chance = chances(clips, pairs)
     correct = {
         name: judged[name] == clips.labels[name][pairs.static_of] for name in static_attributes(clips) if name in judged

@@ -13,6 +13,23 @@ from vdsm.disentangler import Disentangler
 FAULTY_CALL = 3
 
 
+def at_the_faulty_call(
+    monkeypatch: pytest.MonkeyPatch, job: Job, stage: int, fault: Callable[[Any, Any], None]
+) -> None:
+    """`fault` is done once to the model of a stage and the noise of its step."""
+    module: Any = type(Disentangler(job.model).stage(1 if stage == 1 else 2))
+    draw, calls = module.draw_noise, []
+
+    def draw_noise(self: Any, *size: Any) -> Any:
+        noise = draw(self, *size)
+        calls.append(size)
+        if len(calls) == FAULTY_CALL:
+            fault(self, noise)
+        return noise
+
+    monkeypatch.setattr(module, "draw_noise", draw_noise)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("stage", "part", "terms"),
@@ -32,17 +49,11 @@ def test_the_message_names_terms_step_and_clips(
     precision: str,
 ) -> None:
     job = tiny_job(precision=precision, max_rollbacks=0, validation_interval=1000, stage1={"steps": 4})
-    module: Any = Disentangler(job.model).stage(1 if stage == 1 else 2)
-    draw, calls = type(module).draw_noise, []
 
-    def poisoned(self: Any, *size: Any) -> Any:
-        noise = draw(self, *size)
-        calls.append(size)
-        if len(calls) == FAULTY_CALL:
-            getattr(noise, part)[1] = math.nan
-        return noise
+    def poison(_: Any, noise: Any) -> None:
+        getattr(noise, part)[1] = math.nan
 
-    monkeypatch.setattr(type(module), "draw_noise", poisoned)
+    at_the_faulty_call(monkeypatch, job, stage, poison)
     seen = recorder()
     with pytest.raises(Divergence) as caught:
         train_run(job, seen)
@@ -68,16 +79,11 @@ def test_a_term_that_blows_up_but_stays_finite_sends_the_run_back(
     terms: str,
 ) -> None:
     job = tiny_job(max_rollbacks=1, validation_interval=1000, stage1={"steps": 4}, stage2={"steps": 4})
-    module: Any = Disentangler(job.model).stage(1 if stage == 1 else 2)
-    draw, calls = type(module).draw_noise, []
 
-    def blown_up(self: Any, *size: Any) -> Any:
-        calls.append(size)
-        if len(calls) == FAULTY_CALL:
-            self.get_parameter(parameter).data[:] = 1e6
-        return draw(self, *size)
+    def blow_up(model: Any, _: Any) -> None:
+        model.get_parameter(parameter).data[:] = 1e6
 
-    monkeypatch.setattr(type(module), "draw_noise", blown_up)
+    at_the_faulty_call(monkeypatch, job, stage, blow_up)
     seen = recorder()
     assert train_run(job, seen) == (2, 4, True)
     assert [event["event"] for event in seen.events] == ["divergence", "rollback"]

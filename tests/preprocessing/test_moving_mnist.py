@@ -17,14 +17,6 @@ from preprocessing.sources.moving_mnist import ACTIONS, FILES, SIDE, MovingMnist
 FEW = {"train_identities": 20, "test_identities": 5}
 
 
-@pytest.fixture(scope="session")
-def mnist(shared_data: Path) -> Path:
-    folder = shared_data / "mnist"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there; set VDSM_DATA to the folder that holds it")
-    return folder
-
-
 def source(path: Path, seed: int = 0, **settings: Any) -> MovingMnistSource:
     config = MovingMnistConfig(**(FEW | settings))
     made = make_source(SourceConfig(name="moving_mnist", path=str(path), moving_mnist=config), seed)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vdsm.evaluation.judge import Judge, Progress, Verdicts, join, judge_frames, silent
+from vdsm.evaluation.judge import Judge, Progress, Verdicts, join, judge_frames
 from vdsm.evaluation.judged_scores import Outputs
 from vdsm.evaluation.model import CodeTable, SwapModel
 from vdsm.evaluation.pairs import Indices, Pairs
@@ -47,6 +47,11 @@ class Decoder:
     def with_dynamics(self, dynamics: Tensor, static_of: Indices) -> Tensor:
         """Given dynamics codes [B, D] with B's static code: [B, T, C, H, W]."""
         return self.model.decode(self.model.poses(dynamics, self.length), self.codes.static[static_of])
+
+
+def of_pairs(swap: Callable[[Indices, Indices], Tensor], pairs: Pairs) -> Callable[[slice], Tensor]:
+    """`Decoder.swap`, or its like, of a slice of the pairs."""
+    return lambda batch: swap(pairs.dynamics_of[batch], pairs.static_of[batch])
 
 
 @torch.inference_mode()
@@ -89,17 +94,6 @@ def judge_pairs(
     return judging.verdicts
 
 
-def judge_swaps(
-    judge: Judge, pairs: Pairs, swap: Callable[[Indices, Indices], Tensor], batch_clips: int,
-    what: str = "judging swaps", progress: Progress = silent, *watches: Watch,
-) -> Verdicts:  # fmt: skip
-    """Verdicts on the pairs' swaps by `Decoder.swap` or `Decoder.pose_swap`; the watches see every batch too."""
-    return judge_pairs(
-        judge, pairs, lambda batch: swap(pairs.dynamics_of[batch], pairs.static_of[batch]), batch_clips,
-        what, progress, *watches,
-    )  # fmt: skip
-
-
 def judged_outputs(
     judge: Judge, decoder: Decoder, pairs: Pairs, sequence_stage: bool, seed: int, progress: Progress, *watches: Watch
 ) -> Outputs:
@@ -119,7 +113,9 @@ def judged_outputs(
     static = decoder.model.sample_static(len(pairs), generator)
     dynamics = decoder.model.sample_dynamics(len(pairs), generator)
     return Outputs(
-        swap=judge_swaps(judge, pairs, decoder.swap, size, "swapping dynamics codes", progress, *watches),
+        swap=judge_pairs(
+            judge, pairs, of_pairs(decoder.swap, pairs), size, "swapping dynamics codes", progress, *watches
+        ),
         prior_static=judge_pairs(
             judge, pairs, lambda batch: decoder.with_static(pairs.dynamics_of[batch], static[batch]), size,
             "sampling identities", progress,

@@ -16,7 +16,7 @@ from vdsm.evaluation.judge import Judge, Progress, judge_clips, silent
 from vdsm.evaluation.judged_scores import judge_scores, output_scores
 from vdsm.evaluation.measurement import Latents, Measurement, Swapped, latents_of, swapped_of
 from vdsm.evaluation.model import SwapModel, encode_clips
-from vdsm.evaluation.outputs import Decoder, decode_batches, judge_swaps, judged_outputs
+from vdsm.evaluation.outputs import Decoder, decode_batches, judge_pairs, judged_outputs, of_pairs
 from vdsm.evaluation.pairs import Pairs, draw_pairs
 from vdsm.evaluation.probes import probe_scores
 from vdsm.evaluation.reconstruction import reconstruction_scores, some_of
@@ -114,15 +114,12 @@ def _swaps(
     controls: dict[str, dict[str, Score]] = {}
     swapped = swapped_of(clips, pairs, {})
     if judge is None:
-        decode_batches(
-            len(pairs), lambda batch: swap(pairs.dynamics_of[batch], pairs.static_of[batch]), size,
-            "swapping", progress, *watches,
-        )  # fmt: skip
+        decode_batches(len(pairs), of_pairs(swap, pairs), size, "swapping", progress, *watches)
     else:
         real = judge_clips(judge, clips, config.clip_frames, size, progress)
         scores |= judge_scores(clips, real, seed)
         seen = () if stage2 else watches
-        by_pose = judge_swaps(judge, pairs, decoder.pose_swap, size, "swapping poses", progress, *seen)
+        by_pose = judge_pairs(judge, pairs, of_pairs(decoder.pose_swap, pairs), size, "swapping poses", progress, *seen)
         scores |= {f"pose_{name}": score for name, score in swap_scores(clips, pairs, by_pose.values, seed).items()}
         outputs = judged_outputs(judge, decoder, pairs, stage2, seed, progress, *watches)
         scores |= output_scores(clips, pairs, outputs, real, seed)
