@@ -18,6 +18,9 @@ class EvaluationConfig(Section):
     """Pairs of test clips whose codes are swapped; fixed by the seed."""
     probe_clips: int = Field(default=3000, ge=1)
     """Most training clips whose codes the probes learn from."""
+    refinement_steps: int = Field(default=0, ge=0)
+    """Gradient steps by which the static code of each clip is fitted to its own frames, where the encoder's is only
+    near. 30 do for handwriting."""
     grid_clips: int = Field(default=720, ge=1)
     """Most clips decoded for the report's action-transfer grid; as many test identities are shown as this allows."""
 

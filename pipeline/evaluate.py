@@ -91,7 +91,7 @@ def evaluate(command: EvaluateCommand) -> dict[str, Any]:
     from vdsm.evaluation.judge import JudgeConfig
     from vdsm.evaluation.protocol import ProtocolConfig, measure
 
-    inputs = load(str(command.run), command.data, command.other_data)
+    inputs = load(str(command.run), command.data, command.other_data, command.evaluation.refinement_steps)
     settings = command.evaluation
     train = checked_splits(command.data, inputs.test, inputs.clip_frames)
     renderer = sprites_renderer(command, inputs.test)

@@ -70,7 +70,7 @@ def with_recipe_of_run(words: list[str], scratch: Path) -> list[str]:
     return ["--config", str(scratch / "config.yaml"), *words]
 
 
-def load(run: str, data: str, other_data: bool = False) -> Inputs:
+def load(run: str, data: str, other_data: bool = False, refinement_steps: int = 0) -> Inputs:
     """The newest model of the run at `run` and the test split of the dataset at `data`.
 
     Raises:
@@ -97,7 +97,14 @@ def load(run: str, data: str, other_data: bool = False) -> Inputs:
         )
     if info["stage"] < 2:
         log.warning("%s has no sequence stage yet: poses are swapped, not dynamics codes", run)
-    return Inputs(model.eval(), recipe, info, test, found)
+    return Inputs(ready(model, info, refinement_steps), recipe, info, test, found)
+
+
+def ready(model: "Disentangler", info: dict[str, Any], refinement_steps: int) -> "Disentangler":
+    """The model of `load_run` in evaluation mode; its `encode` refines static codes by what draws its swaps."""
+    model.refinement_steps = refinement_steps
+    model.refined_by = "dynamics" if info["stage"] >= 2 else "poses"
+    return model.eval()
 
 
 def use_all_cpus() -> None:

@@ -17,7 +17,7 @@ from pydantic import Field
 from cluster import storage
 from cluster.command_line import UserError, parse, run
 from cluster.settings import Controls
-from pipeline.evaluation_inputs import load, use_all_cpus
+from pipeline.evaluation_inputs import load, ready, use_all_cpus
 from pipeline.progress import ProgressReport
 from preprocessing.config import Section
 
@@ -73,6 +73,9 @@ class GenerateCommand(Section, Controls):
     """Frames per second at which videos of your own are read; none means those of the data, or all frames."""
     seed: int = Field(default=0, ge=0)
     """Draws the identities and the samples."""
+    refinement_steps: int = Field(default=0, ge=0)
+    """Gradient steps by which the static code of each clip is fitted to its own frames; 30 bring out handwriting and
+    other fine detail."""
     other_data: bool = False
     """Use other data than the run was trained on."""
 
@@ -155,12 +158,13 @@ def generate(command: GenerateCommand) -> list[str]:
 def load_model(command: GenerateCommand) -> Loaded:
     """The run's model, with the test split of the data if that is given."""
     if command.data is not None:
-        inputs = load(command.run, command.data, command.other_data)
+        inputs = load(command.run, command.data, command.other_data, command.refinement_steps)
         return Loaded(inputs.model, inputs.clip_frames, inputs.sequence_stage, inputs.test)
     from pipeline.training.run_store import load_run
 
     model, recipe, info = load_run(command.run)
-    return Loaded(model.eval(), recipe.training.stage2.clip_frames, info["stage"] >= 2, None)
+    model = ready(model, info, command.refinement_steps)
+    return Loaded(model, recipe.training.stage2.clip_frames, info["stage"] >= 2, None)
 
 
 def kinds_of(command: GenerateCommand, loaded: Loaded) -> list[str]:

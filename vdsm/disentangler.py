@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vdsm.backbones import Backbone
 from vdsm.config import ModelConfig
 from vdsm.frames import FrameModel
+from vdsm.refinement import refine_static
 from vdsm.sequence import SequenceModel
 
 
@@ -34,6 +35,11 @@ class Disentangler(nn.Module):
         self.config = config
         self.temperature = 10.0
         """Temperature of the static code's softmax: the value at which the annealing ends."""
+        self.refinement_steps = 0
+        """Gradient steps by which `encode` fits the static code of each clip to it (`vdsm.refinement`); none are taken
+        in training."""
+        self.refined_by: Literal["dynamics", "poses"] = "dynamics"
+        """What draws the clips meanwhile: the dynamics code, as in a swap, or the poses, where stage 2 is untrained."""
         self.sequence_model = SequenceModel(config, FrameModel(config))
 
     def load_given_weights(self) -> None:
@@ -62,10 +68,13 @@ class Disentangler(nn.Module):
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Codes:
-        """Frames [B, T, C, H, W] in [0, 1] -> posterior means."""
+        """Frames [B, T, C, H, W] in [0, 1] -> posterior means, the static one refined where `refinement_steps` says."""
         latents = self.frame_model.encoder(frames)
         static, _ = self.frame_model.pool_static(latents)
         dynamics, _ = self.sequence_model.dynamics_encoder(latents.pose_loc)
+        if self.refinement_steps:
+            poses = latents.pose_loc if self.refined_by == "poses" else self.poses(dynamics, frames.shape[1])
+            static = refine_static(self.frame_model, frames, poses, static, self.temperature, self.refinement_steps)
         return Codes(self.frame_model.static_code(static, self.temperature), latents.pose_loc, dynamics)
 
     @torch.no_grad()
