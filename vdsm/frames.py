@@ -96,7 +96,7 @@ class FrameModel(nn.Module):
         logits = (temperature * loc).unflatten(-1, (self.config.static_groups, -1))
         log_read = torch.log_softmax(logits, dim=-1).flatten(-2)
         of_static = (torch.special.xlogy(static, static) - static * log_read).sum(-1)
-        off = (latents.pose_loc - drawn.detach()) / latents.pose_scale.detach()
+        off = (latents.pose_loc - drawn) / latents.pose_scale.detach()
         misread: Tensor = of_static + 0.5 * off.square().mean((-2, -1))
         return misread
 

@@ -70,7 +70,8 @@ def write_report(
         title=inputs.info["run"].rstrip("/").rpartition("/")[2],
         drawn=panels(read_records(log.decode(errors="replace"))),
         command=f"vdsm evaluate --run {shlex.quote(str(command.run))} --data {shlex.quote(command.data)} --out FOLDER"
-        + (" --other-data" if command.other_data else ""),
+        + (" --other-data" if command.other_data else "")
+        + (f" --evaluation.refinement-steps {command.evaluation.refinement_steps}" if refined(metrics) else ""),
     )
     if shown.transfer is not None:
         storage.write_bytes(
@@ -262,6 +263,7 @@ def facts(metrics: Metrics) -> list[tuple[str, str, str]]:
         ("run", f"{source.get('run', '')}{step}{unfinished}", ""),
         ("samples", source.get("samples", ""), source.get("samples_sha256", "")),
         ("checkpoint", "SHA-256", source.get("checkpoint_sha256", "")),
+        ("static codes", f"fitted to their clips by {refined(metrics)} gradient steps" if refined(metrics) else "", ""),
         ("data", f"{source['data']}{other}", source["data_sha256"]),
         ("pairs", "SHA-256", source.get("pairs_sha256", "")),
         (
@@ -274,6 +276,11 @@ def facts(metrics: Metrics) -> list[tuple[str, str, str]]:
         ("threads", str(source.get("threads", "")), ""),
     ]
     return [(name, text, digest) for name, text, digest in found if digest or (text and text != "SHA-256")]
+
+
+def refined(metrics: Metrics) -> int:
+    """Gradient steps by which the static codes were fitted to their clips."""
+    return int(metrics["provenance"].get("evaluation", {}).get("refinement_steps", 0))
 
 
 def _excess(value: float, chance: float | None) -> float:

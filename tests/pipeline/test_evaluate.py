@@ -315,6 +315,21 @@ def test_data_without_an_action_label_has_cycle_and_elbo_and_no_judge(
     assert [text for text in found["warnings"] if "no action label" in text]
 
 
+def test_static_codes_are_refined_where_it_is_asked_for(
+    run: Path, figures_dataset: Path, metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    words = ["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path), *SMALL]
+    evaluate_module.main([*words, "--evaluation.refinement-steps", "8"])
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["provenance"]["evaluation"]["refinement_steps"] == 8
+    assert metrics["provenance"]["evaluation"]["refinement_steps"] == 0
+    # The weights are random, so that a fitted code is better than what the encoder makes of a clip.
+    assert found["figures"]["reconstruction.mse"]["value"] < metrics["figures"]["reconstruction.mse"]["value"]
+    page = (tmp_path / "report.html").read_text()
+    assert "fitted to their clips by 8 gradient steps" in page
+    assert "--evaluation.refinement-steps 8" in page
+
+
 def test_measuring_leaves_a_run_as_it_is(run: Path, figures_dataset: Path) -> None:
     from pipeline.evaluation_inputs import load
     from vdsm.evaluation.protocol import ProtocolConfig, measure

@@ -103,6 +103,11 @@ def test_one_clip_of_ones_own_performs_the_action_of_another(
     who = tensor(ClipDataset(str(figures_dataset), "test").frames(2)[:4])
     expected = model.swap(dynamics_of=action, static_of=who)[0].permute(0, 2, 3, 1).numpy() * 255
     np.testing.assert_allclose(made, expected, atol=0.51)
+    generate_module.main([*words, "--refinement-steps", "8", "--out", str(tmp_path / "fitted.npz")])
+    model.refinement_steps = 8
+    fitted = model.swap(dynamics_of=action, static_of=who)[0].permute(0, 2, 3, 1).numpy() * 255
+    np.testing.assert_allclose(np.load(tmp_path / "fitted.npz")["frames"][0], fitted, atol=0.51)
+    assert np.abs(fitted - expected).max() > 1
     generate_module.main([*words, "--scale", "1", "--out", str(tmp_path / "moved.gif")])
     picture = Image.open(tmp_path / "moved.gif")
     assert picture.size == (2 * 66 - 2 + 6, 2 * 66 - 2 + 6)
