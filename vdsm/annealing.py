@@ -21,7 +21,6 @@ class Weights(NamedTuple):
     temperature: float
     agreement: float = 0.0
     matching: float = 0.0
-    dreaming: float = 0.0
 
 
 def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) -> Weights:
@@ -34,7 +33,6 @@ def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) 
         temperature=ramp_at(config.temperature, progress),
         agreement=scale * config.agreement,
         matching=scale * config.matching,
-        dreaming=scale * config.dreaming,
     )
 
 

@@ -232,13 +232,9 @@ class AnnealingConfig:
     """Weight of a mismatch (stage 2 only), which is no part of the ELBO; the published model has 0: the KL of the poses
     that the dynamics code drives, q(z_t | z_{t-1}, d), from what stage 1 sees in the frame, q(z_t | x_t). Where a small
     thing moves far, frames that do not overlap tell nothing of how far off a pose is; the poses themselves do."""
-    dreaming: float = 0.0
-    """Weight of a misreading (stage 1 only), which is no part of the ELBO; the published model has 0. A pose of each
-    clip is drawn once more with a static code from the prior, and the encoder learns to read the codes of that dream,
-    as in the sleep phase of wake-sleep (Hinton et al. 1995). Those of a dream are known, those of a real frame not."""
 
     def __post_init__(self) -> None:
-        for name in ("agreement", "matching", "dreaming"):
+        for name in ("agreement", "matching"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a number of at least 0")
 

@@ -37,9 +37,6 @@ class Terms(NamedTuple):
     mismatch: Tensor
     """In stage 2, KL of its poses from those of stage 1, without its weight: no part of the ELBO (0 where its weight is
     0)."""
-    misreading: Tensor
-    """In stage 1, KL of what the encoder reads in a dream from the codes that it shows, without its weight: no part of
-    the ELBO (0 where its weight is 0)."""
 
     @property
     def negative_elbo(self) -> Tensor:
@@ -94,8 +91,8 @@ def elbo_terms(
         model: has an observed site `frames`, which may hold some frames of each clip only, and the latent sites of the
             guide, all batched over one plate of clips.
         guide: latent sites `static`, `pose` and, in stage 2, `dynamics`.
-        weights: multiplier of each site's KL, by the site's name, and of the values `disagreement` and `mismatch` of
-            the guide and `misreading` of the model, [B] each, if they have them.
+        weights: multiplier of each site's KL, by the site's name, and of the guide's values `disagreement` and
+            `mismatch` [B], if it has them.
         args: passed to both.
         frame_values: T * C * H * W, by which the KLs of a clip are divided. The reconstruction is divided by the number
             of values observed, so that it is the same in the mean over the frames drawn.
@@ -116,11 +113,10 @@ def elbo_terms(
         prior: Any = model_trace.nodes[name]["fn"]
         kl[name] = kl_divergence(posterior, prior).mean() / frame_values
         loss = loss + getattr(weights, name) * kl[name]
-    beside = dict.fromkeys(("disagreement", "mismatch", "misreading"), torch.zeros_like(reconstruction))
-    nodes: dict[str, Any] = guide_trace.nodes | model_trace.nodes
-    for name, weight in zip(beside, (weights.agreement, weights.matching, weights.dreaming), strict=True):
-        if name in nodes:
-            per_clip = nodes[name]["value"]
+    beside = dict.fromkeys(("disagreement", "mismatch"), torch.zeros_like(reconstruction))
+    for name, weight in zip(beside, (weights.agreement, weights.matching), strict=True):
+        if name in guide_trace:
+            per_clip: Any = guide_trace.nodes[name]["value"]
             beside[name] = per_clip.mean() / frame_values
             loss = loss + weight * beside[name]
     return Terms(loss, reconstruction, kl["static"], kl["pose"], kl["dynamics"], **beside)

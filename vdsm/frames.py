@@ -27,8 +27,6 @@ class FrameNoise(NamedTuple):
     """[B, K]"""
     pose: Tensor
     """[B, T, Z]"""
-    other: Tensor
-    """[B, K], of the static codes of the dreams of `FrameModel.misreading`."""
     decoded: Tensor
     """[B, N], the frames of each clip whose reconstruction is measured."""
 
@@ -51,16 +49,15 @@ class FrameModel(nn.Module):
     def draw_noise(self, clips: int, frames: int, generator: torch.Generator, decoded: int | None = None) -> FrameNoise:
         """Noise for a batch of `clips` clips of `frames` frames, of which `decoded` are reconstructed (none: all), on
         the generator's device."""
-        sizes = ((self.config.num_experts,), (frames, self.config.pose_size), (self.config.num_experts,))
-        static, pose, other = (
-            torch.randn(clips, *size, generator=generator, device=generator.device) for size in sizes
-        )
-        return FrameNoise(static, pose, other, draw_frames(clips, frames, decoded, generator))
+        shapes = ((clips, self.config.num_experts), (clips, frames, self.config.pose_size))
+        static, pose = (torch.randn(shape, generator=generator, device=generator.device) for shape in shapes)
+        return FrameNoise(static, pose, draw_frames(clips, frames, decoded, generator))
 
     def forward(self, frames: Tensor, noise: FrameNoise, weights: Weights) -> Terms:
         """The annealed ELBO of frames [B, T, C, H, W] in [0, 1], term by term."""
-        arguments = (frames, noise, weights.temperature, weights.agreement > 0, weights.dreaming > 0)
-        return elbo_terms(self.model, self.guide, weights, *arguments, frame_values=frames[0].numel())
+        paired, values = weights.agreement > 0, frames[0].numel()
+        arguments = (frames, noise, weights.temperature, paired)
+        return elbo_terms(self.model, self.guide, weights, *arguments, frame_values=values)
 
     def pool_static(self, latents: FrameLatents) -> tuple[Tensor, Tensor]:
         """Parameters of q(i | x_1..T): loc and scale, each [B, K], averaged over the clip's frames."""
@@ -75,31 +72,6 @@ class FrameModel(nn.Module):
         first, last = (self.pool_static(FrameLatents(*half)) for half in halves)
         return disagreement(first, last)
 
-    def misreading(self, pose: Tensor, noise: FrameNoise, temperature: float) -> Tensor:
-        """Of dreams, on their codes: [B], in nats. A dream x' shows the first pose z of a clip with a static code s
-        from the prior; read as s' (from the location of its static posterior) and q(z | x'), it is off by
-
-            sum over groups of KL(s || s')  +  mean over the elements of z of KL(N(z, sigma) || N(z', sigma)),
-
-        with z' and sigma of q(z | x'). Nothing but the locations that the encoder reads has a gradient through it.
-
-        Args:
-            pose: as drawn by the guide, [B, T, Z].
-            noise: that of the static codes from the prior is used.
-            temperature: of their softmax.
-        """
-        with torch.no_grad():
-            drawn, static = pose[:, :1], self.static_code(self.static_prior_scale * noise.other, temperature)
-            dream = self.likelihood.mean(self.decoder(drawn, static))
-        latents = self.encoder(dream)
-        loc, _ = self.pool_static(latents)
-        logits = (temperature * loc).unflatten(-1, (self.config.static_groups, -1))
-        log_read = torch.log_softmax(logits, dim=-1).flatten(-2)
-        of_static = (torch.special.xlogy(static, static) - static * log_read).sum(-1)
-        off = (latents.pose_loc - drawn) / latents.pose_scale.detach()
-        misread: Tensor = of_static + 0.5 * off.square().mean((-2, -1))
-        return misread
-
     def static_code(self, latent: Tensor, temperature: float) -> Tensor:
         """i [B, K] -> s [B, K], a softmax over the experts of each group."""
         grouped = latent.unflatten(-1, (self.config.static_groups, -1))
@@ -112,10 +84,8 @@ class FrameModel(nn.Module):
             frames, pose = frames[rows, decoded], pose[rows, decoded]
         pyro.sample("frames", self.likelihood(self.decoder(pose, static)), obs=frames)
 
-    def model(
-        self, frames: Tensor, noise: FrameNoise, temperature: float, _: bool = False, dreaming: bool = False
-    ) -> None:
-        """p(i) p(z_1..T) p(x_1..T | z_1..T, i). Where it is `dreaming`, also the `misreading` of its dreams."""
+    def model(self, frames: Tensor, noise: FrameNoise, temperature: float, paired: bool = False) -> None:
+        """p(i) p(z_1..T) p(x_1..T | z_1..T, i)."""
         clips, length = frames.shape[:2]
         zero = frames.new_zeros(())
         with pyro.plate("clips", clips):
@@ -127,12 +97,8 @@ class FrameModel(nn.Module):
                 "pose", dist.Normal(zero, 1.0).expand([clips, length, self.config.pose_size]).to_event(2)
             )
             self.observe(frames, pose, self.static_code(latent, temperature), noise.decoded)
-            if dreaming:
-                pyro.deterministic("misreading", self.misreading(pose, noise, temperature), event_dim=0)
 
-    def guide(
-        self, frames: Tensor, noise: FrameNoise, temperature: float, paired: bool = False, _: bool = False
-    ) -> None:
+    def guide(self, frames: Tensor, noise: FrameNoise, temperature: float, paired: bool = False) -> None:
         """q(i | x_1..T) prod_t q(z_t | x_t). Of `paired` clips, each half of the frames, also the `disagreement`."""
         latents = self.encoder(frames)
         static_loc, static_scale = self.pool_static(latents)

@@ -8,12 +8,7 @@ from typing import Any
 
 PANELS: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
     ("loss", "Loss: annealed −ELBO and its reconstruction term", ("loss", "reconstruction"), False),
-    (
-        "kl",
-        "KL terms, not annealed",
-        ("kl_pose", "kl_static", "kl_dynamics", "disagreement", "mismatch", "misreading"),
-        True,
-    ),
+    ("kl", "KL terms, not annealed", ("kl_pose", "kl_static", "kl_dynamics", "disagreement", "mismatch"), True),
     ("weight", "Annealed weights", ("weight_pose", "weight_static", "weight_dynamics"), True),
     ("temperature", "Softmax temperature", ("temperature",), False),
 )

@@ -179,11 +179,6 @@ class TrainingConfig:
                 f"stage1.annealing.matching is {self.stage1.annealing.matching}, but it is stage 2 that matches the "
                 "poses of stage 1; set it to 0, or stage2.annealing.matching"
             )
-        if self.stage2.annealing.dreaming:
-            raise ValueError(
-                f"stage2.annealing.dreaming is {self.stage2.annealing.dreaming}, but stage 2 keeps the image encoder "
-                "as it is; set it to 0, or stage1.annealing.dreaming"
-            )
         for name in ("stage1", "stage2"):
             self._check_stage(name, getattr(self, name))
 

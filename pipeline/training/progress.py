@@ -47,8 +47,7 @@ class Meter:
         """Means since the last record, which all ranks must ask for at the same step. Keys:
 
         - `loss` and its terms `reconstruction`, `kl_static`, `kl_pose`, `kl_dynamics`, in nats per pixel value, the KLs
-          without their weights; and where they have a weight, `disagreement`, `mismatch` and `misreading`, see
-          `vdsm.elbo.Terms`
+          without their weights; and where they have a weight, `disagreement` and `mismatch`, see `vdsm.elbo.Terms`
         - `gradient_norm` before clipping, `learning_rate`, `weight_pose`, `weight_static`, `weight_dynamics`,
           `temperature`
         - `clips_per_s` over all workers, `seconds_per_step`
@@ -66,8 +65,7 @@ class Meter:
         names = (*Terms._fields, "gradient_norm", "data_wait_share")
         record: dict[str, Any] = dict(zip(names, means.tolist(), strict=False))
         record["memory_gb"] = float(means[len(names) :].max())
-        beside = {"disagreement": weights.agreement, "mismatch": weights.matching, "misreading": weights.dreaming}
-        for name, weight in beside.items():
+        for name, weight in (("disagreement", weights.agreement), ("mismatch", weights.matching)):
             if not weight:
                 del record[name]
         record |= {f"weight_{name}": getattr(weights, name) for name in ("pose", "static", "dynamics")}

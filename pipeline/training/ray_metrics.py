@@ -15,7 +15,6 @@ NAMES = {
     "disagreement": "Of paired clips on who is seen, in stage 2 of clips and their doubles on what is done, without "
     "its weight, nats per pixel value.",
     "mismatch": "In stage 2, KL of its poses from those of stage 1 without its weight, nats per pixel value.",
-    "misreading": "In stage 1, KL of what is read in dreams from their codes without its weight, nats per pixel value.",
     "gradient_norm": "Norm of the gradient before clipping.",
     "learning_rate": "Learning rate.",
     "clips_per_s": "Clips per second over all workers.",

@@ -26,7 +26,6 @@ _TAGS = {
     "kl_dynamics": "kl/dynamics",
     "disagreement": "kl/disagreement",
     "mismatch": "kl/mismatch",
-    "misreading": "kl/misreading",
     "weight_static": "weight/static",
     "weight_pose": "weight/pose",
     "weight_dynamics": "weight/dynamics",

@@ -219,24 +219,6 @@ def test_matching_is_of_stage_2() -> None:
     TrainingConfig(stage2=StageConfig(annealing=matching))
 
 
-def test_the_misreading_of_dreams_is_part_of_the_loss_and_logged(tiny_job: Jobs, recorder: Recorders) -> None:
-    seen = recorder(stop_after=5)
-    dreaming = {"pairing": "none", "annealing": AnnealingConfig(dreaming=0.7)}
-    train_run(tiny_job(stages="1", log_interval=1, stage1=dreaming), seen)
-    one = seen.records[3]
-    parts = one["weight_pose"] * one["kl_pose"] + one["weight_static"] * one["kl_static"] + 0.7 * one["misreading"]
-    assert one["misreading"] > 0
-    assert "disagreement" not in one
-    assert one["loss"] == pytest.approx(one["reconstruction"] + parts, rel=1e-5)
-
-
-def test_dreaming_is_of_stage_1() -> None:
-    dreaming = AnnealingConfig(dreaming=0.3)
-    with pytest.raises(ValueError, match=r"stage2.annealing.dreaming is 0.3, but stage 2 keeps the image encoder"):
-        TrainingConfig(stage2=StageConfig(annealing=dreaming))
-    TrainingConfig(stage1=StageConfig(annealing=dreaming))
-
-
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_step_decodes_so_many_frames_and_validation_all(
     tiny_job: Jobs, stage: int, monkeypatch: pytest.MonkeyPatch

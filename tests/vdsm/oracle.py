@@ -74,19 +74,6 @@ def disagreement(p: Parameters, config: "ModelConfig", frames: Tensor) -> Tensor
     return apart(pool(p, encoded[:half]), pool(p, encoded[half:]))
 
 
-def misreading(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], tau: float) -> Tensor:
-    """Of one clip: how far off the encoder reads its first pose, drawn with the static code of the noise `other`."""
-    pose = draw(encode(p, config, frames[0])[0], noise["pose"][0]).detach()
-    static = softmax_groups(config, draw(static_prior(config), noise["other"]), tau)
-    seen = encode(p, config, decode(p, config, pose, static).detach())
-    read = softmax_groups(config, pool(p, [seen]).loc, tau)
-    off = torch.zeros((), dtype=torch.float64)
-    for expert in range(config.num_experts):
-        off = off + static[expert] * (torch.log(static[expert]) - torch.log(read[expert]))
-    spread = seen[0].scale.detach()
-    return off + site(Gauss(pose, spread), Gauss(seen[0].loc, spread), pose).kl / config.pose_size
-
-
 def apart(first: Gauss, last: Gauss) -> Tensor:
     """The mean of KL(first || last) and KL(last || first)."""
     zero = torch.zeros_like(first.loc)

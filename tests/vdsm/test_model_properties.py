@@ -69,18 +69,6 @@ def test_clips_that_look_alike_do_not_disagree() -> None:
     assert terms_of(case).disagreement == 0  # not computed where it has no weight
 
 
-def test_dreams_are_misread_where_they_are_dreamt_and_teach_the_encoder_alone() -> None:
-    case = tiny_case(1)
-    assert terms_of(case).misreading == 0  # not computed where it has no weight
-    plain, dreaming = terms_of(case), terms_of(case, ONES._replace(dreaming=3.0))
-    assert dreaming.misreading > 1e-8
-    assert dreaming.loss.item() == pytest.approx((plain.loss + 3 * dreaming.misreading).item(), rel=1e-12)
-    dreaming.misreading.backward()
-    taught = {name for name, value in case.model.named_parameters() if value.grad is not None and value.grad.any()}
-    assert {name.split(".")[0] for name in taught} == {"encoder", "static_loc"}
-    assert not any("pose_scale" in name for name in taught)
-
-
 def test_poses_that_dynamics_drive_as_stage_1_sees_them_do_not_mismatch() -> None:
     case, weights = tiny_case(2), ONES._replace(matching=5.0)
     assert terms_of(case, weights).mismatch > 1e-8

@@ -201,25 +201,6 @@ def test_matching_and_its_gradients(changes: dict[str, Any]) -> None:
     assert_gradients_close(case, parameters)
 
 
-@pytest.mark.parametrize("changes", [{}, {"static_groups": 3, "encoder_downsampling": "stride"}])
-def test_dreaming_and_its_gradients(changes: dict[str, Any]) -> None:
-    case, weight = tiny_case(1, **changes), 0.9
-    terms = case.model(case.frames, case.noise, WEIGHTS._replace(dreaming=weight))
-    terms.loss.backward()
-    parameters, clips = by_oracle(case, 1)
-    values = case.frames[0].numel()
-    off = [
-        oracle.misreading(parameters, case.model.config, frames, noise_of(case, clip), WEIGHTS.temperature)
-        for clip, frames in enumerate(case.frames)
-    ]
-    misreading = torch.stack(off).mean() / values
-    loss = oracle.loss(clips, WEIGHTS._asdict(), values) + weight * misreading
-    loss.backward()
-    assert_close(terms.misreading, misreading, "misreading")
-    assert_close(terms.loss, loss, "loss")
-    assert_gradients_close(case, parameters)
-
-
 def test_some_frames_decoded_and_their_gradients(stage: int) -> None:
     case = tiny_case(stage)
     case = case._replace(noise=case.noise._replace(decoded=torch.tensor([[0, 3], [1, 2], [2, 3]])))
