@@ -69,9 +69,7 @@ def write_report(
         shown,
         title=inputs.info["run"].rstrip("/").rpartition("/")[2],
         drawn=panels(read_records(log.decode(errors="replace"))),
-        command=f"vdsm evaluate --run {shlex.quote(str(command.run))} --data {shlex.quote(command.data)} --out FOLDER"
-        + (" --other-data" if command.other_data else "")
-        + (f" --evaluation.refinement-steps {command.evaluation.refinement_steps}" if refined(metrics) else ""),
+        command=again(command, inputs),
     )
     if shown.transfer is not None:
         storage.write_bytes(
@@ -79,6 +77,21 @@ def write_report(
         )
     storage.write_bytes(storage.join(command.out, "training.jsonl"), log)
     storage.write_bytes(storage.join(command.out, "report.html"), html.encode())
+
+
+def again(command: "EvaluateCommand", inputs: "Inputs") -> str:
+    """The command that measures the same again: what it does not say is taken from the run's recipe."""
+    words = ["vdsm", "evaluate", "--run", str(command.run), "--data", command.data, "--out", "FOLDER"]
+    for name, value in (("--sheets", command.sheets), ("--inception", command.inception)):
+        words += [name, str(value)] if value else []
+    words += ["--other-data"] if command.other_data else []
+    if command.seed != inputs.recipe.seed:
+        words += ["--seed", str(command.seed)]
+    of_run = inputs.recipe.evaluation.model_dump()
+    for name, value in command.evaluation.model_dump().items():
+        if value != of_run[name]:
+            words += [f"--evaluation.{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
 
 
 def write_samples_report(

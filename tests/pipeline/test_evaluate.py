@@ -3,6 +3,8 @@
 import datetime
 import json
 import pathlib
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -318,8 +320,9 @@ def test_data_without_an_action_label_has_cycle_and_elbo_and_no_judge(
 def test_static_codes_are_refined_where_it_is_asked_for(
     run: Path, figures_dataset: Path, metrics: dict[str, Any], tmp_path: Path
 ) -> None:
-    words = ["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path), *SMALL]
-    evaluate_module.main([*words, "--evaluation.refinement-steps", "8"])
+    words = ["--run", str(run), "--data", str(figures_dataset), "--out"]
+    changed = ["--seed", "3", *SMALL, "--evaluation.refinement-steps", "8"]
+    evaluate_module.main([*words, str(tmp_path), *changed])
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found["provenance"]["evaluation"]["refinement_steps"] == 8
     assert metrics["provenance"]["evaluation"]["refinement_steps"] == 0
@@ -327,7 +330,8 @@ def test_static_codes_are_refined_where_it_is_asked_for(
     assert found["figures"]["reconstruction.mse"]["value"] < metrics["figures"]["reconstruction.mse"]["value"]
     page = (tmp_path / "report.html").read_text()
     assert "fitted to their clips by 8 gradient steps" in page
-    assert "--evaluation.refinement-steps 8" in page
+    (again,) = re.findall(r"<pre>(vdsm evaluate [^<]*)</pre>", page)
+    assert sorted(shlex.split(again)[2:]) == sorted([*words, "FOLDER", *changed])
 
 
 def test_measuring_leaves_a_run_as_it_is(run: Path, figures_dataset: Path) -> None:
