@@ -30,13 +30,13 @@ from vdsm.evaluation.pairs import draw_pairs
 from vdsm.evaluation.swap_scores import swap_scores
 
 
-@torch.inference_mode()
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--run", required=True, help="folder of the run, with the checkpoints to be measured")
     parser.add_argument("--data", required=True, help="dataset that it was trained on")
     parser.add_argument("--judges", required=True, help="folder where the trained judge is kept")
+    parser.add_argument("--judge-steps", type=int, help="as `vdsm evaluate` was given; else what the run's recipe says")
     parser.add_argument("--pairs", type=int, default=500, help="pairs of validation clips whose codes are swapped")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print one JSON object per checkpoint")
@@ -45,16 +45,18 @@ def main() -> None:
     recipe = read_recipe(words.run)
     settings, length = recipe.evaluation, recipe.training.stage2.clip_frames
     clips = ClipDataset(words.data, "train")
-    config = JudgeConfig(steps=settings.judge_steps, batch_clips=settings.judge_batch_clips, clip_frames=length)
+    steps = words.judge_steps or settings.judge_steps
+    config = JudgeConfig(steps=steps, batch_clips=settings.judge_batch_clips, clip_frames=length)
     judge, _ = the_judge(words.judges, clips, data_hash(clips.manifest), config, silent)
     held_out = divide(clips, recipe).validation
     pairs = draw_pairs(held_out, words.pairs, 0)
     for place, file in sorted(checkpoints(words.run, recipe.training).items()):
         with tempfile.TemporaryDirectory() as scratch:
             model = checkpoint.load_disentangler(local_copy(file, Path(scratch))).eval()
-        decoder = Decoder(model, encode_clips(model, held_out, length, BATCH_CLIPS), length, BATCH_CLIPS)
-        swap = decoder.pose_swap if place.stage == 1 else decoder.swap
-        judged = judge_pairs(judge, pairs, of_pairs(swap, pairs), BATCH_CLIPS, "judging swaps", silent)
+        with torch.inference_mode():
+            decoder = Decoder(model, encode_clips(model, held_out, length, BATCH_CLIPS), length, BATCH_CLIPS)
+            swap = decoder.pose_swap if place.stage == 1 else decoder.swap
+            judged = judge_pairs(judge, pairs, of_pairs(swap, pairs), BATCH_CLIPS, "judging swaps", silent)
         scores = swap_scores(held_out, pairs, judged.values, 0)
         figures = {name.removesuffix(".accuracy"): round(score.value, 4) for name, score in scores.items()}
         record = {"stage": place.stage, "step": place.step, **figures}
