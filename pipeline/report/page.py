@@ -18,6 +18,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from cluster import storage
+from cluster.settings import option
 from pipeline.report.curves import Panel, panels, read_records
 from pipeline.report.gallery import Shown, draw, draw_samples, fps_of
 from pipeline.report.grids import Indices
@@ -90,7 +91,7 @@ def again(command: "EvaluateCommand", inputs: "Inputs") -> str:
     of_run = inputs.recipe.evaluation.model_dump()
     for name, value in command.evaluation.model_dump().items():
         if value != of_run[name]:
-            words += [f"--evaluation.{name.replace('_', '-')}", str(value)]
+            words += [option(f"evaluation.{name}"), str(value)]
     return shlex.join(words)
 
 
