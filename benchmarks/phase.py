@@ -29,6 +29,7 @@ from vdsm.evaluation.judge import silent
 from vdsm.evaluation.model import encode_clips
 from vdsm.evaluation.outputs import Decoder, Watch, decode_batches, of_pairs
 from vdsm.evaluation.pairs import Pairs, draw_pairs
+from vdsm.evaluation.reconstruction import HIGHEST_PSNR
 from vdsm.evaluation.scores import Score, mean_score
 from vdsm.evaluation.swap_scores import identities
 
@@ -49,9 +50,9 @@ class Characters:
         if (self._clip_of < 0).any() or self._clip_of.size != len(clips):
             raise UserError("phases are measured where every identity does every action once, as in Sprites")
 
-    def frames(self, index: int) -> Array:
-        """What the character of clip `index` does in all its actions, values from 0 to 1: [A, T, values]."""
-        shown = [self._clips.frames(int(clip))[: self._length] for clip in self._clip_of[self._who[index]]]
+    def frames(self, index: int, actions: slice | NDArray[np.int64] = slice(None)) -> Array:
+        """What the character of clip `index` does in some actions, or in all; values from 0 to 1: [A, T, values]."""
+        shown = [self._clips.frames(int(clip))[: self._length] for clip in self._clip_of[self._who[index], actions]]
         return (np.stack(shown) / 255).reshape(len(shown), self._length, -1)
 
 
@@ -62,8 +63,8 @@ def errors(made: Array, real: Array) -> Array:
 
 
 def decibels(error: Array) -> Array:
-    """PSNR of mean squared errors of values from 0 to 1; no more than 60 dB."""
-    return -10 * np.log10(np.maximum(error, 1e-6))
+    """PSNR of mean squared errors of values from 0 to 1, up to the most that the evaluation states."""
+    return -10 * np.log10(np.maximum(error, 10 ** (-HIGHEST_PSNR / 10)))
 
 
 def measure(run: str, data: str, count: int, frames: int, seed: int) -> dict[str, Score]:
@@ -86,7 +87,8 @@ def measure(run: str, data: str, count: int, frames: int, seed: int) -> dict[str
         def watch(batch: Tensor) -> None:
             for clip in batch.permute(0, 1, 3, 4, 2).double().numpy():
                 pair = next(seen)
-                real = characters.frames(pairs.static_of[pair])[characters.actions[pairs.dynamics_of[pair]]]
+                action = characters.actions[pairs.dynamics_of[[pair]]]
+                (real,) = characters.frames(pairs.static_of[pair], action)
                 error = errors(clip.reshape(length, -1), real)
                 right = error.diagonal()
                 add(f"{system}.phase", right <= error.min(1) + SAME)
@@ -94,7 +96,7 @@ def measure(run: str, data: str, count: int, frames: int, seed: int) -> dict[str
 
         return watch
 
-    windows = [start for start in (0, length, 2 * length, frames - length) if start + length <= frames]
+    windows = sorted({start for start in (0, length, 2 * length, frames - length) if 0 <= start <= frames - length})
     seen = iter(pairs.dynamics_of)
 
     def rolled(batch: Tensor) -> None:
