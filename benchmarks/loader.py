@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from pipeline.training.batches import Prefetched, ReadAhead, catalogue  # noqa: E402
-from pipeline.training.order import Order  # noqa: E402
-from preprocessing.dataset import ClipDataset  # noqa: E402
+from pipeline.training.order import GlobalOrder  # noqa: E402
+from preprocessing.dataset.reader import ClipDataset  # noqa: E402
 from vdsm.memory import keep_freed_memory  # noqa: E402
 
 BLOCK = 1 << 20
@@ -65,7 +65,7 @@ def bare_bytes(tars: list[Path]) -> float:
 
 def full(clips: ClipDataset, batch: int) -> tuple[float, int]:
     """Seconds and clips of one epoch through the training's reader."""
-    order = Order(
+    order = GlobalOrder(
         catalogue(clips), seed=0, stage=1, window=min(clips.clip_frames), batch=batch, validation_fraction=0.001
     )
     steps = len(order.train) // batch

@@ -23,8 +23,8 @@ from torch.distributions import Normal, kl_divergence
 
 from vdsm.annealing import Weights
 from vdsm.decoder import SLOPE, Decoder
-from vdsm.elbo import NoisyNormal
 from vdsm.frames import FrameModel, FrameNoise
+from vdsm.loss import ReparameterizedNormal
 from vdsm.sequence import SequenceModel, SequenceNoise
 
 
@@ -118,8 +118,8 @@ class LoopedSequence(nn.Module):
         combiner, lstm = networks.combiner, networks.dynamics_decoder
         with torch.set_grad_enabled(self.image_gradients and torch.is_grad_enabled()):
             latents = networks.frame_model.encoder(frames)
-        static_q = NoisyNormal(*networks.frame_model.pool_static(latents), noise.static)
-        dynamics_q = NoisyNormal(*networks.dynamics_encoder(latents.pose_loc), noise.dynamics)
+        static_q = ReparameterizedNormal(*networks.frame_model.pool_static(latents), noise.static)
+        dynamics_q = ReparameterizedNormal(*networks.dynamics_encoder(latents.pose_loc), noise.dynamics)
         with pyro.plate("clips", clips):
             with poutine.scale(scale=weights.static):
                 pyro.sample("static", static_q.to_event(1))
@@ -132,6 +132,6 @@ class LoopedSequence(nn.Module):
             for time in pyro.markov(range(length)):
                 output, (hidden, cell) = lstm.rnn(output, (hidden, cell))
                 loc, scale = combiner(pose, combiner.drive(output, code)[0, 0])
-                pose_q = NoisyNormal(loc, scale, noise.pose[clip, time])
+                pose_q = ReparameterizedNormal(loc, scale, noise.pose[clip, time])
                 with poutine.scale(scale=weights.pose):
                     pose = pyro.sample(f"pose of {clip} at {time}", pose_q.to_event(1))

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cluster.errors import UserError
-from pipeline.evaluation_inputs import load
+from pipeline.evaluation.inputs import load
 from vdsm.evaluation.clips import LabelledClips, batch_of, clip_factors, frame_factors
-from vdsm.evaluation.judge import silent
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import Decoder, decode_batches, of_pairs
+from vdsm.evaluation.outputs import SwapDecoder, decode_batches, of_pairs
 from vdsm.evaluation.pairs import Indices, Pairs, draw_pairs
+from vdsm.evaluation.progress import NO_PROGRESS
 from vdsm.evaluation.scores import Score, mean_score
 from vdsm.evaluation.swap_scores import identities
 
@@ -101,7 +101,7 @@ def period(angles: Array, fps: float) -> float:
 
 
 def located(
-    locate: Digits | Angles, decoder: Decoder, pairs: Pairs, decode: Callable[[Indices, Indices], Tensor]
+    locate: Digits | Angles, decoder: SwapDecoder, pairs: Pairs, decode: Callable[[Indices, Indices], Tensor]
 ) -> Array:
     """Places [P, T, D] in what is decoded of each pair."""
     places: list[Array] = []
@@ -110,7 +110,7 @@ def located(
         for clip in frames.permute(0, 1, 3, 4, 2).numpy():
             places.append(locate(clip, int(pairs.static_of[len(places)])))
 
-    decode_batches(len(pairs), of_pairs(decode, pairs), decoder.batch_clips, "decoding", silent, watch)
+    decode_batches(len(pairs), of_pairs(decode, pairs), decoder.batch_clips, "decoding", NO_PROGRESS, watch)
     return np.stack(places)
 
 
@@ -124,7 +124,7 @@ def measure(run: str, data: str, count: int, seed: int) -> dict[str, Score]:
     locate: Digits | Angles = (Digits if name == "moving_mnist" else Angles)(clips, length)
     pairs = draw_pairs(clips, count, seed)
     model, size = inputs.model, batch_of(length)
-    decoder = Decoder(model, encode_clips(model, clips, length, size), length, size)
+    decoder = SwapDecoder(model, encode_clips(model, clips, length, size), length, size)
     a, b = pairs.dynamics_of, pairs.static_of
 
     wanted = locate.truth[a]
@@ -146,7 +146,7 @@ def measure(run: str, data: str, count: int, seed: int) -> dict[str, Score]:
         fps = float(clips.manifest["configuration"]["source"]["pendulum"]["fps"])
         swings = {system: found[..., 0] for system, found in places.items() if system in ("real", "poses", "dynamics")}
         if inputs.sequence_stage:
-            twice = Decoder(model, decoder.codes, 2 * length, max(1, size // 2))
+            twice = SwapDecoder(model, decoder.codes, 2 * length, max(1, size // 2))
             long = located(locate, twice, Pairs(a, a), twice.swap)[..., 0]
             swings |= {"rollout": long[:, :length], "beyond": long[:, length:]}
         for system, angles in swings.items():

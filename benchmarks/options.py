@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preprocessing.dataset import ClipDataset
+from preprocessing.dataset.reader import ClipDataset
 from vdsm.annealing import un_annealed, weights_at
 from vdsm.config import AnnealingConfig, CosineRamp, ModelConfig, Spline
 from vdsm.disentangler import Disentangler

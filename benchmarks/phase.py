@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cluster.errors import UserError
-from pipeline.evaluation_inputs import load
+from pipeline.evaluation.inputs import load
 from vdsm.evaluation.clips import ACTION, LabelledClips, batch_of
-from vdsm.evaluation.judge import silent
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import Decoder, Watch, decode_batches, of_pairs
+from vdsm.evaluation.outputs import SwapDecoder, Watch, decode_batches, of_pairs
 from vdsm.evaluation.pairs import Pairs, draw_pairs
+from vdsm.evaluation.progress import NO_PROGRESS
 from vdsm.evaluation.reconstruction import HIGHEST_PSNR
 from vdsm.evaluation.scores import Score, mean_score
 from vdsm.evaluation.swap_scores import identities
@@ -74,7 +74,7 @@ def measure(run: str, data: str, count: int, frames: int, seed: int) -> dict[str
     characters = Characters(clips, length)
     pairs = draw_pairs(clips, count, seed)
     size = batch_of(length)
-    decoder = Decoder(inputs.model, encode_clips(inputs.model, clips, length, size), length, size)
+    decoder = SwapDecoder(inputs.model, encode_clips(inputs.model, clips, length, size), length, size)
     who = identities(clips)[pairs.dynamics_of]
     found: dict[str, list[Array]] = {}
 
@@ -116,12 +116,12 @@ def measure(run: str, data: str, count: int, frames: int, seed: int) -> dict[str
                 add(f"rollout.{start}.nearest", decibels(error[part].min(1)))
                 add(f"rollout.{start}.change", change[part])
 
-    decode_batches(count, of_pairs(decoder.pose_swap, pairs), size, "decoding", silent, swapped("poses"))
+    decode_batches(count, of_pairs(decoder.pose_swap, pairs), size, "decoding", NO_PROGRESS, swapped("poses"))
     if inputs.sequence_stage:
-        decode_batches(count, of_pairs(decoder.swap, pairs), size, "decoding", silent, swapped("dynamics"))
-        longer = Decoder(inputs.model, decoder.codes, frames, batch_of(frames))
+        decode_batches(count, of_pairs(decoder.swap, pairs), size, "decoding", NO_PROGRESS, swapped("dynamics"))
+        longer = SwapDecoder(inputs.model, decoder.codes, frames, batch_of(frames))
         itself = Pairs(pairs.dynamics_of, pairs.dynamics_of)
-        decode_batches(count, of_pairs(longer.swap, itself), longer.batch_clips, "decoding", silent, rolled)
+        decode_batches(count, of_pairs(longer.swap, itself), longer.batch_clips, "decoding", NO_PROGRESS, rolled)
     return {name: mean_score(np.concatenate(values), who, None, seed) for name, values in found.items()}
 
 

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from pipeline.report.comparison import Report, check_comparable, read_reports
-from pipeline.report.table import Figure, is_share, written
+from pipeline.report.table import Metric, is_share, written
 
 CONTROLS = ("renderer", "ignores_static", "ignores_dynamics", "shuffled")
 T_975 = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -75,7 +75,7 @@ def main(words: Sequence[str]) -> None:
             print(f"| `{name}` | {' | '.join(cells)} |")
 
 
-def over_seeds(figures: Sequence[Figure | None], share: bool) -> str:
+def over_seeds(figures: Sequence[Metric | None], share: bool) -> str:
     """Mean and interval of one figure over the runs of a column; a dash where a run does not have it."""
     there = [figure for figure in figures if figure]
     if len(there) < len(figures):

@@ -60,11 +60,11 @@ def rank(number: int, size: int, config: str, compression: str, clips: int, step
     import torch
     import torch.distributed as dist
 
-    from cluster import settings
-    from pipeline.config import Recipe
+    from cluster.cli import settings
+    from pipeline.recipe import Recipe
     from pipeline.training.job import Job, QuietReporter
     from pipeline.training.loop import train_run
-    from pipeline.training.world import World
+    from pipeline.training.world import DistributedContext
     from vdsm.memory import keep_freed_memory
 
     class Seconds(QuietReporter):
@@ -103,7 +103,7 @@ def rank(number: int, size: int, config: str, compression: str, clips: int, step
         clips=InMemory(max(64, 4 * clips * size), stage1.clip_frames, recipe.model.frame_size),
         notes={},
     )
-    train_run(job, seconds, World(number, size))
+    train_run(job, seconds, DistributedContext(number, size))
     # Only rank 0 is told the times; the others' steps take as long.
     Path(out).write_text(json.dumps(median(seconds.found[3:]) if number == 0 else None))
     if size > 1:

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.evaluate import the_judge
-from pipeline.training.run_store import data_hash, load_run
+from pipeline.runs.store import data_hash, load_run
 from pipeline.tuning.objective import BATCH_CLIPS, above_chance, combined
-from preprocessing.dataset import ClipDataset
-from vdsm.evaluation.judge import Judge, JudgeConfig, silent
+from preprocessing.dataset.reader import ClipDataset
+from vdsm.evaluation.judge import Judge, JudgeConfig
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import Decoder, judge_pairs, of_pairs
+from vdsm.evaluation.outputs import SwapDecoder, judge_pairs, of_pairs
 from vdsm.evaluation.pairs import draw_pairs
+from vdsm.evaluation.progress import NO_PROGRESS
 from vdsm.evaluation.swap_scores import swap_scores
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def main() -> None:
         times = list(pool.map(lambda job: train(job[0], job[1], words.data, words.out / "runs"), jobs))
     train_clips, test_clips = ClipDataset(words.data, "train"), ClipDataset(words.data, "test")
     config = JudgeConfig(steps=words.judge_steps)
-    judge, _ = the_judge(str(words.out), train_clips, data_hash(train_clips.manifest), config, silent)
+    judge, _ = the_judge(str(words.out), train_clips, data_hash(train_clips.manifest), config, NO_PROGRESS)
     rows = [
         {"recipe": recipe.stem, "seed": seed}
         | figures(words.out / "runs" / run_name(recipe, seed), test_clips, judge, words.pairs)
@@ -98,8 +99,8 @@ def figures(run: Path, clips: ClipDataset, judge: Judge, count: int) -> dict[str
     model, recipe, _ = load_run(str(run))
     length = recipe.training.stage2.clip_frames
     pairs = draw_pairs(clips, count, 0)
-    decoder = Decoder(model.eval(), encode_clips(model, clips, length, BATCH_CLIPS), length, BATCH_CLIPS)
-    judged = judge_pairs(judge, pairs, of_pairs(decoder.swap, pairs), BATCH_CLIPS, "judging swaps", silent)
+    decoder = SwapDecoder(model.eval(), encode_clips(model, clips, length, BATCH_CLIPS), length, BATCH_CLIPS)
+    judged = judge_pairs(judge, pairs, of_pairs(decoder.swap, pairs), BATCH_CLIPS, "judging swaps", NO_PROGRESS)
     return summary(swap_scores(clips, pairs, judged.values, 0))
 
 

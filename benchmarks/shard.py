@@ -99,12 +99,12 @@ def one_core() -> Iterator[None]:
 
 def job(folder: Path, out: Path, tasks: int) -> tuple[int, float]:
     """Clips and seconds of the job's shards with so many tasks at once."""
-    from preprocessing import plan
-    from preprocessing.claim import claim
-    from preprocessing.config import DataRecipe, ShardsConfig
-    from preprocessing.shard_tasks import write_shards
-    from preprocessing.source_config import SourceConfig, VideosConfig
+    from preprocessing.recipe import DataRecipe, ShardsConfig
+    from preprocessing.sharding import plan
+    from preprocessing.sharding.output_lock import claim
+    from preprocessing.sharding.tasks import write_shards
     from preprocessing.sources import make_source
+    from preprocessing.sources.config import SourceConfig, VideosConfig
 
     videos = VideosConfig(size=SIZE, clip_frames=FRAMES, test_fraction=0.1)
     source = SourceConfig(name="videos", path=str(folder), videos=videos)
@@ -121,11 +121,11 @@ def job(folder: Path, out: Path, tasks: int) -> tuple[int, float]:
 
 def plan_alone(count: int) -> dict[str, float]:
     """In this process, whose memory is then known: list `count` files, plan, and store the plan."""
-    from preprocessing import plan
-    from preprocessing.claim import claim
-    from preprocessing.config import DataRecipe
-    from preprocessing.source_config import SourceConfig
+    from preprocessing.recipe import DataRecipe
+    from preprocessing.sharding import plan
+    from preprocessing.sharding.output_lock import claim
     from preprocessing.sources import make_source
+    from preprocessing.sources.config import SourceConfig
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "videos"

@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster import settings
-from pipeline.config import Recipe
+from cluster.cli import settings
+from pipeline.recipe import Recipe
 from pipeline.tuning.page import write_page
 from pipeline.tuning.space import Space
 from pipeline.tuning.study import open_study
 from pipeline.tuning.sweep import read_sweep
-from pipeline.tuning.trial import Setting
+from pipeline.tuning.trial import SweepContext
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,7 +54,7 @@ def measure(folder: Path, trials: int) -> dict[str, Any]:
     open_s = time.perf_counter() - began
     suggest_s = [timed(lambda: _next(study, space, generator)) for _ in range(10)]
     began = time.perf_counter()
-    place = write_page(study, None, space, Setting(sweep=sweep, data="", url=str(folder), judge=None))
+    place = write_page(study, None, space, SweepContext(sweep=sweep, data="", url=str(folder), judge=None))
     page_s = time.perf_counter() - began
     return {
         "trials": trials,

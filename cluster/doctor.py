@@ -16,8 +16,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cluster.command_line import UserError, parse, run
-from cluster.settings import Controls
+from cluster.cli.run import parse, run
+from cluster.cli.settings import Controls
+from cluster.errors import UserError
 
 
 class DoctorCommand(Controls):
@@ -69,7 +70,8 @@ def _main(words: list[str]) -> None:
         return
     if command.storage is not None and not command.storage.strip():
         raise UserError("--storage is empty; give a folder or s3://bucket/prefix, or leave it out")
-    from cluster import examination, judgement
+    from cluster.health import checks as judgement
+    from cluster.health import collect as examination
 
     seen = examination.of_cluster(command) if in_cluster else examination.of_this_machine(command)
     findings = judgement.judge(seen, command)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import UserError
-from cluster.s3_client import VARIABLES
+from cluster.storage.s3_client import VARIABLES
 
 log = logging.getLogger(__name__)
 

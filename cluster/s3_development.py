@@ -18,10 +18,10 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
-from cluster import command_line
+from cluster.cli import run as command_line
+from cluster.cli.settings import Controls
+from cluster.development.s3_server import S3Server, find_program, serve
 from cluster.errors import UserError
-from cluster.s3_server import S3Server, find_program, serve
-from cluster.settings import Controls
 
 
 class S3Command(Controls):

@@ -5,7 +5,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from cluster.command_line import UserError, run
+from cluster.cli.run import run
+from cluster.errors import UserError
 
 COMMANDS = {
     "quickstart": ("pipeline.quickstart", "shard, train and evaluate built-in figures: from nothing to a report"),

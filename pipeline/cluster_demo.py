@@ -20,8 +20,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cluster.command_line import UserError, parse, run
-from cluster.settings import Controls
+from cluster.cli.run import entry
+from cluster.cli.settings import Controls
+from cluster.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -53,15 +54,6 @@ class ClusterDemoCommand(Controls):
     """Folder for objects, logs and the report."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command.
-
-    Args:
-        argv: its words; those of the process if absent.
-    """
-    run(lambda words: demonstrate(parse(ClusterDemoCommand, words, prog="cluster_demo.py")), argv)
-
-
 def demonstrate(command: ClusterDemoCommand) -> None:
     """Run all jobs.
 
@@ -70,7 +62,9 @@ def demonstrate(command: ClusterDemoCommand) -> None:
     """
     import boto3
 
-    from cluster import local_cluster, s3_server, storage
+    from cluster.development import ray_cluster as local_cluster
+    from cluster.development import s3_server
+    from cluster.storage import api as storage
 
     if command.dry_run:
         sys.stdout.write("".join(f"{name}: python {' '.join(words)}\n" for name, _, words in JOBS))
@@ -113,6 +107,9 @@ def submit(name: str, options: Sequence[str], words: Sequence[str], environment:
     done = subprocess.run(job, cwd=ROOT, env={**kept, **environment}, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
         raise UserError(f"the {name} job failed; what it said is above")
+
+
+main = entry(ClusterDemoCommand, demonstrate, prog="cluster_demo.py")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ if not __package__:  # run by path: import from the repository, not from this fi
 import itertools
 import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-from cluster import storage
-from cluster.command_line import UserError, parse, run
-from cluster.settings import Controls
-from preprocessing.config import Section
+from cluster.cli.run import entry
+from cluster.cli.settings import Controls, Section
+from cluster.errors import UserError
+from cluster.storage import api as storage
 
 
 class CompareCommand(Section, Controls):
@@ -28,19 +27,9 @@ class CompareCommand(Section, Controls):
     """Folder for compare.html and compare.json; may be s3://bucket/prefix."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command.
-
-    Args:
-        argv: its words; those of the process if absent.
-    """
-    run(_main, argv)
-
-
-def _main(words: list[str]) -> None:
+def _with_reports_first(words: list[str]) -> list[str]:
     first = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
-    words = [*(["--reports", *first] if first else []), *words[len(first) :]]
-    compare(parse(CompareCommand, words, prog="vdsm compare"))
+    return [*(["--reports", *first] if first else []), *words[len(first) :]]
 
 
 def compare(command: CompareCommand) -> dict[str, Any]:
@@ -67,6 +56,9 @@ def compare(command: CompareCommand) -> dict[str, Any]:
     storage.write_bytes(places[1], render_comparison(reports, compared).encode())
     sys.stdout.write("".join(f"{place}\n" for place in places))
     return compared
+
+
+main = entry(CompareCommand, compare, prog="vdsm compare", prepare=_with_reports_first)
 
 
 if __name__ == "__main__":

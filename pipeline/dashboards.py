@@ -21,16 +21,16 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field
 
-from cluster import command_line, storage
-from cluster.child_process import end
+from cluster.cli.run import entry
+from cluster.cli.settings import Controls, Section
+from cluster.development.child_process import end
 from cluster.errors import UserError
-from cluster.settings import Controls
-from preprocessing.config import Section
+from cluster.storage import api as storage
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +50,6 @@ class DashboardsCommand(Section, Controls):
     """A study kept elsewhere: a journal file, or a database such as postgresql://user@host/optuna."""
     port: int = Field(default=6006, ge=1, le=65535)
     """First port to try; each dashboard takes the next free one."""
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command's entry."""
-    command_line.run(
-        lambda words: dashboards(command_line.parse(DashboardsCommand, words, prog="vdsm dashboards")), argv
-    )
 
 
 def dashboards(command: DashboardsCommand) -> None:
@@ -152,6 +145,9 @@ def _is_ray(address: str) -> bool:
 
 def _named(study: str) -> str:
     return f"the {study.partition('://')[0]} database" if "://" in study else Path(study).parent.name
+
+
+main = entry(DashboardsCommand, dashboards, prog="vdsm dashboards")
 
 
 if __name__ == "__main__":

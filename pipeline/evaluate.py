@@ -14,21 +14,22 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster import storage
-from cluster.command_line import UserError, parse, run
-from cluster.settings import Controls
-from pipeline.evaluation_inputs import EvaluationRecipe, load, use_all_cpus, with_recipe_of_run
-from pipeline.progress import ProgressReport
+from cluster.cli.progress import ProgressDisplay
+from cluster.cli.run import entry
+from cluster.cli.settings import Controls
+from cluster.errors import UserError
+from cluster.storage import api as storage
+from pipeline.evaluation.inputs import EvaluationRecipe, load, use_all_cpus, with_recipe_of_run
 
 if TYPE_CHECKING:
-    from pipeline.renderers import SpritesRenderer
-    from preprocessing.dataset import ClipDataset
+    from pipeline.evaluation.renderer import SpritesRenderer
+    from preprocessing.dataset.reader import ClipDataset
     from vdsm.evaluation.inception import Inception
-    from vdsm.evaluation.judge import Judge, JudgeConfig, Progress
+    from vdsm.evaluation.judge import Judge, JudgeConfig
+    from vdsm.evaluation.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -57,19 +58,9 @@ class EvaluateCommand(EvaluationRecipe, Controls):
     """Weights of the FID's Inception network, a local file: adds a Frechet distance on its features."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command.
-
-    Args:
-        argv: its words; those of the process if absent.
-    """
-    run(_main, argv)
-
-
-def _main(words: list[str]) -> None:
+def _with_recipe_of_run(words: list[str]) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="vdsm-") as scratch:
-        command = parse(EvaluateCommand, with_recipe_of_run(words, Path(scratch)), prog="vdsm evaluate")
-    evaluate(command)
+        return with_recipe_of_run(words, Path(scratch))
 
 
 def evaluate(command: EvaluateCommand) -> dict[str, Any]:
@@ -81,11 +72,11 @@ def evaluate(command: EvaluateCommand) -> dict[str, Any]:
     if (command.run is None) == (command.samples is None):
         raise UserError("give --run, a folder of `vdsm train`, or --samples, clips that another system made; not both")
     if command.samples is not None:
-        from pipeline.evaluate_samples import evaluate_samples
+        from pipeline.evaluation.samples import evaluate_samples
 
         return evaluate_samples(command, command.samples)
     # Torch takes seconds to import, which --help and mistakes on the command line should not wait for.
-    from pipeline.report.metrics import metrics_of, provenance_of
+    from pipeline.evaluation.metrics import metrics_of, provenance_of
     from pipeline.report.page import write_report
     from vdsm.evaluation.clips import is_labelled
     from vdsm.evaluation.judge import JudgeConfig
@@ -119,7 +110,7 @@ def evaluate(command: EvaluateCommand) -> dict[str, Any]:
         return {}
     use_all_cpus()
     began = time.monotonic()
-    with ProgressReport() as progress:
+    with ProgressDisplay() as progress:
         judge, key = None, None
         if is_labelled(inputs.test):
             judge, key = the_judge(command.judges or command.out, train, inputs.data_sha256, judge_config, progress)
@@ -154,7 +145,7 @@ def write_metrics(out: str, metrics: dict[str, Any]) -> str:
 
 def checked_splits(data: str, test: "ClipDataset", length: int) -> "ClipDataset":
     """The training split, from which judge and probes learn; UserError if the data cannot be measured honestly."""
-    from preprocessing.dataset import ClipDataset
+    from preprocessing.dataset.reader import ClipDataset
     from vdsm.evaluation.clips import check_splits
 
     train = ClipDataset(data, "train")
@@ -167,7 +158,7 @@ def checked_splits(data: str, test: "ClipDataset", length: int) -> "ClipDataset"
 
 def sprites_renderer(command: EvaluateCommand, test: "ClipDataset") -> "SpritesRenderer | None":
     """The renderer, where its sheets are given."""
-    from pipeline.renderers import renderer_of
+    from pipeline.evaluation.renderer import renderer_of
 
     return renderer_of(test, command.data, command.sheets) if command.sheets else None
 
@@ -204,6 +195,9 @@ def the_judge(
     judge = train_judge(train, config, progress)
     storage.write_bytes(place, dump_judge(judge, key))
     return judge, key
+
+
+main = entry(EvaluateCommand, evaluate, prog="vdsm evaluate", prepare=_with_recipe_of_run)
 
 
 if __name__ == "__main__":

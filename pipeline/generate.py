@@ -8,25 +8,24 @@ if not __package__:  # run by path: import from the repository, not from this fi
 
 import logging
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from cluster import storage
-from cluster.command_line import UserError, parse, run
-from cluster.settings import Controls
-from pipeline.evaluation_inputs import load, ready, use_all_cpus
-from pipeline.progress import ProgressReport
-from preprocessing.config import Section
+from cluster.cli.progress import ProgressDisplay
+from cluster.cli.run import entry
+from cluster.cli.settings import Controls, Section
+from cluster.errors import UserError
+from cluster.storage import api as storage
+from pipeline.evaluation.inputs import load, ready, use_all_cpus
 
 if TYPE_CHECKING:
-    from pipeline.own_clips import ClipList
-    from pipeline.report.drawings import Drawing, Easel
-    from preprocessing.dataset import ClipDataset
+    from pipeline.generation.drawings import Drawing, Easel
+    from pipeline.generation.user_clips import ClipList
+    from preprocessing.dataset.reader import ClipDataset
     from vdsm.disentangler import Disentangler
-    from vdsm.evaluation.judge import Progress
+    from vdsm.evaluation.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -100,19 +99,6 @@ class Donors:
     people: list[int]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command.
-
-    Args:
-        argv: its words; those of the process if absent.
-    """
-    run(_main, argv)
-
-
-def _main(words: list[str]) -> None:
-    generate(parse(GenerateCommand, words, prog="vdsm generate"))
-
-
 def generate(command: GenerateCommand) -> list[str]:
     """Draw and write the pictures; returns where they are.
 
@@ -136,14 +122,14 @@ def generate(command: GenerateCommand) -> list[str]:
         sys.stdout.write("".join(f"would draw {place}\n" for place in places.values()))
         return []
     # Torch and the encoders take seconds to import.
+    from pipeline.generation.picture_files import encode, npz
     from pipeline.report.films import shown_fps
-    from pipeline.report.picture_files import encode, npz
     from pipeline.report.pictures import enlarge
 
     use_all_cpus()
     known = [float(value) for value in donors.clips.fps] if donors else []
     fps = command.fps or shown_fps(known[0] if known else None)
-    with ProgressReport() as progress:
+    with ProgressDisplay() as progress:
         for kind, place in places.items():
             drawing = draw(kind, command, loaded, donors, progress)
             if kind_of_file == "npz":
@@ -160,7 +146,7 @@ def load_model(command: GenerateCommand) -> Loaded:
     if command.data is not None:
         inputs = load(command.run, command.data, command.other_data, command.refinement_steps)
         return Loaded(inputs.model, inputs.clip_frames, inputs.sequence_stage, inputs.test)
-    from pipeline.training.run_store import load_run
+    from pipeline.runs.store import load_run
 
     model, recipe, info = load_run(command.run)
     model = ready(model, info, command.refinement_steps)
@@ -191,12 +177,12 @@ def donors_of(command: GenerateCommand, loaded: Loaded) -> Donors | None:
     """
     import numpy as np
 
-    from pipeline.own_clips import joined, of_dataset, read_clips
+    from pipeline.generation.user_clips import joined, of_dataset, read_clips
 
     test, splits = loaded.test, []
     fps = command.clip_fps
     if test is not None:
-        from preprocessing.dataset import ClipDataset
+        from preprocessing.dataset.reader import ClipDataset
 
         splits = [test, ClipDataset(str(command.data), "train")] if command.dynamics_of or command.static_of else []
         rates = test.fps[np.isfinite(test.fps) & (test.fps > 0)]
@@ -271,7 +257,7 @@ def check_length(command: GenerateCommand, loaded: Loaded, shortest: int) -> Non
 
 def draw(kind: str, command: GenerateCommand, loaded: Loaded, donors: Donors | None, progress: "Progress") -> "Drawing":
     """The picture of one kind."""
-    from pipeline.report.drawings import samples
+    from pipeline.generation.drawings import samples
     from pipeline.report.explore import rollout_length
 
     length = command.length or loaded.clip_frames
@@ -294,15 +280,18 @@ def easel_of(command: GenerateCommand, loaded: Loaded, donors: Donors, length: i
     """The model with the codes of the donors."""
     import numpy as np
 
-    from pipeline.report.drawings import Easel
+    from pipeline.generation.drawings import Easel
     from vdsm.evaluation.model import encode_clips
-    from vdsm.evaluation.outputs import Decoder
+    from vdsm.evaluation.outputs import SwapDecoder
 
     codes = encode_clips(loaded.model, donors.clips, loaded.clip_frames, progress=progress)
     return Easel(
-        Decoder(loaded.model, codes, length), donors.clips,
+        SwapDecoder(loaded.model, codes, length), donors.clips,
         np.array(donors.actions), np.array(donors.people), loaded.sequence_stage, command.seed, progress,
     )  # fmt: skip
+
+
+main = entry(GenerateCommand, generate, prog="vdsm generate")
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
 
-from cluster import storage
-from cluster.command_line import UserError, parse, run
-from cluster.settings import Controls
-from pipeline.evaluation_inputs import EvaluationRecipe
+from cluster.cli.run import entry
+from cluster.cli.settings import Controls
+from cluster.errors import UserError
+from cluster.storage import api as storage
+from pipeline.evaluation.inputs import EvaluationRecipe
 
 FORMAT = 1
 """Version of pairs.json."""
@@ -36,7 +36,7 @@ pairs.json and pairs.csv list what to make, by the keys of test clips of the dat
 
 All of the `swap` pairs are needed; of the other kinds make all or none. Reading a clip of the dataset needs numpy:
 
-  from preprocessing.dataset import ClipDataset
+  from preprocessing.dataset.reader import ClipDataset
   test = ClipDataset(DATA, "test")
   frames = test.frames(test.keys.index(key))      # uint8 [T, H, W, C]
 
@@ -67,15 +67,6 @@ class PairsCommand(EvaluationRecipe, Controls):
     """Frames of each clip that are looked at; a run has those of its `training.stage2.clip_frames`."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command.
-
-    Args:
-        argv: its words; those of the process if absent.
-    """
-    run(lambda words: export(parse(PairsCommand, words, prog="vdsm pairs")), argv)
-
-
 def export(command: PairsCommand) -> None:
     """Write pairs.json, pairs.csv and HOW.txt.
 
@@ -83,8 +74,8 @@ def export(command: PairsCommand) -> None:
         UserError: the data is missing or damaged, or has no clips of that length.
     """
     from pipeline.evaluate import checked_splits
-    from pipeline.training.run_store import data_hash
-    from preprocessing.dataset import ClipDataset
+    from pipeline.runs.store import data_hash
+    from preprocessing.dataset.reader import ClipDataset
     from vdsm.evaluation.pairs import draw_pairs
     from vdsm.evaluation.samples import donors_of
 
@@ -132,13 +123,16 @@ def read_description(folder: str) -> dict[str, Any]:
         wanted = {"format", "data_sha256", "pairs_sha256", "seed", "clip_frames", "evaluation"}
         if found["format"] != FORMAT or not wanted <= set(found):
             raise ValueError
-    except storage.MissingFile:
+    except storage.MissingFileError:
         raise UserError(
             f"{place} is missing; write it with `vdsm pairs --out {folder}` and make the clips by it"
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{place} is not a list of pairs of this version; write it again with `vdsm pairs`") from None
     return dict(found)
+
+
+main = entry(PairsCommand, export, prog="vdsm pairs")
 
 
 if __name__ == "__main__":

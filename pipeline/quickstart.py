@@ -14,15 +14,15 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
 
-from cluster.command_line import UserError, parse, run
-from cluster.settings import Controls
-from pipeline.config import Recipe
+from cluster.cli.run import entry
+from cluster.cli.settings import Controls
+from cluster.errors import UserError
+from pipeline.recipe import Recipe
 
 log = logging.getLogger(__name__)
 C = TypeVar("C", bound=BaseModel)
@@ -45,19 +45,10 @@ class QuickstartCommand(Recipe, Controls):
     """Folder for the data, the run and the report; may be s3://bucket/prefix."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command.
-
-    Args:
-        argv: its words; those of the process if absent.
-    """
-    run(_main, argv)
-
-
-def _main(words: list[str]) -> None:
-    if not any(word.partition("=")[0] == "--config" for word in words):
-        words = ["--config", str(recipe_path()), *words]
-    quickstart(parse(QuickstartCommand, words, prog="vdsm quickstart"))
+def _with_recipe(words: list[str]) -> list[str]:
+    if any(word.partition("=")[0] == "--config" for word in words):
+        return words
+    return ["--config", str(recipe_path()), *words]
 
 
 def recipe_path() -> Path:
@@ -80,8 +71,8 @@ def quickstart(command: QuickstartCommand) -> None:
         UserError: a folder that cannot be used, or one that holds the results of another recipe.
     """
     # Ray, torch and webdataset take seconds to import, which --help and mistakes should not wait for.
-    from cluster import storage
     from cluster.ray_runtime import connect
+    from cluster.storage import api as storage
     from pipeline.evaluate import EvaluateCommand, evaluate
     from pipeline.train import TrainCommand, train
     from preprocessing.shard import ShardCommand, shard
@@ -111,6 +102,9 @@ def derived(command: type[C], recipe: Recipe, **fields: object) -> C:
     """The command of one job, with those settings of the recipe that it reads."""
     shared = {name: getattr(recipe, name) for name in Recipe.model_fields if name in command.model_fields}
     return command.model_validate({**shared, **fields})
+
+
+main = entry(QuickstartCommand, quickstart, prog="vdsm quickstart", prepare=_with_recipe)
 
 
 if __name__ == "__main__":

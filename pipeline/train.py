@@ -12,13 +12,14 @@ if not __package__:  # run by path: import from the repository, not from this fi
 import logging
 import os
 import sys
-from collections.abc import Sequence
 
-from cluster import command_line, ray_runtime, storage
+from cluster import ray_runtime
+from cluster.cli.run import entry
+from cluster.cli.settings import Controls
 from cluster.errors import UserError
-from cluster.settings import Controls
-from pipeline.config import Recipe
-from pipeline.training.run_lock import alone as alone
+from cluster.storage import api as storage
+from pipeline.recipe import Recipe
+from pipeline.runs.lock import alone as alone
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +37,6 @@ class TrainCommand(Recipe, Controls):
     """Keep a trace of torch's profiler of three steps of each stage, in the run's folder."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command's entry."""
-    command_line.run(lambda words: train(command_line.parse(TrainCommand, words, prog="vdsm train")), argv)
-
-
 def train(command: TrainCommand) -> None:
     """Train, or go on training, until the stages asked for are finished.
 
@@ -50,13 +46,13 @@ def train(command: TrainCommand) -> None:
         KeyboardInterrupt: ctrl-C, after a checkpoint was saved.
     """
     # torch and Ray take seconds to import, which --help and mistakes should not wait for.
-    from pipeline.training.run_store import absolute, run_url
+    from pipeline.runs.store import absolute, run_url
 
     recipe = Recipe.model_validate({name: getattr(command, name) for name in Recipe.model_fields})
     named = bool(command.out and command.name)
     data, run = absolute(command.data), run_url(command.out, command.name) if named else None
     if command.dry_run:
-        from pipeline.training.preview import preview
+        from pipeline.ray_train.dry_run import preview
 
         lines, missing = preview(recipe, data, run)
         lines += [f"missing: {line}" for line in missing] + ["nothing was started (--dry-run)"]
@@ -74,7 +70,7 @@ def _say_plan(recipe: Recipe, data: str) -> None:
     """Logs what will be done; UserError where the data does not fit the recipe."""
     from pipeline.training.job import Job
     from pipeline.training.plan import make_plan
-    from preprocessing.dataset import ClipDataset
+    from preprocessing.dataset.reader import ClipDataset
 
     clips = ClipDataset(data, "train")
     job = Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, notes={})
@@ -93,8 +89,8 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
         UserError: the run was begun with other settings or data, or failed in a way that the user can put right.
         KeyboardInterrupt: ctrl-C, after a checkpoint was saved.
     """
-    from pipeline.training.run_store import is_finished, open_run
-    from preprocessing.dataset import read_manifest
+    from pipeline.runs.store import is_finished, open_run
+    from preprocessing.dataset.reader import read_manifest
 
     manifest, manifest_sha256 = read_manifest(data)
     storage.check_writable(run)
@@ -109,11 +105,11 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
 
 
 def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str, profile: bool) -> None:
-    from pipeline.training import ray_job
-    from pipeline.training.checkpoints import CheckpointStore
+    from pipeline.ray_train import driver as ray_job
+    from pipeline.ray_train.worker import WorkerConfig
+    from pipeline.runs.checkpoints import CheckpointStore
+    from pipeline.runs.log import RunLog
     from pipeline.training.loop import stages_of
-    from pipeline.training.ray_worker import Assignment
-    from pipeline.training.run_log import RunLog
 
     training = recipe.training
     place = CheckpointStore(run, training).newest()
@@ -125,9 +121,11 @@ def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str, profile: b
     run_log = RunLog(run, total, training.stage1.steps)
     if place is not None:
         log.info("%s goes on from %s", run, place)
-    assignment = Assignment(recipe=recipe, data=data, manifest_sha256=manifest_sha256, run_url=run, profile=profile)
+    worker_config = WorkerConfig(
+        recipe=recipe, data=data, manifest_sha256=manifest_sha256, run_url=run, profile=profile
+    )
     try:
-        outcome = ray_job.fit(assignment, run_log)
+        outcome = ray_job.fit(worker_config, run_log)
         where = {"stage": outcome["stage"], "step": outcome["step"]}
         run_log.event("finished" if outcome["finished"] else "stopped", **where)
     finally:
@@ -136,6 +134,9 @@ def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str, profile: b
         log.info("stopped at stage %d, step %d", outcome["stage"], outcome["step"])
         raise KeyboardInterrupt
     log.info("finished: %s", run)
+
+
+main = entry(TrainCommand, train, prog="vdsm train")
 
 
 if __name__ == "__main__":

@@ -14,21 +14,22 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster import command_line, ray_runtime, storage
+from cluster import ray_runtime
+from cluster.cli.run import entry
+from cluster.cli.settings import Controls
 from cluster.errors import UserError
-from cluster.settings import Controls
-from pipeline.config import Recipe
+from cluster.storage import api as storage
+from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
     from optuna import Study
 
     from pipeline.tuning.space import Space
     from pipeline.tuning.sweep import Sweep
-    from pipeline.tuning.trial import Setting
+    from pipeline.tuning.trial import SweepContext
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +50,6 @@ class TuneCommand(Recipe, Controls):
     postgresql://user@host/optuna (password by PGPASSWORD). None means OUT/NAME/study.journal, for a local OUT."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command's entry."""
-    command_line.run(lambda words: tune(command_line.parse(TuneCommand, words, prog="vdsm tune")), argv)
-
-
 def tune(command: TuneCommand) -> None:
     """Run what is left of the sweep, then write best.yaml and sweep.html.
 
@@ -71,10 +67,10 @@ def tune(command: TuneCommand) -> None:
     except UserError as error:
         raise UserError(f"{command.sweep}: {error}") from None
     # Optuna and torch take seconds to import, which --help and mistakes should not wait for.
+    from pipeline.runs.store import absolute, run_url
     from pipeline.training.plan import make_plan
-    from pipeline.training.run_store import absolute, run_url
     from pipeline.training.stage import Job
-    from preprocessing.dataset import ClipDataset
+    from preprocessing.dataset.reader import ClipDataset
 
     url, data = run_url(command.out, command.name), absolute(command.data)
     study_place = _study_place(command, url)
@@ -92,7 +88,7 @@ def tune(command: TuneCommand) -> None:
     from pipeline.train import alone
     from pipeline.tuning.results import write_results
     from pipeline.tuning.study import open_study
-    from pipeline.tuning.trial import Setting, prepare_judge
+    from pipeline.tuning.trial import SweepContext, prepare_judge
 
     # All paths are absolute now. Ray Tune asks for the working folder again and again, and that of a submitted job is
     # replaced under its driver where another node of the same machine unpacks the job's files, too.
@@ -100,7 +96,7 @@ def tune(command: TuneCommand) -> None:
     with alone(url):
         first = open_study(study_place, command.name, sweep, recipe)
         needed = recipe.training.num_workers * recipe.training.threads_per_worker
-        setting = Setting(sweep=sweep, data=data, url=url, judge=prepare_judge(recipe, sweep, data, url))
+        setting = SweepContext(sweep=sweep, data=data, url=url, judge=prepare_judge(recipe, sweep, data, url))
         with ray_runtime.connect(num_cpus=max(needed, len(os.sched_getaffinity(0))), dashboard=_has_dashboard()):
             _run_round(first, space, setting, sweep.trials, sweep.steps_fraction)
             second = _second_round(first, study_place, f"{command.name}/second-round", recipe, space, setting)
@@ -113,7 +109,7 @@ def _has_dashboard() -> bool:
 
 
 def _study_place(command: TuneCommand, url: str) -> str:
-    from pipeline.training.run_store import absolute
+    from pipeline.runs.store import absolute
 
     if command.study is not None:
         return command.study if "://" in command.study else absolute(command.study)
@@ -126,7 +122,7 @@ def _study_place(command: TuneCommand, url: str) -> str:
 
 
 def _second_round(
-    first: "Study", place: str, name: str, recipe: Recipe, space: "Space", setting: "Setting"
+    first: "Study", place: str, name: str, recipe: Recipe, space: "Space", setting: "SweepContext"
 ) -> "Study | None":
     """The best trials once more with all steps, where the sweep asks for it."""
     from pipeline.tuning.study import complete, open_study, promote
@@ -141,7 +137,7 @@ def _second_round(
     return second
 
 
-def _run_round(study: "Study", space: "Space", setting: "Setting", trials: int, steps_fraction: float) -> None:
+def _run_round(study: "Study", space: "Space", setting: "SweepContext", trials: int, steps_fraction: float) -> None:
     """Run trials until `trials` of the study are settled. Needs a connection to Ray."""
     from pipeline.tuning.study import settle, settled
 
@@ -169,6 +165,9 @@ def _report_plan(sweep: "Sweep", url: str, plans: list[str]) -> None:
         lines.append(f"then the best {sweep.promoted} with all steps")
     lines.append(f"into {url}; nothing was started (--dry-run)")
     sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+main = entry(TuneCommand, tune, prog="vdsm tune")
 
 
 if __name__ == "__main__":

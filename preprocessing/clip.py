@@ -17,7 +17,7 @@ Label = int | float | list[float]
 """An index into the label's vocabulary, a continuous factor of the clip, or one of each of its T frames."""
 
 
-class RejectedInput(Exception):
+class RejectedInputError(Exception):
     """An input that is bad in itself, so that trying again would not help. It is recorded and the job goes on.
 
     A source raises it from `clips(item)`, also after some clips were given: those are kept.
@@ -110,7 +110,7 @@ class Source(Protocol):
         """The clips of one item, in a fixed order, made as they are asked for.
 
         Raises:
-            RejectedInput: the input is bad in itself, at once or after some clips.
+            RejectedInputError: the input is bad in itself, at once or after some clips.
             TransientError: the network or a disk failed.
         """
 

@@ -17,16 +17,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from cluster import command_line, ray_runtime, storage
+from cluster import ray_runtime
+from cluster.cli.run import entry
+from cluster.cli.settings import Controls
 from cluster.errors import UserError
-from cluster.settings import Controls
-from preprocessing import manifest, plan, rejects
-from preprocessing.claim import claim
+from cluster.storage import api as storage
 from preprocessing.clip import Source
-from preprocessing.config import DataRecipe
-from preprocessing.progress import Progress
-from preprocessing.shard_file import Summary, finished
-from preprocessing.shard_tasks import write_shards
+from preprocessing.recipe import DataRecipe
+from preprocessing.sharding import manifest, plan, rejects
+from preprocessing.sharding.output_lock import claim
+from preprocessing.sharding.progress import Progress
+from preprocessing.sharding.tasks import write_shards
+from preprocessing.sharding.write_shard import Summary, finished
 from preprocessing.sources import make_source
 
 log = logging.getLogger(__name__)
@@ -44,11 +46,6 @@ class ShardCommand(DataRecipe, Controls):
     """Folder or s3://bucket/prefix of the dataset."""
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command's entry."""
-    command_line.run(lambda words: shard(command_line.parse(ShardCommand, words, prog="vdsm shard")), argv)
-
-
 def shard(command: ShardCommand) -> None:
     """Write what is missing of the dataset, then what is to be read of it, its manifest last.
 
@@ -60,7 +57,7 @@ def shard(command: ShardCommand) -> None:
     storage.exists(storage.join(command.out, manifest.FILE))  # a wrong address or key is said now, not after patience
     _patiently(command, lambda: claim(command.out, planned, store=not command.dry_run))
     if command.dry_run:
-        from preprocessing.dry_run import report_plan
+        from preprocessing.sharding.dry_run import report_plan
 
         report_plan(command, command.out, planned, source)
         return
@@ -134,7 +131,7 @@ def _write_rejects(url: str, planned: plan.Plan, done: dict[str, Summary]) -> by
 
 def _complete(command: ShardCommand, planned: plan.Plan, source: Source, summaries: list[Summary]) -> None:
     """Everything that follows the last shard."""
-    from preprocessing.preview import write_preview
+    from preprocessing.sharding.preview import write_preview
 
     url = command.out
     inputs = sum(len(one.items) for one in planned.shards)
@@ -152,7 +149,7 @@ def _is_complete(url: str, planned: plan.Plan) -> bool:
         stored = json.loads(storage.read_bytes(storage.join(url, manifest.FILE)))
         others = all(storage.exists(storage.join(url, name)) for name in (rejects.FILE, "preview.html"))
         return bool(stored["plan_sha256"] == planned.identity) and others
-    except (storage.MissingFile, ValueError, KeyError, TypeError):
+    except (storage.MissingFileError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -172,6 +169,9 @@ def _report(url: str) -> None:
         sys.stdout.write(f"rejects: {storage.join(url, rejects.FILE)}\n")
     sys.stdout.write(f"preview: {storage.join(url, 'preview.html')}\n")
     sys.stdout.write(f"dataset: {url}\n")
+
+
+main = entry(ShardCommand, shard, prog="vdsm shard")
 
 
 if __name__ == "__main__":

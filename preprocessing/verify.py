@@ -17,17 +17,18 @@ from typing import Any
 
 from pydantic import Field
 
-from cluster import command_line, storage
+from cluster.cli import run as command_line
+from cluster.cli.settings import Controls, Section
 from cluster.errors import UserError
-from cluster.settings import Controls
-from preprocessing import claim, plan, rejects
-from preprocessing.config import Section
-from preprocessing.dataset import DamagedDataset, read_manifest
-from preprocessing.disjoint import check_disjoint
-from preprocessing.manifest import clip_shape
-from preprocessing.shard_file import Summary, read_index_bytes, summarize
-from preprocessing.statistics import total
-from preprocessing.verify_shard import Damage, verify_shard
+from cluster.storage import api as storage
+from preprocessing.dataset.reader import DamagedDatasetError, read_manifest
+from preprocessing.dataset.statistics import total
+from preprocessing.dataset.verify_shard import DamageError, verify_shard
+from preprocessing.sharding import output_lock as claim
+from preprocessing.sharding import plan, rejects
+from preprocessing.sharding.disjoint import check_disjoint
+from preprocessing.sharding.manifest import clip_shape
+from preprocessing.sharding.write_shard import Summary, read_index_bytes, summarize
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def _run(words: list[str]) -> None:
         return
     try:
         verify(command.data, command.decode)
-    except (Damage, DamagedDataset) as damage:
+    except (DamageError, DamagedDatasetError) as damage:
         sys.stderr.write(f"damaged: {' '.join(str(damage).split())}\n")
         raise SystemExit(1) from None
     sys.stdout.write(
@@ -74,8 +75,8 @@ def verify(url: str, decode: float = 1.0) -> None:
         decode: share of the clips that are decoded.
 
     Raises:
-        Damage: the first difference between the dataset and its manifest.
-        DamagedDataset: an index is missing or changed.
+        DamageError: the first difference between the dataset and its manifest.
+        DamagedDatasetError: an index is missing or changed.
         UserError: there is no dataset.
     """
     content, _ = read_manifest(url)
@@ -91,12 +92,12 @@ def verify(url: str, decode: float = 1.0) -> None:
     try:
         identities = check_disjoint(url, content["shards"], summaries)
         shape = clip_shape(one.index["statistics"] for one in summaries)
-    except DamagedDataset:
+    except DamagedDatasetError:
         raise
     except UserError as error:
-        raise Damage(str(error)) from None
+        raise DamageError(str(error)) from None
     if shape != content["clip_shape"]:
-        raise Damage(f"clips are {shape}, but the manifest says {content['clip_shape']}")
+        raise DamageError(f"clips are {shape}, but the manifest says {content['clip_shape']}")
     _check_totals(url, content, summaries, empty, identities)
 
 
@@ -106,7 +107,7 @@ def _check_files(url: str, content: dict[str, Any]) -> None:
     expected |= {shard["index"] for shard in [*content["shards"], *content["empty"]]}
     for name in storage.list_files(url):
         if name.startswith(plan.SPLITS) and name not in expected:
-            raise Damage(f"{name}: the manifest does not list this file")
+            raise DamageError(f"{name}: the manifest does not list this file")
 
 
 def _check_inputs(url: str, content: dict[str, Any]) -> None:
@@ -114,21 +115,21 @@ def _check_inputs(url: str, content: dict[str, Any]) -> None:
     try:
         stored = storage.read_bytes(storage.join(url, claim.FILE))
         listed = storage.read_bytes(storage.join(url, claim.INPUTS))
-    except storage.MissingFile as error:
-        raise Damage(str(error)) from None
+    except storage.MissingFileError as error:
+        raise DamageError(str(error)) from None
     if hashlib.sha256(stored).hexdigest() != content["plan_sha256"]:
-        raise Damage(f"{claim.FILE}: its SHA-256 is not the one in the manifest")
+        raise DamageError(f"{claim.FILE}: its SHA-256 is not the one in the manifest")
     try:
         wanted = json.loads(stored)["inputs_sha256"]
         inputs = [json.loads(line) for line in listed.splitlines()]
         plan.check_groups((key, split, group) for key, _, split, group, *_ in inputs)
         found = hashlib.sha256(b"".join(plan.encode(known) for *known, _version in inputs)).hexdigest()
     except ValueError:
-        raise Damage(f"{claim.INPUTS}: it is no list of inputs") from None
+        raise DamageError(f"{claim.INPUTS}: it is no list of inputs") from None
     except UserError as error:
-        raise Damage(f"{claim.INPUTS}: {error}") from None
+        raise DamageError(f"{claim.INPUTS}: {error}") from None
     if found != wanted:
-        raise Damage(f"{claim.INPUTS}: it does not list the inputs of {claim.FILE}")
+        raise DamageError(f"{claim.INPUTS}: it does not list the inputs of {claim.FILE}")
 
 
 def _check_totals(
@@ -146,13 +147,13 @@ def _check_totals(
         } | total((one.index["statistics"] for one in mine), content["vocabulary"])
         for name, value in counted.items():
             if totals.get(name) != value:
-                raise Damage(f"{split}: {name} are {value}, but the manifest says {totals.get(name)}")
+                raise DamageError(f"{split}: {name} are {value}, but the manifest says {totals.get(name)}")
     try:
         listed = storage.read_bytes(storage.join(url, rejects.FILE))
-    except storage.MissingFile:
-        raise Damage(f"{rejects.FILE}: it is missing") from None
+    except storage.MissingFileError:
+        raise DamageError(f"{rejects.FILE}: it is missing") from None
     if hashlib.sha256(listed).hexdigest() != content["rejects"]["sha256"]:
-        raise Damage(f"{rejects.FILE}: its SHA-256 is not the one in the manifest")
+        raise DamageError(f"{rejects.FILE}: its SHA-256 is not the one in the manifest")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from cluster.s3_server import S3Server
+    from cluster.development.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,7 +83,7 @@ def local_ray() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
     """A real S3 server that checks credentials."""
-    from cluster.s3_server import serve
+    from cluster.development.s3_server import serve
 
     with serve(tmp_path_factory.mktemp("s3"), access_key="test-key", secret_key="test-secret-Zq81") as server:
         yield server
@@ -105,11 +105,12 @@ def s3_bucket(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(scope="session")
 def figures_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small dataset of the built-in figures: 12 identities, every action, several shards. Not to be changed."""
-    from preprocessing import manifest, plan, preview, rejects
-    from preprocessing.claim import claim
-    from preprocessing.config import DataRecipe, FiguresConfig, ShardsConfig, SourceConfig
-    from preprocessing.shard_file import write_shard
+    from preprocessing.recipe import DataRecipe, ShardsConfig
+    from preprocessing.sharding import manifest, plan, preview, rejects
+    from preprocessing.sharding.output_lock import claim
+    from preprocessing.sharding.write_shard import write_shard
     from preprocessing.sources import make_source
+    from preprocessing.sources.config import FiguresConfig, SourceConfig
 
     folder = tmp_path_factory.mktemp("figures")
     figures = FiguresConfig(identities=12, test_fraction=0.25)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
 from vdsm.decoder import Decoder
-from vdsm.elbo import NoisyNormal, Terms, disagreement, elbo_terms
 from vdsm.encoder import FrameLatents, ImageEncoder, positive_scale, start_scale_at
 from vdsm.likelihood import Likelihood
+from vdsm.loss import LossTerms, ReparameterizedNormal, disagreement, elbo_terms
 from vdsm.precision import full_precision
 
 
@@ -53,7 +53,7 @@ class FrameModel(nn.Module):
         static, pose = (torch.randn(shape, generator=generator, device=generator.device) for shape in shapes)
         return FrameNoise(static, pose, draw_frames(clips, frames, decoded, generator))
 
-    def forward(self, frames: Tensor, noise: FrameNoise, weights: Weights) -> Terms:
+    def forward(self, frames: Tensor, noise: FrameNoise, weights: Weights) -> LossTerms:
         """The annealed ELBO of frames [B, T, C, H, W] in [0, 1], term by term."""
         paired, values = weights.agreement > 0, frames[0].numel()
         arguments = (frames, noise, weights.temperature, paired)
@@ -103,8 +103,8 @@ class FrameModel(nn.Module):
         latents = self.encoder(frames)
         static_loc, static_scale = self.pool_static(latents)
         with pyro.plate("clips", frames.shape[0]):
-            pyro.sample("static", NoisyNormal(static_loc, static_scale, noise.static).to_event(1))
-            pyro.sample("pose", NoisyNormal(latents.pose_loc, latents.pose_scale, noise.pose).to_event(2))
+            pyro.sample("static", ReparameterizedNormal(static_loc, static_scale, noise.static).to_event(1))
+            pyro.sample("pose", ReparameterizedNormal(latents.pose_loc, latents.pose_scale, noise.pose).to_event(2))
             if paired:
                 pyro.deterministic("disagreement", self.disagreement(latents), event_dim=0)
 

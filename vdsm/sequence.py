@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from vdsm.annealing import Weights
-from vdsm.chain import GaussianChain
 from vdsm.config import ModelConfig
-from vdsm.elbo import NoisyNormal, Terms, disagreement, elbo_terms
+from vdsm.distributions import GaussianChain
 from vdsm.encoder import FrameLatents, positive_scale, start_scale_at
 from vdsm.feedback import feed_back
 from vdsm.frames import FrameModel, draw_frames
+from vdsm.loss import LossTerms, ReparameterizedNormal, disagreement, elbo_terms
 from vdsm.precision import at_least_fp32, full_precision
 
 
@@ -151,7 +151,7 @@ class SequenceModel(nn.Module):
         )
         return SequenceNoise(static, dynamics, pose, other, draw_frames(clips, frames, decoded, generator))
 
-    def forward(self, frames: Tensor, noise: SequenceNoise, weights: Weights) -> Terms:
+    def forward(self, frames: Tensor, noise: SequenceNoise, weights: Weights) -> LossTerms:
         """The annealed ELBO of frames [B, T, C, H, W] in [0, 1], term by term."""
         arguments = (frames, noise, weights.temperature, weights.agreement > 0, weights.matching > 0)
         return elbo_terms(self.model, self.guide, weights, *arguments, frame_values=frames[0].numel())
@@ -225,8 +225,10 @@ class SequenceModel(nn.Module):
         static_loc, static_scale = self.frame_model.pool_static(latents)
         dynamics_loc, dynamics_scale = self.dynamics_encoder(latents.pose_loc)
         with pyro.plate("clips", frames.shape[0]):
-            pyro.sample("static", NoisyNormal(static_loc, static_scale, noise.static).to_event(1))
-            dynamics = pyro.sample("dynamics", NoisyNormal(dynamics_loc, dynamics_scale, noise.dynamics).to_event(1))
+            pyro.sample("static", ReparameterizedNormal(static_loc, static_scale, noise.static).to_event(1))
+            dynamics = pyro.sample(
+                "dynamics", ReparameterizedNormal(dynamics_loc, dynamics_scale, noise.dynamics).to_event(1)
+            )
             chain = self.guide_chain(dynamics, frames.shape[1], noise.pose)
             poses = pyro.sample("pose", chain)
             if matching:

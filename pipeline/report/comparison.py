@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from cluster import storage
 from cluster.errors import UserError
-from pipeline.report.table import Figure, Metrics, direction
+from cluster.storage import api as storage
+from pipeline.report.table import Metric, Metrics, direction
 
 PLACES = ("", "report", "evaluation")
 """Folders in which the metrics.json of a run or a report is looked for."""
@@ -148,7 +148,7 @@ def comparison(reports: Sequence[Report], notes: Sequence[str]) -> dict[str, Any
     }
 
 
-def compared(name: str, figures: Sequence[Figure | None]) -> dict[str, Any]:
+def compared(name: str, figures: Sequence[Metric | None]) -> dict[str, Any]:
     """One figure of all reports, and which of them is surely the best.
 
     `best` is the position of the report whose 95% interval lies wholly on the better side of all others', or None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.report.grids import Cells, Indices, fitted, real, to_uint8
 from pipeline.report.pictures import Frames, rgba
 from vdsm.evaluation.clips import LabelledClips, stack
-from vdsm.evaluation.outputs import Decoder
+from vdsm.evaluation.outputs import SwapDecoder
 
 BAR = 3
 """Pixels of the time bar below a rollout."""
@@ -36,7 +36,7 @@ class Explorable(Protocol):
 
 @torch.inference_mode()
 def interpolation_rows(
-    decoder: Decoder,
+    decoder: SwapDecoder,
     clips: LabelledClips,
     first: Indices,
     second: Indices,
@@ -67,7 +67,7 @@ def rollout_length(trained: int) -> int:
 
 
 @torch.inference_mode()
-def rollout_rows(decoder: Decoder, clips: LabelledClips, indices: Indices, length: int) -> Cells:
+def rollout_rows(decoder: SwapDecoder, clips: LabelledClips, indices: Indices, length: int) -> Cells:
     """Real clips, which fade when they have ended, above the same clips as the model goes on with them."""
     model = decoder.model
     assert isinstance(model, Explorable)
@@ -109,7 +109,7 @@ def _padded_below(clip: Frames, pixels: int) -> Frames:
 
 
 @torch.inference_mode()
-def prior_clips(decoder: Decoder, count: int, length: int, seed: int) -> list[Frames]:
+def prior_clips(decoder: SwapDecoder, count: int, length: int, seed: int) -> list[Frames]:
     """Clips of which identity and dynamics are drawn from the prior."""
     model = decoder.model
     assert isinstance(model, Explorable)

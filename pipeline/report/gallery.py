@@ -11,9 +11,9 @@ from pipeline.report.grids import Indices
 from pipeline.report.latent_map import Colouring, LatentMap, colourings, latent_map
 from pipeline.report.pictures import GAP, Frames, mosaic
 from vdsm.evaluation.clips import ACTION, LabelledClips
-from vdsm.evaluation.judge import Progress
 from vdsm.evaluation.measurement import Latents, Measurement, Swapped
-from vdsm.evaluation.outputs import Decoder
+from vdsm.evaluation.outputs import SwapDecoder
+from vdsm.evaluation.progress import Progress
 
 PER_BLOCK = 10
 """Identities side by side in one block of the action-transfer matrix."""
@@ -95,7 +95,7 @@ def draw(
 
 class _Painter:
     def __init__(
-        self, clips: LabelledClips, decoder: Decoder, sequence_stage: bool, seed: int, progress: Progress
+        self, clips: LabelledClips, decoder: SwapDecoder, sequence_stage: bool, seed: int, progress: Progress
     ) -> None:
         self.clips, self.decoder, self.sequence, self.seed = clips, decoder, sequence_stage, seed
         self.progress = progress

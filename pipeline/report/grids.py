@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pipeline.report.pictures import Frames
 from vdsm.evaluation.clips import ACTION, LabelledClips
-from vdsm.evaluation.judge import Progress, silent
-from vdsm.evaluation.outputs import Decoder
+from vdsm.evaluation.outputs import SwapDecoder
+from vdsm.evaluation.progress import NO_PROGRESS, Progress
 
 Indices = NDArray[np.int64]
 Cells = list[list[Frames | None]]
@@ -65,31 +65,32 @@ def identity_donors(clips: LabelledClips, most: int) -> Indices:
 
 @torch.inference_mode()
 def decode_cells(
-    decoder: Decoder,
+    decoder: SwapDecoder,
     dynamics_of: Indices,
     static_of: Indices,
     sequence_stage: bool,
     what: str,
-    progress: Progress = silent,
+    progress: Progress = NO_PROGRESS,
 ) -> list[Frames]:
     """The swap of each pair of clips, through the dynamics code or, without a sequence stage, through the poses."""
     swap = decoder.swap if sequence_stage else decoder.pose_swap
     cells: list[Frames] = []
+    progress.start(what, len(dynamics_of), unit="clips")
     for start in range(0, len(dynamics_of), decoder.batch_clips):
         batch = slice(start, start + decoder.batch_clips)
         decoded = to_uint8(swap(dynamics_of[batch], static_of[batch]))
         cells += [fitted(clip, decoder.length) for clip in decoded]
-        progress(what, len(cells), len(dynamics_of))
+        progress.advance(len(decoded))
     return cells
 
 
 def transfer_grid(
-    decoder: Decoder,
+    decoder: SwapDecoder,
     clips: LabelledClips,
     actions: Indices,
     people: Indices,
     sequence_stage: bool,
-    progress: Progress = silent,
+    progress: Progress = NO_PROGRESS,
 ) -> Cells:
     """Cells of the action-transfer grid: the donors of the action in the first column, those of the identity in the
     first row, and each inner cell the identity above doing what is done to the left."""
@@ -104,7 +105,7 @@ def transfer_grid(
     return rows
 
 
-def reconstruction_rows(decoder: Decoder, clips: LabelledClips, indices: Indices, sequence_stage: bool) -> Cells:
+def reconstruction_rows(decoder: SwapDecoder, clips: LabelledClips, indices: Indices, sequence_stage: bool) -> Cells:
     """Real clips; their reconstructions from poses; with a sequence stage also from their dynamics code."""
     rows: Cells = [list(real(clips, indices, decoder.length))]
     rows.append(list(decode_cells(decoder, indices, indices, False, "reconstructing")))
@@ -115,7 +116,7 @@ def reconstruction_rows(decoder: Decoder, clips: LabelledClips, indices: Indices
 
 @torch.inference_mode()
 def prior_rows(
-    decoder: Decoder,
+    decoder: SwapDecoder,
     clips: LabelledClips,
     actions: Indices,
     people: Indices,

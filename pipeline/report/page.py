@@ -17,21 +17,21 @@ import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from cluster import storage
-from cluster.settings import option
+from cluster.cli.settings import option
+from cluster.storage import api as storage
 from pipeline.report.curves import Panel, panels, read_records
 from pipeline.report.gallery import Shown, draw, draw_samples, fps_of
 from pipeline.report.grids import Indices
 from pipeline.report.latent_map import SIZE, marks
 from pipeline.report.pictures import Frames, webp
-from pipeline.report.table import Figure, Metrics, direction, headline, interval, is_share, percent, written
+from pipeline.report.table import Metric, Metrics, direction, headline, interval, is_share, percent, written
 from vdsm.evaluation.clips import LabelledClips
-from vdsm.evaluation.judge import Progress
 from vdsm.evaluation.measurement import Measurement, Swapped
+from vdsm.evaluation.progress import Progress
 
 if TYPE_CHECKING:
     from pipeline.evaluate import EvaluateCommand
-    from pipeline.evaluation_inputs import Inputs
+    from pipeline.evaluation.inputs import EvaluationInputs
 
 Made = Callable[[Indices], Sequence[Frames]]
 """Gives the clips that another system made of the pairs at some positions."""
@@ -59,7 +59,7 @@ MOST_CONFUSED = 20
 
 
 def write_report(
-    command: "EvaluateCommand", inputs: "Inputs", measured: Measurement, metrics: Metrics, progress: Progress
+    command: "EvaluateCommand", inputs: "EvaluationInputs", measured: Measurement, metrics: Metrics, progress: Progress
 ) -> None:
     """Draw the pictures and write report.html beside metrics.json; with it transfer.webp, the first block of the
     action-transfer matrix as a picture that moves anywhere, and training.jsonl, the log that the curves are of."""
@@ -80,7 +80,7 @@ def write_report(
     storage.write_bytes(storage.join(command.out, "report.html"), html.encode())
 
 
-def again(command: "EvaluateCommand", inputs: "Inputs") -> str:
+def again(command: "EvaluateCommand", inputs: "EvaluationInputs") -> str:
     """The command that measures the same again: what it does not say is taken from the run's recipe."""
     words = ["vdsm", "evaluate", "--run", str(command.run), "--data", command.data, "--out", "FOLDER"]
     for name, value in (("--sheets", command.sheets), ("--inception", command.inception)):
@@ -220,9 +220,9 @@ def tiles(metrics: Metrics) -> list[dict[str, Any]]:
     ][:4]
 
 
-def groups(metrics: Metrics) -> dict[str, list[tuple[str, Figure]]]:
+def groups(metrics: Metrics) -> dict[str, list[tuple[str, Metric]]]:
     """All figures by the first word of their names."""
-    found: dict[str, list[tuple[str, Figure]]] = {}
+    found: dict[str, list[tuple[str, Metric]]] = {}
     for name, figure in metrics["figures"].items():
         found.setdefault(TITLES.get(name.partition(".")[0], OTHER), []).append((name, figure))
     return found

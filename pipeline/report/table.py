@@ -4,7 +4,7 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-Figure = dict[str, Any]
+Metric = dict[str, Any]
 Metrics = dict[str, Any]
 
 _SHARES = ("judge", "swap", "leakage", "pose_swap", "pose_leakage", "prior", "consistency", "probe")
@@ -20,7 +20,7 @@ class Row:
     title: str
     name: str
     """Dotted name in metrics.json."""
-    figure: Figure
+    figure: Metric
     ceiling: float | None
     """The same of the `perfect` control: real clips through the judge."""
     lower_is_better: bool
@@ -68,7 +68,7 @@ def written(value: float | None, share: bool) -> str:
     return percent(value) if share else f"{value:.4g}"
 
 
-def interval(figure: Figure, share: bool) -> str:
+def interval(figure: Metric, share: bool) -> str:
     """Both ends of its interval; a dash where there is none."""
     low, high = figure["low"], figure["high"]
     if low is None or high is None:

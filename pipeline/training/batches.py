@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.training.order import Catalogue, Order, Windows
+from pipeline.training.order import ClipTable, GlobalOrder, Windows
 from vdsm.config import ModelConfig
 
 
 class Clips(Protocol):
-    """What the training asks of a dataset (preprocessing.dataset.ClipDataset is one)."""
+    """What the training asks of a dataset (preprocessing.dataset.reader.ClipDataset is one)."""
 
     keys: list[str]
     identities: list[str]
@@ -39,10 +39,10 @@ class Clips(Protocol):
         """Bring a shard to this machine ahead of need. False where there is no room for it now."""
 
 
-def catalogue(clips: Clips) -> Catalogue:
+def catalogue(clips: Clips) -> ClipTable:
     """The dataset as the order sees it."""
     frames, shards = (np.asarray(column, dtype=np.int64) for column in (clips.clip_frames, clips.clip_shards))
-    return Catalogue(clips.keys, clips.identities, frames, shards)
+    return ClipTable(clips.keys, clips.identities, frames, shards)
 
 
 def check_frames(clips: Clips, model: ModelConfig) -> None:
@@ -95,7 +95,7 @@ def to_model(frames: Tensor, device: torch.device) -> Tensor:
     return moved.permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-class StalledReader(RuntimeError):
+class StalledReaderError(RuntimeError):
     """The reader brought nothing for too long."""
 
 
@@ -103,7 +103,7 @@ class Prefetched:
     """Reads batches in a thread while the model computes: iterate over pairs of (windows, uint8 [B, T, H, W, C]).
 
     `waited_s` is the time, in seconds, that the consumer has waited for data. An error of the reader is raised where
-    the batch would have come, and StalledReader where none came for `stall_s` seconds. Close it, or use it as a context
+    the batch would have come, and StalledReaderError where none came for `stall_s` seconds. Close it, or use it as a context
     manager.
     """
 
@@ -153,7 +153,7 @@ class Prefetched:
             try:
                 item = self._ready.get(timeout=self._stall_s)
             except queue.Empty:
-                raise StalledReader(self._stalled()) from None
+                raise StalledReaderError(self._stalled()) from None
             self.waited_s += time.perf_counter() - began
             if item is None:
                 return
@@ -187,7 +187,7 @@ class ReadAhead:
     that was `reached`. Where a shard cannot be had it stops: whoever needs the shard will find out why.
     """
 
-    def __init__(self, clips: Clips, order: Order, steps: Sequence[int], shards: int) -> None:
+    def __init__(self, clips: Clips, order: GlobalOrder, steps: Sequence[int], shards: int) -> None:
         self._clips, self._order, self._steps, self._shards = clips, order, steps, shards
         self._shard_of = np.asarray(clips.clip_shards, dtype=np.int64)
         self._step = steps[0] if len(steps) else 0

@@ -23,7 +23,7 @@ class StageConfig:
     gradient."""
     clip_frames: int = 8
     """Frames taken from each clip, as one consecutive window at a position drawn per epoch and clip."""
-    decoded_frames: int | None = None
+    num_decoded_frames: int | None = None
     """How many frames of each sequence a step decodes, drawn anew in each; none: all. The reconstruction is their mean,
     and so right in expectation: where clips are long, the work of a step goes to more clips."""
     pairing: Literal["none", "identity"] = "none"
@@ -44,9 +44,9 @@ class StageConfig:
         for name in ("steps", "batch_clips", "accumulation", "clip_frames"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.decoded_frames is not None and not 1 <= self.decoded_frames <= self.sequence_frames:
+        if self.num_decoded_frames is not None and not 1 <= self.num_decoded_frames <= self.sequence_frames:
             raise ValueError(
-                f"decoded_frames is {self.decoded_frames}; it must be from 1 to {self.sequence_frames}, "
+                f"num_decoded_frames is {self.num_decoded_frames}; it must be from 1 to {self.sequence_frames}, "
                 "the frames of a sequence"
             )
         if not self.learning_rate > 0:

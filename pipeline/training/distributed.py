@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.training.config import TrainingConfig
-from pipeline.training.world import World
+from pipeline.training.world import DistributedContext
 from vdsm.frames import FrameModel
 
 
-def distributed(module: nn.Module, training: TrainingConfig, world: World) -> nn.Module:
+def distributed(module: nn.Module, training: TrainingConfig, world: DistributedContext) -> nn.Module:
     """`module` in DistributedDataParallel, with the options of `training`; itself where there is one rank."""
     if world.size == 1:
         return module

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple, Protocol
 
 from pipeline.training.batches import Clips, catalogue
 from pipeline.training.config import StageConfig, TrainingConfig
-from pipeline.training.order import Order
+from pipeline.training.order import GlobalOrder
 from vdsm.config import ModelConfig
 
 FORMAT = 2
 """Version of the content of checkpoints."""
 
 
-class Place(NamedTuple):
+class TrainPosition(NamedTuple):
     """A point of the training: `step` steps of `stage` are done."""
 
     stage: int
@@ -35,16 +35,16 @@ class Reporter(Protocol):
         """Takes something that happened; called on rank 0 only."""
 
     def save(
-        self, state: dict[str, Any] | None, place: Place, *, last: bool, audit: Sequence[Mapping[str, Any]] = ()
+        self, state: dict[str, Any] | None, place: TrainPosition, *, last: bool, audit: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         """Keeps a checkpoint (`last`: the end of a stage), perhaps while the training goes on. Called on every rank;
         `state` is none except on rank 0. `audit` is what the steps since the last checkpoint were trained on."""
 
-    def latest(self, before: Place | None = None) -> Mapping[str, Any] | None:
+    def latest(self, before: TrainPosition | None = None) -> Mapping[str, Any] | None:
         """The newest checkpoint, after all that were saved are kept, or the newest before a place: then that one and
         all after it are dropped. None where there is none. Called on every rank, with the same answer."""
 
-    def at(self, place: Place) -> Mapping[str, Any]:
+    def at(self, place: TrainPosition) -> Mapping[str, Any]:
         """The checkpoint of a place that is known to be kept. Called on every rank."""
 
     def should_stop(self) -> bool:
@@ -70,15 +70,15 @@ class QuietReporter:
         """Forgets it."""
 
     def save(
-        self, state: dict[str, Any] | None, place: Place, *, last: bool, audit: Sequence[Mapping[str, Any]] = ()
+        self, state: dict[str, Any] | None, place: TrainPosition, *, last: bool, audit: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         """Forgets it."""
 
-    def latest(self, before: Place | None = None) -> Mapping[str, Any] | None:
+    def latest(self, before: TrainPosition | None = None) -> Mapping[str, Any] | None:
         """None."""
         return None
 
-    def at(self, place: Place) -> Mapping[str, Any]:
+    def at(self, place: TrainPosition) -> Mapping[str, Any]:
         """Nothing was kept."""
         raise ValueError(f"no checkpoint of {place} was kept")
 
@@ -126,11 +126,13 @@ within 30 steps.
 """
 
 
-class Divergence(ArithmeticError):
+class DivergenceError(ArithmeticError):
     """The loss or its gradient is NaN or infinite, or one of its terms has blown up; the message names the term, the
     step and the clips."""
 
-    def __init__(self, place: Place, terms: Sequence[str], clips: Sequence[str], *, finite: bool = False) -> None:
+    def __init__(
+        self, place: TrainPosition, terms: Sequence[str], clips: Sequence[str], *, finite: bool = False
+    ) -> None:
         self.place, self.terms, self.clips = place, list(terms), list(clips)
         fault = f"is above {BLOWN_UP:,.0f} nats per value" if finite else "is not finite"
         super().__init__(
@@ -144,10 +146,10 @@ def stage_config(training: TrainingConfig, stage: int) -> StageConfig:
     return training.stage1 if stage == 1 else training.stage2
 
 
-def stage_order(job: Job, stage: int) -> Order:
+def stage_order(job: Job, stage: int) -> GlobalOrder:
     """The order in which a stage sees the clips. Raises ValueError where the dataset does not allow it."""
     config = stage_config(job.training, stage)
-    return Order(
+    return GlobalOrder(
         catalogue(job.clips),
         seed=job.seed,
         stage=stage,

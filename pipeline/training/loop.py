@@ -11,10 +11,10 @@ import torch
 
 from pipeline.training.batches import check_frames
 from pipeline.training.config import TrainingConfig
-from pipeline.training.job import Divergence, Job, Outcome, Place, Reporter, stage_config
+from pipeline.training.job import DivergenceError, Job, Outcome, Reporter, TrainPosition, stage_config
 from pipeline.training.order import key
 from pipeline.training.stage import StageRun
-from pipeline.training.world import World
+from pipeline.training.world import DistributedContext
 from vdsm.disentangler import Disentangler
 
 State = Mapping[str, Any]
@@ -25,21 +25,23 @@ def stages_of(training: TrainingConfig) -> tuple[Literal[1, 2], ...]:
     return (1, 2) if training.stages == "both" else ((1,) if training.stages == "1" else (2,))
 
 
-def train_run(job: Job, reporter: Reporter, world: World | None = None, resume: State | None = None) -> Outcome:
+def train_run(
+    job: Job, reporter: Reporter, world: DistributedContext | None = None, resume: State | None = None
+) -> Outcome:
     """Trains the stages of `job`, going on from the checkpoint `resume` where there is one.
 
     Raises ValueError for data that does not fit the recipe or a checkpoint that does not fit the stages, and
-    Divergence where the training diverges although it was slowed down. All ranks raise the same.
+    DivergenceError where the training diverges although it was slowed down. All ranks raise the same.
     """
-    world = world or World()
+    world = world or DistributedContext()
     check_frames(job.clips, job.model)
     slowdown = float(resume.get("slowdown", 1.0)) if resume else 1.0
     rollbacks = _rollbacks(job.training, slowdown)
     while True:
-        begun = Place(int(resume["stage"]), int(resume["step"])) if resume else None
+        begun = TrainPosition(int(resume["stage"]), int(resume["step"])) if resume else None
         try:
             return _train_from(job, reporter, world, resume, slowdown)
-        except Divergence as error:
+        except DivergenceError as error:
             if world.rank == 0:
                 place = {"stage": error.place.stage, "step": error.place.step}
                 reporter.event("divergence", **place, terms=error.terms, clips=error.clips, error=str(error))
@@ -51,7 +53,7 @@ def train_run(job: Job, reporter: Reporter, world: World | None = None, resume: 
             resume = reporter.latest(before=useless)
             slowdown *= job.training.rollback_rate
             if world.rank == 0:
-                back = Place(int(resume["stage"]), int(resume["step"])) if resume else Place(1, 0)
+                back = TrainPosition(int(resume["stage"]), int(resume["step"])) if resume else TrainPosition(1, 0)
                 reporter.event("rollback", stage=back.stage, step=back.step, rate_factor=slowdown, number=rollbacks)
 
 
@@ -63,19 +65,21 @@ def _rollbacks(training: TrainingConfig, slowdown: float) -> int:
     return count
 
 
-def _next_step(training: TrainingConfig, place: Place) -> Place:
+def _next_step(training: TrainingConfig, place: TrainPosition) -> TrainPosition:
     if place.stage == 1 and place.step == training.stage1.steps:
-        return Place(2, 1)
-    return Place(place.stage, place.step + 1)
+        return TrainPosition(2, 1)
+    return TrainPosition(place.stage, place.step + 1)
 
 
-def _train_from(job: Job, reporter: Reporter, world: World, resume: State | None, slowdown: float) -> Outcome:
+def _train_from(
+    job: Job, reporter: Reporter, world: DistributedContext, resume: State | None, slowdown: float
+) -> Outcome:
     torch.manual_seed(key(job.seed, "weights"))
     disentangler = Disentangler(job.model)
-    done, bests = Place(0, 0), {}
+    done, bests = TrainPosition(0, 0), {}
     if resume is not None:
         disentangler.load_state_dict(resume["model"])
-        done = Place(int(resume["stage"]), int(resume["step"]))
+        done = TrainPosition(int(resume["stage"]), int(resume["step"]))
         bests = {int(stage): (int(step), float(elbo)) for stage, (step, elbo) in resume.get("bests", {}).items()}
     else:
         disentangler.load_given_weights()
@@ -93,7 +97,7 @@ def _train_from(job: Job, reporter: Reporter, world: World, resume: State | None
         run = StageRun(job, stage, disentangler, reporter, world, slowdown=slowdown, bests=bests)
         first = run.load(resume) if resume is not None and stage == done.stage else 0
         outcome = run.run(first)
-        bests, done = run.bests, Place(outcome.stage, outcome.step)
+        bests, done = run.bests, TrainPosition(outcome.stage, outcome.step)
         if not outcome.finished:
             break
     return outcome
@@ -108,5 +112,5 @@ def _start_stage_2(
     if training.stage2_start == "last" and not averaged:
         return  # it has them
     step = bests[1][0] if training.stage2_start == "best" else training.stage1.steps
-    state = reporter.at(Place(1, step))
+    state = reporter.at(TrainPosition(1, step))
     disentangler.load_state_dict(state["average" if averaged else "model"])

@@ -70,7 +70,7 @@ class Windows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class ClipTable:
     """What the order needs to know of a dataset, one entry per clip."""
 
     keys: Sequence[str]
@@ -83,7 +83,7 @@ class Catalogue:
     """Number of the shard that holds each clip; none: all are in one."""
 
 
-class Order:
+class GlobalOrder:
     """The order of one stage.
 
     `window` is the number of frames taken from one clip and `batch` the number of samples of a global batch. With
@@ -95,7 +95,7 @@ class Order:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalogue: ClipTable,
         *,
         seed: int,
         stage: int,
@@ -131,7 +131,7 @@ class Order:
             self._group(catalogue)
         self._permutation = lru_cache(maxsize=4)(self._permute)
 
-    def _group(self, catalogue: Catalogue) -> None:
+    def _group(self, catalogue: ClipTable) -> None:
         """Sorts the training clips by identity: `_members` in that order, and for each clip its place and its group."""
         names, group = np.unique(np.asarray(catalogue.identities)[self.train], return_inverse=True)
         sizes = np.bincount(group)

@@ -23,7 +23,7 @@ class StagePlan:
     batch_clips: int
     sequence_frames: int
     """Frames of one sample; twice the window when paired."""
-    decoded_frames: int
+    num_decoded_frames: int
     """How many of them a step decodes."""
     train_clips: int | None
     """None where the dataset is not there yet; likewise below."""
@@ -40,8 +40,8 @@ class StagePlan:
 
     def __str__(self) -> str:
         work = f"{self.steps:,} steps of {self.batch_clips} clips x {self.sequence_frames} frames"
-        if self.decoded_frames < self.sequence_frames:
-            work += f", {self.decoded_frames} of them decoded"
+        if self.num_decoded_frames < self.sequence_frames:
+            work += f", {self.num_decoded_frames} of them decoded"
         if self.train_clips is not None:
             data = f"{self.epochs:.1f} epochs of {self.train_clips:,} clips; {self.validation_clips:,} for validation"
             work += f" ({data})"
@@ -74,7 +74,7 @@ def plan_of(
         moments = 2 * trained // (training.num_workers if training.shard_optimiser else 1)
         weights = total + trained + moments + (total if training.ema_decay else 0)
         clips = -(-config.batch_clips // (training.min_workers or training.num_workers) // config.accumulation)
-        decoded = config.decoded_frames or frames
+        decoded = config.num_decoded_frames or frames
         activations = _activations(model, clips, frames, decoded)
         activations //= 1 if training.precision == "fp32" else 2
         train_clips, validation_clips = counts[stage] if counts else (None, None)
@@ -84,7 +84,7 @@ def plan_of(
                 steps=config.steps,
                 batch_clips=config.batch_clips,
                 sequence_frames=frames,
-                decoded_frames=decoded,
+                num_decoded_frames=decoded,
                 train_clips=train_clips,
                 validation_clips=validation_clips,
                 parameters=trained,

@@ -14,21 +14,30 @@ from typing import Any, Literal, NoReturn, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.training.average import WeightAverage
 from pipeline.training.batches import Prefetched, ReadAhead, to_model
 from pipeline.training.distributed import compile_parts, distributed
-from pipeline.training.job import BLOWN_UP, FORMAT, Divergence, Outcome, Place, Reporter, stage_config, stage_order
+from pipeline.training.ema import WeightAverage
+from pipeline.training.job import (
+    BLOWN_UP,
+    FORMAT,
+    DivergenceError,
+    Outcome,
+    Reporter,
+    TrainPosition,
+    stage_config,
+    stage_order,
+)
 from pipeline.training.job import Job as Job
+from pipeline.training.meter import Meter
 from pipeline.training.optimiser import adam, learning_rate, whole_state
 from pipeline.training.order import Windows, key
-from pipeline.training.pictures import pictures
 from pipeline.training.precision import Precision
-from pipeline.training.progress import Meter
+from pipeline.training.sample_images import pictures
 from pipeline.training.validation import validate
-from pipeline.training.world import World
+from pipeline.training.world import DistributedContext
 from vdsm.annealing import Weights, weights_at
 from vdsm.disentangler import Disentangler
-from vdsm.elbo import Terms
+from vdsm.loss import LossTerms
 
 
 class StageRun:
@@ -43,7 +52,7 @@ class StageRun:
         stage: Literal[1, 2],
         disentangler: Disentangler,
         reporter: Reporter,
-        world: World,
+        world: DistributedContext,
         *,
         slowdown: float = 1.0,
         bests: Mapping[int, tuple[int, float]] | None = None,
@@ -125,12 +134,12 @@ class StageRun:
         """The learning rate of `step`."""
         return learning_rate(self.config, step) * self.slowdown
 
-    def gradients(self, step: int, raw: Tensor, weights: Weights) -> Terms:
+    def gradients(self, step: int, raw: Tensor, weights: Weights) -> LossTerms:
         """Adds the gradients of this rank's clips, uint8 [B, T, H, W, C], averaged over the ranks. Returns the terms of
         the loss, so scaled that their mean over the ranks is that of the global batch."""
         generator = torch.Generator().manual_seed(key(self.job.seed, self.stage, step, "noise"))
         size = (self.config.batch_clips, raw.shape[1])
-        noise = self.world.share(self.module.draw_noise(*size, generator, self.config.decoded_frames))
+        noise = self.world.share(self.module.draw_noise(*size, generator, self.config.num_decoded_frames))
         torch.manual_seed(key(self.job.seed, self.stage, step, "dropout", self.world.rank))
         passes, clips = self.config.accumulation, len(raw)
         found = []
@@ -143,11 +152,11 @@ class StageRun:
             with self._reducing(number == passes - 1):
                 # Through DDP's own forward: a call past it would skip the all-reduce.
                 with self.precision.autocast():
-                    terms: Terms = self.wrapped(frames, part, weights)
-                scaled = Terms(*(term * share for term in terms))
+                    terms: LossTerms = self.wrapped(frames, part, weights)
+                scaled = LossTerms(*(term * share for term in terms))
                 self.precision.backward(scaled.loss)
             found.append(torch.stack([term.detach() for term in scaled]))
-        return Terms(*torch.stack(found).sum(dim=0))
+        return LossTerms(*torch.stack(found).sum(dim=0))
 
     def _reducing(self, last: bool) -> Any:
         """Gradients travel once per step, with its last backward pass."""
@@ -160,7 +169,7 @@ class StageRun:
         self.gradients(step, raw, weights)
         self.optimiser.zero_grad()
 
-    def _step(self, step: int, windows: Windows, raw: Tensor, weights: Weights) -> tuple[Terms, Tensor, bool, bool]:
+    def _step(self, step: int, windows: Windows, raw: Tensor, weights: Weights) -> tuple[LossTerms, Tensor, bool, bool]:
         """One optimiser step: the terms, the norm of the gradient before clipping, and whether to stop or to look for
         notices."""
         for group in self.optimiser.param_groups:
@@ -186,8 +195,8 @@ class StageRun:
         self.optimiser.zero_grad()
         return terms, gradient_norm, stop, look
 
-    def _fail(self, step: int, windows: Windows, terms: Terms) -> NoReturn:
-        """Raises the same Divergence on every rank."""
+    def _fail(self, step: int, windows: Windows, terms: LossTerms) -> NoReturn:
+        """Raises the same DivergenceError on every rank."""
         bad = [name for name, value in terms._asdict().items() if not bool(torch.isfinite(value))]
         # The loss is the sum of the terms: name it only where each of them is sound.
         bad = [name for name in bad if name != "loss"] or bad
@@ -198,7 +207,9 @@ class StageRun:
         guilty = not_finite or blown_up or [(["gradient"], keys) for *_, keys in found]
         names = sorted({name for some, _ in guilty for name in some})
         clips = [clip for _, some in guilty for clip in some]
-        raise Divergence(Place(self.stage, step + 1), names, clips, finite=bool(blown_up) and not not_finite)
+        raise DivergenceError(
+            TrainPosition(self.stage, step + 1), names, clips, finite=bool(blown_up) and not not_finite
+        )
 
     def validate(self, weights: Weights) -> dict[str, float]:
         """The un-annealed ELBO and its terms on the held-out clips, at the temperature of `weights`."""
@@ -261,4 +272,4 @@ class StageRun:
                 state |= {"average": self.average.state(), "used": "average" if self.job.training.ema_used else "model"}
             if scale := self.precision.state():
                 state["loss_scale"] = scale
-        self.reporter.save(state, Place(self.stage, done), last=done == self.config.steps, audit=audit)
+        self.reporter.save(state, TrainPosition(self.stage, done), last=done == self.config.steps, audit=audit)

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.training.batches import Clips, Prefetched, to_model
 from pipeline.training.order import Windows, key
-from pipeline.training.world import World
+from pipeline.training.world import DistributedContext
 from vdsm.annealing import un_annealed
 from vdsm.frames import FrameModel
 from vdsm.sequence import SequenceModel
@@ -23,13 +23,13 @@ def validate(
     window: int,
     seed: int,
     temperature: float,
-    world: World,
+    world: DistributedContext,
     stall_s: float = 600.0,
 ) -> dict[str, float]:
     """Means over all clips of `batches`, in nats per pixel value: `elbo` and the terms of its negative.
 
     Each worker takes its part of every batch, so that each clip counts once at any number of workers. The noise is
-    the same every time: differences between measurements come from the weights alone. StalledReader where no batch
+    the same every time: differences between measurements come from the weights alone. StalledReaderError where no batch
     came for `stall_s` seconds.
     """
     totals = torch.zeros(len(TERMS) + 1, dtype=torch.float64)

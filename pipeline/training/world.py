@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """This process among those that train together. With more than one, torch's process group must be set up."""
 
     rank: int = 0

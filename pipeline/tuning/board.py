@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from cluster import storage
+from cluster.storage import api as storage
 from pipeline.tuning.study import ERROR, RUN, complete, settled
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from rich.table import Table
 
-    from pipeline.tuning.trial import Setting
+    from pipeline.tuning.trial import SweepContext
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ SHOWN = 8
 class Board:
     """Shows how a round goes."""
 
-    def __init__(self, study: "Study", setting: "Setting", trials: int) -> None:
+    def __init__(self, study: "Study", setting: "SweepContext", trials: int) -> None:
         self._study, self._setting, self._trials = study, setting, trials
         self._began, self._seen, self._said = time.monotonic(), 0.0, 0.0
         self._before = len(settled(study))

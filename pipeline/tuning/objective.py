@@ -13,20 +13,21 @@ from numpy.typing import NDArray
 from pipeline.training.order import held_out
 from vdsm.evaluation.clips import ACTION, LabelledClips, static_attributes
 from vdsm.evaluation.cycle import donor_rank
-from vdsm.evaluation.judge import Judge, silent
+from vdsm.evaluation.judge import Judge
 from vdsm.evaluation.model import SwapModel, encode_clips
-from vdsm.evaluation.outputs import Decoder, judge_pairs, of_pairs
+from vdsm.evaluation.outputs import SwapDecoder, judge_pairs, of_pairs
 from vdsm.evaluation.pairs import Pairs, chances, draw_pairs
+from vdsm.evaluation.progress import NO_PROGRESS
 from vdsm.evaluation.swap_scores import identities
 
 if TYPE_CHECKING:
-    from pipeline.config import Recipe
+    from pipeline.recipe import Recipe
 
 BATCH_CLIPS = 32
 """Clips decoded at once."""
 
 
-class Part:
+class ClipSubset:
     """Some clips of a split, as a split of its own."""
 
     def __init__(self, clips: LabelledClips, indices: NDArray[np.int64]) -> None:
@@ -48,8 +49,8 @@ class Part:
 class Split(NamedTuple):
     """The training split, divided as the training divides it."""
 
-    train: Part
-    validation: Part
+    train: ClipSubset
+    validation: ClipSubset
 
 
 def divide(clips: LabelledClips, recipe: "Recipe") -> Split:
@@ -57,7 +58,7 @@ def divide(clips: LabelledClips, recipe: "Recipe") -> Split:
     kept_out = held_out(clips.identities, recipe.seed, recipe.training.validation_fraction)
     held = np.array([identity in kept_out for identity in clips.identities])
     enough = np.asarray(clips.clip_frames) >= recipe.training.stage2.clip_frames
-    return Split(Part(clips, np.flatnonzero(~held & enough)), Part(clips, np.flatnonzero(held & enough)))
+    return Split(ClipSubset(clips, np.flatnonzero(~held & enough)), ClipSubset(clips, np.flatnonzero(held & enough)))
 
 
 def is_labelled(clips: LabelledClips) -> bool:
@@ -84,7 +85,7 @@ def disentanglement(
         sequence: whether the dynamics code is trained; else poses are swapped.
     """
     drawn = draw_pairs(clips, pairs, seed)
-    decoder = Decoder(model, encode_clips(model, clips, length, BATCH_CLIPS), length, BATCH_CLIPS)
+    decoder = SwapDecoder(model, encode_clips(model, clips, length, BATCH_CLIPS), length, BATCH_CLIPS)
     swap = decoder.swap if sequence else decoder.pose_swap
     found = _judged(judge, clips, drawn, decoder, swap, seed) if judge else _cycle(clips, drawn, decoder, swap, seed)
     return found | {"disentanglement": combined(found["action"], found["static"])}
@@ -101,9 +102,9 @@ def above_chance(accuracy: float, chance: float) -> float:
 
 
 def _judged(
-    judge: Judge, clips: LabelledClips, pairs: Pairs, decoder: Decoder, swap: Any, seed: int
+    judge: Judge, clips: LabelledClips, pairs: Pairs, decoder: SwapDecoder, swap: Any, seed: int
 ) -> dict[str, float]:
-    judged = judge_pairs(judge, pairs, of_pairs(swap, pairs), BATCH_CLIPS, "judging swaps", silent).values
+    judged = judge_pairs(judge, pairs, of_pairs(swap, pairs), BATCH_CLIPS, "judging swaps", NO_PROGRESS).values
     chance = chances(clips, pairs)
     correct = {
         name: judged[name] == clips.labels[name][pairs.static_of] for name in static_attributes(clips) if name in judged
@@ -118,7 +119,7 @@ def _judged(
     }
 
 
-def _cycle(clips: LabelledClips, pairs: Pairs, decoder: Decoder, swap: Any, seed: int) -> dict[str, float]:
+def _cycle(clips: LabelledClips, pairs: Pairs, decoder: SwapDecoder, swap: Any, seed: int) -> dict[str, float]:
     static, dynamics = [], []
     for batch in _batches(pairs):
         codes = decoder.model.encode(swap(pairs.dynamics_of[batch], pairs.static_of[batch]))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from markupsafe import Markup
 
-from cluster import storage
+from cluster.storage import api as storage
 from pipeline.report.films import Film, film, shown_fps
 from pipeline.report.grids import action_donors, decode_cells, identity_donors, real
 from pipeline.report.page import fill
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from pipeline.tuning.space import Space
-    from pipeline.tuning.trial import Setting
+    from pipeline.tuning.trial import SweepContext
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ ACROSS, DOWN = 8, 6
 """Identities and actions in a picture."""
 
 
-def write_page(first: "Study", second: "Study | None", space: "Space", setting: "Setting") -> str:
+def write_page(first: "Study", second: "Study | None", space: "Space", setting: "SweepContext") -> str:
     """Write sweep.html into the folder of the sweep; gives its place."""
     deciding = second or first
     ranked = complete(deciding)
@@ -185,7 +185,7 @@ def agreement(first: "Study", second: "Study") -> str:
     return f"{len(pairs)} settings ran in both rounds; their ranks agree by {correlation:.2f} (1: same order, 0: none)."
 
 
-def films(ranked: "list[FrozenTrial]", setting: "Setting") -> list[tuple[int, Film]]:
+def films(ranked: "list[FrozenTrial]", setting: "SweepContext") -> list[tuple[int, Film]]:
     """Action transfer between validation identities by the best trials. A run that cannot be read is left out."""
     found = []
     for trial in ranked:
@@ -197,20 +197,20 @@ def films(ranked: "list[FrozenTrial]", setting: "Setting") -> list[tuple[int, Fi
 
 
 @torch.inference_mode()
-def transfer(run: str, setting: "Setting") -> Film:
+def transfer(run: str, setting: "SweepContext") -> Film:
     """First column: who gives the action; first row: who performs it."""
-    from pipeline.training.run_store import load_run
+    from pipeline.runs.store import load_run
     from pipeline.tuning.objective import BATCH_CLIPS, divide
-    from preprocessing.dataset import ClipDataset
+    from preprocessing.dataset.reader import ClipDataset
     from vdsm.evaluation.model import encode_clips
-    from vdsm.evaluation.outputs import Decoder
+    from vdsm.evaluation.outputs import SwapDecoder
 
     model, recipe, info = load_run(run)
     clips = ClipDataset(setting.data, "train")
     shown = divide(clips, recipe).validation
     length = recipe.training.stage2.clip_frames
     actions, people = action_donors(shown)[:DOWN], identity_donors(shown, ACROSS)
-    decoder = Decoder(model.eval(), encode_clips(model, shown, length, BATCH_CLIPS), length, BATCH_CLIPS)
+    decoder = SwapDecoder(model.eval(), encode_clips(model, shown, length, BATCH_CLIPS), length, BATCH_CLIPS)
     cells = decode_cells(
         decoder, np.repeat(actions, len(people)), np.tile(people, len(actions)), info["stage"] >= 2, "drawing"
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cluster import storage
+from cluster.storage import api as storage
 from pipeline.tuning.study import ERROR, changes, complete, settled
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from pipeline.tuning.space import Space, Values
-    from pipeline.tuning.trial import Setting
+    from pipeline.tuning.trial import SweepContext
 
 log = logging.getLogger(__name__)
 
 
-def write_results(first: "Study", second: "Study | None", space: "Space", setting: "Setting") -> None:
+def write_results(first: "Study", second: "Study | None", space: "Space", setting: "SweepContext") -> None:
     """Write best.yaml and sweep.html into the folder of the sweep, and say what came out."""
     from pipeline.tuning.page import write_page
 
@@ -37,7 +37,7 @@ def write_results(first: "Study", second: "Study | None", space: "Space", settin
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
-def best_recipe(trial: "FrozenTrial", space: "Space", setting: "Setting") -> str:
+def best_recipe(trial: "FrozenTrial", space: "Space", setting: "SweepContext") -> str:
     """The recipe of a trial with all steps: YAML for `vdsm train --config`, holding what differs from the defaults."""
     named = ", ".join(f"{name} {value:.4f}" for name, value in zip(setting.sweep.names, trial.values, strict=True))
     head = f"# Trial {trial.number} of the sweep, on validation identities: {named}.\n"

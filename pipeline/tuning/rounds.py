@@ -11,7 +11,7 @@ from ray import tune
 from pipeline.tuning.board import Board
 from pipeline.tuning.search import StudySearch
 from pipeline.tuning.space import Space
-from pipeline.tuning.trial import Setting, run_trial
+from pipeline.tuning.trial import SweepContext, run_trial
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -32,7 +32,7 @@ class Watch(tune.Callback):
         self._board.refresh()
 
 
-def run_round(study: "Study", space: Space, setting: Setting, trials: int, steps_fraction: float) -> None:
+def run_round(study: "Study", space: Space, setting: SweepContext, trials: int, steps_fraction: float) -> None:
     """Run trials until `trials` of the study are settled, or until ctrl-C. Needs a connection to Ray.
 
     A trial that raises is recorded and ends by itself; one whose process dies is started again and goes on.
@@ -75,5 +75,5 @@ def slots(cpus: int, gpus: int) -> int:
     return max(1, int(min(fits)))
 
 
-def _trainable(config: dict[str, Any], setting: Setting) -> None:
+def _trainable(config: dict[str, Any], setting: SweepContext) -> None:
     tune.report(run_trial(config, setting))

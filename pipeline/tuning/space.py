@@ -15,10 +15,9 @@ from typing import Any, Protocol
 
 from pydantic import Field, ValidationError, model_validator
 
+from cluster.cli.settings import Section, nearest, paths
 from cluster.errors import UserError
-from cluster.settings import nearest, paths
-from pipeline.config import Recipe
-from preprocessing.config import Section
+from pipeline.recipe import Recipe
 
 Values = dict[str, Any]
 """Dotted path to the value that a trial has there."""

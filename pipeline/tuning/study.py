@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.cli.settings import Tree
 from cluster.errors import UserError
-from cluster.settings import Tree
-from pipeline.config import Recipe
+from pipeline.recipe import Recipe
 from pipeline.tuning.sweep import Sweep
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from cluster import settings
+from cluster.cli import settings
+from cluster.cli.settings import Section
 from cluster.errors import UserError
 from pipeline.tuning.space import Parameter
-from preprocessing.config import Section
 
 
 class Sweep(Section):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster import storage
 from cluster.errors import UserError
-from pipeline.config import Recipe
+from cluster.storage import api as storage
+from pipeline.recipe import Recipe
 from pipeline.tuning.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ SCORE = "score.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class SweepContext:
     """What all trials of a sweep share."""
 
     sweep: Sweep
@@ -37,7 +37,7 @@ class Setting:
         return storage.join(self.url, "runs", run)
 
 
-def run_trial(config: dict[str, Any], setting: Setting) -> dict[str, Any]:
+def run_trial(config: dict[str, Any], setting: SweepContext) -> dict[str, Any]:
     """Train and score the trial that the search suggests; started again, it goes on from its own checkpoints.
 
     Returns the scores, or `error` with why the trial failed: one failed trial does not end a sweep. Raises what Ray
@@ -66,7 +66,7 @@ def _shortened(text: str) -> str:
     return " ".join(text.split())[:500]
 
 
-def scored(recipe: Recipe, run: str, setting: Setting) -> dict[str, Any]:
+def scored(recipe: Recipe, run: str, setting: SweepContext) -> dict[str, Any]:
     """The scores of a finished run, measured once. It runs as a task of its own, that CPUs are counted for."""
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -84,13 +84,13 @@ def scored(recipe: Recipe, run: str, setting: Setting) -> dict[str, Any]:
     return found
 
 
-def score(run: str, setting: Setting, threads: int) -> dict[str, float]:
+def score(run: str, setting: SweepContext, threads: int) -> dict[str, float]:
     """Measure a finished run on its validation clips."""
     import torch
 
-    from pipeline.training.run_store import load_run
+    from pipeline.runs.store import load_run
     from pipeline.tuning.objective import disentanglement, divide, final_elbo
-    from preprocessing.dataset import ClipDataset
+    from preprocessing.dataset.reader import ClipDataset
     from vdsm.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -120,10 +120,10 @@ def prepare_judge(recipe: Recipe, sweep: Sweep, data: str, url: str) -> str | No
 
     It learns from the clips that every trial trains on, never from the validation clips that it will judge.
     """
-    from pipeline.progress import ProgressReport
-    from pipeline.training.run_store import data_hash
+    from cluster.cli.progress import ProgressDisplay
+    from pipeline.runs.store import data_hash
     from pipeline.tuning.objective import divide, is_labelled
-    from preprocessing.dataset import ClipDataset
+    from preprocessing.dataset.reader import ClipDataset
     from vdsm.evaluation.judge import JudgeConfig, dump_judge, judge_key, train_judge
 
     clips = ClipDataset(data, "train")
@@ -134,7 +134,7 @@ def prepare_judge(recipe: Recipe, sweep: Sweep, data: str, url: str) -> str | No
     key = judge_key(f"{data_hash(clips.manifest)} without {recipe.training.validation_fraction} {recipe.seed}", config)
     place = storage.join(url, f"judge-{key}.pt")
     if not storage.exists(place):
-        with ProgressReport() as progress:
+        with ProgressDisplay() as progress:
             judge = train_judge(divide(clips, recipe).train, config, progress)
         storage.write_bytes(place, dump_judge(judge, key))
     return place

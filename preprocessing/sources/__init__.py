@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from cluster.errors import UserError
 from preprocessing.clip import Source
-from preprocessing.source_config import SourceConfig
+from preprocessing.sources.config import SourceConfig
 
 
 def make_source(config: SourceConfig, seed: int) -> Source:
@@ -59,7 +59,7 @@ def _arrays(config: SourceConfig, seed: int) -> Source:
 
 
 def _lpc(config: SourceConfig, _seed: int) -> Source:
-    from cluster import storage
+    from cluster.storage import api as storage
     from preprocessing.sources.lpc import LpcSource
     from preprocessing.sources.lpc_universal import LpcUniversalSource
 

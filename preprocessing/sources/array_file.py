@@ -15,13 +15,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster import storage
 from cluster.errors import UserError
+from cluster.storage import api as storage
 
 _LOCAL_HEADER = 30
 
 
-class DamagedArray(Exception):
+class DamagedArrayError(Exception):
     """The file is no array file, or cut short; the message is a short reason."""
 
 
@@ -43,7 +43,7 @@ class ArrayFile:
         url: a .npy, whose array gets the name `""`, or a .npz; from S3 it is copied to a temporary file.
 
     Raises:
-        DamagedArray: it is neither.
+        DamagedArrayError: it is neither.
         UserError: an array holds Python objects.
     """
 
@@ -57,19 +57,19 @@ class ArrayFile:
         try:
             self.headers = dict(self._read_headers())
         except (zipfile.BadZipFile, ValueError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
-            raise DamagedArray(f"it is no NumPy file that can be read ({error})".replace("\n", " ")) from None
+            raise DamagedArrayError(f"it is no NumPy file that can be read ({error})".replace("\n", " ")) from None
 
     def array(self, name: str) -> NDArray[Any]:
         """The values of an array, to be read only; those of a compressed .npz are unpacked to a temporary file.
 
         Raises:
-            DamagedArray: there are fewer than its header says.
+            DamagedArrayError: there are fewer than its header says.
         """
         header = self.headers[name]
         path, offset = self._place(name)
         needed = int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
         if path.stat().st_size < offset + header.offset + needed:
-            raise DamagedArray(f"it is cut short: the values of {header.shape} {header.dtype} are not all there")
+            raise DamagedArrayError(f"it is cut short: the values of {header.shape} {header.dtype} are not all there")
         if not needed:
             return np.empty(header.shape, header.dtype)
         order = "F" if header.fortran else "C"
@@ -124,6 +124,6 @@ class ArrayFile:
                         while block := packed.read(1 << 20):
                             file.write(block)
                 except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-                    raise DamagedArray(f"its array {name} cannot be unpacked ({error})") from None
+                    raise DamagedArrayError(f"its array {name} cannot be unpacked ({error})") from None
                 partial.rename(unpacked)
             return unpacked, 0

@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.errors import UserError
-from preprocessing.clip import Clip, Item, RejectedInput
-from preprocessing.frame_transform import FrameTransform
-from preprocessing.source_config import ArraysConfig
-from preprocessing.sources.array_file import ArrayFile, DamagedArray
+from preprocessing.clip import Clip, Item, RejectedInputError
+from preprocessing.decoding.timing import Frame
+from preprocessing.decoding.transform import FrameTransform
+from preprocessing.sources.array_file import ArrayFile, DamagedArrayError
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
 from preprocessing.sources.catalogued import CataloguedSource
 from preprocessing.sources.clipping import Clipper
+from preprocessing.sources.config import ArraysConfig
 from preprocessing.sources.labels import read_labels
 from preprocessing.sources.listing import Entry, address, find_inputs
-from preprocessing.windows import Frame
 
 IMAGES, LABELS, LENGTHS = "images", "labels", "lengths"
 
@@ -44,8 +44,8 @@ class ArraysSource(CataloguedSource[ArraysConfig]):
         name, _, number = item.path.partition("#")
         try:
             video = _Videos(self._open(name)).video(int(number or 0))
-        except DamagedArray as damage:
-            raise RejectedInput("a damaged array file", str(damage)) from None
+        except DamagedArrayError as damage:
+            raise RejectedInputError("a damaged array file", str(damage)) from None
         for index, values in enumerate(video):
             pixels = transform(_picture(values, index))
             yield from clipper.add(Frame(pixels, index / rate, run=0))
@@ -68,7 +68,7 @@ class ArraysSource(CataloguedSource[ArraysConfig]):
                 continue
             try:
                 videos = _Videos(self._open(file.name))
-            except DamagedArray as damage:
+            except DamagedArrayError as damage:
                 faults[file.name] = str(damage)
                 entries.append(file)
                 continue
@@ -118,7 +118,7 @@ class _Videos:
             self.lengths = [shape[1]] * shape[0] if self.many else [shape[0]]
 
     def video(self, number: int) -> NDArray[Any]:
-        """[T, H, W] or [T, H, W, C] of one video; DamagedArray if the file is cut short."""
+        """[T, H, W] or [T, H, W, C] of one video; DamagedArrayError if the file is cut short."""
         frames = self._file.array(self._name or "")
         if not self.many:
             return frames
@@ -134,7 +134,7 @@ class _Videos:
             return []
         try:
             values = self._file.array(LABELS)
-        except DamagedArray as damage:
+        except DamagedArrayError as damage:
             raise UserError(f"{self._file.url}: {damage}") from None
         values = values[:, None] if values.ndim == 1 else values
         if values.ndim != 2 or len(values) != len(self.lengths) or values.dtype.kind not in "iufUSb":
@@ -157,12 +157,14 @@ def _text(value: object) -> str:
 
 
 def _picture(values: NDArray[Any], index: int) -> Any:
-    """A frame as a picture; RejectedInput if its values are none."""
+    """A frame as a picture; RejectedInputError if its values are none."""
     from PIL import Image
 
     if values.dtype != np.uint8:
         if not (values.min() >= 0 and values.max() <= 1):  # neither holds for a NaN
-            raise RejectedInput("values are not between 0 and 1", f"frame {index}: {values.min()} to {values.max()}")
+            raise RejectedInputError(
+                "values are not between 0 and 1", f"frame {index}: {values.min()} to {values.max()}"
+            )
         values = np.rint(np.asarray(values, np.float64) * 255).astype(np.uint8)
     values = np.ascontiguousarray(values.squeeze(-1) if values.shape[-1:] == (1,) and values.ndim == 3 else values)
     return Image.fromarray(values)

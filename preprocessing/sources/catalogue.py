@@ -10,10 +10,10 @@ from fractions import Fraction
 from typing import Any
 
 from cluster.errors import UserError
-from preprocessing.clip import Factors, Item, Label, RejectedInput
-from preprocessing.frame_transform import Crop
+from preprocessing.clip import Factors, Item, Label, RejectedInputError
+from preprocessing.decoding.transform import Crop
 from preprocessing.sources.grouping import Splitter
-from preprocessing.sources.labels import IDENTITY, SPLIT, LabelReader, Part, number
+from preprocessing.sources.labels import IDENTITY, SPLIT, InputPart, LabelReader, number
 from preprocessing.sources.listing import Entry
 
 log = logging.getLogger(__name__)
@@ -108,12 +108,12 @@ def make_catalogue(
 
 
 def segments_of(item: Item) -> tuple[list[Segment], Crop | None]:
-    """The parts of an item and the crop box of its frames; RejectedInput if its labels could not be told."""
+    """The parts of an item and the crop box of its frames; RejectedInputError if its labels could not be told."""
     if not item.detail:
         return [Segment({})], None
     content = json.loads(item.detail)
     if "refused" in content:
-        raise RejectedInput(content["refused"])
+        raise RejectedInputError(content["refused"])
     crop = content["crop"]
     return [Segment(labels, _time(start), _time(end)) for labels, start, end in content["parts"]], crop and tuple(crop)
 
@@ -135,7 +135,7 @@ def natural(text: str) -> list[tuple[int, int, str]]:
     return [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece) for piece in pieces]
 
 
-def _parts(reader: LabelReader, name: str) -> list[Part]:
+def _parts(reader: LabelReader, name: str) -> list[InputPart]:
     parts = reader.parts(name)
     lacking = next((label for part in parts for label in reader.names if label not in part.labels), None)
     if lacking is not None:
@@ -143,7 +143,7 @@ def _parts(reader: LabelReader, name: str) -> list[Part]:
     return parts
 
 
-def _identity(name: str, parts: list[Part]) -> tuple[str, str | None]:
+def _identity(name: str, parts: list[InputPart]) -> tuple[str, str | None]:
     """Identity and, where told, split of an input."""
     told = {(part.labels.get(IDENTITY), part.labels.get(SPLIT)) for part in parts}
     if len(told) > 1 or len({part.crop for part in parts}) > 1:
@@ -152,7 +152,7 @@ def _identity(name: str, parts: list[Part]) -> tuple[str, str | None]:
     return identity or key_of(name), split
 
 
-def _encode(name: str, parts: list[Part], index: dict[str, dict[str, int]], factors: Factors) -> str:
+def _encode(name: str, parts: list[InputPart], index: dict[str, dict[str, int]], factors: Factors) -> str:
     coded: list[list[object]] = []
     for part in parts:
         labels: dict[str, Label] = {label: index[label][part.labels[label]] for label in index}

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from preprocessing.clip import Clip, Factors, Item
-from preprocessing.source_config import ClipsConfig
 from preprocessing.sources.catalogue import Catalogue
+from preprocessing.sources.config import ClipsConfig
 from preprocessing.sources.labels import LabelReader, read_labels
 
 C = TypeVar("C", bound=ClipsConfig)

@@ -5,10 +5,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from preprocessing.clip import Clip, Item, RejectedInput
-from preprocessing.source_config import ClipsConfig
+from preprocessing.clip import Clip, Item, RejectedInputError
+from preprocessing.decoding.timing import Frame, Window, WindowMaker
 from preprocessing.sources.catalogue import Segment
-from preprocessing.windows import Frame, Window, WindowMaker
+from preprocessing.sources.config import ClipsConfig
 
 
 class Clipper:
@@ -40,9 +40,9 @@ class Clipper:
                 yield self._clip(window, segment, f"{self._item.key}{part}-{window.start:06d}")
 
     def check(self) -> None:
-        """RejectedInput if there was no clip in all the frames."""
+        """RejectedInputError if there was no clip in all the frames."""
         if not self._given:
-            raise RejectedInput("too short", f"{self._frames} frames; a clip needs {self._length} without a gap")
+            raise RejectedInputError("too short", f"{self._frames} frames; a clip needs {self._length} without a gap")
 
     def _clip(self, window: Window, segment: Segment, key: str) -> Clip:
         return Clip(

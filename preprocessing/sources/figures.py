@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.clip import Clip, Factors, Item
-from preprocessing.config import FiguresConfig
+from preprocessing.sources.config import FiguresConfig
 from preprocessing.sources.figure_motion import ACTIONS, Joints, joints_at
 
 Array = NDArray[np.float64]

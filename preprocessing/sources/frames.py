@@ -11,16 +11,16 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster import storage
 from cluster.errors import UserError
-from preprocessing.clip import Clip, Item, RejectedInput
-from preprocessing.frame_transform import MIN_SIDE, FrameTransform
-from preprocessing.source_config import FramesConfig
+from cluster.storage import api as storage
+from preprocessing.clip import Clip, Item, RejectedInputError
+from preprocessing.decoding.timing import Frame
+from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, natural, segments_of
 from preprocessing.sources.catalogued import CataloguedSource
 from preprocessing.sources.clipping import Clipper
+from preprocessing.sources.config import FramesConfig
 from preprocessing.sources.listing import Entry, address, below, find_inputs, open_input
-from preprocessing.windows import Frame
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
 
@@ -42,8 +42,8 @@ class FramesSource(CataloguedSource[FramesConfig]):
             with open_input(storage.join(folder, name)) as file:
                 try:
                     pixels = read_image(file, transform, max_pixels=config.max_pixels)
-                except RejectedInput as fault:
-                    raise RejectedInput(fault.reason, "; ".join(filter(None, [name, fault.where]))) from None
+                except RejectedInputError as fault:
+                    raise RejectedInputError(fault.reason, "; ".join(filter(None, [name, fault.where]))) from None
             yield from clipper.add(Frame(pixels, index / rate, run=0))
         clipper.check()
 
@@ -94,7 +94,7 @@ def read_image(file: BinaryIO, transform: FrameTransform, *, max_pixels: int) ->
     """The frame that an image gives: upright as its EXIF says, 16-bit grey scaled to 8.
 
     Raises:
-        RejectedInput: it cannot be decoded, is damaged, too large or too small.
+        RejectedInputError: it cannot be decoded, is damaged, too large or too small.
     """
     from PIL import Image, ImageOps
 
@@ -104,9 +104,11 @@ def read_image(file: BinaryIO, transform: FrameTransform, *, max_pixels: int) ->
             picture = Image.open(file)
         width, height = picture.size
         if width * height > max_pixels:
-            raise RejectedInput("images are too large", f"{width}x{height} pixels, allowed are {max_pixels}")
+            raise RejectedInputError("images are too large", f"{width}x{height} pixels, allowed are {max_pixels}")
         if min(width, height) < MIN_SIDE:
-            raise RejectedInput("images are too small", f"{width}x{height} pixels; {MIN_SIDE} are needed on each side")
+            raise RejectedInputError(
+                "images are too small", f"{width}x{height} pixels; {MIN_SIDE} are needed on each side"
+            )
         picture.load()
         upright = ImageOps.exif_transpose(picture)
         if upright.mode.startswith(("I", "F")):
@@ -115,13 +117,13 @@ def read_image(file: BinaryIO, transform: FrameTransform, *, max_pixels: int) ->
             upright = Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
         transparent = "A" in upright.mode or "a" in upright.mode or "transparency" in upright.info
         return transform(upright.convert("RGBA" if transparent else "RGB"))
-    except RejectedInput:
+    except RejectedInputError:
         raise
     except Image.DecompressionBombError as error:
-        raise RejectedInput("images are too large", str(error)) from None
+        raise RejectedInputError("images are too large", str(error)) from None
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
         if isinstance(error, OSError) and error.errno is not None:
             from preprocessing.clip import TransientError
 
             raise TransientError(f"reading failed: {error.strerror}") from error
-        raise RejectedInput("an image cannot be decoded", str(error) or type(error).__name__) from None
+        raise RejectedInputError("an image cannot be decoded", str(error) or type(error).__name__) from None

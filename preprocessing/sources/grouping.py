@@ -7,7 +7,7 @@ when others come or go. Where there are few, the share would often be far off: t
 import hashlib
 
 from cluster.errors import UserError
-from preprocessing.plan import SPLITS
+from preprocessing.sharding.plan import SPLITS
 
 FEW = 100
 """Identities, up to which the share of the test split is exact."""

@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster import storage
 from cluster.errors import UserError
-from preprocessing.frame_transform import Crop
-from preprocessing.source_config import LabelsConfig
+from cluster.storage import api as storage
+from preprocessing.decoding.transform import Crop
+from preprocessing.sources.config import LabelsConfig
 
 IDENTITY, SPLIT = "identity", "split"
 _CROP = ("left", "top", "width", "height")
@@ -20,7 +20,7 @@ _KNOWN = re.compile(r"[A-Za-z_][A-Za-z0-9_ -]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class InputPart:
     """A part of an input in which the same is to be seen; most inputs are one part from beginning to end."""
 
     labels: dict[str, str]
@@ -39,7 +39,7 @@ class LabelReader:
     """
 
     config: LabelsConfig
-    rows: dict[str, list[Part]] = field(default_factory=dict)
+    rows: dict[str, list[InputPart]] = field(default_factory=dict)
     """Path to what the sidecar says of it."""
     names: tuple[str, ...] = ()
     """All labels, without `identity` and `split`."""
@@ -50,7 +50,7 @@ class LabelReader:
     faults: dict[str, str] = field(default_factory=dict)
     """Path to why an input is bad, where that is known already."""
 
-    def parts(self, name: str) -> list[Part]:
+    def parts(self, name: str) -> list[InputPart]:
         """What is known of the input with this path below the source's.
 
         Raises:
@@ -70,11 +70,11 @@ class LabelReader:
                 raise ValueError("its path does not match labels.pattern")
             known.update((label, value) for label, value in match.groupdict().items() if value is not None)
         if self.config.sidecar is None:
-            return [Part(known)]
+            return [InputPart(known)]
         rows = self.rows.get(name)
         if rows is None:
             raise ValueError("it has no row in labels.sidecar")
-        return [Part(known | row.labels, row.crop, row.start_s, row.end_s) for row in rows]
+        return [InputPart(known | row.labels, row.crop, row.start_s, row.end_s) for row in rows]
 
 
 def read_labels(config: LabelsConfig, inside: tuple[str, ...] = ()) -> LabelReader:
@@ -94,7 +94,7 @@ def read_labels(config: LabelsConfig, inside: tuple[str, ...] = ()) -> LabelRead
             raise UserError(f"labels.pattern {config.pattern!r} is not a regular expression: {error}") from None
         if not groups:
             raise UserError(f"labels.pattern {config.pattern!r} has no named group such as (?P<identity>[a-z]+)")
-    rows: dict[str, list[Part]] = {}
+    rows: dict[str, list[InputPart]] = {}
     columns: tuple[str, ...] = ()
     data = b""
     if config.sidecar is not None:
@@ -114,13 +114,13 @@ def read_labels(config: LabelsConfig, inside: tuple[str, ...] = ()) -> LabelRead
     )
 
 
-def _read_sidecar(path: str, data: bytes) -> tuple[dict[str, list[Part]], tuple[str, ...]]:
+def _read_sidecar(path: str, data: bytes) -> tuple[dict[str, list[InputPart]], tuple[str, ...]]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; a sidecar is CSV or JSON") from None
     table = _from_json(path, text) if path.endswith(".json") else _from_csv(path, text)
-    rows: dict[str, list[Part]] = {}
+    rows: dict[str, list[InputPart]] = {}
     columns: dict[str, None] = {}
     for number, row in enumerate(table, 1):
         name = row.pop("path", "").strip()
@@ -142,7 +142,7 @@ def _read_sidecar(path: str, data: bytes) -> tuple[dict[str, list[Part]], tuple[
     return rows, tuple(columns)
 
 
-def _part(where: str, row: dict[str, str], labels: dict[str, str]) -> Part:
+def _part(where: str, row: dict[str, str], labels: dict[str, str]) -> InputPart:
     box = [row.get(name, "") for name in _CROP]
     if any(box) and not all(box):
         raise UserError(f"{where}: a crop box needs left, top, width and height")
@@ -155,7 +155,7 @@ def _part(where: str, row: dict[str, str], labels: dict[str, str]) -> Part:
     end = number(where, "end_s", row["end_s"]) if row.get("end_s") else None
     if end is not None and end <= start:
         raise UserError(f"{where}: end_s is {end:g}, which is not after start_s, {start:g}")
-    return Part(labels, (left, top, width, height) if all(box) else None, start, end)
+    return InputPart(labels, (left, top, width, height) if all(box) else None, start, end)
 
 
 def number(where: str, name: str, text: str) -> float:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from cluster import storage
 from cluster.errors import UserError
+from cluster.storage import api as storage
 from preprocessing.clip import TransientError
 
 _WILD = re.compile(r"[*?\[]")
@@ -32,7 +32,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputListing:
     """The files that a path means."""
 
     base: str
@@ -43,7 +43,7 @@ class Inputs:
     """Whether the user named the files (one by one, or by a pattern), rather than a folder with whatever it holds."""
 
 
-def find_inputs(path: str) -> Inputs:
+def find_inputs(path: str) -> InputListing:
     """The files that `path` means.
 
     Raises:
@@ -56,16 +56,16 @@ def find_inputs(path: str) -> Inputs:
             return _listed(path)
         entry = _s3_file(path)
         if entry is None:
-            return Inputs(path, lambda: _below_s3(path), chosen=False)
-        return Inputs(path.rpartition("/")[0], lambda: iter([entry]), chosen=True)
+            return InputListing(path, lambda: _below_s3(path), chosen=False)
+        return InputListing(path.rpartition("/")[0], lambda: iter([entry]), chosen=True)
     place = Path(path)
     if place.is_dir():
-        return Inputs(path, lambda: below(path), chosen=False)
+        return InputListing(path, lambda: below(path), chosen=False)
     if not place.is_file():
         raise UserError(f"{path}: there is no such file or folder; check --source.path")
     if place.suffix == ".txt":
         return _listed(path)
-    return Inputs(str(place.parent), lambda: iter([_local(str(place), place.name)]), chosen=True)
+    return InputListing(str(place.parent), lambda: iter([_local(str(place), place.name)]), chosen=True)
 
 
 def address(base: str, name: str) -> str:
@@ -93,7 +93,7 @@ def open_input(url: str) -> Iterator[BinaryIO]:
             file = open(url, "rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise TransientError(f"{url}: {error.strerror or error}") from error
-    except storage.Unreachable as error:
+    except storage.UnreachableError as error:
         raise TransientError(str(error)) from error
     with file:
         yield file
@@ -125,7 +125,7 @@ def _walk(folder: str, prefix: str, above: tuple[str, ...], deep: bool) -> Itera
 
 
 def _below_s3(url: str) -> Iterator[Entry]:
-    from cluster import s3
+    from cluster.storage import s3
 
     for name, size, etag in s3.list_objects(url):
         if not any(part.startswith(".") for part in name.split("/")):
@@ -141,18 +141,18 @@ def _local(path: str, name: str) -> Entry:
 
 
 def _s3_file(url: str) -> Entry | None:
-    from cluster import s3
+    from cluster.storage import s3
 
     if not s3.split_url(url)[1] or url.endswith("/"):
         return None
     try:
         size, etag = s3.head(url)
-    except storage.MissingFile:
+    except storage.MissingFileError:
         return None
     return Entry(url.rpartition("/")[2], size, f"{size}-{etag.strip(chr(34))}")
 
 
-def _matching(pattern: str) -> Inputs:
+def _matching(pattern: str) -> InputListing:
     """Files whose path matches: `*` and `?` stand for anything but `/`, `**/` for any folders."""
     wild = _WILD.search(pattern)
     assert wild is not None
@@ -167,7 +167,7 @@ def _matching(pattern: str) -> Inputs:
         every = _below_s3(base) if storage.is_s3(base) else below(base)
         return (entry for entry in every if expression.fullmatch(entry.name))
 
-    return Inputs(base, entries, chosen=True)
+    return InputListing(base, entries, chosen=True)
 
 
 def _expression(pattern: str) -> re.Pattern[str]:
@@ -182,7 +182,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(parts), re.DOTALL)
 
 
-def _listed(path: str) -> Inputs:
+def _listed(path: str) -> InputListing:
     """One path or address a line, relative to the list's folder; lines that begin with # say nothing."""
     base = path.rpartition("/")[0] or "."
 
@@ -198,4 +198,4 @@ def _listed(path: str) -> Inputs:
                 raise UserError(f"{path} names {name}, which is not there")
             yield Entry(name, entry.size, entry.version)
 
-    return Inputs(base, entries, chosen=True)
+    return InputListing(base, entries, chosen=True)

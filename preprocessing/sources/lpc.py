@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster import storage
 from cluster.errors import UserError
+from cluster.storage import api as storage
 from preprocessing.clip import Clip, Factors, Item
 
 ATTRIBUTES = ("body", "bottomwear", "topwear", "hair")
@@ -118,7 +118,7 @@ class LpcSource:
             url = storage.join(self._path, name)
             try:
                 data = storage.read_bytes(url)
-            except storage.MissingFile:
+            except storage.MissingFileError:
                 raise UserError(f"{url} is missing; the Sprites set needs this sheet") from None
             sheets[name] = (read_layer(url, data), hashlib.sha256(data).hexdigest())
         return sheets

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster import storage
 from cluster.errors import UserError
+from cluster.storage import api as storage
 from preprocessing.clip import Clip, Factors, Item
 from preprocessing.sources.lpc import FRAMES_PER_SECOND, SHEET_SIZE, SPLIT_SEED, TILE
 
@@ -125,7 +125,7 @@ class LpcUniversalSource:
                 url = storage.join(self._path, name)
                 try:
                     data = storage.read_bytes(url)
-                except storage.MissingFile:
+                except storage.MissingFileError:
                     raise UserError(f"{url} is missing; the Sprites of the Universal set need this sheet") from None
                 strips[name] = (_strip(url, data), hashlib.sha256(data).hexdigest())
         return strips

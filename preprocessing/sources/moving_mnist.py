@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster import storage
 from cluster.errors import UserError
+from cluster.storage import api as storage
 from preprocessing.clip import Clip, Factors, Item, Label
-from preprocessing.source_config import MovingMnistConfig
+from preprocessing.sources.config import MovingMnistConfig
 
 Array = NDArray[np.float64]
 
@@ -130,7 +130,7 @@ class MovingMnistSource:
         for url in (storage.join(self._path, name), storage.join(self._path, f"{name}.gz")):
             try:
                 return url, read_idx(url, storage.read_bytes(url), axes)
-            except storage.MissingFile:
+            except storage.MissingFileError:
                 continue
         raise UserError(
             f"{self._path}: neither {name} nor {name}.gz is there; source.path is a folder with MNIST's files"

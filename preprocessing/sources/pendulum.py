@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.clip import Clip, Factors, Item
-from preprocessing.source_config import PendulumConfig
+from preprocessing.sources.config import PendulumConfig
 
 Array = NDArray[np.float64]
 Colour = tuple[int, int, int]

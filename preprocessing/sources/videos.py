@@ -9,12 +9,12 @@ from pathlib import PurePosixPath
 
 from cluster.errors import UserError
 from preprocessing.clip import Clip, Item
-from preprocessing.frame_transform import FrameTransform
-from preprocessing.source_config import VideosConfig
+from preprocessing.decoding.transform import FrameTransform
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
 from preprocessing.sources.catalogued import CataloguedSource
 from preprocessing.sources.clipping import Clipper
-from preprocessing.sources.listing import Entry, Inputs, address, find_inputs, open_input
+from preprocessing.sources.config import VideosConfig
+from preprocessing.sources.listing import Entry, InputListing, address, find_inputs, open_input
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,8 @@ class VideosSource(CataloguedSource[VideosConfig]):
 
     def clips(self, item: Item) -> Iterator[Clip]:
         """The windows of one video, as its frames are decoded."""
-        from preprocessing.video_reader import VideoReader
-        from preprocessing.windows import in_time, resample
+        from preprocessing.decoding.timing import in_time, resample
+        from preprocessing.decoding.video import VideoReader
 
         config = self._config
         segments, crop = segments_of(item)
@@ -94,7 +94,7 @@ class VideosSource(CataloguedSource[VideosConfig]):
             clipper.check()
 
     @functools.cached_property
-    def _inputs(self) -> Inputs:
+    def _inputs(self) -> InputListing:
         return find_inputs(self._path)
 
     def _listed(self) -> Catalogue:

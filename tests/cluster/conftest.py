@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from cluster.s3_server import S3Server
-from tests.cluster.fault_proxy import Fault, fault_proxy
+from cluster.development.s3_server import S3Server
+from tests.cluster.storage.fault_proxy import Fault, fault_proxy
 
 Faults = dict[tuple[str, int], Fault]
 

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster import storage
+from cluster.storage import api as storage
 
 SETTINGS = ("--shards.target-mb", "0.2", "--source.videos.clip-frames", "8", "--source.videos.size", "32")
 
@@ -46,7 +46,7 @@ class ShardJob:
             signs = {
                 "driver": int(entry.name) == self.process.pid,
                 "worker": line.startswith("ray::_write"),
-                "decoder": "preprocessing.decode_process" in line,
+                "decoder": "preprocessing.decoding.sandbox_main" in line,
                 "raylet": "/raylet " in line,
             }
             if not kind or signs[kind]:

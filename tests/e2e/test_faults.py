@@ -15,10 +15,10 @@ from typing import Any
 import boto3
 import pytest
 
-from cluster import storage
-from cluster.s3_server import serve
+from cluster.development.s3_server import serve
+from cluster.storage import api as storage
+from pipeline.runs.checkpoints import place_of
 from pipeline.train import main
-from pipeline.training.checkpoints import place_of
 from tests.e2e.training_runs import (
     LONGER,
     STAGES,

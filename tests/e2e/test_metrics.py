@@ -12,7 +12,7 @@ def test_a_run_offers_every_figure_of_the_dashboard(undisturbed: Path, root: Pat
     """The records of a real run, shown as its worker showed them, and asked back from Ray."""
     import ray
 
-    from pipeline.training.ray_metrics import Gauges
+    from pipeline.ray_train.gauges import Gauges
 
     board = (root / "cluster" / "grafana" / "vdsm.json").read_text()
     missing = set(re.findall(r"\bray_vdsm_\w+", board))

@@ -14,7 +14,7 @@ import pytest
 
 from preprocessing.verify import verify
 from tests.e2e.shard_job import ShardJob, tree
-from tests.preprocessing.films import make_films
+from tests.preprocessing.made_videos import make_films
 
 pytestmark = pytest.mark.slow
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import boto3
 import pytest
 
-from cluster import storage
-from cluster.s3_server import S3Server, serve
+from cluster.development.s3_server import S3Server, serve
+from cluster.storage import api as storage
 from preprocessing import verify
-from tests.cluster.fault_proxy import Fault, fault_proxy
+from tests.cluster.storage.fault_proxy import Fault, fault_proxy
 from tests.e2e.shard_job import ShardJob, tree
-from tests.preprocessing.films import make_films
+from tests.preprocessing.made_videos import make_films
 
 pytestmark = pytest.mark.slow
 

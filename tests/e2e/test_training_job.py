@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from cluster import storage
 from cluster.errors import UserError
+from cluster.storage import api as storage
+from pipeline.runs.store import load_run
 from pipeline.train import main
-from pipeline.training.run_store import load_run
 from tests.e2e.training_runs import (
     LONGER,
     accidents,

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from pipeline.training.run_store import read_recipe
+from pipeline.runs.store import read_recipe
 from pipeline.tuning.study import ERROR, RUN, settled, storage_of
 from tests.e2e.training_runs import descendants, lines, reached, wait, workers
 

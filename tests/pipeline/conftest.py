@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import Recipe
-from pipeline.training.job import Job, Place, QuietReporter
-from preprocessing.dataset import ClipDataset
+from pipeline.recipe import Recipe
+from pipeline.training.job import Job, QuietReporter, TrainPosition
+from preprocessing.dataset.reader import ClipDataset
 
 
 @dataclass
@@ -31,17 +31,17 @@ class Recorder(QuietReporter):
     def event(self, event: str, **details: Any) -> None:
         self.events.append({"event": event, **details})
 
-    def save(self, state: dict[str, Any] | None, place: Place, *, last: bool, audit: Any = ()) -> None:
+    def save(self, state: dict[str, Any] | None, place: TrainPosition, *, last: bool, audit: Any = ()) -> None:
         assert state is not None
         self.states[place] = copy.deepcopy(state)
         self.audit += audit
 
-    def latest(self, before: Place | None = None) -> dict[str, Any] | None:
+    def latest(self, before: TrainPosition | None = None) -> dict[str, Any] | None:
         for place in [place for place in self.states if before is not None and place >= before]:
             del self.states[place]
         return copy.deepcopy(self.states[max(self.states)]) if self.states else None
 
-    def at(self, place: Place) -> dict[str, Any]:
+    def at(self, place: TrainPosition) -> dict[str, Any]:
         return copy.deepcopy(self.states[place])
 
     def should_stop(self) -> bool:

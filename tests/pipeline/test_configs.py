@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster import settings
-from cluster.settings import merge, prune, read_recipe
-from pipeline.config import Recipe
+from cluster.cli import settings
+from cluster.cli.settings import merge, prune, read_recipe
 from pipeline.quickstart import QuickstartCommand, recipe_path
+from pipeline.recipe import Recipe
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.batches import Prefetched, StalledReader
-from pipeline.training.checkpoints import on_cpu
+from pipeline.runs.checkpoints import on_cpu
+from pipeline.training.batches import Prefetched, StalledReaderError
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
 from pipeline.training.order import Windows
 from pipeline.training.validation import validate
-from pipeline.training.world import World
+from pipeline.training.world import DistributedContext
 from vdsm import checkpoint
 from vdsm.config import STAGE_2_ANNEALING, AnnealingConfig
 
@@ -211,9 +211,9 @@ def test_a_reader_that_hangs_is_an_error_that_names_what_it_read() -> None:
     windows = Windows(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), None, None)
     reading = Prefetched(Hanging(), [windows], 4, stall_s=0.3)  # type: ignore[arg-type]
     stalled = r"nothing came for 0.3 s .* while reading clips one"
-    with reading, pytest.raises(StalledReader, match=stalled):
+    with reading, pytest.raises(StalledReaderError, match=stalled):
         list(reading)
-    with pytest.raises(StalledReader, match=stalled):
+    with pytest.raises(StalledReaderError, match=stalled):
         validate(
             torch.nn.Identity(),  # type: ignore[arg-type]
             Hanging(),  # type: ignore[arg-type]
@@ -221,7 +221,7 @@ def test_a_reader_that_hangs_is_an_error_that_names_what_it_read() -> None:
             window=4,
             seed=0,
             temperature=1.0,
-            world=World(),
+            world=DistributedContext(),
             stall_s=0.3,
         )
     freed.set()

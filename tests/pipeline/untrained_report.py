@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from pipeline import evaluate
-from pipeline.config import Recipe
-from pipeline.training.run_store import open_run
-from preprocessing.dataset import ClipDataset
+from pipeline.recipe import Recipe
+from pipeline.runs.store import open_run
+from preprocessing.dataset.reader import ClipDataset
 from vdsm import checkpoint
 from vdsm.disentangler import Disentangler
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preprocessing.clip import RejectedInput
-from preprocessing.frame_transform import FrameTransform
-from preprocessing.video_reader import VideoReader
-from preprocessing.windows import Decoded
+from preprocessing.clip import RejectedInputError
+from preprocessing.decoding.timing import Decoded
+from preprocessing.decoding.transform import FrameTransform
+from preprocessing.decoding.video import VideoReader
 
 Pictures = Sequence[NDArray[np.uint8]]
 STEP = 12
@@ -78,7 +78,7 @@ def write_video(
 SMALL = FrameTransform(size=32, channels=3)
 
 
-def decode(data: bytes | Path, **settings: Any) -> tuple[list[Decoded], RejectedInput | None]:
+def decode(data: bytes | Path, **settings: Any) -> tuple[list[Decoded], RejectedInputError | None]:
     """Frames and damage."""
     file = data.open("rb") if isinstance(data, Path) else io.BytesIO(data)
     with file, VideoReader(file, **settings) as video:  # type: ignore[arg-type]

@@ -13,18 +13,18 @@ from torch.distributions import kl_divergence
 from tests.vdsm import oracle_sequence
 from tests.vdsm.tiny_models import CLIPS, LENGTH, Case, double, per_clip, pick, tiny_case
 from vdsm.annealing import Weights, un_annealed
-from vdsm.chain import GaussianChain
 from vdsm.config import ModelConfig
 from vdsm.decoder import ExpertTransposedConv
-from vdsm.elbo import Terms
+from vdsm.distributions import GaussianChain
 from vdsm.encoder import ImageEncoder
+from vdsm.loss import LossTerms
 
 ONES = un_annealed(3.0)
 STAGE = pytest.mark.parametrize("stage", [1, 2])
 
 
-def terms_of(case: Case, weights: Weights = ONES) -> Terms:
-    terms: Terms = case.model(case.frames, case.noise, weights)
+def terms_of(case: Case, weights: Weights = ONES) -> LossTerms:
+    terms: LossTerms = case.model(case.frames, case.noise, weights)
     return terms
 
 
@@ -194,7 +194,7 @@ def test_some_frames_decoded_stand_for_all_of_them(stage: int) -> None:
     case = tiny_case(stage)
     subsets = [torch.tensor(pair).expand(CLIPS, -1) for pair in combinations(range(LENGTH), 2)]
     some = [terms_of(case._replace(noise=case.noise._replace(decoded=subset))) for subset in subsets]
-    every, mean = terms_of(case), Terms(*torch.stack([torch.stack(terms) for terms in some]).mean(0))
+    every, mean = terms_of(case), LossTerms(*torch.stack([torch.stack(terms) for terms in some]).mean(0))
     for name, value in every._asdict().items():
         assert getattr(mean, name).item() == pytest.approx(value.item(), rel=1e-12), name
     assert len({terms.reconstruction.item() for terms in some}) == len(subsets)

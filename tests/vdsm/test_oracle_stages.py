@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.vdsm import oracle, oracle_sequence
 from tests.vdsm.tiny_models import CLIPS, Case, PerClip, per_clip, tiny_case
 from vdsm.annealing import Weights
-from vdsm.elbo import Terms
+from vdsm.loss import LossTerms
 
 WEIGHTS = Weights(pose=0.37, static=2.3, dynamics=1.9, temperature=3.1)
 TOLERANCE = 1e-8
@@ -41,7 +41,7 @@ class Both(NamedTuple):
     """The same quantities by the package and by the oracle."""
 
     case: Case
-    terms: Terms
+    terms: LossTerms
     sites: PerClip
     clips: list[oracle.Clip]
     loss: Tensor

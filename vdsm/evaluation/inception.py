@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vdsm.evaluation.clips import LabelledClips, stack
-from vdsm.evaluation.judge import Progress
+from vdsm.evaluation.progress import Progress
 
 FEATURES = 2048
 
@@ -82,8 +82,9 @@ def inception_features(
 ) -> NDArray[np.float32]:  # fmt: skip
     """Features of the middle frames of real clips: [N, FEATURES]."""
     watch = InceptionFeatures(network)
+    progress.start("real clips through Inception", len(indices), unit="clips")
     for start in range(0, len(indices), batch_clips):
         batch = indices[start : start + batch_clips]
         watch(stack(clips, batch, length))
-        progress("real clips through Inception", start + len(batch), len(indices))
+        progress.advance(len(batch))
     return watch.features

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -20,16 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vdsm.evaluation.clips import ACTION, LabelledClips, stack
+from vdsm.evaluation.progress import NO_PROGRESS, Progress
 
 JUDGE_VERSION = 1
 """Raised when the judge's architecture or training changes, so that no older judge is taken from a cache."""
-
-Progress = Callable[[str, int, int], None]
-"""Told (what is being done, units done, units in all)."""
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,18 +114,19 @@ def join(parts: Sequence[Verdicts]) -> Verdicts:
 
 
 def judge_clips(
-    judge: Judge, clips: LabelledClips, length: int, batch_clips: int = 64, progress: Progress = silent
+    judge: Judge, clips: LabelledClips, length: int, batch_clips: int = 64, progress: Progress = NO_PROGRESS
 ) -> Verdicts:
     """Verdicts on the first `length` frames of every real clip of a split."""
     parts = []
+    progress.start("judging real test clips", len(clips), unit="clips")
     for start in range(0, len(clips), batch_clips):
         indices = range(start, min(start + batch_clips, len(clips)))
         parts.append(judge_frames(judge, stack(clips, indices, length)))
-        progress("judging real test clips", indices.stop, len(clips))
+        progress.advance(len(indices))
     return join(parts)
 
 
-def train_judge(clips: LabelledClips, config: JudgeConfig, progress: Progress = silent) -> Judge:
+def train_judge(clips: LabelledClips, config: JudgeConfig, progress: Progress = NO_PROGRESS) -> Judge:
     """A judge trained on the real clips of the training split, the same for the same clips and settings."""
     generator = np.random.default_rng(config.seed)
     counts = {name: len(names) for name, names in clips.vocabulary.items() if len(names) > 1 or name == ACTION}
@@ -144,6 +139,7 @@ def train_judge(clips: LabelledClips, config: JudgeConfig, progress: Progress = 
     lengths = np.asarray(clips.clip_frames)
     order = np.empty(0, dtype=np.int64)
     judge.train()
+    progress.start("training the judge on real clips", config.steps, unit="steps")
     for step in range(config.steps):
         if len(order) < config.batch_clips:
             order = np.concatenate((order, generator.permutation(len(clips))))
@@ -159,7 +155,7 @@ def train_judge(clips: LabelledClips, config: JudgeConfig, progress: Progress = 
         loss.backward()
         nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
         optimiser.step()
-        progress("training the judge on real clips", step + 1, config.steps)
+        progress.advance()
     return judge.eval()
 
 

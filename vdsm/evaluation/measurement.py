@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vdsm.evaluation.clips import LabelledClips, clip_factors, frame_factors
 from vdsm.evaluation.model import CodeTable
-from vdsm.evaluation.outputs import Decoder
+from vdsm.evaluation.outputs import SwapDecoder
 from vdsm.evaluation.pairs import Pairs
 from vdsm.evaluation.scores import Score
 from vdsm.evaluation.swap_scores import confusion, worst
@@ -78,7 +78,7 @@ class Measurement:
     swapped: Swapped
     """The swaps: through the dynamics code, or through the poses where there is no sequence stage."""
     latents: Latents
-    decoder: Decoder
+    decoder: SwapDecoder
     """The model with the codes of the test clips: decodes any combination of them."""
     expert_use: list[float]
     """Mean weight of each expert in the static codes of the test clips, 1 in all; empty where codes are no weights."""

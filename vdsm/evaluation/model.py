@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vdsm.evaluation.clips import LabelledClips, stack
-from vdsm.evaluation.judge import Progress, silent
+from vdsm.evaluation.progress import NO_PROGRESS, Progress
 
 
 class ClipCodes(Protocol):
@@ -63,15 +63,16 @@ def encode_clips(
     clips: LabelledClips,
     length: int,
     batch_clips: int = 32,
-    progress: Progress = silent,
+    progress: Progress = NO_PROGRESS,
     indices: NDArray[np.int64] | None = None,
 ) -> CodeTable:
     """Codes of the first `length` frames of the clips at `indices`, or of every clip."""
     wanted = np.arange(len(clips)) if indices is None else indices
     parts = []
+    progress.start("encoding clips", len(wanted), unit="clips")
     for start in range(0, len(wanted), batch_clips):
         batch = wanted[start : start + batch_clips]
         codes = model.encode(stack(clips, batch, length))
         parts.append((codes.static, codes.pose, codes.dynamics))
-        progress("encoding clips", start + len(batch), len(wanted))
+        progress.advance(len(batch))
     return CodeTable(*(torch.cat(column) for column in zip(*parts, strict=True)))

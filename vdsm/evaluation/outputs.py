@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vdsm.evaluation.judge import Judge, Progress, Verdicts, join, judge_frames
+from vdsm.evaluation.judge import Judge, Verdicts, join, judge_frames
 from vdsm.evaluation.judged_scores import Outputs
 from vdsm.evaluation.model import CodeTable, SwapModel
 from vdsm.evaluation.pairs import Indices, Pairs
+from vdsm.evaluation.progress import Progress
 
 Watch = Callable[[Tensor], None]
 """Told every batch of decoded frames f32 [B, T, C, H, W], in the order of the pairs."""
 
 
 @dataclass(frozen=True)
-class Decoder:
+class SwapDecoder:
     """A model with the codes of the test clips: decodes any combination of them."""
 
     model: SwapModel
@@ -50,7 +51,7 @@ class Decoder:
 
 
 def of_pairs(swap: Callable[[Indices, Indices], Tensor], pairs: Pairs) -> Callable[[slice], Tensor]:
-    """`Decoder.swap`, or its like, of a slice of the pairs."""
+    """`SwapDecoder.swap`, or its like, of a slice of the pairs."""
     return lambda batch: swap(pairs.dynamics_of[batch], pairs.static_of[batch])
 
 
@@ -59,12 +60,13 @@ def decode_batches(
     count: int, decode: Callable[[slice], Tensor], batch_clips: int, what: str, progress: Progress, *watches: Watch
 ) -> None:
     """Decode `count` clips in consecutive slices; every watch sees every batch, none is kept."""
+    progress.start(what, count, unit="clips")
     for start in range(0, count, batch_clips):
         batch = slice(start, min(start + batch_clips, count))
         frames = decode(batch)
         for watch in watches:
             watch(frames)
-        progress(what, batch.stop, count)
+        progress.advance(batch.stop - batch.start)
 
 
 class Judging:
@@ -95,7 +97,13 @@ def judge_pairs(
 
 
 def judged_outputs(
-    judge: Judge, decoder: Decoder, pairs: Pairs, sequence_stage: bool, seed: int, progress: Progress, *watches: Watch
+    judge: Judge,
+    decoder: SwapDecoder,
+    pairs: Pairs,
+    sequence_stage: bool,
+    seed: int,
+    progress: Progress,
+    *watches: Watch,
 ) -> Outputs:
     """Verdicts on all that a model makes of the pairs; `watches` see the swaps.
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vdsm.evaluation.judge import Progress, silent
 from vdsm.evaluation.measurement import Latents
+from vdsm.evaluation.progress import NO_PROGRESS, Progress
 from vdsm.evaluation.scores import Score, mean_score, r2_score
 
 CODES = ("static", "dynamics")
@@ -57,7 +57,7 @@ class Task(NamedTuple):
 
 
 def probe_scores(
-    train: Latents, test: Latents, seed: int, *, kinds: tuple[str, ...] = KINDS, progress: Progress = silent
+    train: Latents, test: Latents, seed: int, *, kinds: tuple[str, ...] = KINDS, progress: Progress = NO_PROGRESS
 ) -> tuple[dict[str, Score], dict[str, Score]]:
     """`probe.<code>.<factor>.{linear,mlp}`: accuracy for labels, R2 for continuous factors. And as a control, by the
     same names, the accuracy of the same answers given for other clips, drawn at random.
@@ -81,6 +81,7 @@ def probe_scores(
     found, shuffled = {}, {}
     order = torch.from_numpy(np.random.default_rng([seed, 4]).permutation(len(test.identities)))
     every = list(tasks(train, test))
+    progress.start("probing codes", len(every), unit="probes")
     for number, task in enumerate(every):
         for kind in kinds:
             fit = fit_linear if kind == "linear" else fit_mlp
@@ -88,7 +89,7 @@ def probe_scores(
             found[f"probe.{task.name}.{kind}"] = _score(task, said, seed)
             if task.values:
                 shuffled[f"probe.{task.name}.{kind}"] = _score(task, said[order], seed)
-        progress("probing codes", number + 1, len(every))
+        progress.advance()
     return found, shuffled
 
 

@@ -6,19 +6,20 @@ import numpy as np
 from torch import Tensor, nn
 
 from vdsm.disentangler import Disentangler
-from vdsm.evaluation.bound import elbo_scores
 from vdsm.evaluation.clips import LabelledClips, batch_of
 from vdsm.evaluation.controls import control_scores
 from vdsm.evaluation.cycle import EncodedAgain
+from vdsm.evaluation.elbo import elbo_scores
 from vdsm.evaluation.frechet import frechet_score
 from vdsm.evaluation.inception import Inception, InceptionFeatures, inception_features
-from vdsm.evaluation.judge import Judge, Progress, judge_clips, silent
+from vdsm.evaluation.judge import Judge, judge_clips
 from vdsm.evaluation.judged_scores import judge_scores, output_scores
 from vdsm.evaluation.measurement import Latents, Measurement, Swapped, latents_of, swapped_of
 from vdsm.evaluation.model import SwapModel, encode_clips
-from vdsm.evaluation.outputs import Decoder, decode_batches, judge_pairs, judged_outputs, of_pairs
+from vdsm.evaluation.outputs import SwapDecoder, decode_batches, judge_pairs, judged_outputs, of_pairs
 from vdsm.evaluation.pairs import Pairs, draw_pairs
 from vdsm.evaluation.probes import probe_scores
+from vdsm.evaluation.progress import NO_PROGRESS, Progress
 from vdsm.evaluation.reconstruction import reconstruction_scores, some_of
 from vdsm.evaluation.renderer import Renderer, renderer_scores
 from vdsm.evaluation.scores import Score, entropy_scores
@@ -53,7 +54,7 @@ def measure(
     clips: LabelledClips,
     judge: Judge | None,
     config: ProtocolConfig,
-    progress: Progress = silent,
+    progress: Progress = NO_PROGRESS,
     *,
     train: LabelledClips | None = None,
     renderer: Renderer | None = None,
@@ -76,7 +77,7 @@ def measure(
     if isinstance(model, nn.Module):
         model.eval()  # or batch norm and dropout would make a clip's score depend on the others, and on chance
     pairs = draw_pairs(clips, config.pairs, seed)
-    decoder = Decoder(model, encode_clips(model, clips, length, size, progress), length, size)
+    decoder = SwapDecoder(model, encode_clips(model, clips, length, size, progress), length, size)
     latents = latents_of(clips, decoder.codes)
     scores, controls, swapped = _swaps(judge, clips, pairs, decoder, config, renderer, inception, progress)
     some = some_of(np.unique(pairs.dynamics_of))
@@ -99,7 +100,7 @@ def _swaps(
     judge: Judge | None,
     clips: LabelledClips,
     pairs: Pairs,
-    decoder: Decoder,
+    decoder: SwapDecoder,
     config: ProtocolConfig,
     renderer: Renderer | None,
     inception: Inception | None,

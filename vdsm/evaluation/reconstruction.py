@@ -10,8 +10,8 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vdsm.evaluation.clips import LabelledClips, stack
-from vdsm.evaluation.judge import Progress
 from vdsm.evaluation.pairs import Indices
+from vdsm.evaluation.progress import Progress
 from vdsm.evaluation.scores import Score, mean_score
 from vdsm.evaluation.swap_scores import identities
 
@@ -63,12 +63,13 @@ def reconstruction_scores(
     """`reconstruction.{mse,psnr,ssim}` of `decode(indices)` for clips, and `still.*` of the clip's mean frame repeated:
     the best that is possible without motion."""
     measured, still = [], []
+    progress.start("comparing reconstructions", len(indices), unit="clips")
     for start in range(0, len(indices), batch_clips):
         batch = indices[start : start + batch_clips]
         real = stack(clips, batch, length)
         measured.append(fidelity(decode(batch), real))
         still.append(fidelity(real.mean(1, keepdim=True).expand_as(real), real))
-        progress("comparing reconstructions", start + len(batch), len(indices))
+        progress.advance(len(batch))
     who = identities(clips)[indices]
     scores = {}
     for group, parts in (("reconstruction", measured), ("still", still)):

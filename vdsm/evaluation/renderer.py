@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vdsm.evaluation.clips import ACTION, LabelledClips
-from vdsm.evaluation.judge import Judge, Progress, Verdicts
+from vdsm.evaluation.judge import Judge, Verdicts
 from vdsm.evaluation.judged_scores import Outputs, output_scores
 from vdsm.evaluation.outputs import judge_pairs
 from vdsm.evaluation.pairs import Pairs
+from vdsm.evaluation.progress import Progress
 from vdsm.evaluation.scores import Score
 
 

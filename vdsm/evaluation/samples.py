@@ -15,10 +15,11 @@ from torch import Tensor
 
 from vdsm.evaluation.clips import LabelledClips, batch_of
 from vdsm.evaluation.controls import control_scores
-from vdsm.evaluation.judge import Judge, Progress, Verdicts, join, judge_clips, judge_frames, silent
+from vdsm.evaluation.judge import Judge, Verdicts, join, judge_clips, judge_frames
 from vdsm.evaluation.judged_scores import Outputs, judge_scores, output_scores
 from vdsm.evaluation.measurement import Swapped, swapped_of
 from vdsm.evaluation.pairs import Pairs
+from vdsm.evaluation.progress import NO_PROGRESS, Progress
 from vdsm.evaluation.reconstruction import reconstruction_scores, some_of
 from vdsm.evaluation.renderer import Renderer, renderer_scores
 from vdsm.evaluation.scores import Score
@@ -57,7 +58,7 @@ def donors_of(clips: LabelledClips, pairs: Pairs) -> dict[str, list[Donors]]:
 
 def score_samples(
     judge: Judge, clips: LabelledClips, pairs: Pairs, parts: Iterable[Samples], length: int, seed: int,
-    progress: Progress = silent, *, renderer: Renderer | None = None,
+    progress: Progress = NO_PROGRESS, *, renderer: Renderer | None = None,
 ) -> SampleScores:  # fmt: skip
     """The judged scores of samples, with the controls; of a model's codes nothing can be known.
 
@@ -80,6 +81,7 @@ def score_samples(
     verdicts: dict[Donors, Verdicts] = {}
     kept: dict[Donors, NDArray[np.uint8]] = {}
     asked = {donors for kind in wanted.values() for donors in kind}
+    progress.start("judging samples", len(asked), unit="clips")
     for part in parts:
         for donors in part.donors:
             if donors not in asked:
@@ -93,7 +95,7 @@ def score_samples(
                 verdicts[donors] = _row(judged, place)
                 if donors in keep:
                     kept[donors] = part.frames[start + place].copy()
-            progress("judging samples", len(verdicts), len(asked))
+            progress.advance(len(part.donors[batch]))
     _check_complete(wanted, verdicts)
     real = judge_clips(judge, clips, length, size, progress)
     made = {

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.config import Recipe
-from pipeline.tuning.objective import Part, Split, disentanglement, divide, final_elbo, is_labelled
-from preprocessing.dataset import ClipDataset
+from pipeline.recipe import Recipe
+from pipeline.tuning.objective import ClipSubset, Split, disentanglement, divide, final_elbo, is_labelled
+from preprocessing.dataset.reader import ClipDataset
 from vdsm.evaluation.clips import stack
 from vdsm.evaluation.judge import Judge
 from vdsm.evaluation.pairs import chances, draw_pairs
@@ -27,7 +27,7 @@ class Codes(NamedTuple):
 class Knowing:
     """Recognises every clip of a split and finds the one that shows an identity in an action."""
 
-    def __init__(self, clips: Part) -> None:
+    def __init__(self, clips: ClipSubset) -> None:
         self.frames = stack(clips, range(len(clips)), LENGTH)
         who = np.unique(clips.identities, return_inverse=True)[1]
         self.identity, self.action = torch.from_numpy(who), torch.from_numpy(clips.labels["action"])
@@ -41,7 +41,7 @@ class Knowing:
 class PerfectModel(Knowing):
     """Separates identity and action exactly; `ignores` or `entangles` makes it a counterfeit."""
 
-    def __init__(self, clips: Part, fault: str = "") -> None:
+    def __init__(self, clips: ClipSubset, fault: str = "") -> None:
         super().__init__(clips)
         self.fault = fault
 
@@ -81,7 +81,7 @@ class PerfectModel(Knowing):
 class KnowingJudge(Judge):
     """A judge that is right about every clip of a split."""
 
-    def __init__(self, clips: Part) -> None:
+    def __init__(self, clips: ClipSubset) -> None:
         super().__init__(3, 64, {})
         self.knowing = Knowing(clips)
         tables = {name: torch.eye(len(names))[clips.labels[name]] for name, names in clips.vocabulary.items()}
@@ -99,7 +99,7 @@ def split(figures_dataset: Path) -> Split:
     return divide(ClipDataset(str(figures_dataset), "train"), recipe)
 
 
-def score(model: PerfectModel, clips: Part, judge: Judge | None) -> dict[str, float]:
+def score(model: PerfectModel, clips: ClipSubset, judge: Judge | None) -> dict[str, float]:
     return disentanglement(model, clips, judge, length=LENGTH, pairs=120, seed=0, sequence=True)
 
 
@@ -152,7 +152,7 @@ def test_the_action_score_is_the_accuracy_above_chance(split: Split) -> None:
 
 def test_labels_decide_whether_swaps_can_be_judged(split: Split) -> None:
     assert is_labelled(split.train)
-    bare = Part(split.train, np.arange(3))
+    bare = ClipSubset(split.train, np.arange(3))
     bare.vocabulary = {"action": ["walk", "run"]}
     assert not is_labelled(bare)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from pipeline.config import Recipe
+from pipeline.recipe import Recipe
 from pipeline.tuning.page import write_page
 from pipeline.tuning.space import Parameter, Space
 from pipeline.tuning.study import ERROR, open_study, promote
 from pipeline.tuning.sweep import Sweep
-from pipeline.tuning.trial import Setting
+from pipeline.tuning.trial import SweepContext
 from tests.pipeline.chromium import Chromium, found
 
 RATE = "training.stage1.learning_rate"
@@ -46,7 +46,7 @@ def test_the_page_shows_its_charts_fits_a_phone_and_asks_nothing_of_anybody(tmp_
         trial = second.ask()
         space.suggest(trial)
         second.tell(trial, [trial.params[RATE], 1.0][: len(sweep.names)])
-    place = write_page(first, second, space, Setting(sweep=sweep, data="", url=str(tmp_path), judge=None))
+    place = write_page(first, second, space, SweepContext(sweep=sweep, data="", url=str(tmp_path), judge=None))
     with Chromium(binary) as browser:
         browser.open(Path(place), width=1200)
         assert browser.run("document.documentElement.scrollWidth") == 1200

@@ -7,9 +7,9 @@ import optuna
 import pytest
 import yaml
 
-from cluster import settings
+from cluster.cli import settings
 from cluster.errors import UserError
-from pipeline.config import Recipe
+from pipeline.recipe import Recipe
 from pipeline.tuning.space import Parameter, Space
 from pipeline.tuning.sweep import Sweep, read_sweep
 

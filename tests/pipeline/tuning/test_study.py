@@ -8,13 +8,13 @@ import pytest
 from optuna.trial import TrialState
 
 from cluster.errors import UserError
-from pipeline.config import Recipe
+from pipeline.recipe import Recipe
 from pipeline.tuning import study as studies
 from pipeline.tuning.results import best_recipe
 from pipeline.tuning.search import StudySearch
 from pipeline.tuning.space import Parameter, Space
 from pipeline.tuning.sweep import Sweep
-from pipeline.tuning.trial import Setting
+from pipeline.tuning.trial import SweepContext
 
 RATE = "training.stage1.learning_rate"
 SPACE = {RATE: Parameter(low=1e-4, high=1e-2, log=True)}
@@ -158,11 +158,11 @@ def test_the_best_recipe_is_one_that_training_takes_with_all_steps(tmp_path: Pat
     one = search(study, sweep)
     suggested = one.suggest("a")
     one.on_trial_complete("a", {"disentanglement": 0.5})
-    setting = Setting(sweep=sweep, data="", url=str(tmp_path), judge=None)
+    setting = SweepContext(sweep=sweep, data="", url=str(tmp_path), judge=None)
     path = tmp_path / "best.yaml"
     path.write_text(best_recipe(studies.complete(study)[0], Space(sweep.space, Recipe()), setting))
 
-    from cluster.command_line import parse
+    from cluster.cli.run import parse
     from pipeline.train import TrainCommand
 
     command = parse(TrainCommand, ["--config", str(path), "--data", "d", "--out", "o", "--name", "n"], "vdsm train")

@@ -8,7 +8,7 @@ import torch
 
 from vdsm.evaluation.frechet import frechet_score
 from vdsm.evaluation.inception import InceptionFeatures, inception_features, load_inception
-from vdsm.evaluation.judge import silent
+from vdsm.evaluation.progress import NO_PROGRESS
 from vdsm.evaluation.protocol import ProtocolConfig, measure
 
 
@@ -31,7 +31,7 @@ def test_distance_is_that_of_the_middle_frames(weights, renderer, test_clips, ju
     measured = measure(renderer, test_clips, judge, ProtocolConfig(clip_frames=4, pairs=12), inception=network)
     found = measured.scores["frechet.inception.swap"]
     pairs = measured.swapped.pairs
-    real = inception_features(network, test_clips, pairs.static_of, 4, 32, silent)
+    real = inception_features(network, test_clips, pairs.static_of, 4, 32, NO_PROGRESS)
     assert real.shape == (12, 2048)
     watch = InceptionFeatures(network)
     shown = zip(test_clips.identities, test_clips.labels["action"], strict=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.report.metrics import warnings_of
+from pipeline.evaluation.metrics import warnings_of
 from vdsm.evaluation.cycle import donor_rank
 from vdsm.evaluation.protocol import ProtocolConfig, measure
 from vdsm.evaluation.reconstruction import HIGHEST_PSNR, fidelity

@@ -1,0 +1,1 @@
+"""Command lines: settings, options, one-line errors, progress."""

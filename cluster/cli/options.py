@@ -1,0 +1,210 @@
+"""Dotted command-line options for every field of a settings class, by tyro.
+
+tyro reads the names, splits the words and prints the help. Values stay text here: they are checked together with those
+of the recipe (`cluster.cli.settings`), so that a mistake gets the same one-line answer wherever it was made.
+"""
+
+import itertools
+import types
+import typing
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, Union
+
+import tyro
+from pydantic import BaseModel
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
+
+from cluster.cli.settings import REQUIRED, Tree, descriptions, nearest, option, paths, settings_of
+from cluster.errors import UserError
+
+
+def value_of(name: str, argv: Sequence[str]) -> str | None:
+    """The value of an option, found before the others can be read; None if the option is not there."""
+    found = None
+    for word, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        if word == f"--{name}":
+            found = following
+        elif word.startswith(f"--{name}="):
+            found = word.partition("=")[2]
+    if found is not None and (not found or found.startswith("--")):
+        raise UserError(f"--{name} needs a value")
+    return found
+
+
+def holds(tree: Tree, parts: list[str]) -> bool:
+    """Whether a tree has a value at, or below, a dotted path."""
+    node: Any = tree
+    for part in parts:
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def read(command: type[BaseModel], argv: Sequence[str], prog: str, shown: Tree) -> Tree:
+    """The settings given as options, as nested dicts of text, or lists of text where a setting has several values.
+
+    Args:
+        shown: tree of the values that help shows as defaults.
+
+    Raises:
+        UserError: unknown option, or a wrong number of values.
+    """
+    _check_names(command, argv)
+    registry = ConstructorRegistry()
+    registry.struct_rule(_section)
+    given, rest = tyro.cli(
+        _branch(command, shown),
+        args=list(argv),
+        prog=prog,
+        description=(command.__doc__ or "").strip(),
+        registry=registry,
+        return_unknown_args=True,
+    )
+    if rest:
+        raise UserError(f"{rest[0]!r} belongs to no option; options look like --seed 1 or --model.num-experts 24")
+    tree = typing.cast(Tree, given)
+    return _converted(command, tree)
+
+
+def _check_names(command: type[BaseModel], argv: Sequence[str]) -> None:
+    known = paths(command)
+    for word in argv:
+        if not word.startswith("--") or word in ("--", "--help"):
+            continue
+        path = word[2:].partition("=")[0].replace("-", "_")
+        parent, _, last = path.rpartition(".")
+        positive = f"{parent}.{last.removeprefix('no_')}".lstrip(".")
+        if path not in known and positive not in known:
+            suggestion = nearest(option(path), [option(name) for name in known])
+            raise UserError(f"unknown option {word.partition('=')[0]}{suggestion}")
+
+
+class _Branch:
+    """A section as tyro sees it: one subclass per section, which knows the fields and what help shows of them."""
+
+    cls: type
+    shown: Tree
+
+
+class _Default:
+    """A value that was not given on the command line; keeps what help shows of it."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _branch(cls: type, shown: Tree) -> type[_Branch]:
+    return type(cls.__name__, (_Branch,), {"cls": cls, "shown": shown, "__doc__": cls.__doc__})
+
+
+def _section(info: StructTypeInfo) -> StructConstructorSpec | None:
+    if not issubclass(info.type, _Branch):
+        return None
+    fields = []
+    for name, setting in settings_of(info.type.cls).items():
+        value: Any = info.type.shown[name]
+        kind: Any = setting.annotation
+        if setting.section is not None:
+            kind = _branch(setting.section, value)
+            value = kind()
+        elif kind is not bool:  # tyro makes a pair of flags, --x and --no-x, of a bool
+            kind = _text(kind, required=value is REQUIRED)
+            value = _Default(value)
+        fields.append(
+            StructFieldSpec(name=name, type=kind, default=value, helptext=partial(_description, info.type.cls, name))
+        )
+    shown = info.type.shown
+
+    def given(**values: Any) -> Tree:
+        def changed(name: str, value: Any) -> bool:
+            same_flag = isinstance(value, bool) and value == shown[name]
+            return not (same_flag or isinstance(value, _Default) or value == {})
+
+        return {name: value for name, value in values.items() if changed(name, value)}
+
+    return StructConstructorSpec(instantiate=given, fields=tuple(fields))
+
+
+def _description(cls: type, name: str) -> str | None:
+    return descriptions(cls).get(name)
+
+
+def _text(annotation: Any, required: bool) -> Any:
+    """The type, for tyro, of an option whose words are kept as they are."""
+    spec = PrimitiveConstructorSpec[Any](
+        nargs="*",  # a wrong number of words is answered in `_value`
+        metavar=_metavar(annotation),
+        instance_from_str=lambda words: list(words),
+        is_instance=lambda value: True,
+        str_from_instance=_words,
+    )
+    if required:
+        return Annotated[_Default, spec, tyro.conf.arg(help_behavior_hint="(required)")]
+    return Annotated[_Default, spec]
+
+
+def _words(default: _Default) -> list[str]:
+    value = default.value
+    if value is REQUIRED:
+        return ["required"]
+    if isinstance(value, tuple | list):
+        return [word for part in value for word in _words(_Default(part))]
+    return ["none" if value is None else str(value)]
+
+
+def _options_of(annotation: Any) -> tuple[Any, bool]:
+    """A type without None, and whether None was in it."""
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        kept = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+        return (kept[0] if len(kept) == 1 else Union[tuple(kept)]), len(kept) < len(typing.get_args(annotation))  # noqa: UP007
+    return annotation, False
+
+
+def _metavar(annotation: Any) -> str:
+    kind, optional = _options_of(annotation)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        text = "{" + ",".join(str(value) for value in arguments) + "}"
+    elif origin in (tuple, list):
+        inner = _metavar(arguments[0])
+        text = f"[{inner} ...]" if not inner.startswith("[") else inner
+    else:
+        text = getattr(kind, "__name__", str(kind)).upper()
+    return f"none|{text}" if optional else text
+
+
+def _converted(cls: type, tree: Tree, prefix: str = "") -> Tree:
+    found: Tree = {}
+    for name, value in tree.items():
+        setting, path = settings_of(cls)[name], f"{prefix}{name}"
+        if setting.section is not None:
+            found[name] = _converted(setting.section, value, f"{path}.")
+        else:
+            found[name] = _value(setting.annotation, value, path) if isinstance(value, list) else value
+    return found
+
+
+def _value(annotation: Any, words: list[str], path: str) -> Any:
+    kind, optional = _options_of(annotation)
+    if optional and [word.lower() for word in words] == ["none"]:
+        return None
+    if typing.get_origin(kind) in (tuple, list):
+        inner = typing.get_args(kind)[0]
+        if typing.get_origin(inner) is tuple:
+            size = len(typing.get_args(inner))
+            if len(words) % size:
+                raise UserError(f"{option(path)} takes groups of {size} values, got {len(words)}: {' '.join(words)}")
+            return [words[start : start + size] for start in range(0, len(words), size)]
+        return list(words)
+    if len(words) != 1:
+        got = f"{len(words)}: {' '.join(words)}" if words else "none"
+        raise UserError(f"{option(path)} takes one value, got {got}")
+    return words[0]

@@ -1,0 +1,1 @@
+"""Servers for development and tests on this machine: S3 and a small Ray cluster."""

@@ -1,0 +1,1 @@
+"""Bytes in local folders and in S3, behind one set of functions."""

@@ -1,0 +1,135 @@
+"""How S3 is reached: settings from the environment, so that every process of a job has the same, and a client of them.
+
+Endpoint, region, credentials and the certificates of a private authority are those of every AWS program:
+AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_PROFILE, AWS_CA_BUNDLE and so on. Keys come from the environment, ~/.aws or
+the role of the machine, which boto3 renews by itself; none is ever logged or stored. What AWS has no variable for is
+here, each VDSM_S3_ and the name of the field in capitals, such as VDSM_S3_READ_TIMEOUT_S=60.
+"""
+
+import dataclasses
+import functools
+import os
+from typing import Any, Literal, get_args
+
+from cluster.storage.api import StorageError
+
+PREFIX = "VDSM_S3_"
+Encryption = Literal["", "AES256", "aws:kms"]
+Addressing = Literal["auto", "path", "virtual"]
+_OF_AWS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_DEFAULT_REGION",
+    "AWS_REGION",
+    "AWS_CA_BUNDLE",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class S3Settings:
+    """What a cluster may have to set for its S3."""
+
+    connect_timeout_s: float = 5.0
+    """How long a server may take to accept a connection."""
+    read_timeout_s: float = 30.0
+    """How long a server may be silent within an answer."""
+    attempts: int = 4
+    """How often a request is made when the server is overloaded (429, 5xx) or the connection breaks."""
+    requester_pays: bool = False
+    """Pay for reading a bucket whose owner wants that; 1 or 0."""
+    encryption: Encryption = ""
+    """Ask for this server-side encryption of what is written; empty for the bucket's default."""
+    kms_key_id: str = ""
+    """Key for aws:kms; empty for the account's default key."""
+    addressing: Addressing = "auto"
+    """`path` for servers whose bucket.host names do not resolve; auto: path wherever an endpoint is set."""
+
+    def reading(self) -> dict[str, str]:
+        """Parameters of every request that reads."""
+        return {"RequestPayer": "requester"} if self.requester_pays else {}
+
+    def writing(self) -> dict[str, str]:
+        """Parameters of every request that writes an object."""
+        asked = {"ServerSideEncryption": self.encryption, "SSEKMSKeyId": self.kms_key_id}
+        return self.reading() | {name: value for name, value in asked.items() if value}
+
+
+VARIABLES = tuple(f"{PREFIX}{field.name.upper()}" for field in dataclasses.fields(S3Settings))
+"""The variables that are ours."""
+
+
+def settings() -> S3Settings:
+    """The settings of the present environment.
+
+    Raises:
+        StorageError: a variable is unknown or has a value that it cannot have.
+    """
+    ours = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    return _parsed(tuple(sorted(ours.items())))
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(variables: tuple[tuple[str, str], ...]) -> S3Settings:
+    fields = {f"{PREFIX}{field.name.upper()}": field for field in dataclasses.fields(S3Settings)}
+    found: dict[str, Any] = {}
+    for name, text in variables:
+        if name not in fields:
+            raise StorageError(f"{name} is not a setting; known are {', '.join(fields)}")
+        field = fields[name]
+        try:
+            found[field.name] = _value(field.type, text)
+        except ValueError as error:
+            raise StorageError(f"{name} is {text!r}; it must be {error}") from None
+    if found.get("kms_key_id") and found.get("encryption") != "aws:kms":
+        raise StorageError(f"{PREFIX}KMS_KEY_ID is set; it needs {PREFIX}ENCRYPTION=aws:kms")
+    return S3Settings(**found)
+
+
+def _value(kind: Any, text: str) -> object:
+    if kind is bool:
+        if text not in ("0", "1"):
+            raise ValueError("0 or 1")
+        return text == "1"
+    if kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            number = 0
+        if not 0 < number < 1e6:
+            raise ValueError(f"a positive {'whole number' if kind is int else 'number'}")
+        return number
+    if get_args(kind) and text not in get_args(kind):
+        raise ValueError(" or ".join(option or "empty" for option in get_args(kind)))
+    return text
+
+
+def client() -> Any:
+    """The client of this process for the present environment (a forked child must not share its parent's sockets)."""
+    return _make_client(os.getpid(), settings(), tuple(os.environ.get(name) for name in _OF_AWS))
+
+
+@functools.lru_cache(maxsize=4)
+def _make_client(_pid: int, wanted: S3Settings, _environment: tuple[str | None, ...]) -> Any:
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError as error:
+        raise StorageError("s3:// needs boto3: pip install boto3") from error
+    own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    addressing = "path" if wanted.addressing == "auto" and own_endpoint else wanted.addressing
+    session = boto3.session.Session()
+    return session.client(
+        "s3",
+        region_name=session.region_name or "us-east-1",
+        config=Config(
+            connect_timeout=wanted.connect_timeout_s,
+            read_timeout=wanted.read_timeout_s,
+            # `standard` retries throttling, 5xx and broken connections, but no other 4xx: wrong keys fail at once.
+            retries={"mode": "standard", "total_max_attempts": wanted.attempts},
+            s3={"addressing_style": addressing},
+        ),
+    )

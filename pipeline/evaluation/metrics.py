@@ -1,0 +1,127 @@
+"""metrics.json: every figure of an evaluation, and where it comes from."""
+
+import datetime
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from pipeline.evaluation.schema import SCHEMA_VERSION
+from pipeline.evaluation.schema import Metrics as Layout
+from vdsm.evaluation.clips import ACTION, LabelledClips, static_attributes
+from vdsm.evaluation.controls import CONTROLS
+from vdsm.evaluation.judge import JUDGE_VERSION, JudgeConfig
+from vdsm.evaluation.measurement import Swapped
+from vdsm.evaluation.scores import RESAMPLES, Score
+
+_LIBRARIES = ("torch", "torchmetrics", "numpy", "pyro-ppl")
+
+Metrics = dict[str, Any]
+
+
+def metrics_of(
+    clips: LabelledClips,
+    scores: Mapping[str, Score],
+    controls: Mapping[str, Mapping[str, Score]],
+    swapped: Swapped,
+    *,
+    swap_by: str,
+    provenance: Mapping[str, Any],
+    expert_use: list[float],
+) -> Metrics:
+    """What metrics.json holds, as `pipeline.evaluation.schema` lays it out.
+
+    Nothing in it depends on the clock but `provenance.time`, nor on the machine's load; the number of threads can
+    change last digits, so it is named.
+    """
+    found = {
+        "schema_version": SCHEMA_VERSION,
+        "swap_by": swap_by,
+        "factors": {"action": ACTION, "static": static_attributes(clips)},
+        "vocabulary": clips.vocabulary,
+        "figures": _plain(scores),
+        "controls": {name: _plain(figures) for name, figures in controls.items()},
+        "control_descriptions": {name: CONTROLS[name] for name in controls},
+        "warnings": warnings_of(scores, swap_by),
+        "confusion": dict(swapped.confusion),
+        "expert_use": [round(share, 6) for share in expert_use],
+        "wrong_swaps": len(swapped.wrong),
+        "provenance": {**provenance, "pairs_sha256": swapped.pairs.sha256(clips)},
+    }
+    Layout.model_validate(found)
+    return found
+
+
+def provenance_of(
+    clips: LabelledClips,
+    *,
+    data: str,
+    data_sha256: str,
+    clip_frames: int,
+    judge: tuple[str, JudgeConfig] | None,
+    seed: int,
+    evaluation: Mapping[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
+    """Where the figures of any evaluation come from; `judge` is its key with its settings."""
+    known = {"key": judge[0], "version": JUDGE_VERSION, "steps": judge[1].steps} if judge else None
+    return {
+        "data": data,
+        "data_sha256": data_sha256,
+        "test_clips": len(clips),
+        "test_identities": len(set(clips.identities)),
+        "clip_frames": clip_frames,
+        "judge": known,
+        "seed": seed,
+        "bootstrap": {"resamples": RESAMPLES, "level": 0.95, "draws": "test identities"},
+        "evaluation": dict(evaluation),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _LIBRARIES},
+        "time": {
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seconds": round(seconds, 1),
+        },
+    }
+
+
+def warnings_of(scores: Mapping[str, Score], swap_by: str) -> list[str]:
+    """What a reader must know before believing a single figure: one factor alone can be perfect in a useless model."""
+    prefix = "pose_" if swap_by == "poses" else ""
+    found = []
+    joint, action = scores.get(f"{prefix}swap.static.joint"), scores.get(f"{prefix}swap.action.accuracy")
+    if joint is not None and joint.chance is not None and joint.low <= max(2 * joint.chance, 0.02):
+        found.append("The output does not follow the static code: the joint accuracy of the attributes is near chance.")
+    if action is not None and action.chance is not None and action.low <= 1.5 * action.chance:
+        found.append("The output does not follow the dynamics code: the accuracy of the action is near chance.")
+    for name, score in scores.items():
+        judged = name.removeprefix("judge.").removesuffix(".accuracy")
+        if name.startswith("judge.") and name != "judge.joint" and score.value < 0.95:
+            found.append(f"The judge itself is right on only {score.value:.1%} of the real clips for {judged}.")
+        above = score.n > 0 and score.chance is not None and score.low > max(1.5 * score.chance, 0.3)
+        if name.startswith(f"{prefix}leakage.") and above:
+            factor = name.removeprefix(f"{prefix}leakage.")
+            found.append(f"The replaced {factor} still shows in {score.value:.1%} of the swaps.")
+        if above and _misplaced(name, scores):
+            _, code, factor, _ = name.split(".", 3)
+            found.append(
+                f"The {code} code holds the {factor} too: a linear probe reads it in {score.value:.1%} of clips."
+            )
+    if action is None:
+        found.append("The clips have no action label, so that nothing here was judged: see the cycle and the ELBO.")
+    if swap_by == "poses":
+        found.append("There is no sequence stage yet: the poses of every frame were swapped, not one dynamics code.")
+    return found
+
+
+def _misplaced(name: str, scores: Mapping[str, Score]) -> bool:
+    """Whether a figure is the linear probe of a label that its code should not hold."""
+    words = name.split(".")
+    if words[0] != "probe" or words[-1] != "linear" or f"judge.{words[2]}.accuracy" not in scores:
+        return False
+    return words[1] == ("static" if words[2] == ACTION else "dynamics")
+
+
+def _plain(scores: Mapping[str, Score]) -> dict[str, Any]:
+    return {name: score.rounded() for name, score in sorted(scores.items()) if score.n}

@@ -1,0 +1,48 @@
+"""Programs that drew a dataset, as a control of its evaluation: the perfect model."""
+
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.errors import UserError
+
+if TYPE_CHECKING:
+    from preprocessing.clip import Item, Source
+    from preprocessing.dataset.reader import ClipDataset
+
+
+class SpritesRenderer:
+    """Draws any character of a Sprites set in any action; see `renderer_of`."""
+
+    def __init__(self, source: "Source") -> None:
+        self._items: dict[str, Item] = {item.key: item for item in source.items()}
+        self.identities = list(self._items)
+
+        @functools.lru_cache(maxsize=64)
+        def clips(identity: str) -> list[NDArray[np.uint8]]:
+            return [clip.frames for clip in source.clips(self._items[identity])]
+
+        self._clips = clips
+
+    def draw(self, identity: str, action: int) -> NDArray[np.uint8]:
+        """A clip of a character: uint8 [T, H, W, C]."""
+        return self._clips(identity)[action]
+
+
+def renderer_of(dataset: "ClipDataset", url: str, sheets: str) -> SpritesRenderer:
+    """The renderer of a dataset of either Sprites set at `url`, from the folder of their sheets.
+
+    Raises:
+        UserError: the dataset is not one of Sprites, or was drawn from other sheets.
+    """
+    from preprocessing.sources import make_source
+    from preprocessing.sources.config import SourceConfig
+
+    if dataset.manifest["configuration"]["source"]["name"] != "lpc":
+        raise UserError(f"{url} was not drawn from Sprites sheets; leave out --sheets {sheets}")
+    source = make_source(SourceConfig(name="lpc", path=sheets), seed=0)
+    if source.fingerprint() != dataset.manifest["source_sha256"]:
+        raise UserError(f"{sheets}: these are not the sheets that {url} was drawn from; name those")
+    return SpritesRenderer(source)

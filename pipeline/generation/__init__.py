@@ -1,0 +1,1 @@
+"""What `vdsm generate` draws: clips of the user, pictures and animations."""

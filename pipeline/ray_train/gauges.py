@@ -1,0 +1,44 @@
+"""The progress of a run as metrics of Ray, which every node of a cluster offers to Prometheus."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.util.metrics import Gauge
+
+NAMES = {
+    "overall_step": "Steps done, of both stages.",
+    "loss": "Annealed loss, nats per pixel value.",
+    "reconstruction": "Reconstruction loss, nats per pixel value.",
+    "kl_static": "KL of the static code without its weight, nats per pixel value.",
+    "kl_pose": "KL of the poses without its weight, nats per pixel value.",
+    "kl_dynamics": "KL of the dynamics code without its weight, nats per pixel value.",
+    "disagreement": "Of paired clips on who is seen, in stage 2 of clips and their doubles on what is done, without "
+    "its weight, nats per pixel value.",
+    "mismatch": "In stage 2, KL of its poses from those of stage 1 without its weight, nats per pixel value.",
+    "gradient_norm": "Norm of the gradient before clipping.",
+    "learning_rate": "Learning rate.",
+    "clips_per_s": "Clips per second over all workers.",
+    "data_wait_share": "Share of the time spent waiting for data.",
+    "memory_gb": "Most memory held by one worker, in 10^9 bytes.",
+    "elbo": "Un-annealed ELBO on the held-out clips, nats per pixel value.",
+}
+"""Metric of a record to its description; the metric is `ray_vdsm_<name>` with the tags `run` and `stage`."""
+
+
+class Gauges:
+    """One gauge for each figure, made when it is first shown."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._gauges: dict[str, Gauge] = {}
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Sets the gauges of the figures in a `train` or `validation` record."""
+        if record["kind"] not in ("train", "validation"):
+            return
+        # The terms of a validation have the names of those of the training.
+        names = ["elbo"] if record["kind"] == "validation" else [name for name in NAMES if name in record]
+        for name in names:
+            if name not in self._gauges:
+                self._gauges[name] = Gauge(f"vdsm_{name}", description=NAMES[name], tag_keys=("run", "stage"))
+            self._gauges[name].set(float(record[name]), tags={"run": self._run, "stage": str(record["stage"])})

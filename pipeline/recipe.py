@@ -1,0 +1,34 @@
+"""The recipe: one configuration for every job."""
+
+from pydantic import Field
+
+from cluster.cli.settings import Section
+from pipeline.training.config import TrainingConfig
+from preprocessing.recipe import DataRecipe
+from vdsm.config import ModelConfig
+
+
+class EvaluationConfig(Section):
+    """How a trained model is measured."""
+
+    judge_steps: int = Field(default=1500, ge=1)
+    """Optimiser steps of the judge, which learns from real training clips only."""
+    judge_batch_clips: int = Field(default=64, ge=1)
+    """Clips in one batch of the judge's training."""
+    pairs: int = Field(default=1000, ge=2)
+    """Pairs of test clips whose codes are swapped; fixed by the seed."""
+    probe_clips: int = Field(default=3000, ge=1)
+    """Most training clips whose codes the probes learn from."""
+    refinement_steps: int = Field(default=0, ge=0)
+    """Gradient steps by which the static code of each clip is fitted to its own frames, where the encoder's is only
+    near. 30 do for handwriting."""
+    grid_clips: int = Field(default=720, ge=1)
+    """Most clips decoded for the report's action-transfer grid; as many test identities are shown as this allows."""
+
+
+class Recipe(DataRecipe):
+    """All settings of all jobs; each command reads the sections it needs."""
+
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()

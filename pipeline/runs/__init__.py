@@ -1,0 +1,1 @@
+"""A run on disk or in S3: its folder, lock, logs and checkpoints."""

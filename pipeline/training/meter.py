@@ -1,0 +1,82 @@
+"""Figures of the training over the last few steps."""
+
+import contextlib
+import resource
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.training.world import DistributedContext
+from vdsm.annealing import Weights
+from vdsm.loss import LossTerms
+
+
+class Meter:
+    """Averages the terms of a stage over steps and ranks, and takes the time.
+
+    Sums stay on the device until a record is due, so that no step waits for a figure.
+    """
+
+    def __init__(self, batch_clips: int, world: DistributedContext) -> None:
+        self._batch_clips, self._world = batch_clips, world
+        self._waited_s = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums: Tensor | None = None
+        self._steps = 0
+        self._began = time.perf_counter()
+
+    def add(self, terms: LossTerms, gradient_norm: Tensor) -> None:
+        """Counts one step: the terms of this rank's clips, and the norm of the gradient before clipping."""
+        values = torch.stack([*(term.detach().double() for term in terms), gradient_norm.detach().double()])
+        self._sums = values if self._sums is None else self._sums + values
+        self._steps += 1
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time in this block (validation, checkpoints) does not count."""
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
+
+    def record(self, *, waited_s: float, weights: Weights, learning_rate: float) -> dict[str, Any]:
+        """Means since the last record, which all ranks must ask for at the same step. Keys:
+
+        - `loss` and its terms `reconstruction`, `kl_static`, `kl_pose`, `kl_dynamics`, in nats per pixel value, the KLs
+          without their weights; and where they have a weight, `disagreement` and `mismatch`, see `vdsm.loss.LossTerms`
+        - `gradient_norm` before clipping, `learning_rate`, `weight_pose`, `weight_static`, `weight_dynamics`,
+          `temperature`
+        - `clips_per_s` over all workers, `seconds_per_step`
+        - `data_wait_share`: share of the time spent waiting for data, the mean over workers. `waited_s` is this
+          worker's waiting time in all, in seconds
+        - `memory_gb`: the most memory, in 10^9 bytes, that a worker has held so far, of its GPU where it has one
+        """
+        if self._sums is None:
+            raise ValueError("no step since the last record")
+        elapsed = max(time.perf_counter() - self._began, 1e-9)
+        own = torch.zeros(1 + self._world.size, dtype=torch.float64, device=self._sums.device)
+        own[0] = (waited_s - self._waited_s) / elapsed
+        own[1 + self._world.rank] = self._memory_gb() * self._world.size
+        means = self._world.sum(torch.cat([self._sums / self._steps, own])) / self._world.size
+        names = (*LossTerms._fields, "gradient_norm", "data_wait_share")
+        record: dict[str, Any] = dict(zip(names, means.tolist(), strict=False))
+        record["memory_gb"] = float(means[len(names) :].max())
+        for name, weight in (("disagreement", weights.agreement), ("mismatch", weights.matching)):
+            if not weight:
+                del record[name]
+        record |= {f"weight_{name}": getattr(weights, name) for name in ("pose", "static", "dynamics")}
+        record |= {"temperature": weights.temperature, "learning_rate": learning_rate}
+        record["clips_per_s"] = self._steps * self._batch_clips / elapsed
+        record["seconds_per_step"] = elapsed / self._steps
+        self._waited_s = waited_s
+        self._reset()
+        return record
+
+    def _memory_gb(self) -> float:
+        if self._world.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._world.device) / 1e9
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

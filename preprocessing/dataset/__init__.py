@@ -1,0 +1,1 @@
+"""The dataset format: everything that reads or writes it."""

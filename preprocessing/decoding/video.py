@@ -1,0 +1,280 @@
+"""Decoding of video files that may be of any kind, damaged, or made to do harm.
+
+The file is read through a Python file object and libav may open nothing else: a "video" that is a playlist cannot make
+it read other files or addresses. What kills the whole process (a fault inside a codec, endless work) is for the caller
+to guard against, by decoding in a process that can be killed.
+"""
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocessing.clip import RejectedInputError, TransientError
+from preprocessing.decoding.timing import USUAL_RATE, Decoded, Frame, Window, in_time, resample
+from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
+
+if TYPE_CHECKING:
+    import av
+
+MAX_PIXELS = 4096 * 4096
+"""Pixels of the largest frame that is decoded, where nothing else is said."""
+STEADY = 8
+"""Frames, after as many of which at a constant rate a gap before the last ones shows that a file was cut off."""
+WIDEST_PIXEL = 4.0
+"""Width by height of a pixel, or its inverse, above which what the file says of it is nonsense."""
+HIGHEST_RATE = 1000
+"""Frames per second; above it, a declared rate is the resolution of the timestamps, or nonsense."""
+
+
+class VideoReader:
+    """The first video stream of a file, frame by frame, until its end or its first damage. Use with `with`.
+
+    Args:
+        file: seekable, opened for reading bytes.
+        max_pixels: of a frame; larger ones are not decoded, since a few bytes can claim to be a huge picture.
+
+    Raises:
+        RejectedInputError: it is no video that can be decoded.
+        TransientError: the file could not be read.
+    """
+
+    rate: Fraction | None
+    """Frames per second as the file declares it, if it does."""
+    damage: RejectedInputError | None
+    """What ended `frames` before the video's end; None if nothing did."""
+
+    def __init__(self, file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> None:
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        self._file = _WatchedFile(file)
+        self._max_pixels = max_pixels
+        self._reformatter = VideoReformatter()  # a frame's own would be set up anew for every frame
+        self.damage = None
+        self._count = 0
+        self._first = self._last = Fraction(0)
+        self._shortest, self._longest = Fraction(10**9), Fraction(0)  # steps from one frame to the next, in seconds
+        options = {"protocol_whitelist": "none", "max_pixels": str(max_pixels)}
+        try:
+            # Metadata in another encoding than UTF-8 is common, and nothing that is needed.
+            self._container = av.open(self._file, "r", metadata_errors="ignore", options=options)
+        except MemoryError:
+            raise  # the job knows whether it is this input's fault
+        except (av.FFmpegError, ValueError, OSError) as error:
+            self._file.check()
+            raise RejectedInputError("not a video that can be opened", _words(error)) from None
+        try:
+            self._stream = self._first_stream()
+        except BaseException:
+            self._container.close()
+            raise
+        rates = (self._stream.average_rate, self._stream.guessed_rate, self._stream.base_rate)
+        self.rate = next((rate for rate in rates if rate and 0 < rate <= HIGHEST_RATE), None)
+
+    def _first_stream(self) -> "av.VideoStream":
+        import av
+
+        cover = av.stream.Disposition.attached_pic  # the cover of a song
+        streams = [one for one in self._container.streams.video if not one.disposition & cover]
+        if not streams:
+            kinds = " and ".join(sorted({one.type for one in self._container.streams}))
+            raise RejectedInputError("no video stream", f"it holds {kinds or 'nothing'}")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise RejectedInputError("no decoder for its codec")
+        self._check_size(stream.codec_context.width, stream.codec_context.height)
+        # One thread: a task has one core, and where damage is noticed must not depend on the number of cores.
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"max_pixels": str(self._max_pixels)}
+        return stream
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def frames(self, transform: FrameTransform) -> Iterator[Decoded]:
+        """The frames, each transformed as soon as it is decoded. Sets `damage` where they end too early.
+
+        Raises:
+            TransientError: the file could not be read to its end.
+        """
+        import av
+
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.is_corrupt:
+                    raise RejectedInputError("data is missing or damaged")
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        raise RejectedInputError("a frame is damaged")
+                    self._keep_time(frame, at_end=packet.size == 0)
+                    yield self._convert(frame, transform)
+            self._check_end()
+        except RejectedInputError as fault:
+            self.damage = RejectedInputError(fault.reason, "; ".join(filter(None, [self._place(), fault.where])))
+        except MemoryError:
+            raise  # the job knows whether it is this input's fault
+        except (av.FFmpegError, ValueError, OverflowError) as error:
+            self._file.check()
+            words = _words(error)
+            if isinstance(error, av.ArgumentError):  # all that codecs say of a size that they were told to refuse
+                words += f", or frames of more than {self._max_pixels} pixels"
+            self.damage = RejectedInputError("decoding failed", f"{self._place()}; {words}")
+        except OSError:
+            self._file.check()
+            raise
+        self._file.check()
+
+    def _convert(self, frame: "av.VideoFrame", transform: FrameTransform) -> Decoded:
+        from PIL import Image
+
+        self._check_size(frame.width, frame.height)
+        transparent = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+        aspect = float(self._stream.sample_aspect_ratio or 1)
+        aspect = aspect if 1 / WIDEST_PIXEL <= aspect <= WIDEST_PIXEL else 1.0
+        width, height = frame.width, frame.height
+        shrink = min(width, height) / (2 * transform.size)
+        if shrink > 1 and transform.crop is None:
+            # To twice the wanted size by the mean of areas, in one step with the conversion of colours, which is much
+            # faster than one after the other. The transform does the rest, with its better filter.
+            width, height = round(width / shrink), round(height / shrink)
+            aspect *= (frame.width * height) / (frame.height * width)
+        kind = "rgba" if transparent else "rgb24"
+        pixels = self._reformatter.reformat(frame, width, height, kind, interpolation="AREA", threads=1).to_ndarray()
+        picture = transform(Image.fromarray(pixels), rotation=frame.rotation, aspect=aspect)
+        return Decoded(picture, _time(frame), (frame.width, frame.height))
+
+    def _keep_time(self, frame: "av.VideoFrame", *, at_end: bool) -> None:
+        """Count a frame; RejectedInputError if it is one of the last and those before it are missing.
+
+        A file that was cut off ends with frames that others were to be shown between. Where the rate was constant so
+        far, a gap shows it.
+        """
+        time = _time(frame)
+        if time is None:
+            time = self._last + 1 / (self.rate or USUAL_RATE) if self._count else Fraction(0)
+        step = time - self._last
+        if self._count and step > 0:
+            steady = self._count > STEADY and self._longest < 1.5 * self._shortest
+            if at_end and steady and step > 1.5 * self._longest:
+                raise RejectedInputError("it ends too early", "frames before the last ones are missing")
+            self._shortest, self._longest = min(self._shortest, step), max(self._longest, step)
+        self._first = self._first if self._count else time
+        self._last = max(self._last, time) if self._count else time
+        self._count += 1
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self._max_pixels:
+            raise RejectedInputError("frames are too large", f"{width}x{height} pixels, allowed are {self._max_pixels}")
+        if width * height > 0 and min(width, height) < MIN_SIDE:
+            raise RejectedInputError(
+                "frames are too small", f"{width}x{height} pixels; {MIN_SIDE} are needed on each side"
+            )
+
+    def _check_end(self) -> None:
+        """RejectedInputError if the file's header tells of many more frames, and of more time, than there were.
+
+        Fewer frames alone are no damage: some containers count the pauses of a video with a variable rate.
+        """
+        stream, seconds = self._stream, Fraction(0)
+        if not self._count:
+            raise RejectedInputError("no frame could be decoded")
+        if stream.frames > self._count + 3 and stream.duration and stream.time_base:
+            seconds = stream.duration * stream.time_base
+        elif "matroska" in self._container.format.name and len(self._container.streams) == 1:
+            seconds = Fraction(self._container.duration or 0, 10**6)
+        if self.rate and self._last - self._first + 4 / self.rate < seconds:
+            raise RejectedInputError("it ends too early", f"its header tells of {float(seconds):.2f} s")
+
+    def _place(self) -> str:
+        seconds = float(self._last - self._first)
+        return f"after frame {self._count}, {seconds:.2f} s" if self._count else "before the first frame"
+
+
+def read_video(
+    path: str, *, size: int, channels: int = 3, frames: int | None = None, fps: float | None = None
+) -> tuple[NDArray[np.uint8], float]:
+    """The beginning of a video as one clip, uint8 [T, size, size, channels], and its frames per second.
+
+    Args:
+        path: a local file or s3:// object.
+        size: height and width of the frames, which keep the middle of the video's, in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        frames: how many, or None for all.
+        fps: frames per second to be picked by the timestamps; None takes every frame.
+
+    Raises:
+        RejectedInputError: it is no video, is damaged or has fewer frames.
+        TransientError: it could not be read.
+    """
+    from preprocessing.sources.listing import open_input
+
+    kept: list[Frame] = []
+    with open_input(path) as file, VideoReader(file) as video:
+        timed = in_time(video.frames(FrameTransform(size, channels)), video.rate)
+        nominal = video.rate
+        if fps is not None:
+            nominal = Fraction(fps).limit_denominator(1000)
+            timed = resample(timed, nominal)
+        for frame in timed:
+            kept.append(frame)
+            if len(kept) == frames:
+                break
+        if (frames is None and video.damage) or not kept:
+            raise video.damage or RejectedInputError("no frame could be decoded")
+    if frames is not None and len(kept) < frames:
+        raise video.damage or RejectedInputError("too short", f"{len(kept)} frames, {frames} are needed")
+    return np.stack([frame.pixels for frame in kept]), Window(0, kept).rate(nominal)
+
+
+class _WatchedFile(io.RawIOBase):
+    """A file that remembers why reading failed, since libav may turn that into an error of the video."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._source = file
+        self._error: OSError | None = None
+
+    def check(self) -> None:
+        """TransientError if reading the file failed."""
+        if self._error is not None:
+            raise TransientError(f"reading failed: {self._error.strerror or self._error}") from self._error
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(self._guard(self._source.read, size))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._guard(self._source.seek, offset, whence))
+
+    def tell(self) -> int:
+        return self._source.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def _guard(self, act: Any, *arguments: int) -> Any:
+        try:
+            return act(*arguments)
+        except OSError as error:
+            self._error = self._error or error
+            raise
+
+
+def _time(frame: "av.VideoFrame") -> Fraction | None:
+    """The timestamp of a frame in seconds, if it has one."""
+    return None if frame.pts is None or not frame.time_base else frame.pts * Fraction(frame.time_base)
+
+
+def _words(error: BaseException) -> str:
+    """The error in libav's words, without its number and its place in the code."""
+    if isinstance(error, OSError):  # reading the file itself did not fail
+        return "its data breaks off"
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,0 +1,1 @@
+"""From a source to a finished dataset: plan, shards, rejects, manifest, preview."""

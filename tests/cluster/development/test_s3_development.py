@@ -1,0 +1,76 @@
+"""`vdsm s3`: started, used with the keys it wrote, ended and started again."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cluster.storage import api as storage
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command, ready, in a process of its own."""
+    words = [sys.executable, "-m", "cluster.s3_development", "--folder", str(folder), "--bucket", "mine"]
+    with (folder.parent / "errors").open("a") as errors:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def printed(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline() + process.stdout.readline()
+
+
+def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Set what a shell that reads env.sh sets."""
+    words = ["sh", "-c", f". {folder}/env.sh; env"]
+    lines = subprocess.run(words, capture_output=True, text=True, check=True, env={}).stdout.splitlines()
+    variables = dict(line.split("=", 1) for line in lines if line.startswith("AWS_"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables
+
+
+def test_it_serves_with_keys_of_its_own_and_has_everything_again_when_it_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "s3"
+    with started(folder) as process:
+        said = printed(process)
+        first = use(folder, monkeypatch)
+        storage.write_bytes("s3://mine/a", b"kept")
+        assert f"s3://mine is served at {first['AWS_ENDPOINT_URL']}" in said
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        with pytest.raises(storage.StorageError, match="refused the credentials"):
+            storage.read_bytes("s3://mine/a")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    with started(folder) as process:
+        said += printed(process)
+        assert use(folder, monkeypatch) == first
+        assert storage.read_bytes("s3://mine/a") == b"kept"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    secret = first["AWS_SECRET_ACCESS_KEY"]
+    assert secret not in said + (tmp_path / "errors").read_text() + (folder / "server.log").read_text()
+    holders = {path for path in folder.glob("*") if path.is_file() and secret in path.read_text()}
+    assert {path.name for path in holders} == {"env.sh", "keys.json", "s3.json"}
+    assert {path.stat().st_mode & 0o777 for path in holders} == {0o600}
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    words = [sys.executable, "-m", "cluster.s3_development", "--folder", str(tmp_path / "file")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path}/file: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

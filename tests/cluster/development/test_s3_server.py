@@ -1,0 +1,15 @@
+"""The development S3 server itself."""
+
+import json
+import urllib.request
+from pathlib import Path
+
+from cluster.development import s3_server
+
+
+def test_how_many_buckets_it_holds_does_not_depend_on_the_free_disk(tmp_path: Path) -> None:
+    with s3_server.serve(tmp_path, access_key="key", secret_key="secret-Zq81"):
+        _, master, *_ = json.loads((tmp_path / "ports.json").read_text())
+        with urllib.request.urlopen(f"http://127.0.0.1:{master}/dir/status", timeout=10) as answer:
+            topology = json.load(answer)["Topology"]
+    assert topology["Max"] == s3_server.MAX_VOLUMES

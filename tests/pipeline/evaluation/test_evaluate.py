@@ -1,0 +1,375 @@
+"""`vdsm evaluate` on a run that was never trained: what it writes, that it repeats itself, and what it refuses."""
+
+import datetime
+import json
+import pathlib
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline import evaluate as evaluate_module
+from pipeline.recipe import Recipe
+from pipeline.report.table import text_table
+from pipeline.runs.store import data_hash, open_run
+from preprocessing.dataset.reader import ClipDataset
+from vdsm import checkpoint
+from vdsm.disentangler import Disentangler
+
+SMALL = ["--evaluation.judge-steps", "2", "--evaluation.judge-batch-clips", "4", "--evaluation.pairs", "20"]
+SMALL += ["--evaluation.grid-clips", "12"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, figures_dataset: Path) -> Path:
+    """A run of the tiny recipe with random weights that says its training is finished."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    open_run(str(folder), tiny_recipe, str(figures_dataset), ClipDataset(str(figures_dataset), "train").manifest)
+    save(folder, tiny_recipe, stage=2)
+    lines = [
+        {"kind": "train", "stage": 1, "step": 4, "loss": 0.7, "kl_pose": 1e-4, "weight_pose": 30.0},
+        {"kind": "train", "stage": 1, "step": 8, "loss": 0.6, "kl_pose": 1e-3, "weight_pose": 1.0},
+        {"kind": "validation", "stage": 1, "step": 8, "elbo": -0.65},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"cut of')
+    return folder
+
+
+def save(folder: Path, recipe: Recipe, stage: int) -> None:
+    torch.manual_seed(0)
+    state = {"model": Disentangler(recipe.model).state_dict(), "model_config": recipe.model_dump()["model"]}
+    checkpoint.save({**state, "stage": stage, "step": 16}, folder / f"stage{stage}.pt")
+
+
+@pytest.fixture(scope="module")
+def report(run: Path, figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    evaluate_module.main(["--run", str(run), "--data", str(figures_dataset), "--out", str(out), *SMALL])
+    return out
+
+
+@pytest.fixture(scope="module")
+def metrics(report: Path) -> dict[str, Any]:
+    return dict(json.loads((report / "metrics.json").read_text()))
+
+
+def timeless(folder: Path) -> dict[str, Any]:
+    """metrics.json but for its time."""
+    found = dict(json.loads((folder / "metrics.json").read_text()))
+    assert set(found["provenance"].pop("time")) == {"finished", "seconds"}
+    return found
+
+
+def test_metrics_have_a_version_and_every_figure_its_n_chance_and_interval(metrics: dict[str, Any]) -> None:
+    assert metrics["schema_version"] == 2
+    attributes = ["skin", "hat", "shirt", "trousers"]
+    assert metrics["factors"] == {"action": "action", "static": attributes}
+    wanted = {
+        "swap.action.accuracy",
+        "swap.static.joint",
+        "prior.static.action.accuracy",
+        "prior.dynamics.static.joint",
+    }
+    wanted |= {f"swap.static.{name}.accuracy" for name in attributes} | {"is", "h_y_given_x", "h_y"}
+    wanted |= {f"judge.{name}.accuracy" for name in ["action", *attributes]}
+    wanted |= {f"leakage.{name}" for name in ["action", *attributes]}
+    wanted |= {"reconstruction.mse", "reconstruction.psnr", "reconstruction.ssim", "consistency.action"}
+    wanted |= {"cycle.static", "cycle.dynamics", "experts.in_use", "judge.joint", "consistency.joint"}
+    wanted |= {"elbo.frame", "elbo.sequence", "frechet.judge.swap", "frechet.judge.reconstruction"}
+    wanted |= {"frechet.judge.prior_static", "frechet.judge.prior_dynamics", "prior.dynamics.h_y"}
+    wanted |= {
+        f"probe.{code}.{factor}.{kind}"
+        for code in ("static", "dynamics")
+        for factor in ["action", *attributes]
+        for kind in ("linear", "mlp")
+    }
+    assert wanted <= set(metrics["figures"])
+    tables = [metrics["figures"], *metrics["controls"].values()]
+    for name, figure in (item for table in tables for item in table.items()):
+        assert set(figure) == {"value", "n", "chance", "low", "high"}, name
+        assert figure["low"] <= figure["high"]
+        assert figure["n"] > 0
+    assert set(metrics["controls"]) == {"perfect", "ignores_static", "ignores_dynamics", "copies", "shuffled"}
+    assert {sum(map(sum, counts)) for counts in metrics["confusion"].values()} == {20}
+    assert sum(metrics["expert_use"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_metrics_say_where_they_come_from(metrics: dict[str, Any], run: Path, figures_dataset: Path) -> None:
+    source = metrics["provenance"]
+    assert source["checkpoint_sha256"] == checkpoint.verify(run / "stage2.pt")
+    assert source["data_sha256"] == data_hash(ClipDataset(str(figures_dataset), "test").manifest)
+    assert source["recipe"]["model"]["num_experts"] == 4
+    assert (source["stage"], source["step"], source["finished"], source["seed"]) == (2, 16, True, 0)
+    assert source["evaluation"]["pairs"] == 20
+    assert source["versions"]["torch"] == torch.__version__
+    assert source["bootstrap"] == {"resamples": 1000, "level": 0.95, "draws": "test identities"}
+    assert datetime.datetime.fromisoformat(source["time"]["finished"]).tzinfo is not None
+
+
+def test_an_untrained_model_is_called_what_it_is(metrics: dict[str, Any]) -> None:
+    assert [text for text in metrics["warnings"] if "does not follow the static code" in text]
+
+
+def test_same_command_gives_the_same_metrics_with_and_without_a_stored_judge(
+    report: Path, run: Path, figures_dataset: Path, tmp_path: Path
+) -> None:
+    words = ["--run", str(run), "--data", str(figures_dataset), *SMALL]
+    first = timeless(report)
+    evaluate_module.main([*words, "--out", str(tmp_path / "new")])
+    assert timeless(tmp_path / "new") == first
+    evaluate_module.main([*words, "--out", str(tmp_path / "kept"), "--judges", str(report)])
+    assert not list((tmp_path / "kept").glob("judge-*"))
+    assert timeless(tmp_path / "kept") == first
+    assert (tmp_path / "kept" / "report.html").read_bytes() == (report / "report.html").read_bytes()
+
+
+def test_damaged_judge_is_trained_again(
+    report: Path, run: Path, figures_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (stored,) = report.glob("judge-*.pt")
+    (tmp_path / stored.name).write_bytes(stored.read_bytes()[:1000])
+    evaluate_module.main(["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path), *SMALL])
+    assert "training it again" in caplog.text
+    assert timeless(tmp_path) == timeless(report)
+    assert (tmp_path / stored.name).stat().st_size == stored.stat().st_size
+
+
+def test_text_table_has_value_interval_chance_and_ceiling(metrics: dict[str, Any]) -> None:
+    line = next(line for line in text_table(metrics).splitlines() if " action " in line)
+    figure = metrics["figures"]["swap.action.accuracy"]
+    assert f"{100 * figure['value']:.1f}%" in line
+    assert f"{100 * figure['chance']:.1f}%" in line
+
+
+def test_settings_are_those_of_the_run_unless_given(run: Path, figures_dataset: Path, tmp_path: Path) -> None:
+    from pipeline.evaluation.inputs import with_recipe_of_run
+
+    words = ["--run", str(run), "--data", str(figures_dataset)]
+    assert with_recipe_of_run(words, tmp_path) == ["--config", str(run / "config.yaml"), *words]
+    assert with_recipe_of_run([*words, "--config", "x.yaml"], tmp_path) == [*words, "--config", "x.yaml"]
+
+
+def test_run_without_a_sequence_stage_is_measured_by_its_poses(
+    tmp_path: Path, tiny_recipe: Recipe, figures_dataset: Path
+) -> None:
+    folder = tmp_path / "run"
+    open_run(str(folder), tiny_recipe, str(figures_dataset), ClipDataset(str(figures_dataset), "train").manifest)
+    save(folder, tiny_recipe, stage=1)
+    evaluate_module.main(["--run", str(folder), "--data", str(figures_dataset), "--out", str(tmp_path / "out"), *SMALL])
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert found["swap_by"] == "poses"
+    assert "pose_swap.action.accuracy" in found["figures"]
+    assert "swap.action.accuracy" not in found["figures"]
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command ends with."""
+    with pytest.raises(SystemExit) as ended:
+        evaluate_module.main(words)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vdsm.evaluation import judge
+
+    monkeypatch.setattr(judge, "train_judge", lambda *arguments: pytest.fail("work was begun"))
+
+
+def truncate(run: Path) -> None:
+    file = run / "stage2.pt"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def flip(run: Path) -> None:
+    file = run / "stage2.pt"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return pathlib.Path.touch, (self.marker,)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_code_in_a_checkpoint_is_one_clear_line_and_is_not_run(
+    run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its hash is right: whoever sends a checkpoint can compute that."""
+    copy, marker = tmp_path / "copy", tmp_path / "ran"
+    shutil.copytree(run, copy)
+    checkpoint.save({**checkpoint.load(run / "stage2.pt"), "model": Touch(marker)}, copy / "stage2.pt")
+    line = refused(["--run", str(copy), "--data", str(figures_dataset), "--out", str(tmp_path / "out")], capsys)
+    assert "other than tensors and plain values" in line
+    assert str(copy / "stage2.pt") in line
+    assert not marker.exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("damage", "words"), [(truncate, "truncated"), (flip, "damaged"), (lambda run: shutil.rmtree(run), "no run here")]
+)
+def test_damaged_run_is_one_clear_line(
+    damage: Callable[[Path], None],
+    words: str,
+    run: Path,
+    figures_dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    damage(copy)
+    line = refused(["--run", str(copy), "--data", str(figures_dataset), "--out", str(tmp_path / "out")], capsys)
+    assert words in line
+    assert str(copy) in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_work")
+def test_other_data_is_one_clear_line(
+    run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(figures_dataset, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["vocabulary"]["skin"][0] = "another"
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    words = ["--run", str(run), "--data", str(other), "--out", str(tmp_path / "out")]
+    line = refused(words, capsys)
+    assert "is not the data that" in line
+    assert "--other-data" in line
+    manifest["clip_shape"] = [8, 32, 32, 3]
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    assert "frames of 32x32x3, but the model" in refused([*words, "--other-data"], capsys)
+    missing = ["--run", str(run), "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
+    assert "manifest.json is missing" in refused(missing, capsys)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_dry_run_says_what_would_be_done(
+    run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path / "out"), "--dry-run"]
+    evaluate_module.main(words)
+    assert "stage 2, step 16" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+@pytest.mark.usefixtures("no_work")
+def test_what_is_measured_is_named_exactly_once(
+    run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", str(figures_dataset), "--out", str(tmp_path / "out")]
+    assert "give --run" in refused(words, capsys)
+    assert "not both" in refused([*words, "--run", str(run), "--samples", str(tmp_path)], capsys)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_sheets_and_weights_that_do_not_fit_are_one_clear_line(
+    run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path / "out")]
+    assert "was not drawn from Sprites sheets" in refused([*words, "--sheets", str(tmp_path)], capsys)
+    assert "no such file" in refused([*words, "--inception", str(tmp_path / "absent.pth")], capsys)
+    torch.save(Touch(tmp_path / "ran"), tmp_path / "code.pth")
+    assert "tensors alone" in refused([*words, "--inception", str(tmp_path / "code.pth")], capsys)
+    assert not (tmp_path / "ran").exists()
+
+
+def unlabelled(figures_dataset: Path, folder: Path, names: tuple[str, ...] = ()) -> Path:
+    """The figures without labels, or with some of them only."""
+    shutil.copytree(figures_dataset, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["vocabulary"] = {name: manifest["vocabulary"][name] for name in names}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("names", [(), ("hat", "shirt")])
+def test_data_without_an_action_label_has_cycle_and_elbo_and_no_judge(
+    names: tuple[str, ...], run: Path, figures_dataset: Path, tmp_path: Path
+) -> None:
+    data, out = unlabelled(figures_dataset, tmp_path / "data", names), tmp_path / "out"
+    evaluate_module.main(["--run", str(run), "--data", str(data), "--out", str(out), "--other-data", *SMALL])
+    found = json.loads((out / "metrics.json").read_text())
+    groups = {name.partition(".")[0] for name in found["figures"]}
+    assert groups == {"cycle", "elbo", "reconstruction", "still", "experts"} | ({"probe"} if names else set())
+    assert found["controls"] == {}
+    assert found["provenance"]["judge"] is None
+    assert not list(out.glob("judge-*"))
+    assert [text for text in found["warnings"] if "no action label" in text]
+
+
+def test_static_codes_are_refined_where_it_is_asked_for(
+    run: Path, figures_dataset: Path, metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    words = ["--run", str(run), "--data", str(figures_dataset), "--out"]
+    changed = ["--seed", "3", *SMALL, "--evaluation.refinement-steps", "8"]
+    evaluate_module.main([*words, str(tmp_path), *changed])
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["provenance"]["evaluation"]["refinement_steps"] == 8
+    assert metrics["provenance"]["evaluation"]["refinement_steps"] == 0
+    # The weights are random, so that a fitted code is better than what the encoder makes of a clip.
+    assert found["figures"]["reconstruction.mse"]["value"] < metrics["figures"]["reconstruction.mse"]["value"]
+    page = (tmp_path / "report.html").read_text()
+    assert "fitted to their clips by 8 gradient steps" in page
+    (again,) = re.findall(r"<pre>(vdsm evaluate [^<]*)</pre>", page)
+    assert sorted(shlex.split(again)[2:]) == sorted([*words, "FOLDER", *changed])
+
+
+def test_measuring_leaves_a_run_as_it_is(run: Path, figures_dataset: Path) -> None:
+    from pipeline.evaluation.inputs import load
+    from vdsm.evaluation.protocol import ProtocolConfig, measure
+
+    inputs = load(str(run), str(figures_dataset))
+    assert not [name for name, module in inputs.model.named_modules() if module.training]
+    before = {name: tensor.clone() for name, tensor in inputs.model.state_dict().items()}
+    measure(inputs.model, inputs.test, None, ProtocolConfig(pairs=8))
+    assert not [name for name, module in inputs.model.named_modules() if module.training]
+    assert all(torch.equal(tensor, inputs.model.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_continuous_factors_are_probed_per_clip_and_per_frame(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """The angle of a pendulum in every frame, its amplitude and its period."""
+    from preprocessing.recipe import DataRecipe, ShardsConfig
+    from preprocessing.sharding import manifest, plan, rejects
+    from preprocessing.sharding.output_lock import claim
+    from preprocessing.sharding.write_shard import write_shard
+    from preprocessing.sources import make_source
+    from preprocessing.sources.config import PendulumConfig, SourceConfig
+
+    data = str(tmp_path / "data")
+    pendulum = PendulumConfig(identities=8, clips_per_identity=4, clip_frames=8, test_fraction=0.5)
+    recipe = DataRecipe(source=SourceConfig(name="pendulum", pendulum=pendulum), shards=ShardsConfig(target_mb=1.5))
+    source = make_source(recipe.source, recipe.seed)
+    planned = plan.make_plan(recipe, source)
+    claim(data, planned)
+    summaries = [write_shard(data, planned.identity, shard, source) for shard in planned.shards]
+    made = manifest.make_manifest(data, planned, source, summaries, rejects.write_rejects(data, []))
+    manifest.write_manifest(data, made)
+    open_run(str(tmp_path / "run"), tiny_recipe, data, ClipDataset(data, "train").manifest)
+    save(tmp_path / "run", tiny_recipe, stage=2)
+    out = tmp_path / "out"
+    evaluate_module.main(["--run", str(tmp_path / "run"), "--data", data, "--out", str(out), *SMALL])
+    figures = json.loads((out / "metrics.json").read_text())["figures"]
+    for kind in ("linear", "mlp"):
+        for name in ("static.angle", "dynamics.angle", "dynamics.amplitude", "static.period_s"):
+            assert (figures[f"probe.{name}.{kind}"]["chance"], figures[f"probe.{name}.{kind}"]["n"]) == (0, 16), name
+        assert figures[f"probe.pose.angle.{kind}"]["n"] == 16 * tiny_recipe.training.stage2.clip_frames

@@ -1,0 +1,162 @@
+"""`vdsm pairs`, and `vdsm evaluate --samples` on what somebody makes by them."""
+
+import csv
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import evaluate, pairs
+from preprocessing.dataset.reader import ClipDataset
+
+SMALL = ["--evaluation.judge-steps", "2", "--evaluation.judge-batch-clips", "4", "--evaluation.pairs", "20"]
+
+
+@pytest.fixture(scope="module")
+def exported(figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    pairs.main(["--data", str(figures_dataset), "--out", str(folder), *SMALL])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def perfect(exported: Path, figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What HOW.txt asks for: of each pair the real clip of B's identity in A's action, in files of seven."""
+    folder = tmp_path_factory.mktemp("perfect")
+    shutil.copytree(exported, folder, dirs_exist_ok=True)
+    test = ClipDataset(str(figures_dataset), "test")
+    place = {key: index for index, key in enumerate(test.keys)}
+    known = {(test.identities[n], int(test.labels["action"][n])): n for n in range(len(test))}
+    rows = json.loads((folder / "pairs.json").read_text())["wanted"]["swap"]
+    for start in range(0, len(rows), 7):
+        part = rows[start : start + 7]
+        asked = [
+            (test.identities[place[row["static_of"]]], int(test.labels["action"][place[row["dynamics_of"]]]))
+            for row in part
+        ]
+        write(folder / f"part-{start}.npz", np.stack([test.frames(known[pair]) for pair in asked]), part)
+    return folder
+
+
+def write(path: Path, frames: Any, rows: list[dict[str, str]]) -> None:
+    donors = {name: np.array([row[name] for row in rows]) for name in ("dynamics_of", "static_of")}
+    np.savez_compressed(path, frames=frames, **donors)
+
+
+def test_pairs_are_those_of_an_evaluation_in_two_formats(exported: Path, figures_dataset: Path) -> None:
+    from vdsm.evaluation.pairs import draw_pairs
+
+    test = ClipDataset(str(figures_dataset), "test")
+    drawn = draw_pairs(test, 20, 0)
+    found = json.loads((exported / "pairs.json").read_text())
+    assert found["pairs_sha256"] == drawn.sha256(test)
+    listed = [(row["dynamics_of"], row["static_of"]) for row in found["wanted"]["swap"]]
+    assert listed == list(
+        dict.fromkeys((test.keys[a], test.keys[b]) for a, b in zip(drawn.dynamics_of, drawn.static_of, strict=True))
+    )
+    with (exported / "pairs.csv").open() as file:
+        table = [(row["dynamics_of"], row["static_of"]) for row in csv.DictReader(file) if row["kind"] == "swap"]
+    assert table == listed
+    how = (exported / "HOW.txt").read_text()
+    assert "uint8 [N, 8, 64, 64, 3]" in how
+    assert "{" not in how
+
+
+def test_perfect_samples_score_exactly_as_the_control_of_real_clips(
+    perfect: Path, figures_dataset: Path, tmp_path: Path
+) -> None:
+    """The same judge, the same pairs: nothing else could give the same figures to the last digit."""
+    words = ["--samples", str(perfect), "--data", str(figures_dataset)]
+    evaluate.main([*words, "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    control = found["controls"]["perfect"]
+    names = {name for name in control if name.startswith(("swap.", "leakage."))}
+    assert "swap.static.joint" in names
+    assert {name: found["figures"][name] for name in names} == {name: control[name] for name in names}
+    assert found["swap_by"] == "samples"
+    assert len(found["provenance"]["samples_sha256"]) == 64
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('class="film wide"') == min(12, found["wrong_swaps"])
+    assert "There are only samples of this model" in page
+    evaluate.main([*words, "--out", str(tmp_path / "again"), "--judges", str(tmp_path)])
+    again = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    for tree in (found, again):
+        tree["provenance"].pop("time")
+    assert again == found
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main(words)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def keep(path: Path, **changed: Any) -> None:
+    """A file of samples with some arrays changed, or left out where they are None."""
+    with np.load(path) as arrays:
+        found = {**arrays, **changed}
+    np.savez(path, **{name: array for name, array in found.items() if array is not None})
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no list": (lambda folder: (folder / "pairs.json").unlink(), "pairs.json is missing"),
+    "list of another kind": (lambda folder: (folder / "pairs.json").write_text("[]"), "not a list of pairs"),
+    "no samples": (lambda folder: [path.unlink() for path in folder.glob("*.npz")] and None, "holds no .npz file"),
+    "half the samples": (lambda folder: (folder / "part-7.npz").unlink(), "samples of the kind swap are missing"),
+    "cut short": (lambda folder: (folder / "part-0.npz").write_bytes(b"PK\3\4 and so on"), "part-0.npz"),
+    "no keys": (lambda folder: keep(folder / "part-0.npz", static_of=None), "static_of"),
+    "keys that are objects": (
+        lambda folder: keep(folder / "part-0.npz", static_of=np.array([{}] * 7, dtype=object)),
+        "plain arrays",
+    ),
+    "keys that are numbers": (lambda folder: keep(folder / "part-0.npz", static_of=np.arange(7)), "one string"),
+    "floats": (lambda folder: keep(folder / "part-0.npz", frames=np.zeros((7, 8, 64, 64, 3))), "not uint8 [N, 8, 64"),
+    "other clips": (lambda folder: keep(folder / "part-0.npz", static_of=np.array(["x"] * 7)), "was not asked for"),
+    "twice": (lambda folder: shutil.copy(folder / "part-0.npz", folder / "part-1.npz") and None, "is there twice"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_samples_that_cannot_be_scored_are_one_clear_line(
+    damage: str, perfect: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "samples"
+    shutil.copytree(perfect, folder)
+    spoil, words = DAMAGES[damage]
+    spoil(folder)
+    out = tmp_path / "out"
+    line = refused(["--samples", str(folder), "--data", str(figures_dataset), "--out", str(out)], capsys)
+    assert words in line
+    assert str(folder) in line
+    assert not (out / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(("name", "words"), [("data_sha256", "other data"), ("pairs_sha256", "was changed")])
+def test_pairs_of_other_data_or_chosen_by_hand_are_refused(
+    name: str, words: str, perfect: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "samples"
+    shutil.copytree(perfect, folder)
+    description = json.loads((folder / "pairs.json").read_text())
+    (folder / "pairs.json").write_text(json.dumps({**description, name: "0" * 64}))
+    words_given = ["--samples", str(folder), "--data", str(figures_dataset), "--out", str(tmp_path / "out")]
+    assert words in refused(words_given, capsys)
+
+
+def test_an_archive_in_which_python_objects_hide_is_not_unpickled(
+    perfect: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "samples"
+    shutil.copytree(perfect, folder)
+    with zipfile.ZipFile(folder / "part-0.npz", "w") as archive:
+        for name in ("frames", "dynamics_of", "static_of"):
+            archive.writestr(f"{name}.npy", b"cposix\nsystem\n(S'exit 1'\ntR.")
+    words = ["--samples", str(folder), "--data", str(figures_dataset), "--out", str(tmp_path / "out")]
+    assert "plain arrays" in refused(words, capsys)

@@ -1,0 +1,37 @@
+"""The program that drew a dataset, as a control."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.errors import UserError
+from pipeline.evaluation.renderer import renderer_of
+from preprocessing.sources import make_source
+from preprocessing.sources.config import SourceConfig
+
+
+def dataset(sha256: str, name: str = "lpc") -> Any:
+    """As much of a dataset as the renderer looks at: who drew it, and from what."""
+    return SimpleNamespace(manifest={"configuration": {"source": {"name": name}}, "source_sha256": sha256})
+
+
+@pytest.mark.parametrize(("sheets", "characters"), [("sprites", 1296), ("universal_sprites", 840)])
+def test_it_draws_what_the_dataset_holds(sheets: str, characters: int, request: pytest.FixtureRequest) -> None:
+    folder = str(request.getfixturevalue(sheets))
+    source = make_source(SourceConfig(name="lpc", path=folder), seed=0)
+    renderer = renderer_of(dataset(source.fingerprint()), "data", folder)
+    assert len(renderer.identities) == characters
+    for item in (source.items()[0], source.items()[777]):
+        for clip in source.clips(item):
+            assert isinstance(clip.labels["action"], int)
+            np.testing.assert_array_equal(renderer.draw(clip.identity, clip.labels["action"]), clip.frames)
+
+
+def test_other_sheets_and_other_data_are_refused(sprites: Path) -> None:
+    with pytest.raises(UserError, match="not the sheets that data was drawn from"):
+        renderer_of(dataset("0" * 64), "data", str(sprites))
+    with pytest.raises(UserError, match="was not drawn from Sprites sheets"):
+        renderer_of(dataset("0" * 64, "figures"), "data", str(sprites))

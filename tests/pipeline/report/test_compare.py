@@ -1,0 +1,173 @@
+"""`vdsm compare`: figures side by side, a star only where intervals lie apart, and no comparison of unlike things."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import compare as compare_module
+from pipeline.recipe import Recipe
+from pipeline.report.comparison import compared
+from pipeline.report.table import interval, is_share, written
+from tests.pipeline.chromium import Chromium, found
+from tests.pipeline.untrained_report import untrained_report
+
+Metric = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def reports(
+    tmp_path_factory: pytest.TempPathFactory, first_report: Path, tiny_recipe: Recipe, figures_dataset: Path
+) -> list[Path]:
+    """Evaluations of two runs; the second has another seed, and is made better in one figure."""
+    folder = tmp_path_factory.mktemp("compared")
+    other = Recipe.model_validate({**tiny_recipe.model_dump(), "seed": 5})
+    words = ["--seed", "0", "--judges", str(first_report)]
+    second = untrained_report(folder, "second", other, figures_dataset, 1, *words)
+    metrics = json.loads((second / "metrics.json").read_text())
+    metrics["figures"]["swap.action.accuracy"] |= {"value": 0.99, "low": 0.98, "high": 1.0}
+    (second / "metrics.json").write_text(json.dumps(metrics))
+    return [first_report, second]
+
+
+@pytest.fixture(scope="module")
+def out(reports: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out")
+    # the second by the folder that holds its report
+    compare_module.main([str(reports[0]), str(reports[1].parent), "--out", str(folder)])
+    return folder
+
+
+def test_table_holds_the_figures_of_every_report_with_a_star_where_intervals_lie_apart(
+    reports: list[Path], out: Path
+) -> None:
+    found = json.loads((out / "compare.json").read_text())
+    assert [report["name"] for report in found["reports"]] == ["first <run>", "second"]
+    all_metrics = [json.loads((report / "metrics.json").read_text()) for report in reports]
+    for name, entry in found["figures"].items():
+        assert entry["values"] == [metrics["figures"].get(name) for metrics in all_metrics]
+    assert found["figures"]["swap.action.accuracy"]["best"] == 1
+    assert found["pairs_sha256"] == all_metrics[0]["provenance"]["pairs_sha256"]
+
+
+def test_page_shows_them_and_asks_for_nothing(reports: list[Path], out: Path) -> None:
+    binary = found()
+    if binary is None:
+        pytest.skip("no Chromium on this machine; install one, or name it in $CHROMIUM")
+    all_metrics = [json.loads((report / "metrics.json").read_text()) for report in reports]
+    with Chromium(binary) as browser:
+        browser.open(out / "compare.html", width=375)
+        cells = browser.run(
+            "[...document.querySelectorAll('[data-figure]')].map(cell => [cell.dataset.figure, "
+            "+cell.dataset.report, cell.firstChild.textContent.trim(), cell.querySelector('small')?.textContent])"
+        )
+        for name, report, value, ends in cells:
+            figure = all_metrics[report]["figures"].get(name)
+            share = is_share(name, all_metrics[report])
+            expected = (written(figure["value"], share), interval(figure, share)) if figure else ("–", None)
+            assert (value, ends) == expected, name
+        assert {name for name, *_ in cells} == set(all_metrics[0]["figures"]) | set(all_metrics[1]["figures"])
+        stars = browser.run("[...document.querySelectorAll('.best')].map(c => [c.dataset.figure, c.dataset.report])")
+        assert ["swap.action.accuracy", "1"] in stars
+        assert browser.run("document.querySelectorAll('#transfer .film canvas').length") == 2
+        assert browser.run("document.documentElement.scrollWidth") == 375
+        lines = browser.run("document.querySelector('.charts figure').querySelectorAll('polyline').length")
+        assert lines == 2 + 2  # two curves, and two dashes in the legend
+        assert browser.complaints == []
+        file = (out / "compare.html").resolve().as_uri()
+        assert [url for url in browser.requests if url not in (file, "about:blank") and url[:5] != "data:"] == []
+
+
+def test_settings_that_differ_are_listed_and_others_are_not(out: Path) -> None:
+    settings = json.loads((out / "compare.json").read_text())["settings"]
+    assert settings["seed"] == [0, 5]
+    assert "model.num_experts" not in settings
+
+
+@pytest.mark.parametrize(
+    ("name", "intervals", "best"),
+    [
+        ("swap.action.accuracy", [(0.8, 0.7, 0.9), (0.95, 0.91, 0.99)], 1),
+        ("swap.action.accuracy", [(0.8, 0.7, 0.92), (0.95, 0.91, 0.99)], None),
+        ("leakage.hat", [(0.02, 0.0, 0.05), (0.2, 0.1, 0.3), (0.3, 0.2, 0.4)], 0),
+        ("leakage.hat", [(0.02, 0.0, 0.05), (0.2, 0.1, 0.3), (0.06, 0.04, 0.09)], None),
+        ("reconstruction.mse", [(0.02, 0.019, 0.021), None, (0.03, 0.029, 0.031)], 0),
+        ("reconstruction.psnr", [(20.0, 19.0, 21.0), None], None),
+        ("judge.action.accuracy", [(0.8, 0.7, 0.9), (1.0, 1.0, 1.0)], None),
+    ],
+)
+def test_best_is_marked_only_where_it_is_sure(
+    name: str, intervals: list[tuple[float, float, float] | None], best: int | None
+) -> None:
+    figures: list[Metric | None] = [
+        None if ends is None else {"value": ends[0], "low": ends[1], "high": ends[2], "n": 9, "chance": None}
+        for ends in intervals
+    ]
+    assert compared(name, figures)["best"] == best
+
+
+def other_data(metrics: Metric) -> None:
+    metrics["provenance"]["data_sha256"] = "0" * 64
+
+
+def other_pairs(metrics: Metric) -> None:
+    metrics["provenance"]["pairs_sha256"] = "0" * 64
+
+
+def other_version(metrics: Metric) -> None:
+    metrics["schema_version"] = 1
+
+
+def no_figures(metrics: Metric) -> None:
+    del metrics["figures"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_data, "measured on test clips of other data"),
+        (other_pairs, "measured on other pairs of test clips"),
+        (other_version, "written by different versions (schema"),
+        (no_figures, "metrics.json is damaged"),
+    ],
+)
+def test_unlike_things_are_not_compared(
+    change: Callable[[Metric], None],
+    words: str,
+    reports: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(reports[1], copied)
+    metrics = copy.deepcopy(json.loads((copied / "metrics.json").read_text()))
+    change(metrics)
+    (copied / "metrics.json").write_text(json.dumps(metrics))
+    line = refused([str(reports[0]), str(copied), "--out", str(tmp_path / "out")], capsys)
+    assert words in line
+    assert str(copied) in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_reports_are_one_clear_line(
+    reports: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused([str(reports[0]), str(tmp_path / "nowhere"), "--out", str(tmp_path)], capsys)
+    assert f"{tmp_path / 'nowhere'}: there is no metrics.json here" in line
+    run = reports[0].parents[1] / "runs" / "first <run>"
+    assert "this run has not been evaluated in its folder" in refused([str(reports[0]), str(run), "--out", "x"], capsys)
+    assert "give at least two reports" in refused([str(reports[0]), "--out", str(tmp_path)], capsys)
+    assert "reports has no value" in refused(["--out", str(tmp_path)], capsys)
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command ends with."""
+    with pytest.raises(SystemExit) as ended:
+        compare_module.main(words)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line

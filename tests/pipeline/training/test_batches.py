@@ -1,0 +1,149 @@
+"""Batches as tensors, and data that does not fit."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from pipeline.recipe import Recipe
+from pipeline.training.batches import Prefetched, ReadAhead, catalogue, check_frames, read, to_model
+from pipeline.training.job import Job, stage_order
+from pipeline.training.order import GlobalOrder, Windows
+from preprocessing.dataset.reader import ClipDataset
+
+
+def test_a_batch_holds_the_windows_of_its_clips_in_order(tiny_job: Callable[..., Job], tiny_clips: ClipDataset) -> None:
+    windows = stage_order(tiny_job(), 1).at(0)
+    frames = read(tiny_clips, windows, 4)
+    assert frames.shape == (4, 8, 64, 64, 3)
+    assert windows.partners is not None
+    assert windows.partner_starts is not None
+    for row in range(4):
+        first = tiny_clips.frames(windows.clips[row])[windows.starts[row] :][:4]
+        second = tiny_clips.frames(windows.partners[row])[windows.partner_starts[row] :][:4]
+        assert np.array_equal(frames[row].numpy(), np.concatenate([first, second]))
+
+
+def test_the_model_gets_channels_first_between_0_and_1() -> None:
+    frames = torch.arange(2 * 3 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 3, 4, 4, 3)
+    frames[0, 0, 0, 0, 0] = 255
+    ready = to_model(frames, torch.device("cpu"))
+    assert ready.shape == (2, 3, 3, 4, 4)
+    assert ready.dtype == torch.float32
+    assert ready.is_contiguous()
+    assert ready[0, 0, 0, 0, 0] == 1.0
+    assert ready[1, 2, 1, 3, 0] == frames[1, 2, 3, 0, 1] / 255
+
+
+def test_prefetched_batches_come_in_order_and_the_thread_ends(
+    tiny_job: Callable[..., Job], tiny_clips: ClipDataset
+) -> None:
+    order = stage_order(tiny_job(), 2)
+    batches = [order.at(step) for step in range(12)]
+    with Prefetched(tiny_clips, batches, 4) as prefetched:
+        got = list(prefetched)
+    assert [windows.clips.tolist() for windows, _ in got] == [windows.clips.tolist() for windows in batches]
+    assert prefetched.waited_s > 0
+    with Prefetched(tiny_clips, (order.at(step) for step in range(10**9)), 4) as prefetched:
+        next(iter(prefetched))
+    assert not any(thread.name == "prefetch" for thread in threading.enumerate())
+
+
+def test_an_error_of_the_reader_reaches_the_training() -> None:
+    class Broken:
+        keys, identities, clip_frames, clip_shards = ["one"], ["someone"], [4], [0]
+
+        def frames(self, index: int) -> NDArray[np.uint8]:
+            raise OSError("the disk is gone")
+
+    windows = Windows(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), None, None)
+    with Prefetched(Broken(), [windows], 4) as prefetched, pytest.raises(OSError, match="the disk is gone"):
+        list(prefetched)
+
+
+class Remote:
+    """Clips in ten shards that take room on this machine."""
+
+    def __init__(self, room: int) -> None:
+        self.keys = [f"clip{number}" for number in range(100)]
+        self.identities = [f"one{number // 5}" for number in range(100)]
+        self.clip_frames, self.clip_shards = [4] * 100, [number % 10 for number in range(100)]
+        self.prepared: list[int] = []
+        self.room = room
+
+    def prepare(self, shard: int) -> bool:
+        if len(self.prepared) >= self.room:
+            return False
+        self.prepared.append(shard)
+        return True
+
+
+def ahead_of(clips: Remote, block: int) -> tuple[GlobalOrder, ReadAhead]:
+    order = GlobalOrder(
+        catalogue(clips),
+        seed=0,
+        stage=1,
+        window=2,
+        batch=4,
+        validation_fraction=0.1,
+        block_shards=block,  # type: ignore[arg-type]
+    )
+    return order, ReadAhead(clips, order, range(100), block)  # type: ignore[arg-type]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_shards_are_brought_about_a_block_ahead_in_the_order_of_their_use() -> None:
+    clips = Remote(room=1000)
+    order, ahead = ahead_of(clips, 2)
+    with ahead:
+        until(lambda: len(clips.prepared) >= 2)
+        time.sleep(0.5)
+        needed = [clips.clip_shards[clip] for clip in order.epoch(0).tolist()]
+        first_use = list(dict.fromkeys(needed))
+        few = len(clips.prepared)
+        assert few <= 4  # not all ten at once
+        assert set(clips.prepared) == set(first_use[:few])
+        for step in range(23):
+            ahead.reached(step)
+            coming = {clips.clip_shards[clip] for clip in order.at(step).clips.tolist()}
+            until(lambda coming=coming: coming <= set(clips.prepared))  # type: ignore[misc]
+
+
+def test_no_shard_is_brought_while_there_is_no_room() -> None:
+    clips = Remote(room=1)
+    _, ahead = ahead_of(clips, 5)
+    with ahead:
+        until(lambda: len(clips.prepared) == 1)
+        time.sleep(0.5)
+        assert len(clips.prepared) == 1
+        clips.room = 3
+        until(lambda: len(clips.prepared) == 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"frame_size": 32, "encoder_channels": (8, 8, 4), "decoder_channels": (8, 8, 4)},
+            "64x64 pixels and model.frame_size is 32",
+        ),
+        ({"channels": 1}, "3 channels and model.channels is 1; set model.channels to 3"),
+    ],
+)
+def test_frames_that_the_model_is_not_made_for_are_refused(
+    tiny_clips: ClipDataset, tiny_recipe: Recipe, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_frames(tiny_clips, replace(tiny_recipe.model, **changes))

@@ -1,0 +1,278 @@
+"""The training without Ray: it learns, resumes bit for bit, and says what went wrong."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.training.config import StageConfig, TrainingConfig
+from pipeline.training.job import DivergenceError, Job
+from pipeline.training.loop import train_run
+from pipeline.training.optimiser import learning_rate
+from pipeline.training.order import key
+from pipeline.training.stage import StageRun
+from pipeline.training.world import DistributedContext
+from preprocessing.dataset.reader import ClipDataset
+from vdsm import checkpoint
+from vdsm.annealing import un_annealed, weights_at
+from vdsm.config import AnnealingConfig
+from vdsm.decoder import Decoder
+from vdsm.disentangler import Disentangler
+
+Recorders = Callable[..., Any]
+Jobs = Callable[..., Job]
+
+
+def same(here: dict[str, Any], there: dict[str, Any]) -> bool:
+    return here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
+
+
+def figures(recorder: Any, kind: str, name: str, stage: int) -> list[float]:
+    return [record[name] for record in recorder.records if record["kind"] == kind and record["stage"] == stage]
+
+
+def test_the_loss_goes_down_in_both_stages(tiny_job: Jobs, recorder: Recorders) -> None:
+    flat = {"learning_rate": 0.01, "warmup_steps": 0}
+    job = tiny_job(stage1={"steps": 60, **flat}, stage2={"steps": 60, **flat}, validation_interval=1000)
+    seen = recorder()
+    assert train_run(job, seen) == (2, 60, True)
+    reconstruction = figures(seen, "train", "reconstruction", 1)
+    assert reconstruction[-1] < 0.75 * reconstruction[0]
+    second = figures(seen, "train", "loss", 2)
+    assert second[-1] < second[0]
+    # The ELBO on identities that were not seen improved as well.
+    assert figures(seen, "validation", "elbo", 1)[0] > -0.75 * reconstruction[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_job: Jobs, recorder: Recorders) -> Any:
+    """What the tiny training reports when nothing happens to it."""
+    seen = recorder()
+    assert train_run(tiny_job(), seen) == (2, 16, True)
+    return seen
+
+
+@pytest.mark.parametrize("stop_after", [7, 24, 31])
+def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(
+    tiny_job: Jobs, recorder: Recorders, undisturbed: Any, tmp_path: Path, stop_after: int
+) -> None:
+    stopped = recorder(stop_after=stop_after)
+    outcome = train_run(tiny_job(), stopped)
+    last = (2, stop_after - 24) if stop_after > 24 else (1, stop_after)
+    if stop_after != 24:  # the end of a stage is no place to stop: the next one begins
+        assert outcome == (*last, False)
+    checkpoint.save(stopped.states[last], tmp_path / "state.pt")
+    resumed = recorder()
+    assert train_run(tiny_job(), resumed, resume=checkpoint.load(tmp_path / "state.pt")) == (2, 16, True)
+    assert same(undisturbed.states[2, 16]["model"], resumed.states[2, 16]["model"])
+
+
+def test_another_seed_gives_other_weights(tiny_job: Jobs, recorder: Recorders, undisturbed: Any) -> None:
+    other = recorder(stop_after=10)
+    train_run(replace(tiny_job(), seed=4), other)
+    assert not same(undisturbed.states[1, 10]["model"], other.states[1, 10]["model"])
+
+
+def test_a_finished_run_is_not_trained_further(tiny_job: Jobs, recorder: Recorders, undisturbed: Any) -> None:
+    again = recorder()
+    assert train_run(tiny_job(), again, resume=undisturbed.states[2, 16]) == (2, 16, True)
+    assert not again.records
+    assert not again.states
+
+
+def test_stages_in_two_runs_equal_both_in_one(tiny_job: Jobs, recorder: Recorders, undisturbed: Any) -> None:
+    first, second = recorder(), recorder()
+    assert train_run(tiny_job(stages="1"), first) == (1, 24, True)
+    train_run(tiny_job(stages="2"), second, resume=first.states[1, 24])
+    assert same(undisturbed.states[2, 16]["model"], second.states[2, 16]["model"])
+
+
+def test_stage_2_alone_needs_a_finished_stage_1(tiny_job: Jobs, recorder: Recorders) -> None:
+    early = recorder(stop_after=5)
+    train_run(tiny_job(), early)
+    for resume in (None, early.states[1, 5]):
+        with pytest.raises(ValueError, match="no finished stage 1"):
+            train_run(tiny_job(stages="2"), recorder(), resume=resume)
+
+
+def test_stage_2_keeps_the_image_encoder_and_the_decoder(undisturbed: Any) -> None:
+    before, after = undisturbed.states[1, 24]["model"], undisturbed.states[2, 16]["model"]
+    moved = {".".join(name.split(".")[1:3]) for name in before if not torch.equal(before[name], after[name])}
+    assert not moved & {"frame_model.encoder", "frame_model.decoder"}
+    assert {"frame_model.static_loc", "transition.step", "combiner.loc"} <= moved
+
+
+@torch.no_grad()
+def test_validation_is_the_mean_elbo_of_the_held_out_clips(tiny_job: Jobs, tiny_clips: ClipDataset) -> None:
+    job = tiny_job(stages="1")
+    model = Disentangler(job.model)
+    run = StageRun(job, 1, model, None, DistributedContext())  # type: ignore[arg-type]
+    weights = run.weights(5)
+    measured = run.validate(weights)
+    elbos = []
+    for number, batch in enumerate(run.order.validation_batches()):
+        generator = torch.Generator().manual_seed(key(3, "validation noise", number))
+        noise = model.frame_model.draw_noise(len(batch.clips), 4, generator)
+        for row, clip in enumerate(batch.clips):
+            frames = tiny_clips.frames(clip)[batch.starts[row] :][:4] / np.float32(255)
+            one = type(noise)(*(tensor[row : row + 1] for tensor in noise))
+            terms = model.frame_model(
+                torch.from_numpy(frames).permute(0, 3, 1, 2)[None], one, un_annealed(weights.temperature)
+            )
+            elbos.append(-terms.loss.item())
+    assert len(elbos) == len(run.order.validation) > 4
+    assert measured["elbo"] == pytest.approx(sum(elbos) / len(elbos), rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_names_term_step_and_clips(
+    tiny_job: Jobs, recorder: Recorders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tiny_job(stages="1", max_rollbacks=0)
+    draw = Disentangler(job.model).frame_model.draw_noise
+
+    def poisoned(self: Any, *size: Any) -> Any:
+        noise = draw(*size)
+        poisoned.calls += 1  # type: ignore[attr-defined]
+        if poisoned.calls == 6:  # type: ignore[attr-defined]
+            noise.pose[2] = math.nan
+        return noise
+
+    poisoned.calls = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr("vdsm.frames.FrameModel.draw_noise", poisoned)
+    seen = recorder()
+    with pytest.raises(DivergenceError) as caught:
+        train_run(job, seen)
+    assert str(caught.value).startswith("stage 1, step 6: reconstruction is not finite on clips ")
+    assert [event["event"] for event in seen.events] == ["divergence"]
+    assert seen.events[0]["clips"] == caught.value.clips
+    step = StageRun(job, 1, Disentangler(job.model), seen, DistributedContext()).order.at(5)
+    assert all(job.clips.keys[clip] in str(caught.value) for clip in step.clips)
+
+
+def test_a_rate_that_is_far_too_high_is_noticed(tiny_job: Jobs, recorder: Recorders) -> None:
+    seen = recorder()
+    with pytest.raises(DivergenceError, match=r"stage 1, step \d+: .* lower stage1.learning_rate"):
+        train_run(tiny_job(stages="1", stage1={"learning_rate": 1e30, "warmup_steps": 0}), seen)
+    assert [event["event"] for event in seen.events] == ["divergence", "rollback"] * 3 + ["divergence"]
+    assert [event["rate_factor"] for event in seen.events if event["event"] == "rollback"] == [0.5, 0.25, 0.125]
+
+
+def test_the_records_hold_every_figure_and_are_plain_values(tiny_job: Jobs, undisturbed: Any) -> None:
+    job = tiny_job()
+    train = [record for record in undisturbed.records if record["kind"] == "train"]
+    assert [record["overall_step"] for record in train] == list(range(4, 41, 4))
+    weights = weights_at(job.training.stage1.annealing, 3 / 23, 3 * 64 * 64)
+    assert train[0]["weight_pose"] == weights.pose
+    assert train[0]["temperature"] == weights.temperature
+    plain = [record for record in undisturbed.records if record["kind"] != "pictures"]
+    for record in json.loads(json.dumps(plain)):
+        assert all(math.isfinite(value) for value in record.values() if isinstance(value, float))
+    assert all(0 <= record["data_wait_share"] <= 1 and record["clips_per_s"] > 0 for record in train)
+
+
+def test_the_loss_is_made_of_the_terms_and_weights_of_its_step(tiny_job: Jobs, recorder: Recorders) -> None:
+    seen = recorder(stop_after=5)
+    train_run(tiny_job(stages="1", log_interval=1), seen)
+    one = seen.records[3]
+    parts = one["weight_pose"] * one["kl_pose"] + one["weight_static"] * one["kl_static"]
+    assert one["loss"] == pytest.approx(one["reconstruction"] + parts, rel=1e-5)
+
+
+def test_the_agreement_of_paired_clips_is_part_of_the_loss_and_logged(tiny_job: Jobs, recorder: Recorders) -> None:
+    seen, stage1 = recorder(stop_after=5), tiny_job().training.stage1
+    agreeing = {"pairing": "identity", "annealing": replace(stage1.annealing, agreement=0.7)}
+    train_run(tiny_job(stages="1", log_interval=1, stage1=agreeing), seen)
+    one = seen.records[3]
+    parts = one["weight_pose"] * one["kl_pose"] + one["weight_static"] * one["kl_static"] + 0.7 * one["disagreement"]
+    assert one["disagreement"] > 0
+    assert one["loss"] == pytest.approx(one["reconstruction"] + parts, rel=1e-5)
+
+
+def test_agreement_needs_pairs_of_clips() -> None:
+    agreeing = AnnealingConfig(agreement=0.3)
+    with pytest.raises(ValueError, match=r"stage1.annealing.agreement is 0.3, but .* no pairs .* to identity"):
+        TrainingConfig(stage1=StageConfig(annealing=agreeing))
+    TrainingConfig(stage2=StageConfig(annealing=agreeing))  # stage 2 makes the doubles itself
+
+
+def test_the_matching_of_poses_is_part_of_the_loss_and_logged(tiny_job: Jobs, recorder: Recorders) -> None:
+    seen, stage2 = recorder(stop_after=30), tiny_job().training.stage2
+    matching = {"annealing": replace(stage2.annealing, agreement=0, matching=0.7)}
+    train_run(tiny_job(log_interval=1, stage2=matching), seen)
+    one = next(record for record in seen.records if record["kind"] == "train" and record["stage"] == 2)
+    parts = sum(one[f"weight_{name}"] * one[f"kl_{name}"] for name in ("pose", "static", "dynamics"))
+    assert one["mismatch"] > 0
+    assert "disagreement" not in one
+    assert one["loss"] == pytest.approx(one["reconstruction"] + parts + 0.7 * one["mismatch"], rel=1e-5)
+
+
+def test_matching_is_of_stage_2() -> None:
+    matching = AnnealingConfig(matching=0.3)
+    with pytest.raises(ValueError, match=r"stage1.annealing.matching is 0.3, but it is stage 2 that"):
+        TrainingConfig(stage1=StageConfig(annealing=matching))
+    TrainingConfig(stage2=StageConfig(annealing=matching))
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_step_decodes_so_many_frames_and_validation_all(
+    tiny_job: Jobs, stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tiny_job(**{f"stage{stage}": {"pairing": "none", "num_decoded_frames": 3, "annealing": AnnealingConfig()}})
+    run = StageRun(job, 1 if stage == 1 else 2, Disentangler(job.model), None, DistributedContext())  # type: ignore[arg-type]
+    sizes, decode = [], Decoder.forward
+
+    def watched(self: Decoder, pose: torch.Tensor, static: torch.Tensor) -> torch.Tensor:
+        sizes.append(pose.shape[1])
+        return decode(self, pose, static)
+
+    monkeypatch.setattr(Decoder, "forward", watched)
+    size = job.model.frame_size
+    run.gradients(0, torch.zeros(4, 4, size, size, 3, dtype=torch.uint8), run.weights(0))
+    assert sizes == [3]
+    run.validate(run.weights(0))
+    assert set(sizes[1:]) == {4}
+
+
+@pytest.mark.parametrize("wrong", [0, 9])
+def test_more_frames_than_there_are_cannot_be_decoded(wrong: int) -> None:
+    with pytest.raises(ValueError, match=f"num_decoded_frames is {wrong}; it must be from 1 to 8, the frames of a seq"):
+        StageConfig(num_decoded_frames=wrong)
+    StageConfig(num_decoded_frames=9, pairing="identity")  # sixteen frames of two clips
+
+
+def test_checkpoints_come_at_their_interval_and_at_the_end_of_each_stage(undisturbed: Any) -> None:
+    regular = [(1, 10), (1, 20), (1, 24), (2, 10), (2, 16)]
+    # and where the validation, every 12 steps, was the best so far
+    measured = [(record["stage"], record["step"]) for record in undisturbed.records if record["kind"] == "validation"]
+    assert measured == [(1, 12), (1, 24), (2, 12), (2, 16)]
+    elbos = figures(undisturbed, "validation", "elbo", 1) + figures(undisturbed, "validation", "elbo", 2)
+    best = [measured[0], measured[2]] + [m for m, a, b in zip(measured[1::2], elbos[1::2], elbos[::2]) if a > b]
+    assert sorted(undisturbed.states) == sorted({*regular, *best})
+
+
+def test_a_checkpoint_is_saved_at_once_where_a_machine_will_be_taken_away(
+    tiny_job: Jobs, recorder: Recorders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, looks = recorder(), iter(range(100))
+    monkeypatch.setattr(seen, "time_to_look", lambda: next(looks) in (3, 6))
+    answers = iter([False, True])
+    monkeypatch.setattr(seen, "notice", lambda: next(answers))
+    train_run(tiny_job(stages="1", stage1={"steps": 9}, picture_interval=0), seen)
+    assert sorted(seen.states) == [(1, 7), (1, 9)]
+    assert seen.events == [{"event": "preemption notice", "stage": 1, "step": 7}]
+
+
+def test_the_learning_rate_warms_up_and_falls_along_half_a_cosine() -> None:
+    config = StageConfig(steps=109, warmup_steps=10, learning_rate=0.5, final_rate_fraction=0.1)
+    rates = [learning_rate(config, step) for step in range(109)]
+    assert rates[:10] == pytest.approx([0.05 * step for step in range(1, 11)])
+    assert rates[10] == 0.5
+    assert rates[59] == pytest.approx(0.275)
+    assert rates[108] == pytest.approx(0.05)
+    assert rates[10:] == sorted(rates[10:], reverse=True)

@@ -1,0 +1,197 @@
+"""Shards from S3 on a machine: checked, shared, kept while there is room, never taken from under a reader."""
+
+import hashlib
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.storage import api as storage
+from preprocessing.dataset.cache import DamagedShardError, ShardCache
+from preprocessing.dataset.reader import ClipDataset, DamagedDatasetError
+
+SIZE = 1000
+
+
+@pytest.fixture
+def shards(s3_bucket: str) -> list[dict[str, Any]]:
+    """Five shards of 1,000 bytes in the bucket, as the manifest lists them."""
+    found = []
+    for number in range(5):
+        data = bytes([number]) * SIZE
+        storage.write_bytes(f"{s3_bucket}/shard{number}", data)
+        found.append({"path": f"shard{number}", "size_bytes": SIZE, "sha256": hashlib.sha256(data).hexdigest()})
+    return found
+
+
+def names(folder: Path, shards: list[dict[str, Any]]) -> list[int]:
+    there = {path.stem for path in (folder / "shards").glob("*.tar")}
+    return [number for number, shard in enumerate(shards) if shard["sha256"] in there]
+
+
+def test_what_was_not_asked_for_the_longest_goes_first_and_what_is_read_stays(
+    tmp_path: Path, s3_bucket: str, shards: list[dict[str, Any]]
+) -> None:
+    cache = ShardCache(tmp_path, 3 * SIZE)
+    reader = cache.open(s3_bucket, shards[0])
+    for number in (1, 2, 1, 3):
+        cache.open(s3_bucket, shards[number]).close()
+    assert names(tmp_path, shards) == [0, 1, 3]
+    cache.open(s3_bucket, shards[4]).close()
+    assert names(tmp_path, shards) == [0, 3, 4]
+    assert reader.read() == bytes(SIZE)
+    reader.close()
+    cache.open(s3_bucket, shards[2]).close()
+    assert names(tmp_path, shards) == [2, 3, 4]
+
+
+def test_nothing_is_brought_ahead_where_everything_is_in_use(
+    tmp_path: Path, s3_bucket: str, shards: list[dict[str, Any]]
+) -> None:
+    cache = ShardCache(tmp_path, 2 * SIZE)
+    readers = [cache.open(s3_bucket, shard) for shard in shards[:2]]
+    assert not cache.prepare(s3_bucket, shards[2])
+    assert names(tmp_path, shards) == [0, 1]
+    # What is needed now is brought all the same.
+    readers.append(cache.open(s3_bucket, shards[2]))
+    assert names(tmp_path, shards) == [0, 1, 2]
+    readers[0].close()
+    readers[1].close()
+    assert cache.prepare(s3_bucket, shards[3])
+    assert names(tmp_path, shards) == [2, 3]
+
+
+def test_a_reader_in_another_process_keeps_its_shard(
+    tmp_path: Path, root: Path, s3_bucket: str, shards: list[dict[str, Any]]
+) -> None:
+    code = (
+        "import sys, json, mmap; from pathlib import Path; from preprocessing.dataset.cache import ShardCache\n"
+        "folder, url, shard = sys.argv[1:]\n"
+        "with ShardCache(Path(folder), 10**9).open(url, json.loads(shard)) as file:\n"
+        "    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "print('ready', flush=True); input(); print(mapped[:3].hex())"
+    )
+    import json
+
+    words = [sys.executable, "-c", code, str(tmp_path), s3_bucket, json.dumps(shards[3])]
+    with subprocess.Popen(words, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        cache = ShardCache(tmp_path, SIZE)
+        for shard in (shards[0], shards[1]):
+            cache.open(s3_bucket, shard).close()
+        # Its map alone, not the file that it closed, holds the lock.
+        assert names(tmp_path, shards) == [1, 3]
+        assert other.communicate("\n")[0] == "030303\n"
+    cache.open(s3_bucket, shards[0]).close()
+    assert names(tmp_path, shards) == [0]
+
+
+def test_many_readers_of_a_cache_that_is_too_small_all_read_what_was_written(
+    tmp_path: Path, s3_bucket: str, shards: list[dict[str, Any]], trials: Callable[[int], int]
+) -> None:
+    wrong: list[Any] = []
+
+    def read(seed: int) -> None:
+        cache, random = ShardCache(tmp_path, 2 * SIZE), np.random.default_rng(seed)
+        try:
+            for number in random.integers(0, 5, trials(30)).tolist():
+                if random.random() < 0.3:
+                    cache.prepare(s3_bucket, shards[number])
+                with cache.open(s3_bucket, shards[number]) as file:
+                    if file.read() != bytes([number]) * SIZE:
+                        wrong.append(number)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_what_is_not_as_promised_is_named_fetched_once_more_and_refused(
+    tmp_path: Path, s3_bucket: str, shards: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.write_bytes(f"{s3_bucket}/shard1", bytes([1]) * (SIZE - 1) + b"\0")
+    with caplog.at_level(logging.WARNING), pytest.raises(DamagedShardError, match="shard1"):
+        ShardCache(tmp_path, 10 * SIZE).open(s3_bucket, shards[1])
+    assert [f"{s3_bucket}/shard1: its length or SHA-256" in line for line in caplog.messages] == [True, True]
+    assert "fetched once more" in caplog.messages[0]
+    assert names(tmp_path, shards) == []
+
+
+def test_a_copy_that_was_fetched_badly_once_is_mended(
+    tmp_path: Path,
+    s3_bucket: str,
+    shards: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    download, calls = storage.download, []
+
+    def flipped(url: str, path: Path) -> None:
+        download(url, path)
+        calls.append(url)
+        if len(calls) == 1:
+            path.write_bytes(b"x" + path.read_bytes()[1:])
+
+    monkeypatch.setattr(storage, "download", flipped)
+    with ShardCache(tmp_path, 10 * SIZE).open(s3_bucket, shards[2]) as file:
+        assert file.read() == bytes([2]) * SIZE
+    assert len(calls) == 2
+
+
+def upload(figures_dataset: Path, url: str) -> None:
+    for name in storage.list_files(str(figures_dataset)):
+        storage.upload(figures_dataset / name, storage.join(url, name))
+
+
+def test_a_dataset_in_s3_is_read_through_a_cache_smaller_than_itself(
+    tmp_path: Path, figures_dataset: Path, s3_bucket: str
+) -> None:
+    upload(figures_dataset, s3_bucket)
+    local = ClipDataset(str(figures_dataset), "train")
+    sizes = [shard["size_bytes"] for shard in local.manifest["shards"] if shard["split"] == "train"]
+    assert len(sizes) > 3
+    capacity = 2 * max(sizes)
+    remote = ClipDataset(s3_bucket, "train", cache=tmp_path, cache_bytes=capacity)
+    for index in np.random.default_rng(0).permutation(len(local)).tolist():
+        assert np.array_equal(remote.frames(index), local.frames(index))
+        held = sum(path.stat().st_size for path in (tmp_path / "shards").glob("*.tar"))
+        assert held <= capacity
+
+
+def test_a_copy_that_was_changed_on_this_machine_is_fetched_again(
+    tmp_path: Path, figures_dataset: Path, s3_bucket: str
+) -> None:
+    upload(figures_dataset, s3_bucket)
+    remote = ClipDataset(s3_bucket, "train", cache=tmp_path)
+    expected = remote.frames(0)
+    (copy,) = (tmp_path / "shards").glob("*.tar")
+    data = copy.read_bytes()
+    with copy.open("r+b") as file:
+        file.write(bytes(len(data)))
+    assert np.array_equal(remote.frames(0), expected)
+    assert next((tmp_path / "shards").glob("*.tar")).read_bytes() == data
+
+
+def test_a_dataset_whose_shard_is_damaged_in_s3_says_which(
+    tmp_path: Path, figures_dataset: Path, s3_bucket: str
+) -> None:
+    upload(figures_dataset, s3_bucket)
+    name = "train/shard-000001.tar"
+    data = bytearray((figures_dataset / name).read_bytes())
+    data[100] ^= 1
+    storage.write_bytes(f"{s3_bucket}/{name}", bytes(data))
+    remote = ClipDataset(s3_bucket, "train", cache=tmp_path)
+    remote.frames(0)
+    with pytest.raises(DamagedDatasetError, match=f"{s3_bucket}/{name}: its length or SHA-256"):
+        remote.frames(remote.clip_shards.index(1))

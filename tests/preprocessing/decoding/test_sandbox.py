@@ -1,0 +1,200 @@
+"""Whatever an input does to the process that decodes it, the job goes on: nothing good is lost, nothing comes twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.errors import UserError
+from preprocessing.clip import Clip, Clips, Item, RejectedInputError, TransientError
+from preprocessing.decoding.sandbox import DecodeProcess, SandboxFailedError
+from preprocessing.recipe import ShardsConfig
+from preprocessing.sharding.reading import read_item
+from preprocessing.sharding.rejects import Reject
+from tests.preprocessing.decoding.hostile_decoder import clip
+
+LIMITS = ShardsConfig(decode_seconds=1, decode_mb=300, patience_seconds=20)
+
+
+class HostileProcess(DecodeProcess):
+    """The real process around the hostile source."""
+
+    program = "tests.preprocessing.decoding.hostile_decoder"
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that there is."""
+        return self._process.pid if self._process else None
+
+
+@pytest.fixture
+def decoder() -> Iterator[HostileProcess]:
+    process = HostileProcess("", LIMITS)
+    yield process
+    process.close()
+
+
+def item(key: str, detail: str = "") -> Item:
+    return Item(key=key, split="train", estimated_bytes=1, path=f"videos/{key}.mp4", detail=detail)
+
+
+def read(clips: Clips, one: Item) -> tuple[list[Clip], Reject | None]:
+    """All clips of an item, and its record if it is bad."""
+    reading = read_item(clips, one, LIMITS.patience_seconds)
+    found = []
+    while True:
+        try:
+            found.append(next(reading))
+        except StopIteration as end:
+            return found, end.value
+
+
+def assert_clips(found: list[Clip], key: str, count: int) -> None:
+    assert [one.key for one in found] == [f"{key}-{number}" for number in range(count)]
+    for number, one in enumerate(found):
+        wanted = clip(key, number)
+        np.testing.assert_array_equal(one.frames, wanted.frames)
+        assert {name: value for name, value in vars(one).items() if name != "frames"} == {
+            name: value for name, value in vars(wanted).items() if name != "frames"
+        }
+
+
+def test_clips_come_as_they_were_made_from_one_process_for_many_inputs(decoder: HostileProcess) -> None:
+    pids = set()
+    for key in ("a", "b", "c"):
+        found, reject = read(decoder.clips, item(key))
+        assert reject is None
+        assert_clips(found, key, 3)
+        pids.add(decoder.pid)
+    assert len(pids) == 1
+    assert pids != {os.getpid()}
+
+
+@pytest.mark.parametrize(
+    ("deed", "reason"),
+    [
+        ("reject", "too odd"),
+        ("spin", "decoding took more than 1 s of CPU time for one clip"),
+        ("sleep", "decoding stood still for 1 s"),
+        ("hoard 400", "decoding needs more than 300 MB of memory"),
+        ("segfault", "the decoder crashed (SIGSEGV)"),
+        ("abort", "the decoder crashed (SIGABRT)"),
+        ("exit 3", "the decoder ended the process (exit code 3)"),
+        ("exit 0", "the decoder ended the process (exit code 0)"),
+        ("raise", "decoding failed with ZeroDivisionError"),
+        ("garble", "the decoder wrote where it should not"),
+    ],
+)
+def test_a_bad_input_is_rejected_for_what_it_did_and_the_next_is_whole(
+    decoder: HostileProcess, deed: str, reason: str
+) -> None:
+    assert_clips(read(decoder.clips, item("before"))[0], "before", 3)
+    found, reject = read(decoder.clips, item("bad", deed))
+    assert_clips(found, "bad", 2)
+    assert reject is not None
+    assert (reject.path, reject.reason, reject.clips, reject.split) == ("videos/bad.mp4", reason, 2, "train")
+    assert_clips(read(decoder.clips, item("after"))[0], "after", 3)
+
+
+def test_what_a_decoder_prints_does_not_disturb(decoder: HostileProcess) -> None:
+    found, reject = read(decoder.clips, item("loud", "print"))
+    assert reject is None
+    assert_clips(found, "loud", 3)
+
+
+def test_memory_that_earlier_inputs_left_behind_is_not_held_against_the_next(decoder: HostileProcess) -> None:
+    for number in range(4):  # 100 MB each would pass; all four together do not
+        found, reject = read(decoder.clips, item(f"leak{number}", "hoard 100"))
+        assert reject is None
+        assert_clips(found, f"leak{number}", 3)
+
+
+@pytest.mark.parametrize("kind", ["kill", "disk", "server"])
+def test_what_is_not_the_inputs_fault_is_tried_again(decoder: HostileProcess, tmp_path: Path, kind: str) -> None:
+    found, reject = read(decoder.clips, item("good", f"once {tmp_path}/mark {kind}"))
+    assert (tmp_path / "mark").exists()
+    assert reject is None
+    assert_clips(found, "good", 3)
+
+
+def test_a_process_that_is_killed_at_any_clip_costs_no_clip(decoder: HostileProcess) -> None:
+    for after in range(3):
+        found = []
+        for number, one in enumerate(read_item(decoder.clips, item("good"), 0)):
+            found.append(one)
+            if number == after and decoder.pid is not None:
+                os.kill(decoder.pid, signal.SIGKILL)
+        assert_clips(found, "good", 3)
+
+
+def test_one_attempt_says_whether_the_input_must_be_the_cause(decoder: HostileProcess) -> None:
+    conclusive = []
+    for key, deed in (("a", ""), ("b", "segfault"), ("c", "segfault")):
+        try:
+            list(decoder.clips(item(key, deed)))
+        except SandboxFailedError as failure:
+            conclusive.append(failure.conclusive)
+    assert conclusive == [False, True]
+
+
+def test_clips_that_nobody_wants_any_more_do_not_come_later(decoder: HostileProcess) -> None:
+    unfinished = decoder.clips(item("first"))
+    next(unfinished)
+    unfinished.close()
+    assert_clips(read(decoder.clips, item("second"))[0], "second", 3)
+
+
+def test_the_process_dies_with_the_one_that_started_it_even_in_the_middle_of_a_video(root: Path) -> None:
+    code = (
+        "from preprocessing.recipe import ShardsConfig\n"
+        "from tests.preprocessing.decoding.test_sandbox import HostileProcess, item\n"
+        "process = HostileProcess('', ShardsConfig())\n"
+        "for number, _ in enumerate(process.clips(item('a', 'sleep'))):\n"
+        "    if number == 1:\n"
+        "        print(process.pid, flush=True)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    end = time.monotonic() + 60
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def failing(errors: list[Exception]) -> Clips:
+    """Gives two clips and then, each time it is called, fails with the next of the errors, at last with none."""
+
+    def clips(one: Item) -> Iterator[Clip]:
+        yield clip(one.key, 0)
+        yield clip(one.key, 1)
+        if errors:
+            raise errors.pop(0)
+        yield clip(one.key, 2)
+
+    return clips
+
+
+def test_a_disk_that_stays_away_stops_the_job_and_rejects_nothing() -> None:
+
+    with pytest.raises(
+        UserError, match=r"videos/a.mp4 could not be read for 0 s \(gone\); start the same command again"
+    ):
+        list(read_item(failing([TransientError("gone")] * 9), item("a"), 0))
+
+
+def test_an_input_that_is_bad_only_after_a_failure_of_the_disk_is_bad() -> None:
+    found, reject = read(failing([TransientError("gone"), RejectedInputError("cut off", "2 s")]), item("a"))
+    assert_clips(found, "a", 2)
+    assert reject is not None
+    assert reject.record() == {
+        "path": "videos/a.mp4", "reason": "cut off", "where": "2 s", "clips": 2, "split": "train",
+    }  # fmt: skip

@@ -1,0 +1,71 @@
+"""A key that comes twice and an identity in two splits are found, and nothing else is."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.errors import UserError
+from preprocessing.sharding import disjoint
+from preprocessing.sharding.plan import encode
+from preprocessing.sharding.write_shard import Summary, summarize
+
+
+def dataset(folder: Path, shards: dict[str, list[tuple[str, str]]]) -> tuple[list[dict[str, Any]], list[Summary]]:
+    """Indexes with clips of the given (key, identity), and what the manifest says of them."""
+    entries, summaries = [], []
+    for name, clips in shards.items():
+        split = name.partition("/")[0]
+        samples = [{"key": key, "identity": identity} for key, identity in clips]
+        data = encode({"shard": f"{name}.tar", "split": split, "samples": samples})
+        (folder / split).mkdir(exist_ok=True)
+        (folder / f"{name}.json").write_bytes(data)
+        summary = summarize(data)
+        entries.append(
+            {"path": f"{name}.tar", "split": split, "index": f"{name}.json", "index_sha256": summary.index_sha256}
+        )
+        summaries.append(summary)
+    return entries, summaries
+
+
+GOOD = {
+    "train/0": [("a-0", "anna"), ("a-1", "anna"), ("b-0", "ben")],
+    "train/1": [("b-1", "ben"), ("c-0", "carl")],
+    "test/0": [("d-0", "dora"), ("d-1", "dora")],
+}
+
+
+def test_identities_are_counted_across_shards(tmp_path: Path) -> None:
+    assert disjoint.check_disjoint(str(tmp_path), *dataset(tmp_path, GOOD)) == {"train": 3, "test": 1}
+
+
+@pytest.mark.parametrize("shard", ["train/0", "train/1", "test/0"])
+def test_a_key_that_comes_twice_is_named_with_its_shards(tmp_path: Path, shard: str) -> None:
+    bad = GOOD | {shard: [*GOOD[shard], ("b-1", GOOD[shard][0][1])]}
+    with pytest.raises(UserError, match=r"clip key b-1 appears twice, in (train/0|train/1).tar and"):
+        disjoint.check_disjoint(str(tmp_path), *dataset(tmp_path, bad))
+
+
+def test_an_identity_in_two_splits_is_named_with_its_clips(tmp_path: Path) -> None:
+    bad = GOOD | {"test/0": [*GOOD["test/0"], ("x-0", "ben")]}
+    said = r"test/0.tar: clip x-0: identity ben is in two splits, test and train \(clip b-0\)"
+    with pytest.raises(UserError, match=said):
+        disjoint.check_disjoint(str(tmp_path), *dataset(tmp_path, bad))
+
+
+def test_digests_that_are_the_same_by_chance_are_no_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries, summaries = dataset(tmp_path, GOOD)
+
+    def poor(names: list[str]) -> np.ndarray:
+        return np.array([len(name) for name in names], np.uint64)
+
+    clashing = []
+    for summary, entry in zip(summaries, entries, strict=True):
+        samples = json.loads((tmp_path / entry["index"]).read_text())["samples"]
+        keys, identities = (poor([sample[name] for sample in samples]) for name in ("key", "identity"))
+        clashing.append(dataclasses.replace(summary, keys=keys, identities=np.unique(identities)))
+    monkeypatch.setattr(disjoint, "digests", poor)
+    disjoint.check_disjoint(str(tmp_path), entries, clashing)

@@ -1,0 +1,131 @@
+"""Bad inputs are recorded, the same in every run; a job whose input is plainly wrong stops and says so."""
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from cluster.errors import UserError
+from preprocessing import shard
+from preprocessing.decoding.sandbox import DecodeProcess
+from preprocessing.recipe import ShardsConfig
+from preprocessing.sharding.reading import read_item
+from preprocessing.sharding.rejects import check_share
+from preprocessing.sources import make_source, order
+from preprocessing.sources.config import SourceConfig, VideosConfig
+from preprocessing.verify import verify
+from tests.e2e.shard_job import SETTINGS, tree
+from tests.preprocessing.made_videos import make_films
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source") / "films"
+    make_films(folder, 8)
+    return folder
+
+
+def words(source: Path, out: Path, *more: str) -> list[str]:
+    return ["--source.name", "videos", "--source.path", str(source), *SETTINGS, *more, "--out", str(out)]
+
+
+def test_bad_videos_cost_nothing_good_however_many_tasks_run_at_once(
+    films: Path, tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trees = []
+    for tasks in ("1", "2", "4"):
+        out = tmp_path / tasks
+        shard.main(words(films, out, "--shards.concurrency", tasks))
+        trees.append(tree(str(out)))
+        assert f"rejects: {out}/rejects.jsonl" in capsys.readouterr().out
+    assert trees[0] == trees[1] == trees[2]
+    verify(str(out))
+    records = [json.loads(line) for line in (out / "rejects.jsonl").open()]
+    assert sorted(record["path"] for record in records) == ["broken.mkv", "text.avi"]
+    manifest = json.loads((out / "manifest.json").read_text())
+    kept = {record["path"]: record["clips"] for record in records}
+    whole = sum((40 + 4 * number) // 8 for number in range(8))
+    assert sum(totals["clips"] for totals in manifest["splits"].values()) == whole + kept["broken.mkv"]
+    assert sum(totals["rejects"] for totals in manifest["splits"].values()) == 2
+
+
+def test_inputs_that_are_all_bad_are_said_and_listed(
+    tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    for number in range(6):
+        (source / f"{number}.mp4").write_text("nothing")
+    with pytest.raises(SystemExit) as end:
+        shard.main(words(source, out))
+    assert end.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"error: none of the 6 inputs gave a clip; {out}/rejects.jsonl says why"
+    assert len((out / "rejects.jsonl").read_text().splitlines()) == 6
+    assert not (out / "manifest.json").exists()
+
+
+def test_a_job_whose_input_is_plainly_wrong_stops(
+    films: Path, tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    (source / "good.mp4").symlink_to(films / "film07.mp4")
+    for number in range(30):
+        (source / f"{number}.mp4").write_text("nothing" * 2000)
+    with pytest.raises(SystemExit) as end:
+        shard.main(words(source, out, "--shards.concurrency", "1"))
+    assert end.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "inputs gave no clip, more than shards.max_rejected_share = 0.75 allows" in said
+    assert (out / "rejects.jsonl").read_text().count("not a video that can be opened") >= 20
+    capsys.readouterr()
+    # The limit changes no byte of the shards, so it may be raised under the same output.
+    shard.main(words(source, out, "--shards.max-rejected-share", "1"))
+    verify(str(out))
+    assert len((out / "rejects.jsonl").read_text().splitlines()) == 30
+
+
+def test_a_share_counts_when_it_is_certain() -> None:
+    def stops(empty: int, tried: int, inputs: int, limit: float = 0.5) -> bool:
+        try:
+            check_share("out", empty=empty, tried=tried, inputs=inputs, limit=limit)
+        except UserError:
+            return True
+        return False
+
+    assert not stops(empty=10, tried=10, inputs=1000)  # ten may be chance
+    assert stops(empty=40, tried=40, inputs=1000)
+    assert not stops(empty=52, tried=100, inputs=1000)
+    assert stops(empty=520, tried=1000, inputs=1000)
+    assert not stops(empty=500, tried=1000, inputs=1000)
+    assert not stops(empty=5, tried=5, inputs=5)  # too few to speak of a share
+    assert not stops(empty=1000, tried=1000, inputs=1000, limit=1.0)
+    assert stops(empty=20, tried=1000, inputs=1000, limit=0.0)
+
+
+def test_a_video_that_needs_more_memory_than_allowed_is_rejected_for_that(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "big.mp4"), "w") as film:
+        stream = film.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 4096, 4096, "yuv420p"
+        for _ in range(3):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((4096, 4096, 3), np.uint8), format="rgb24")))
+        film.mux(stream.encode())
+    config = SourceConfig(name="videos", path=str(tmp_path), videos=VideosConfig(clip_frames=3, size=32))
+    source = make_source(config, 0)
+    (item,) = source.items()
+    for megabytes, clips in ((150, 0), (700, 1)):
+        decoder = DecodeProcess(order(config, 0, source), ShardsConfig(decode_mb=megabytes))
+        reading, given = read_item(decoder.clips, item, 0), 0
+        while True:
+            try:
+                next(reading)
+                given += 1
+            except StopIteration as end:
+                reject = end.value
+                break
+        decoder.close()
+        assert given == clips
+        assert reject is None if clips else reject.reason == "decoding needs more than 150 MB of memory"

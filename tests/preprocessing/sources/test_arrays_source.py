@@ -1,0 +1,172 @@
+"""NumPy files give clips, and never run code."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.errors import UserError
+from preprocessing.clip import Clip, RejectedInputError
+from preprocessing.clip import Source as AnySource
+from preprocessing.sources import make_source
+from preprocessing.sources.config import ArraysConfig, LabelsConfig, SourceConfig
+
+SIZE = 112
+
+
+def source(path: Path, **settings: Any) -> AnySource:
+    config = ArraysConfig(**({"clip_frames": 4, "size": SIZE} | settings))
+    return make_source(SourceConfig(name="arrays", path=str(path), arrays=config), 0)
+
+
+def every(found: AnySource) -> dict[str, list[Clip]]:
+    return {item.path: list(found.clips(item)) for item in found.items()}
+
+
+def faces(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+LABELS = np.array([[3, 0], [3, 4], [7, 0], [11, 4], [11, 0]])
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_mug_fed_as_one_array(tmp_path: Path, compressed: bool, order: Any) -> None:
+    images = faces(5, 9, SIZE, SIZE, 3)
+    save = np.savez_compressed if compressed else np.savez
+    save(tmp_path / "mug.npz", images=np.asarray(images, order=order), labels=LABELS)
+    found = source(tmp_path / "mug.npz")
+    assert found.vocabulary == {"action": ["0", "4"]}
+    assert {item.group for item in found.items()} == {"3", "7", "11"}
+    made = every(found)
+    assert list(made) == [f"mug.npz#{number:06d}" for number in range(5)]
+    for number, clips in enumerate(made.values()):
+        assert np.array_equal(np.concatenate([clip.frames for clip in clips]), images[number, :8])
+        assert {clip.labels["action"] for clip in clips} == {int(LABELS[number, 1] == 4)}
+        assert {clip.identity for clip in clips} == {str(LABELS[number, 0])}
+
+
+def test_mug_fed_with_videos_of_different_lengths(tmp_path: Path) -> None:
+    videos = [faces(length, SIZE, SIZE, 3, seed=length) for length in (5, 8, 4, 13, 3)]
+    lengths = [len(video) for video in videos]
+    np.savez(tmp_path / "mug.npz", images=np.concatenate(videos), lengths=lengths, labels=LABELS)
+    found = source(tmp_path / "mug.npz", label_names=("identity", "expression"))
+    assert list(found.vocabulary) == ["expression"]
+    for video, item in zip(videos[:4], found.items()[:4], strict=True):
+        clips = list(found.clips(item))
+        assert len(clips) == len(video) // 4
+        assert np.array_equal(np.concatenate([clip.frames for clip in clips]), video[: len(clips) * 4])
+    with pytest.raises(RejectedInputError, match="too short"):
+        list(found.clips(found.items()[4]))
+
+
+def test_a_folder_of_npy_files_with_labels_by_folder(tmp_path: Path) -> None:
+    for person in ("anna", "bert"):
+        (tmp_path / person).mkdir()
+        np.save(tmp_path / person / "grey.npy", faces(6, 64, 48))
+        np.save(tmp_path / person / "float.npy", faces(6, 64, 64, 1).astype(np.float32) / 255)
+    found = source(tmp_path, size=32, channels=1, labels=LabelsConfig(folders=("identity",)))
+    made = every(found)
+    assert list(made) == ["anna/float.npy", "anna/grey.npy", "bert/float.npy", "bert/grey.npy"]
+    assert {clip.frames.shape for clips in made.values() for clip in clips} == {(4, 32, 32, 1)}
+
+
+def test_floats_are_scaled_to_bytes(tmp_path: Path) -> None:
+    values = faces(4, 32, 32, 3)
+    np.save(tmp_path / "a.npy", values / np.float64(255))
+    np.save(tmp_path / "b.npy", values)
+    made = every(source(tmp_path, size=32))
+    assert np.array_equal(made["a.npy"][0].frames, values)
+    np.save(tmp_path / "a.npy", values.astype(np.float32))
+    with pytest.raises(RejectedInputError, match="not between 0 and 1"):
+        every(source(tmp_path, size=32))
+    np.save(tmp_path / "a.npy", np.full((4, 32, 32, 3), np.nan))
+    with pytest.raises(RejectedInputError, match="not between 0 and 1"):
+        every(source(tmp_path, size=32))
+
+
+class Trap:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("place", ["images", "labels", "npy"])
+def test_pickles_are_refused_with_the_safe_way_out_and_never_opened(
+    tmp_path: Path, place: str, compressed: bool
+) -> None:
+    trap = np.empty(2, object)
+    trap[:] = [Trap(tmp_path / "sprung"), faces(4, 32, 32, 3)]
+    good = {"images": faces(2, 4, 32, 32, 3), "labels": LABELS[:2]}
+    if place == "npy":
+        np.save(tmp_path / "mug.npy", trap, allow_pickle=True)
+    else:
+        (np.savez_compressed if compressed else np.savez)(tmp_path / "mug.npz", **(good | {place: trap}))
+    with pytest.raises(UserError, match=r"holds Python objects.*numpy.savez") as refused:
+        source(tmp_path).items()
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "sprung").exists()
+    pickle.loads(pickle.dumps(trap[0]))
+    assert (tmp_path / "sprung").exists()  # it would have been
+
+
+def test_the_safe_way_out_works(tmp_path: Path) -> None:
+    videos = np.empty(3, object)
+    videos[:] = [faces(length, 32, 32, 3) for length in (4, 6, 8)]
+    np.savez(tmp_path / "old.npz", images=videos, labels=LABELS[:3].astype(object))
+    with pytest.raises(UserError) as refused:
+        source(tmp_path / "old.npz").items()
+    load, save = str(refused.value).split("`")[1::2]
+    names = {"numpy": np, "FILE": tmp_path / "old.npz", "NEW": tmp_path / "new.npz"}
+    exec(f"{load}\n{save}", names)
+    assert [len(clips) for clips in every(source(tmp_path / "new.npz", size=32)).values()] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"images": faces(2, 4, 8, 8, 3), "labels": LABELS}, r"`labels` is int64 \[5, 2\] for 2 videos"),
+        ({"images": faces(2, 4, 8, 8, 3), "labels": LABELS[:2, :1]}, "`labels` has 1 columns; name them with"),
+        ({"images": faces(9, 8, 8, 3), "lengths": [4, 4]}, "`lengths` sum up to 8, but there are 9 frames"),
+        ({"a": faces(4, 8, 8, 3), "b": faces(4, 8, 8, 3)}, "holds the arrays a, b; call the one of frames `images`"),
+        ({"images": faces(4, 3, 8, 8)}, r"its frames are \[4, 3, 8, 8\]"),
+        ({"images": np.zeros((4, 8, 8, 3), np.int64)}, "its frames are int64"),
+        ({"labels": LABELS}, "holds the arrays nothing"),
+    ],
+)
+def test_a_file_of_another_layout_is_named(tmp_path: Path, arrays: dict[str, Any], said: str) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UserError, match=said):
+        source(tmp_path).items()
+
+
+def test_damaged_files_are_rejected_in_their_turn(tmp_path: Path) -> None:
+    np.save(tmp_path / "good.npy", faces(4, 32, 32, 3))
+    data = (tmp_path / "good.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(data[:-10])
+    (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "zip.npz").write_bytes(b"PK\x03\x04 and nothing")
+    found = source(tmp_path, size=32)
+    outcomes = {}
+    for item in found.items():
+        try:
+            outcomes[item.path] = str(len(list(found.clips(item))))
+        except RejectedInputError as refused:
+            outcomes[item.path] = str(refused)
+    assert outcomes["good.npy"] == "1"
+    assert "cut short" in outcomes["cut.npy"]
+    assert "no NumPy file" in outcomes["text.npy"]
+    assert "no NumPy file" in outcomes["zip.npz"]
+
+
+def test_a_folder_without_arrays_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no .npy or .npz"):
+        source(tmp_path).items()

@@ -1,0 +1,94 @@
+"""The built-in figures: what is promised of them to everything that learns from them."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from preprocessing.sources.config import FiguresConfig
+from preprocessing.sources.figure_motion import ACTIONS, FOREARM, SHIN, THIGH, UPPER_ARM, joints_at
+from preprocessing.sources.figures import BACKGROUND, VOCABULARY, Figure, FiguresSource, draw
+
+PHASES = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+ATTRIBUTES = ("skin", "hat", "shirt", "trousers")
+
+
+def source(seed: int = 0, identities: int = 60) -> FiguresSource:
+    return FiguresSource(FiguresConfig(identities=identities), seed)
+
+
+def test_there_are_enough_attributes_and_actions() -> None:
+    assert len(ACTIONS) >= 6
+    assert [len(VOCABULARY[name]) >= 4 for name in ATTRIBUTES] == [True] * 4
+
+
+def test_every_figure_performs_every_action_once() -> None:
+    figures = source()
+    for item in figures.items()[:3]:
+        clips = list(figures.clips(item))
+        assert [VOCABULARY["action"][clip.labels["action"]] for clip in clips] == list(ACTIONS)
+        assert {clip.identity for clip in clips} == {item.key}
+        assert {(clip.frames.shape, clip.frames.dtype) for clip in clips} == {((8, 64, 64, 3), np.dtype(np.uint8))}
+
+
+def test_no_combination_of_attributes_is_in_both_splits_or_drawn_twice() -> None:
+    figures = source(identities=500)
+    looks = Counter()
+    for item in figures.items():
+        clip = next(figures.clips(item))
+        looks[tuple(clip.labels[name] for name in ATTRIBUTES)] += 1
+    assert len(looks) == 500
+    assert Counter(item.split for item in figures.items()) == {"train": 400, "test": 100}
+
+
+def test_the_same_seed_gives_the_same_clips_and_another_seed_others() -> None:
+    def first_clips(seed: int) -> list[bytes]:
+        figures = source(seed)
+        return [clip.frames.tobytes() for clip in figures.clips(figures.items()[0])]
+
+    assert first_clips(3) == first_clips(3)
+    assert first_clips(3) != first_clips(4)
+
+
+def test_two_figures_begin_the_same_action_at_other_phases() -> None:
+    figures = source()
+    walks = [next(figures.clips(item)) for item in figures.items()[:10]]
+    silhouettes = {(clip.frames[0] != BACKGROUND).any(-1).tobytes() for clip in walks}
+    assert len(silhouettes) >= 9
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_limbs_keep_their_length(action: str) -> None:
+    joints = joints_at(action, PHASES)
+    for limbs, upper, lower in ((joints.arms, UPPER_ARM, FOREARM), (joints.legs, THIGH, SHIN)):
+        for root, middle, end in limbs:
+            np.testing.assert_allclose(np.linalg.norm(middle - root, axis=1), upper)
+            np.testing.assert_allclose(np.linalg.norm(end - middle, axis=1), lower)
+
+
+def test_each_action_moves_as_no_other_does() -> None:
+    """No frame-to-frame motion of one action comes near that of another at any shift of the phase."""
+    figure = Figure(skin=0, hat=0, shirt=4, trousers=0)
+    films = {action: draw(figure, joints_at(action, PHASES)).astype(float) / 255 for action in ACTIONS}
+    for name, film in films.items():
+        assert np.abs(np.diff(film, axis=0)).mean() > 0.002, f"{name} hardly moves"
+        for other, another in films.items():
+            if other != name:
+                apart = min(np.abs(film - np.roll(another, shift, axis=0)).mean() for shift in range(len(PHASES)))
+                assert apart > 0.005, f"{name} looks like {other}"
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_each_value_of_an_attribute_is_seen(attribute: str) -> None:
+    still = joints_at("walk", PHASES[:1])
+    base = {"skin": 0, "hat": 0, "shirt": 0, "trousers": 0}
+    pictures = [draw(Figure(**(base | {attribute: value})), still)[0] for value in range(len(VOCABULARY[attribute]))]
+    for index, one in enumerate(pictures):
+        for two in pictures[:index]:
+            changed = (np.abs(one.astype(int) - two).max(-1) > 30).sum()
+            assert changed >= 40, f"two values of {attribute} differ in {changed} pixels only"
+
+
+def test_more_identities_than_there_are_figures_is_refused() -> None:
+    with pytest.raises(ValueError, match="identities is 501, but there are only 500"):
+        source(identities=501)

@@ -1,0 +1,159 @@
+"""The Sprites set is the field's, bit for bit, as anybody reads it from the shards."""
+
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from preprocessing import shard, verify
+from preprocessing.dataset.reader import ClipDataset
+from preprocessing.sources import lpc
+
+
+@pytest.fixture(scope="module")
+def sprites_dataset(sprites: Path, local_ray: None) -> Iterator[str]:
+    """All 11,664 clips, made by the command. More than a gigabyte, so it does not stay."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = str(Path(folder) / "sprites")
+        shard.main(["--source.name", "lpc", "--source.path", str(sprites), "--out", out])
+        yield out
+
+
+@pytest.fixture(scope="module")
+def facts(sprites: Path) -> dict[str, Any]:
+    """Frame table, split and hashes of the published set."""
+    content: dict[str, Any] = json.loads((sprites / "frames.json").read_text())
+    return content
+
+
+@pytest.mark.slow
+def test_plain_webdataset_reads_the_published_clips_from_the_shards(
+    sprites_dataset: str, facts: dict[str, Any]
+) -> None:
+    import webdataset
+
+    found: dict[int, dict[int, Any]] = {entry["label"]: {} for entry in facts["labels"]}
+    urls = sorted(str(path) for path in Path(sprites_dataset).glob("*/*.tar"))
+    for sample in webdataset.WebDataset(urls, shardshuffle=False).decode():
+        labels = sample["json"]["labels"]
+        character = ((labels["body"] * 6 + labels["bottomwear"]) * 6 + labels["topwear"]) * 6 + labels["hair"]
+        assert character not in found[labels["action"]]
+        found[labels["action"]][character] = sample["frames.npy"]
+    for entry in facts["labels"]:
+        digest = hashlib.sha256()
+        clips = found[entry["label"]]
+        assert sorted(clips) == list(range(1296))
+        for character in range(1296):
+            digest.update(clips[character].tobytes())
+        assert digest.hexdigest() == entry["sha256_all_characters_uint8_rgb"], entry["label"]
+
+
+@pytest.mark.slow
+def test_our_reader_gives_the_same_clips_and_the_published_split(sprites_dataset: str, facts: dict[str, Any]) -> None:
+    order = np.random.RandomState(423).permutation(1296)
+    wanted = {"train": set(order[:1000].tolist()), "test": set(order[1000:].tolist())}
+    digests = {entry["label"]: {} for entry in facts["labels"]}  # type: ignore[var-annotated]
+    for split, characters in wanted.items():
+        clips = ClipDataset(sprites_dataset, split)
+        numbers = np.polyval([clips.labels[name] for name in ("body", "bottomwear", "topwear", "hair")], 6)
+        assert set(numbers.tolist()) == characters
+        assert len(clips) == 9 * len(characters)
+        assert set(clips.clip_frames) == {8}
+        for index, (action, number) in enumerate(zip(clips.labels["action"].tolist(), numbers.tolist(), strict=True)):
+            digests[action][number] = (clips, index)
+    for entry in facts["labels"]:
+        digest = hashlib.sha256()
+        for character in range(1296):
+            clips, index = digests[entry["label"]][character]
+            assert clips.vocabulary["action"][entry["label"]] == f"{entry['action']} {entry['direction']}"
+            digest.update(clips.frames(index))
+        assert digest.hexdigest() == entry["sha256_all_characters_uint8_rgb"], entry["label"]
+
+
+@pytest.mark.slow
+def test_the_whole_set_verifies(sprites_dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    verify.main([sprites_dataset])
+    assert "all 11,664 clips" in capsys.readouterr().out
+
+
+def blank_sheets(folder: Path) -> Path:
+    """Sheets of the right size, for machines that do not have the real ones."""
+    blank = io.BytesIO()
+    Image.new("RGBA", (832, 1344), (200, 100, 50, 128)).save(blank, "PNG")
+    for name in [f"{layer}/{value}.png" for layer in lpc.ATTRIBUTES for value in range(6)] + [lpc.SHOES]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(blank.getvalue())
+    return folder
+
+
+def test_layers_are_laid_over_black_with_exact_rounding_at_every_opacity(tmp_path: Path) -> None:
+    names = ["body/5.png", "bottomwear/4.png", "topwear/1.png", "hair/4.png", "shoes/1.png"]
+    blank_sheets(tmp_path)
+    for seed, name in enumerate(names):
+        pixels = np.random.default_rng(seed).integers(0, 256, (1344, 832, 4), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name, compress_level=0)
+    source = lpc.LpcSource(str(tmp_path))
+    clip = list(source.clips(source.items()[1234]))[4]
+    assert clip.labels == {"action": 4, "body": 5, "bottomwear": 4, "topwear": 1, "hair": 4}
+    # By hand: `spellcard left` is row 1; its fourth frame is column 3.
+    tiles = [np.asarray(Image.open(tmp_path / name))[64:128, 192:256].tolist() for name in names]
+    for row, column in np.random.default_rng(2).integers(0, 64, (300, 2)).tolist():
+        for channel in range(3):
+            value = 0
+            for tile in tiles:
+                pixel = tile[row][column]
+                exact = Fraction(pixel[channel] * pixel[3] + value * (255 - pixel[3]), 255)
+                value = int(exact + Fraction(1, 2))
+            assert clip.frames[3, row, column, channel] == value
+
+
+def run(*words: str) -> None:
+    shard.main(["--source.name", "lpc", *words])
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line that the command says, ending with code 2, before it starts any work."""
+    with pytest.raises(SystemExit) as end:
+        run(*words)
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def test_what_is_wrong_with_the_sheets_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ("--out", str(tmp_path / "out"))
+    assert "give the folder of the Sprites sheets with --source.path" in refusal(capsys, *out)
+    folder = tmp_path / "sheets"
+    path = ("--source.path", str(folder), *out)
+    assert "sheets: there is no such folder" in refusal(capsys, *path)
+    folder.mkdir()
+    assert "sheets: the folder is empty" in refusal(capsys, *path)
+    blank_sheets(folder)
+    (folder / "hair" / "3.png").rename(tmp_path / "3.png")
+    assert "hair/3.png is missing" in refusal(capsys, *path)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["size", "text", "cut"])
+def test_a_sheet_that_is_no_sheet_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    folder = blank_sheets(tmp_path / "sheets")
+    bad = folder / "topwear" / "2.png"
+    if kind == "size":
+        Image.new("RGBA", (64, 64)).save(bad)
+    elif kind == "text":
+        bad.write_text("not a picture")
+    else:
+        bad.write_bytes(bad.read_bytes()[:-2000])
+    said = refusal(capsys, "--source.path", str(folder), "--out", str(tmp_path / "out"))
+    assert "topwear/2.png" in said
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,144 @@
+"""Digits that move as their labels say."""
+
+import gzip
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.errors import UserError
+from preprocessing.clip import Clip, check
+from preprocessing.sources import make_source
+from preprocessing.sources.config import MovingMnistConfig, SourceConfig
+from preprocessing.sources.moving_mnist import ACTIONS, FILES, SIDE, MovingMnistSource, bounce, draw
+
+FEW = {"train_identities": 20, "test_identities": 5}
+
+
+def source(path: Path, seed: int = 0, **settings: Any) -> MovingMnistSource:
+    config = MovingMnistConfig(**(FEW | settings))
+    made = make_source(SourceConfig(name="moving_mnist", path=str(path), moving_mnist=config), seed)
+    assert isinstance(made, MovingMnistSource)
+    return made
+
+
+def every(found: MovingMnistSource) -> list[Clip]:
+    return [clip for item in found.items() for clip in found.clips(item)]
+
+
+def test_clips_show_digits_of_the_right_set_and_number(mnist: Path) -> None:
+    found = source(mnist)
+    for split, (image_file, label_file) in FILES.items():
+        digits = gzip.decompress((mnist / f"{label_file}.gz").read_bytes())[8:]
+        raw = gzip.decompress((mnist / f"{image_file}.gz").read_bytes())[16:]
+        light = np.frombuffer(raw, np.uint8).reshape(-1, SIDE * SIDE).sum(axis=1, dtype=int)
+        for number, item in enumerate(item for item in found.items() if item.split == split):
+            made = list(found.clips(item))
+            assert len(made) == item.clips == 2
+            index = found._chosen(split, number, len(digits))[0]
+            for clip in made:
+                check(clip, found)
+                assert (clip.frames.shape, clip.identity) == ((16, 64, 64, 1), item.key)
+                assert clip.labels["digit"] == digits[index]
+                assert np.abs(clip.frames.sum((1, 2, 3)) - light[index]).max() < 500
+    assert {item.split for item in found.items()} == {"train", "test"}
+    assert sum(item.split == "train" for item in found.items()) == 20
+
+
+def test_position_and_direction_are_those_that_are_seen(mnist: Path) -> None:
+    for clip in every(source(mnist, speed=2.5)):
+        light = clip.frames[..., 0].astype(float)
+        rows, columns = np.mgrid[:64, :64]
+        centre = np.stack([(light * grid).sum((1, 2)) / light.sum((1, 2)) for grid in (columns, rows)], axis=-1)
+        told = np.stack([clip.labels["x"], clip.labels["y"]], axis=-1)
+        shift = centre - told
+        assert np.abs(shift - shift[0]).max() < 0.1  # the digit's own centre, the same in all frames
+        assert told.min() >= 0
+        assert told.max() <= 64 - SIDE
+        steps = np.hypot(*np.diff(told, axis=0).T)
+        assert steps.max() < 2.5 + 1e-9
+        assert np.median(steps) == pytest.approx(2.5)  # a bounce makes a step shorter
+        if np.all(np.diff(told[:3], n=2, axis=0) < 1e-9):  # no bounce at the start
+            right, down = told[1] > told[0]
+            assert ACTIONS[clip.labels["action"]] == f"{'right' if right else 'left'} {'down' if down else 'up'}"  # type: ignore[index]
+
+
+def reference_path(start: np.ndarray, velocity: np.ndarray, length: int, room: float) -> np.ndarray:
+    """Step by step, turning round at the walls."""
+    place, speed, found = start.copy(), velocity.copy(), []
+    for _ in range(length):
+        found.append(place.copy())
+        place = place + speed
+        for axis in (0, 1):
+            while not 0 <= place[axis] <= room:
+                place[axis] = -place[axis] if place[axis] < 0 else 2 * room - place[axis]
+                speed[axis] = -speed[axis]
+    return np.array(found)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_digits_bounce(seed: int) -> None:
+    path, velocity = bounce(np.random.default_rng(seed), 200, 36, 7.3)
+    np.testing.assert_allclose(path, reference_path(path[0], velocity, 200, 36.0), atol=1e-9)
+
+
+def test_a_digit_at_a_whole_pixel_is_as_it_was_and_between_pixels_keeps_its_light() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+    frames = draw([image], [np.array([[3.0, 5.0], [36.0, 36.0], [3.25, 5.5]])], 64)
+    assert np.array_equal(frames[0, 5:33, 3:31], image)
+    assert frames[0].sum() == frames[1].sum() == image.sum()
+    assert abs(int(frames[2].sum()) - int(image.sum())) < 500
+
+
+def test_where_digits_overlap_the_brighter_one_is_seen() -> None:
+    images = [np.full((SIDE, SIDE), value, np.uint8) for value in (200, 100)]
+    frame = draw(images, [np.array([[0.0, 0.0]]), np.array([[14.0, 14.0]])], 64)[0]
+    assert (frame[20, 20], frame[5, 5], frame[35, 35]) == (200, 200, 100)
+
+
+def test_two_digits_have_labels_and_places_of_their_own(mnist: Path) -> None:
+    found = source(mnist, digits=2, channels=3)
+    assert list(found.vocabulary) == ["action", "digit 1", "digit 2"]
+    assert found.factors == dict.fromkeys(["x1", "y1", "x2", "y2"], "frame")
+    for clip in every(found)[:8]:
+        check(clip, found)
+        assert clip.frames.shape == (16, 64, 64, 3)
+
+
+def test_every_digit_image_is_used_before_any_comes_again(mnist: Path) -> None:
+    found = source(mnist, digits=3)
+    chosen = [index for number in range(20_000) for index in found._chosen("train", number, 60_000)]
+    assert sorted(chosen) == list(range(60_000))
+    again = found._chosen("train", 20_000, 60_000)
+    assert len(again) == 3
+
+
+def test_the_same_seed_gives_the_same_clips(mnist: Path) -> None:
+    def digest(seed: int) -> str:
+        return hashlib.sha256(b"".join(clip.frames.tobytes() for clip in every(source(mnist, seed)))).hexdigest()
+
+    assert digest(0) == digest(0) == "118c90a90e79b4e3648f004eac77938f2fd8dcdfe8f0fe9c965efdd1e9654cc4"
+    assert digest(1) != digest(0)
+
+
+def test_files_may_be_unpacked_and_a_bad_one_is_named(mnist: Path, tmp_path: Path) -> None:
+    for names in FILES.values():
+        for name in names:
+            (tmp_path / name).write_bytes(gzip.decompress((mnist / f"{name}.gz").read_bytes()))
+    assert source(tmp_path).fingerprint() == source(mnist).fingerprint()
+    label_file = tmp_path / "t10k-labels-idx1-ubyte"
+    good = label_file.read_bytes()
+    for bad, said in (
+        (good[:-5], "holds 9995 values"),
+        (b"\0\0\x0d\1" + good[4:], "is no IDX file"),
+        (gzip.compress(good)[:-9], "is damaged"),
+        (good[:4] + (5).to_bytes(4, "big") + good[8:13], "holds 5 labels"),
+    ):
+        label_file.write_bytes(bad)
+        with pytest.raises(UserError, match=f"t10k-labels-idx1-ubyte {said}"):
+            source(tmp_path).fingerprint()
+    label_file.unlink()
+    with pytest.raises(UserError, match="neither t10k-labels-idx1-ubyte nor"):
+        source(tmp_path).fingerprint()

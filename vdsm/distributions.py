@@ -1,0 +1,90 @@
+"""A first-order Gaussian chain as one Pyro distribution: the whole pose sequence is one site."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import Normal, constraints, register_kl
+from torch.distributions import kl_divergence as divergence
+
+from vdsm.loss import Shape
+from vdsm.precision import full_precision
+
+Transition = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+"""(z_{t-1} for S successive times [B, S, Z], index of the first of these t, counted from 0) -> loc, scale [B, S, Z]."""
+
+
+class GaussianChain(dist.TorchDistribution):
+    """p(z_1..T) = prod_t N(z_t | loc_t(z_{t-1}), scale_t(z_{t-1})) over clips [B], events [T, Z]."""
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = True
+
+    def __init__(self, transition: Transition, initial: Tensor, length: int, noise: Tensor | None = None) -> None:
+        """
+        Args:
+            transition: gives the conditionals, of one time when sampling, of all at once when the chain is known.
+            initial: z_0, [B, Z].
+            length: T.
+            noise: standard Normal noise [B, T, Z] that `rsample` uses; none draws it from torch's global generator.
+        """
+        self._transition = transition
+        self._initial = initial
+        self._noise = noise
+        self._sampled: tuple[Tensor, Tensor, Tensor] | None = None
+        super().__init__(initial.shape[:1], torch.Size([length, initial.shape[1]]), validate_args=False)
+
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "GaussianChain":
+        """Itself: a chain already has one element per clip."""
+        if torch.Size(batch_shape) != self.batch_shape:
+            raise ValueError(
+                f"a chain over {tuple(self.batch_shape)} clips cannot become one over {tuple(batch_shape)}"
+            )
+        return self
+
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
+        """One path z [B, T, Z], drawn step by step."""
+        if sample_shape:
+            raise ValueError(f"the noise is for one sample, not for sample_shape {tuple(sample_shape)}")
+        shape = self.batch_shape + self.event_shape
+        noise = self._initial.new_empty(shape).normal_() if self._noise is None else self._noise
+        pose, steps = self._initial, []
+        for time in range(self.event_shape[0]):
+            loc, scale = (part[:, 0] for part in self._parameters(pose[:, None], time))
+            pose = loc + scale * noise[:, time]
+            steps.append((pose, loc, scale))
+        path, locs, scales = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
+        self._sampled = path, locs, scales
+        return path
+
+    def conditionals(self, path: Tensor) -> Normal:
+        """N(z_t | z_{t-1}) for all t of a known path [B, T, Z], at once; the loop is only for sampling."""
+        if self._sampled is not None and path is self._sampled[0]:
+            return Normal(*self._sampled[1:], validate_args=False)
+        previous = torch.cat([self._initial[:, None], path[:, :-1]], dim=1)
+        return Normal(*self._parameters(previous, 0), validate_args=False)
+
+    def _parameters(self, previous: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        with full_precision(previous):
+            return self._transition(previous, start)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """[B] for paths [B, T, Z]."""
+        density: Tensor = self.conditionals(value).log_prob(value).sum((-2, -1))
+        return density
+
+    @property
+    def path(self) -> Tensor:
+        """The last path drawn."""
+        if self._sampled is None:
+            raise ValueError("the chain has not been sampled")
+        return self._sampled[0]
+
+
+@register_kl(GaussianChain, GaussianChain)
+def _kl_chain_chain(q: GaussianChain, p: GaussianChain) -> Tensor:
+    # E_q[sum_t KL(q(z_t | z_{t-1}) || p(z_t | z_{t-1}))]: each step analytic, the outer expectation over q's own path.
+    return divergence(q.conditionals(q.path), p.conditionals(q.path)).sum((-2, -1))
