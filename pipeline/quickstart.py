@@ -74,12 +74,13 @@ def quickstart(command: QuickstartCommand) -> None:
     from cluster.ray_runtime import connect
     from cluster.storage import api as storage
     from pipeline.evaluate import EvaluateCommand, evaluate
-    from pipeline.train import TrainCommand, train
+    from pipeline.ray_train.run import log_plan, train_recipe
+    from pipeline.runs.store import absolute, run_url
     from preprocessing.shard import ShardCommand, shard
 
     data, runs, report = (storage.join(command.out, name) for name in ("data", "runs", "report"))
     sharding = derived(ShardCommand, command, out=data, dry_run=command.dry_run)
-    training = derived(TrainCommand, command, data=data, out=runs, name=RUN)
+    recipe = Recipe.of(command)
     evaluation = derived(EvaluateCommand, command, run=storage.join(runs, RUN), data=data, out=report)
     workers = command.training.num_workers * command.training.threads_per_worker
     began = time.monotonic()
@@ -92,7 +93,8 @@ def quickstart(command: QuickstartCommand) -> None:
         log.info("1 of 3: figures into %s", data)
         shard(sharding)
         log.info("2 of 3: training into %s", storage.join(runs, RUN))
-        train(training)
+        log_plan(recipe, absolute(data))
+        train_recipe(recipe, absolute(data), run_url(runs, RUN))
         log.info("3 of 3: evaluation into %s", report)
         evaluate(evaluation)
     sys.stdout.write(f"done in {(time.monotonic() - began) / 60:.1f} minutes\n\n{NEXT}")

@@ -32,3 +32,8 @@ class Recipe(DataRecipe):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @classmethod
+    def of(cls, command: "Recipe") -> "Recipe":
+        """Return the recipe within a command, which extends it by fields of its own."""
+        return Recipe.model_validate({name: getattr(command, name) for name in Recipe.model_fields})

@@ -85,7 +85,7 @@ def tune(command: TuneCommand) -> None:
         _report_plan(sweep, url, [str(plan) for plan in plans])
         return
     storage.check_writable(url)
-    from pipeline.train import alone
+    from pipeline.runs.lock import run_lock
     from pipeline.tuning.results import write_results
     from pipeline.tuning.study import open_study
     from pipeline.tuning.trial import SweepContext, prepare_judge
@@ -93,7 +93,7 @@ def tune(command: TuneCommand) -> None:
     # All paths are absolute now. Ray Tune asks for the working folder again and again, and that of a submitted job is
     # replaced under its driver where another node of the same machine unpacks the job's files, too.
     os.chdir("/")
-    with alone(url):
+    with run_lock(url):
         first = open_study(study_place, command.name, sweep, recipe)
         needed = recipe.training.num_workers * recipe.training.threads_per_worker
         setting = SweepContext(sweep=sweep, data=data, url=url, judge=prepare_judge(recipe, sweep, data, url))

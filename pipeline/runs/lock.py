@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def alone(run: str, *, lease_s: float = LEASE_S, renewal_s: float = RENEWAL_S) -> Iterator[None]:
+def run_lock(run: str, *, lease_s: float = LEASE_S, renewal_s: float = RENEWAL_S) -> Iterator[None]:
     """Keeps a second training out of a run, until the block or this process ends. UserError where there is one."""
     with _in_s3(run, lease_s, renewal_s) if storage.is_s3(run) else _in_folder(run):
         yield

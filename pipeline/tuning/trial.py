@@ -45,7 +45,7 @@ def run_trial(config: dict[str, Any], setting: SweepContext) -> dict[str, Any]:
     """
     import ray
 
-    from pipeline.train import train_recipe
+    from pipeline.ray_train.run import train_recipe
 
     run = setting.run_url(config["run"])
     try:

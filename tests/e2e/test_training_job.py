@@ -224,10 +224,11 @@ def test_a_changed_recipe_under_an_old_name_is_refused(
 
 
 def test_two_trainings_of_one_run_at_a_time_are_refused(undisturbed: Path, words: Any) -> None:
-    from pipeline.train import TrainCommand, alone, train
+    from pipeline.runs.lock import run_lock
+    from pipeline.train import TrainCommand, train
 
     command = TrainCommand(data=words(".", "x")[-5], out=str(undisturbed.parent), name="undisturbed")
-    with alone(str(undisturbed)), pytest.raises(UserError, match="another process is training this run"):
+    with run_lock(str(undisturbed)), pytest.raises(UserError, match="another process is training this run"):
         train(command)
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from pipeline.runs.lock import alone
+from pipeline.runs.lock import run_lock
 
 HOLD = (
-    "import sys; from pipeline.runs.lock import alone\n"
-    "with alone(sys.argv[1], renewal_s=0.2): print('held', flush=True); input()"
+    "import sys; from pipeline.runs.lock import run_lock\n"
+    "with run_lock(sys.argv[1], renewal_s=0.2): print('held', flush=True); input()"
 )
 
 
@@ -38,12 +38,12 @@ def held_elsewhere(root: Path, run: str) -> Any:
 def test_a_second_driver_is_refused_until_the_first_is_done(root: Path, run: str) -> None:
     first = held_elsewhere(root, run)
     try:
-        with pytest.raises(UserError, match=r"is training this run; wait, or choose another --name"), alone(run):
+        with pytest.raises(UserError, match=r"is training this run; wait, or choose another --name"), run_lock(run):
             pytest.fail("both hold it")
         first.communicate("\n")
-        with alone(run):
+        with run_lock(run):
             pass
-        with alone(run):
+        with run_lock(run):
             pass
     finally:
         first.kill()
@@ -57,22 +57,22 @@ def test_the_lock_of_a_killed_driver_is_taken_over(root: Path, run: str) -> None
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     # At once: its process was on this machine, and is gone. The lease is longer than the test.
-    with alone(run, lease_s=1000):
+    with run_lock(run, lease_s=1000):
         pass
 
 
 def test_a_lock_of_another_machine_is_taken_over_when_it_is_not_renewed(
     s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.runs import lock as run_lock
+    from pipeline.runs import lock as lock_module
 
     run = f"{s3_bucket}/runs/run"
     with monkeypatch.context() as patch:
         elsewhere = {"host": "another", "boot": "x", "space": "y", "pid": 1}
-        patch.setattr(run_lock, "_owner", lambda: elsewhere)
-        storage.write_bytes(f"{run}/.lock", run_lock._claim())
+        patch.setattr(lock_module, "_owner", lambda: elsewhere)
+        storage.write_bytes(f"{run}/.lock", lock_module._claim())
     began = time.monotonic()
-    with alone(run, lease_s=1.0):
+    with run_lock(run, lease_s=1.0):
         assert time.monotonic() - began >= 1.0
 
 
@@ -83,7 +83,7 @@ def test_of_many_that_try_at_once_one_wins(s3_bucket: str) -> None:
     def attempt(number: int) -> None:
         barrier.wait()
         try:
-            with alone(run, lease_s=1.5, renewal_s=0.2):
+            with run_lock(run, lease_s=1.5, renewal_s=0.2):
                 inside.append(number)
                 most[0] = max(most[0], len(inside))
                 end = time.monotonic() + 60
@@ -105,11 +105,11 @@ def test_of_many_that_try_at_once_one_wins(s3_bucket: str) -> None:
 def test_an_owner_that_was_taken_over_says_so_and_leaves_the_lock(
     s3_bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from pipeline.runs import lock as run_lock
+    from pipeline.runs import lock as lock_module
 
     run = f"{s3_bucket}/runs/run"
-    with alone(run, renewal_s=0.1):
-        other = run_lock._claim().replace(f'"pid": {os.getpid()}'.encode(), b'"pid": 1')
+    with run_lock(run, renewal_s=0.1):
+        other = lock_module._claim().replace(f'"pid": {os.getpid()}'.encode(), b'"pid": 1')
         storage.write_bytes(f"{run}/.lock", other)
         end = time.monotonic() + 20
         while "took this run over" not in caplog.text:

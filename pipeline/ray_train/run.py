@@ -1,0 +1,93 @@
+"""A training under Ray Train, from wherever the run is to its end."""
+
+import logging
+import os
+
+from cluster import ray_runtime
+from cluster.errors import UserError
+from cluster.storage import api as storage
+from pipeline.recipe import Recipe
+from pipeline.runs.lock import run_lock
+
+log = logging.getLogger(__name__)
+
+
+def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) -> None:
+    """Train the run at `run` to its end, or resume it from its newest checkpoint.
+
+    Args:
+        recipe: settings of the model and of the training.
+        data: the dataset, as an absolute path or URL.
+        run: folder of the run, as an absolute path or URL.
+        profile: keep a trace of torch's profiler in the folder of the run.
+
+    Raises:
+        UserError: the run was started with other settings or data, or the training failed because of invalid input.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was saved.
+    """
+    # torch takes seconds to import, which --help and invalid input should not wait for.
+    from pipeline.runs.store import is_finished, open_run
+    from preprocessing.dataset.reader import read_manifest
+
+    manifest, manifest_sha256 = read_manifest(data)
+    storage.check_writable(run)
+    with run_lock(run):
+        open_run(run, recipe, data, manifest)
+        if is_finished(run, recipe.training):
+            log.info("%s is finished; nothing is left to train", run)
+            return
+        needed = recipe.training.num_workers * recipe.training.threads_per_worker
+        with ray_runtime.connect(num_cpus=max(needed, len(os.sched_getaffinity(0)))):
+            _train(recipe, data, manifest_sha256, run, profile)
+
+
+def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str, profile: bool) -> None:
+    from pipeline.ray_train.driver import fit
+    from pipeline.ray_train.worker import WorkerConfig
+    from pipeline.runs.checkpoints import CheckpointStore
+    from pipeline.runs.log import RunLog
+    from pipeline.training.loop import stages_of
+
+    training = recipe.training
+    place = CheckpointStore(run, training).newest()
+    if place is None and training.stages == "2":
+        raise UserError(
+            f"{run}: stage 2 needs a finished stage 1 in this run; train with training.stages 1 or both first"
+        )
+    total = training.stage1.steps + (training.stage2.steps if 2 in stages_of(training) else 0)
+    run_log = RunLog(run, total, training.stage1.steps)
+    if place is not None:
+        log.info("%s goes on from %s", run, place)
+    worker_config = WorkerConfig(
+        recipe=recipe, data=data, manifest_sha256=manifest_sha256, run_url=run, profile=profile
+    )
+    try:
+        outcome = fit(worker_config, run_log)
+        where = {"stage": outcome["stage"], "step": outcome["step"]}
+        run_log.event("finished" if outcome["finished"] else "stopped", **where)
+    finally:
+        run_log.close()
+    if not outcome["finished"]:
+        log.info("stopped at stage %d, step %d", outcome["stage"], outcome["step"])
+        raise KeyboardInterrupt
+    log.info("finished: %s", run)
+
+
+def log_plan(recipe: Recipe, data: str) -> None:
+    """Log what each stage will do.
+
+    Raises:
+        UserError: the data does not fit the recipe.
+    """
+    from pipeline.training.job import Job
+    from pipeline.training.plan import make_plan
+    from preprocessing.dataset.reader import ClipDataset
+
+    clips = ClipDataset(data, "train")
+    job = Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, notes={})
+    try:
+        plans = make_plan(job)
+    except ValueError as error:
+        raise UserError(f"{data}: {error}") from error
+    for plan in plans:
+        log.info("%s", plan)
