@@ -60,7 +60,7 @@ def rank(number: int, size: int, config: str, compression: str, clips: int, step
     import torch
     import torch.distributed as dist
 
-    from cluster.cli import settings
+    from cluster.cli import recipe_file, settings
     from pipeline.recipe import Recipe
     from pipeline.training.job import Job, QuietReporter
     from pipeline.training.loop import train_run
@@ -81,7 +81,7 @@ def rank(number: int, size: int, config: str, compression: str, clips: int, step
     keep_freed_memory()
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=size)
-    written = settings.read_recipe(Path(config), Recipe)
+    written = recipe_file.read_recipe(Path(config), Recipe)
     recipe = Recipe.model_validate(settings.merge(settings.defaults(Recipe), written))
     stage1 = replace(recipe.training.stage1, steps=steps, batch_clips=clips * size, warmup_steps=0)
     training = replace(

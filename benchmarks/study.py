@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.cli import settings
+from cluster.cli import recipe_file, settings
 from pipeline.recipe import Recipe
 from pipeline.tuning.page import write_page
 from pipeline.tuning.space import Space
@@ -41,7 +41,7 @@ def main() -> None:
 def measure(folder: Path, trials: int) -> dict[str, Any]:
     """The figures, with their units in their names."""
     sweep = read_sweep(ROOT / "configs" / "sweeps" / "annealing.yaml")
-    tree = settings.read_recipe(ROOT / "configs" / "quickstart.yaml", Recipe)
+    tree = recipe_file.read_recipe(ROOT / "configs" / "quickstart.yaml", Recipe)
     recipe = settings.validated(Recipe, settings.merge(settings.defaults(Recipe), tree), lambda path: "")
     space = Space(sweep.space, recipe)
     study = open_study(str(folder / "study.journal"), "long", sweep, recipe)

@@ -1,8 +1,12 @@
 """The recipe: one configuration for every job."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from pydantic import Field
 
 from cluster.cli.settings import Section
+from pipeline import former_names
 from pipeline.training.config import TrainingConfig
 from preprocessing.recipe import DataRecipe
 from vdsm.config import ModelConfig
@@ -28,6 +32,8 @@ class EvaluationConfig(Section):
 
 class Recipe(DataRecipe):
     """All settings of all jobs; each command reads the sections it needs."""
+
+    FORMER_NAMES: ClassVar[Mapping[str, str]] = former_names.SETTINGS
 
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()

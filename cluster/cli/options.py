@@ -38,16 +38,6 @@ def value_of(name: str, argv: Sequence[str]) -> str | None:
     return found
 
 
-def holds(tree: Tree, parts: list[str]) -> bool:
-    """Whether a tree has a value at, or below, a dotted path."""
-    node: Any = tree
-    for part in parts:
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return True
-
-
 def read(command: type[BaseModel], argv: Sequence[str], prog: str, shown: Tree) -> Tree:
     """The settings given as options, as nested dicts of text, or lists of text where a setting has several values.
 

@@ -37,12 +37,15 @@ def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
     Raises:
         UserError: unknown key or option, value that is not allowed, unreadable recipe, missing required setting.
     """
-    from cluster.cli import options, settings
+    from cluster.cli import former_names, options, recipe_file, settings
 
+    argv, renamed = former_names.current_args(argv, command)
     recipe_path = options.value_of("config", argv)
     recipe: Tree = {}
-    if recipe_path is not None:
-        recipe = settings.read_recipe(Path(recipe_path), command)
+    if recipe_path is None:
+        former_names.warn_of_former_names(renamed)
+    else:
+        recipe = recipe_file.read_recipe(Path(recipe_path), command, renamed=renamed)
         for name in settings.Controls.model_fields:
             if name in recipe:
                 raise UserError(f"{recipe_path}: {name} belongs on the command line; take it out of the recipe")
@@ -50,10 +53,9 @@ def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
     given = options.read(command, argv, prog, base)
 
     def origin(path: str) -> str:
-        parts = path.split(".")
-        if options.holds(given, parts):
+        if settings.holds(given, path):
             return f" (option {settings.option(path)})"
-        return f" (in {recipe_path})" if options.holds(recipe, parts) else ""
+        return f" (in {recipe_path})" if settings.holds(recipe, path) else ""
 
     tree = settings.merge(base, given)
     if tree.get("print_config"):

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cluster.cli import settings
+from cluster.cli import recipe_file, settings
 from cluster.cli.settings import Section
 from cluster.errors import UserError
 from pipeline.tuning.space import Parameter
@@ -49,7 +49,7 @@ class Sweep(Section):
 
 def read_sweep(path: Path) -> Sweep:
     """The sweep in a YAML file. UserError naming the path in it, for anything that is wrong."""
-    tree = settings.read_mapping(path)
+    tree = recipe_file.read_mapping(path)
     unknown = [str(name) for name in tree if name not in Sweep.model_fields]
     if unknown:
         raise UserError(f"{path}: unknown key {unknown[0]}{settings.nearest(unknown[0], list(Sweep.model_fields))}")

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from cluster.cli import settings
-from cluster.cli.settings import merge, prune, read_recipe
+from cluster.cli.recipe_file import read_recipe
+from cluster.cli.settings import merge, prune
 from pipeline.quickstart import QuickstartCommand, recipe_path
 from pipeline.recipe import Recipe
 

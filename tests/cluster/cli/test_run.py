@@ -289,7 +289,7 @@ def test_what_is_required_is_asked_for(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_several_mistakes_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     said = complaint(capsys, TrainLike, "--data", "a", "--seed", "-1", "--model.num-experts", "0")
-    assert said.endswith("(option --seed); 1 more mistake follows")
+    assert said.endswith("(option --seed); 1 more error")
 
 
 # Running

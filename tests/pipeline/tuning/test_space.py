@@ -7,7 +7,7 @@ import optuna
 import pytest
 import yaml
 
-from cluster.cli import settings
+from cluster.cli import recipe_file, settings
 from cluster.errors import UserError
 from pipeline.recipe import Recipe
 from pipeline.tuning.space import Parameter, Space
@@ -19,7 +19,7 @@ EXPERTS = "model.num_experts"
 
 
 def shipped(root: Path, name: str) -> Recipe:
-    tree = settings.read_recipe(root / "configs" / f"{name}.yaml", Recipe)
+    tree = recipe_file.read_recipe(root / "configs" / f"{name}.yaml", Recipe)
     return settings.validated(Recipe, settings.merge(settings.defaults(Recipe), tree), lambda path: "")
 
 
