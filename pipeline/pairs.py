@@ -18,6 +18,7 @@ from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from pipeline.evaluation.inputs import EvaluationRecipe
 
 FORMAT = 1
@@ -123,7 +124,7 @@ def read_description(folder: str) -> dict[str, Any]:
         wanted = {"format", "data_sha256", "pairs_sha256", "seed", "clip_frames", "evaluation"}
         if found["format"] != FORMAT or not wanted <= set(found):
             raise ValueError
-    except storage.MissingFileError:
+    except MissingFileError:
         raise UserError(
             f"{place} is missing; write it with `vdsm pairs --out {folder}` and make the clips by it"
         ) from None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.storage import api as storage
+from cluster.storage.errors import StorageError
 
 Facts = dict[str, Any]
 SAMPLE_BYTES = 8 << 20
@@ -94,17 +95,17 @@ def use_storage(url: str) -> Facts:
         same = storage.read_bytes(probe) == data
         found["read_mb_s"] = round(len(data) / 1e6 / (time.monotonic() - began), 1)
         if not same:
-            raise storage.StorageError(f"{url}: other bytes came back than were written")
+            raise StorageError(f"{url}: other bytes came back than were written")
         step = "list"
         if probe.rpartition("/")[2] not in storage.list_files(url):
-            raise storage.StorageError(f"{url}: what was just written is not listed")
+            raise StorageError(f"{url}: what was just written is not listed")
         step = "conditional"
         if not storage.create(f"{probe}-once", b"1") or storage.create(f"{probe}-once", b"2"):
-            raise storage.StorageError(f"{url}: of two writers that must find nothing there, both were let through")
-    except storage.StorageError as error:
+            raise StorageError(f"{url}: of two writers that must find nothing there, both were let through")
+    except StorageError as error:
         found |= {"failed": step, "error": str(error)}
     for name in (probe, f"{probe}-once"):
-        with contextlib.suppress(storage.StorageError):
+        with contextlib.suppress(StorageError):
             storage.delete(name)
     return found
 

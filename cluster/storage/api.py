@@ -15,23 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from cluster.errors import UserError
+from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
 
 R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
-
-
-class StorageError(UserError):
-    """Storage cannot be used as asked; the message names the place and the remedy."""
-
-
-class MissingFileError(StorageError):
-    """The file or object does not exist."""
-
-
-class UnreachableError(StorageError):
-    """Storage does not answer, or says that it cannot at present: trying again may help."""
 
 
 def is_s3(url: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cluster.storage.api import StorageError, UnreachableError
+from cluster.storage.errors import StorageError, UnreachableError
 from cluster.storage.s3_client import client, settings
 from cluster.storage.s3_errors import explain, is_final, status_of
 

@@ -11,7 +11,7 @@ import functools
 import os
 from typing import Any, Literal, get_args
 
-from cluster.storage.api import StorageError
+from cluster.storage.errors import StorageError
 
 PREFIX = "VDSM_S3_"
 Encryption = Literal["", "AES256", "aws:kms"]

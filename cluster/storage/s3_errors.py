@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from cluster.storage.api import MissingFileError, StorageError, UnreachableError
+from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
 
 
 def status_of(error: Exception) -> tuple[int, str]:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from pipeline.training.config import TrainingConfig
 from pipeline.training.job import TrainPosition, stage_config
 from vdsm import checkpoint
@@ -146,7 +147,7 @@ class CheckpointStore:
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 return checkpoint.load(local_copy(url, Path(scratch)))
-            except storage.MissingFileError:
+            except MissingFileError:
                 raise ValueError(f"{url}: no such checkpoint; it was deleted while it was needed") from None
 
     def _write_all(self) -> None:

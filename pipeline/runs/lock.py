@@ -20,6 +20,7 @@ from typing import Any
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError, StorageError
 
 LEASE_S = 30.0
 """For how long the object in S3 must stay as it is until its owner counts as dead."""
@@ -60,7 +61,7 @@ def _in_s3(run: str, lease_s: float, renewal_s: float) -> Iterator[None]:
         ended.set()
         thread.join()
         if not lease.lost:
-            with contextlib.suppress(storage.StorageError):
+            with contextlib.suppress(StorageError):
                 storage.delete(url)
 
 
@@ -74,7 +75,7 @@ class _Lease:
         while not ended.wait(renewal_s):
             try:
                 etag = s3.write_if(self._url, _claim(), self._etag)
-            except storage.StorageError as error:
+            except StorageError as error:
                 # Nobody else can take it either while storage is away.
                 logger.warning("%s", error)
                 continue
@@ -90,7 +91,7 @@ class _Lease:
         """Whether a write of ours arrived although its answer did not."""
         from cluster.storage import s3
 
-        with contextlib.suppress(storage.StorageError, ValueError):
+        with contextlib.suppress(StorageError, ValueError):
             content, etag = s3.read_with_etag(self._url)
             if json.loads(content)["owner"] == _owner():
                 self._etag = etag
@@ -110,7 +111,7 @@ def _take(url: str, run: str, lease_s: float) -> str:
             return mine
         try:
             content, etag = s3.read_with_etag(url)
-        except storage.MissingFileError:
+        except MissingFileError:
             continue
         owner = _parsed(content)
         if seen is None:

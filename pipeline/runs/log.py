@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cluster.storage import api as storage
+from cluster.storage.errors import UnreachableError
 from pipeline.training.job import TrainPosition
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class RunLog:
         elif kind == "checkpoint":
             try:
                 self._upload()
-            except storage.UnreachableError as error:  # they come with the next checkpoint
+            except UnreachableError as error:  # they come with the next checkpoint
                 self.note(f"logs not uploaded: {error}")
         elif kind == "pictures":
             self._show(record)

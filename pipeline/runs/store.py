@@ -24,6 +24,7 @@ import yaml
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import checkpoints, local_copy, stage_file
 from pipeline.training.config import TrainingConfig
@@ -93,7 +94,7 @@ def read_description(url: str) -> dict[str, Any]:
     """The content of run.json. UserError if there is no run at `url`."""
     try:
         description: dict[str, Any] = json.loads(storage.read_bytes(storage.join(url, "run.json")))
-    except storage.MissingFileError:
+    except MissingFileError:
         raise UserError(f"{url}: there is no run here; name the folder that `vdsm train` wrote, <out>/<name>") from None
     except ValueError:
         raise UserError(f"{url}/run.json is damaged; train again under another name") from None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from preprocessing.dataset.cache import CACHE_BYTES, DamagedShardError, ShardCache
 
 FORMATS = (1, 2)
@@ -239,7 +240,7 @@ def read_manifest(url: str) -> tuple[dict[str, Any], str]:
     place = storage.join(url, "manifest.json")
     try:
         data = storage.read_bytes(place)
-    except storage.MissingFileError:
+    except MissingFileError:
         raise UserError(
             f"{place} is missing; make the dataset with `vdsm shard --out {url}`, or let it finish"
         ) from None
@@ -258,7 +259,7 @@ def read_index(url: str, shard: dict[str, Any]) -> list[dict[str, Any]]:
     """The samples of a shard that the manifest lists, from the index beside it, whose hash is checked."""
     try:
         data = storage.read_bytes(storage.join(url, shard["index"]))
-    except storage.MissingFileError:
+    except MissingFileError:
         raise damage(url, shard["index"], "it is missing") from None
     if hashlib.sha256(data).hexdigest() != shard["index_sha256"]:
         raise damage(url, shard["index"], "its SHA-256 is not the one in the manifest")
@@ -274,7 +275,7 @@ def damage(url: str, path: str, what: str) -> DamagedDatasetError:
 def _check_size(url: str, shard: dict[str, Any]) -> None:
     try:
         size = storage.size(storage.join(url, shard["path"]))
-    except storage.MissingFileError:
+    except MissingFileError:
         raise damage(url, shard["path"], "it is missing") from None
     if size != shard["size_bytes"]:
         raise damage(url, shard["path"], f"it has {size} bytes, but the manifest says {shard['size_bytes']}")

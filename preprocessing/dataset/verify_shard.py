@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from preprocessing.sharding.write_shard import Summary, read_index_bytes, summarize
 
 Member = tuple[str, int, bytes]
@@ -74,7 +75,7 @@ def _mapped(url: str, path: str) -> Iterator[mmap.mmap]:
                 storage.download(storage.join(url, path), local)
             with local.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 yield data
-        except (FileNotFoundError, storage.MissingFileError):
+        except (FileNotFoundError, MissingFileError):
             raise DamageError(f"{path}: it is missing") from None
         except (OSError, ValueError) as error:
             raise DamageError(f"{path}: it cannot be read ({error})") from None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cluster.errors import UserError
-from cluster.storage import api as storage
+from cluster.storage.errors import UnreachableError
 from preprocessing.clip import Item, RejectedInputError, TransientError, check
 from preprocessing.decoding.messages import receive, send, send_clip
 from preprocessing.sources import reopen
@@ -66,7 +66,7 @@ def _serve(source: Any, item: Item, answers: BinaryIO, seconds: int) -> dict[str
         if _was_scarce(before):
             return {"kind": "memory"}
         return {"kind": "rejected", "reason": error.reason, "where": error.where}
-    except (TransientError, storage.UnreachableError) as error:
+    except (TransientError, UnreachableError) as error:
         return {"kind": "transient", "text": str(error)}
     except UserError as error:
         return {"kind": "user error", "text": str(error)}

@@ -5,7 +5,7 @@ import time
 from collections.abc import Generator
 
 from cluster.errors import UserError
-from cluster.storage import api as storage
+from cluster.storage.errors import UnreachableError
 from preprocessing.clip import Clip, Clips, Item, RejectedInputError, TransientError
 from preprocessing.decoding.sandbox import SandboxFailedError
 from preprocessing.sharding.rejects import Reject
@@ -45,7 +45,7 @@ def read_item(clips: Clips, item: Item, patience_s: float) -> Generator[Clip, No
             reason, where = error.reason, f"after {given} clips"
             if error.conclusive or failed == PROCESSES:
                 break
-        except (TransientError, storage.UnreachableError) as error:
+        except (TransientError, UnreachableError) as error:
             if time.monotonic() + wait > end:
                 raise UserError(
                     f"{name} could not be read for {patience_s:.0f} s ({error}); start the same command again when the "

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Clip, Clips, Item, Source, check
 from preprocessing.dataset.reader import damage
 from preprocessing.dataset.statistics import Statistics
@@ -106,7 +107,7 @@ def read_index_bytes(url: str, shard: dict[str, Any]) -> bytes:
     """The index that an entry of the manifest names; DamagedDatasetError if it is not there or was changed."""
     try:
         data = storage.read_bytes(storage.join(url, shard["index"]))
-    except storage.MissingFileError:
+    except MissingFileError:
         raise damage(url, shard["index"], "it is missing") from None
     if hashlib.sha256(data).hexdigest() != shard["index_sha256"]:
         raise damage(url, shard["index"], "its SHA-256 is not the one in the manifest")
@@ -128,7 +129,7 @@ def finished(url: str, plan_sha256: str, shard: ShardPlan) -> Summary | None:
             if not index["clips"]:
                 return summary
             return summary if storage.size(storage.join(url, shard.path)) == index["size_bytes"] else None
-    except (storage.MissingFileError, ValueError, KeyError, TypeError, AttributeError):
+    except (MissingFileError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return None
 

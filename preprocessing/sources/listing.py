@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError, UnreachableError
 from preprocessing.clip import TransientError
 
 _WILD = re.compile(r"[*?\[]")
@@ -93,7 +94,7 @@ def open_input(url: str) -> Iterator[BinaryIO]:
             file = open(url, "rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise TransientError(f"{url}: {error.strerror or error}") from error
-    except storage.UnreachableError as error:
+    except UnreachableError as error:
         raise TransientError(str(error)) from error
     with file:
         yield file
@@ -147,7 +148,7 @@ def _s3_file(url: str) -> Entry | None:
         return None
     try:
         size, etag = s3.head(url)
-    except storage.MissingFileError:
+    except MissingFileError:
         return None
     return Entry(url.rpartition("/")[2], size, f"{size}-{etag.strip(chr(34))}")
 

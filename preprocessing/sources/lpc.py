@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Clip, Factors, Item
 
 ATTRIBUTES = ("body", "bottomwear", "topwear", "hair")
@@ -118,7 +119,7 @@ class LpcSource:
             url = storage.join(self._path, name)
             try:
                 data = storage.read_bytes(url)
-            except storage.MissingFileError:
+            except MissingFileError:
                 raise UserError(f"{url} is missing; the Sprites set needs this sheet") from None
             sheets[name] = (read_layer(url, data), hashlib.sha256(data).hexdigest())
         return sheets

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Clip, Factors, Item
 from preprocessing.sources.lpc import FRAMES_PER_SECOND, SHEET_SIZE, SPLIT_SEED, TILE
 
@@ -125,7 +126,7 @@ class LpcUniversalSource:
                 url = storage.join(self._path, name)
                 try:
                     data = storage.read_bytes(url)
-                except storage.MissingFileError:
+                except MissingFileError:
                     raise UserError(f"{url} is missing; the Sprites of the Universal set need this sheet") from None
                 strips[name] = (_strip(url, data), hashlib.sha256(data).hexdigest())
         return strips

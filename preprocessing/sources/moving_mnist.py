@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Clip, Factors, Item, Label
 from preprocessing.sources.config import MovingMnistConfig
 
@@ -130,7 +131,7 @@ class MovingMnistSource:
         for url in (storage.join(self._path, name), storage.join(self._path, f"{name}.gz")):
             try:
                 return url, read_idx(url, storage.read_bytes(url), axes)
-            except storage.MissingFileError:
+            except MissingFileError:
                 continue
         raise UserError(
             f"{self._path}: neither {name} nor {name}.gz is there; source.path is a folder with MNIST's files"

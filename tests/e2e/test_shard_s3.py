@@ -15,6 +15,7 @@ import pytest
 
 from cluster.development.s3_server import S3Server, serve
 from cluster.storage import api as storage
+from cluster.storage.errors import StorageError
 from preprocessing import verify
 from tests.cluster.storage.fault_proxy import Fault, fault_proxy
 from tests.e2e.shard_job import ShardJob, tree
@@ -164,7 +165,7 @@ def test_keys_that_may_only_read_are_enough_to_verify_and_not_to_write(
     key = "train/shard-000001.tar"
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READERS_SECRET)
-    with pytest.raises(storage.StorageError, match="refused the credentials or they lack the permission"):
+    with pytest.raises(StorageError, match="refused the credentials or they lack the permission"):
         storage.write_bytes(f"{bucket}/figures/{key}", b"")
     verify.main([f"{bucket}/figures"])
     assert "all 72 clips in" in capsys.readouterr().out

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from vdsm import checkpoint
 
 STAGES = (60, 40)
@@ -90,7 +91,7 @@ def lines(place: Path | str) -> list[dict[str, Any]]:
     """Of a file of JSON lines, in a folder or in S3; without the last one if it is being written."""
     try:
         text = storage.read_bytes(str(place)).decode()
-    except storage.MissingFileError:
+    except MissingFileError:
         return []
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.storage import api as storage
+from cluster.storage.errors import StorageError
 
 
 @contextmanager
@@ -50,7 +51,7 @@ def test_it_serves_with_keys_of_its_own_and_has_everything_again_when_it_is_star
         storage.write_bytes("s3://mine/a", b"kept")
         assert f"s3://mine is served at {first['AWS_ENDPOINT_URL']}" in said
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-        with pytest.raises(storage.StorageError, match="refused the credentials"):
+        with pytest.raises(StorageError, match="refused the credentials"):
             storage.read_bytes("s3://mine/a")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0

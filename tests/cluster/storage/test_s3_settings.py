@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.storage import api as storage
+from cluster.storage.errors import StorageError
 
 
 def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
@@ -40,7 +41,7 @@ def test_tls_trusts_the_named_authority_and_no_other(
 ) -> None:
     trusted, context = certificate(tmp_path)
     bucket = through({}, context)
-    with pytest.raises(storage.StorageError, match="certificate is not trusted; set AWS_CA_BUNDLE"):
+    with pytest.raises(StorageError, match="certificate is not trusted; set AWS_CA_BUNDLE"):
         storage.write_bytes(f"{bucket}/x", b"content")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(trusted))
     storage.write_bytes(f"{bucket}/x", b"content" * 1000)
@@ -90,6 +91,6 @@ def test_settings_reach_the_requests(
 )
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(storage.StorageError, match=name) as caught:
+    with pytest.raises(StorageError, match=name) as caught:
         storage.read_bytes("s3://b/x")
     assert words in str(caught.value)

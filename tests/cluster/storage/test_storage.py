@@ -15,6 +15,7 @@ import pytest
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage import s3
+from cluster.storage.errors import MissingFileError, StorageError
 from tests.cluster.storage.fault_proxy import Fault
 
 
@@ -46,7 +47,7 @@ def test_a_missing_file_is_told_from_other_errors(place: str) -> None:
     url = storage.join(place, "nothing")
     assert not storage.exists(url)
     for use in (storage.read_bytes, storage.size):
-        with pytest.raises(storage.MissingFileError, match="nothing: there is no such"):
+        with pytest.raises(MissingFileError, match="nothing: there is no such"):
             use(url)
 
 
@@ -83,7 +84,7 @@ def test_an_unknown_scheme_is_refused() -> None:
 
 
 def test_a_missing_local_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(storage.StorageError, match="nowhere: there is no such folder"):
+    with pytest.raises(StorageError, match="nowhere: there is no such folder"):
         storage.list_files(str(tmp_path / "nowhere"))
 
 
@@ -138,14 +139,14 @@ def test_an_object_replaced_while_it_is_read_is_not_spliced(
         raise ConnectionError
 
     monkeypatch.setattr(s3, "_stream", lambda *a: replaced_midway(*a) if a[1] == 0 else stream(*a))
-    with pytest.raises(storage.StorageError, match="replaced while it was read"):
+    with pytest.raises(StorageError, match="replaced while it was read"):
         storage.download(url, tmp_path / "got")
     assert list(tmp_path.glob(".*")) == list(tmp_path.glob("got")) == []
 
 
 def test_a_missing_bucket_is_named(s3_bucket: str) -> None:
     for use in (storage.read_bytes, storage.size, storage.list_files, lambda url: storage.write_bytes(url, b"")):
-        with pytest.raises(storage.StorageError, match="there is no bucket absent-bucket; create it"):
+        with pytest.raises(StorageError, match="there is no bucket absent-bucket; create it"):
             use("s3://absent-bucket/x")
 
 
@@ -166,7 +167,7 @@ def test_a_wrong_key_is_refused_without_retries(s3_bucket: str, monkeypatch: pyt
     monkeypatch.setattr(botocore.endpoint.Endpoint, "_send", counted)
     for use in (storage.read_bytes, storage.size, storage.list_files, lambda url: storage.write_bytes(url, b"")):
         sent = 0
-        with pytest.raises(storage.StorageError, match="refused the credentials") as caught:
+        with pytest.raises(StorageError, match="refused the credentials") as caught:
             use(f"{s3_bucket}/x")
         assert sent == 1
         assert "wrong-Pk37" not in str(caught.value)
@@ -180,10 +181,10 @@ def test_no_server_and_no_credentials_are_named(
         changed.delenv("AWS_SECRET_ACCESS_KEY")
         changed.setenv("AWS_EC2_METADATA_DISABLED", "true")
         changed.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-        with pytest.raises(storage.StorageError, match="no AWS credentials; set AWS_ACCESS_KEY_ID"):
+        with pytest.raises(StorageError, match="no AWS credentials; set AWS_ACCESS_KEY_ID"):
             storage.read_bytes(f"{s3_bucket}/x")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        with pytest.raises(storage.StorageError, match="does not answer; check AWS_ENDPOINT_URL"):
+        with pytest.raises(StorageError, match="does not answer; check AWS_ENDPOINT_URL"):
             storage.read_bytes(f"{s3_bucket}/x")

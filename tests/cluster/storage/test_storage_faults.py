@@ -11,6 +11,7 @@ import pytest
 
 from cluster.storage import api as storage
 from cluster.storage import s3
+from cluster.storage.errors import StorageError, UnreachableError
 from tests.cluster.storage.fault_proxy import Fault
 
 HEADER = 512
@@ -50,7 +51,7 @@ def test_an_answer_that_always_ends_early_is_an_error_and_leaves_no_file(
 
     bucket = through(cut)
     for read in (storage.read_bytes, lambda url: storage.download(url, tmp_path / "x")):
-        with pytest.raises(storage.UnreachableError, match=r"reading stopped at byte \d+ of 5120"):
+        with pytest.raises(UnreachableError, match=r"reading stopped at byte \d+ of 5120"):
             read(f"{bucket}/x")
     assert list(tmp_path.iterdir()) == []
 
@@ -66,7 +67,7 @@ def test_an_overloaded_server_is_asked_again_and_one_that_stays_so_is_named(
     monkeypatch.setenv("VDSM_S3_ATTEMPTS", "2")
     bucket = through(lambda method, path, n: Fault(status=503))
     for use in (storage.read_bytes, storage.size, storage.list_files, lambda url: storage.write_bytes(url, b"")):
-        with pytest.raises(storage.UnreachableError, match="overloaded"):
+        with pytest.raises(UnreachableError, match="overloaded"):
             use(f"{bucket}/x")
 
 
@@ -77,7 +78,7 @@ def test_a_listing_that_ends_early_is_asked_again(through: Callable[..., str], s
     bucket = through({("GET", 0): Fault(cut_answer=700), ("GET", 1): Fault(cut_answer=0)})
     assert storage.list_files(bucket) == names
     bucket = through(lambda method, path, n: Fault(cut_answer=900, forget_length=True))
-    with pytest.raises(storage.StorageError):  # never a shorter list
+    with pytest.raises(StorageError):  # never a shorter list
         storage.list_files(bucket)
 
 
@@ -93,7 +94,7 @@ def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(
     bucket = through({("GET", 0): Fault(delay_s=1.5)})
     assert storage.read_bytes(f"{bucket}/x") == data
     bucket = through(lambda method, path, n: Fault(delay_s=1.5))
-    with pytest.raises(storage.UnreachableError, match="does not answer"):
+    with pytest.raises(UnreachableError, match="does not answer"):
         storage.size(f"{bucket}/x")
 
 
@@ -111,7 +112,7 @@ def test_a_write_cut_off_is_made_again_or_leaves_what_was_there(
         lambda: storage.write_bytes(f"{bucket}/x", b"m" * 300_000),
         lambda: storage.upload(tmp_path / "large", f"{bucket}/x"),
     ):
-        with pytest.raises(storage.UnreachableError):
+        with pytest.raises(UnreachableError):
             write()
         assert storage.read_bytes(f"{bucket}/x") == b"n" * 300_000
 
@@ -131,12 +132,12 @@ def test_refusals_are_told_apart_and_not_repeated(
         return Fault(status=400 if code == "ExpiredToken" else 403, code=code) if method != "HEAD" else None
 
     bucket = through(refuse)
-    with pytest.raises(storage.StorageError, match=words[code]) as caught:
+    with pytest.raises(StorageError, match=words[code]) as caught:
         storage.download(f"{bucket}/x", tmp_path / "x")
-    assert not isinstance(caught.value, storage.UnreachableError)
+    assert not isinstance(caught.value, UnreachableError)
     assert asked == ["HEAD", "GET", "GET"]
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(storage.StorageError, match=words[code]):
+    with pytest.raises(StorageError, match=words[code]):
         storage.write_bytes(f"{bucket}/x", b"")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.storage.api import UnreachableError
+from cluster.storage.errors import UnreachableError
 from preprocessing.clip import Clip, Factors, Item, RejectedInputError, TransientError
 from preprocessing.decoding import sandbox_main as decode_process
 
