@@ -32,6 +32,12 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def fit_log_line(text: str) -> str:
+    """Return `text`, cut off where its log line would be wider than the terminal."""
+    width = shutil.get_terminal_size((FALLBACK_COLUMNS, 24)).columns - LOG_PREFIX
+    return text if len(text) <= width else f"{text[: max(1, width - 3)]}..."
+
+
 class ProgressDisplay:
     """The progress of one command, a context manager. Each phase has its own clock, rate and estimate.
 
@@ -159,9 +165,8 @@ class ProgressDisplay:
             self._say(self.line())
 
     def _say(self, text: str) -> None:
-        width = shutil.get_terminal_size((FALLBACK_COLUMNS, 24)).columns - LOG_PREFIX
         self._logged, self._spoke = self._clock(), True
-        log.info("%s", text if len(text) <= width else f"{text[: max(1, width - 3)]}...")
+        log.info("%s", fit_log_line(text))
 
     def _finish_phase(self) -> None:
         """Log the end of a phase that was long enough to have been logged."""
