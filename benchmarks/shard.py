@@ -101,19 +101,19 @@ def job(folder: Path, out: Path, tasks: int) -> tuple[int, float]:
     """Clips and seconds of the job's shards with so many tasks at once."""
     from preprocessing.recipe import DataRecipe, ShardsConfig
     from preprocessing.sharding import plan
-    from preprocessing.sharding.output_lock import claim
+    from preprocessing.sharding.output_lock import acquire_output
     from preprocessing.sharding.tasks import write_shards
-    from preprocessing.sources import make_source
     from preprocessing.sources.config import SourceConfig, VideosConfig
+    from preprocessing.sources.registry import make_source
 
     videos = VideosConfig(size=SIZE, clip_frames=FRAMES, test_fraction=0.1)
     source = SourceConfig(name="videos", path=str(folder), videos=videos)
     recipe = DataRecipe(source=source, shards=ShardsConfig(target_mb=8, concurrency=tasks))
     made = make_source(recipe.source, recipe.seed)
     planned = plan.make_plan(recipe, made)
-    claim(str(out), planned)
+    acquire_output(str(out), planned)
     begin = time.perf_counter()
-    written = [one for one in write_shards(str(out), planned, planned.shards, recipe, made) if one is not None]
+    written = list(write_shards(str(out), planned, planned.shards, recipe, made))
     seconds = time.perf_counter() - begin
     assert not any(summary.index["rejects"] for _, summary in written)
     return sum(summary.index["clips"] for _, summary in written), seconds
@@ -123,9 +123,9 @@ def plan_alone(count: int) -> dict[str, float]:
     """In this process, whose memory is then known: list `count` files, plan, and store the plan."""
     from preprocessing.recipe import DataRecipe
     from preprocessing.sharding import plan
-    from preprocessing.sharding.output_lock import claim
-    from preprocessing.sources import make_source
+    from preprocessing.sharding.output_lock import acquire_output
     from preprocessing.sources.config import SourceConfig
+    from preprocessing.sources.registry import make_source
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "videos"
@@ -139,7 +139,7 @@ def plan_alone(count: int) -> dict[str, float]:
         recipe = DataRecipe(source=SourceConfig(name="videos", path=str(folder)))
         begin = time.perf_counter()
         planned = plan.make_plan(recipe, make_source(recipe.source, recipe.seed))
-        claim(str(Path(scratch) / "out"), planned)
+        acquire_output(str(Path(scratch) / "out"), planned)
         seconds = time.perf_counter() - begin
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return {"plan_inputs": count, "plan_shards": len(planned.shards), "plan_s": seconds, "plan_peak_gb": memory}

@@ -21,11 +21,12 @@ from cluster.cli import run as command_line
 from cluster.cli.settings import Controls, Section
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
+from preprocessing.clip import SPLITS
 from preprocessing.dataset.reader import DamagedDatasetError, read_manifest
 from preprocessing.dataset.statistics import total
 from preprocessing.dataset.verify_shard import DamageError, verify_shard
-from preprocessing.sharding import output_lock as claim
-from preprocessing.sharding import plan, rejects
+from preprocessing.sharding import output_lock, plan, rejects
 from preprocessing.sharding.disjoint import check_disjoint
 from preprocessing.sharding.manifest import clip_shape
 from preprocessing.sharding.write_shard import Summary, read_index_bytes, summarize
@@ -106,30 +107,30 @@ def _check_files(url: str, content: dict[str, Any]) -> None:
     expected = {shard["path"] for shard in content["shards"]}
     expected |= {shard["index"] for shard in [*content["shards"], *content["empty"]]}
     for name in storage.list_files(url):
-        if name.startswith(plan.SPLITS) and name not in expected:
+        if name.startswith(SPLITS) and name not in expected:
             raise DamageError(f"{name}: the manifest does not list this file")
 
 
 def _check_inputs(url: str, content: dict[str, Any]) -> None:
     """The plan is the one that was followed, and its list of inputs has no group in two splits."""
     try:
-        stored = storage.read_bytes(storage.join(url, claim.FILE))
-        listed = storage.read_bytes(storage.join(url, claim.INPUTS))
-    except storage.MissingFileError as error:
+        stored = storage.read_bytes(storage.join(url, output_lock.FILE))
+        listed = storage.read_bytes(storage.join(url, output_lock.INPUTS))
+    except MissingFileError as error:
         raise DamageError(str(error)) from None
     if hashlib.sha256(stored).hexdigest() != content["plan_sha256"]:
-        raise DamageError(f"{claim.FILE}: its SHA-256 is not the one in the manifest")
+        raise DamageError(f"{output_lock.FILE}: its SHA-256 is not the one in the manifest")
     try:
         wanted = json.loads(stored)["inputs_sha256"]
         inputs = [json.loads(line) for line in listed.splitlines()]
         plan.check_groups((key, split, group) for key, _, split, group, *_ in inputs)
         found = hashlib.sha256(b"".join(plan.encode(known) for *known, _version in inputs)).hexdigest()
     except ValueError:
-        raise DamageError(f"{claim.INPUTS}: it is no list of inputs") from None
+        raise DamageError(f"{output_lock.INPUTS}: it is no list of inputs") from None
     except UserError as error:
-        raise DamageError(f"{claim.INPUTS}: {error}") from None
+        raise DamageError(f"{output_lock.INPUTS}: {error}") from None
     if found != wanted:
-        raise DamageError(f"{claim.INPUTS}: it does not list the inputs of {claim.FILE}")
+        raise DamageError(f"{output_lock.INPUTS}: it does not list the inputs of {output_lock.FILE}")
 
 
 def _check_totals(
@@ -150,7 +151,7 @@ def _check_totals(
                 raise DamageError(f"{split}: {name} are {value}, but the manifest says {totals.get(name)}")
     try:
         listed = storage.read_bytes(storage.join(url, rejects.FILE))
-    except storage.MissingFileError:
+    except MissingFileError:
         raise DamageError(f"{rejects.FILE}: it is missing") from None
     if hashlib.sha256(listed).hexdigest() != content["rejects"]["sha256"]:
         raise DamageError(f"{rejects.FILE}: its SHA-256 is not the one in the manifest")

@@ -107,10 +107,10 @@ def figures_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small dataset of the built-in figures: 12 identities, every action, several shards. Not to be changed."""
     from preprocessing.recipe import DataRecipe, ShardsConfig
     from preprocessing.sharding import manifest, plan, preview, rejects
-    from preprocessing.sharding.output_lock import claim
+    from preprocessing.sharding.output_lock import acquire_output
     from preprocessing.sharding.write_shard import write_shard
-    from preprocessing.sources import make_source
     from preprocessing.sources.config import FiguresConfig, SourceConfig
+    from preprocessing.sources.registry import make_source
 
     folder = tmp_path_factory.mktemp("figures")
     figures = FiguresConfig(identities=12, test_fraction=0.25)
@@ -118,7 +118,7 @@ def figures_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = make_source(recipe.source, recipe.seed)
     planned = plan.make_plan(recipe, source)
     url = str(folder)
-    claim(url, planned)
+    acquire_output(url, planned)
     summaries = [write_shard(url, planned.identity, shard, source) for shard in planned.shards]
     rejected = rejects.write_rejects(url, [])
     made = manifest.make_manifest(url, planned, source, summaries, rejected)

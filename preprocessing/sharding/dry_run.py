@@ -6,13 +6,13 @@ import sys
 import time
 from dataclasses import dataclass
 
+from cluster.cli.progress import format_duration
 from preprocessing.clip import Clips, Item, Source
 from preprocessing.decoding.sandbox import DecodeProcess
 from preprocessing.recipe import DataRecipe
 from preprocessing.sharding import plan
-from preprocessing.sharding.progress import clock
 from preprocessing.sharding.reading import read_item
-from preprocessing.sources import order
+from preprocessing.sources.registry import open_serialized_source, serialize_source
 
 SAMPLE_S = 10.0
 """How long inputs are tried, in seconds; the first one is always tried to its end."""
@@ -54,7 +54,7 @@ def report_plan(recipe: DataRecipe, url: str, planned: plan.Plan, source: Source
     if sample.estimated:
         seconds = sample.seconds * total / sample.estimated / at_once
         sys.stdout.write(
-            f"time: about {clock(seconds)} with {at_once} tasks at once, going by {sample.inputs} inputs tried here, "
+            f"time: about {format_duration(seconds)} with {at_once} tasks at once, going by {sample.inputs} inputs tried here, "
             f"which gave {sample.clips:,} clips and {sample.rejects} rejects\n"
         )
     sys.stdout.write(f"nothing was written; without --dry-run this would go to {url}\n")
@@ -62,7 +62,14 @@ def report_plan(recipe: DataRecipe, url: str, planned: plan.Plan, source: Source
 
 def take_sample(recipe: DataRecipe, planned: plan.Plan, source: Source) -> Sample:
     """Make the clips of the first few inputs of the plan, whose order is random."""
-    decoder = DecodeProcess(order(recipe.source, recipe.seed, source), recipe.shards) if source.untrusted else None
+    decoder = None
+    if source.untrusted:
+        decoder = DecodeProcess(
+            open_serialized_source,
+            serialize_source(recipe.source, recipe.seed, source),
+            cpu_seconds=recipe.shards.decode_seconds,
+            memory_mb=recipe.shards.decode_mb,
+        )
     sample = Sample()
     begin = time.monotonic()
     try:

@@ -8,11 +8,11 @@ from typing import Any
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from preprocessing.clip import Source
+from preprocessing.clip import SPLITS, Source
 from preprocessing.dataset.statistics import pixel_moments, total
 from preprocessing.sharding import rejects
 from preprocessing.sharding.disjoint import check_disjoint
-from preprocessing.sharding.plan import FORMAT, SPLITS, Plan, encode, stats_path
+from preprocessing.sharding.plan import FORMAT, Plan, encode, stats_path
 from preprocessing.sharding.write_shard import Summary
 
 FILE = "manifest.json"

@@ -13,13 +13,14 @@ from typing import Any, BinaryIO
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from preprocessing.sharding.plan import Plan, encode, list_item
 
 FILE = "plan.json"
 INPUTS = "inputs.jsonl"
 
 
-def claim(url: str, plan: Plan, *, store: bool = True) -> None:
+def acquire_output(url: str, plan: Plan, *, store: bool = True) -> None:
     """Store `plan` at `url` before any shard is written, or check that what is there was begun with the same plan.
 
     Args:
@@ -30,7 +31,7 @@ def claim(url: str, plan: Plan, *, store: bool = True) -> None:
     """
     try:
         stored = json.loads(storage.read_bytes(storage.join(url, FILE)))
-    except storage.MissingFileError:
+    except MissingFileError:
         if storage.exists(storage.join(url, "manifest.json")):
             raise UserError(f"{url} holds a dataset without its {FILE}; choose another --out") from None
         if not store:
@@ -70,7 +71,7 @@ def _changed_inputs(url: str, plan: Plan) -> Iterator[str]:
     with tempfile.NamedTemporaryFile() as file:
         try:
             storage.download(storage.join(url, INPUTS), Path(file.name))
-        except storage.MissingFileError:
+        except MissingFileError:
             yield f"its {INPUTS} is missing"
             return
         with Path(file.name).open("rb") as stored:

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.errors import UserError
-from preprocessing.clip import Item, Source
+from preprocessing.clip import SPLITS, Item, Source
 from preprocessing.recipe import DataRecipe
 from preprocessing.sources.config import SourceConfig
 
 FORMAT = 2
 """Version of the dataset's format; raised when shards, their index or the manifest change."""
-SPLITS = ("train", "test")
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)  # made once: there may be a million lines
 
 

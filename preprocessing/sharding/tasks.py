@@ -10,7 +10,7 @@ from preprocessing.decoding.sandbox import DecodeProcess
 from preprocessing.recipe import DataRecipe, ShardsConfig
 from preprocessing.sharding.plan import Plan, ShardPlan
 from preprocessing.sharding.write_shard import Summary, write_shard
-from preprocessing.sources import order, reopen
+from preprocessing.sources.registry import open_serialized_source, serialize_source
 
 DEATHS = 10
 """How often a task is run again whose worker died."""
@@ -26,8 +26,8 @@ def tasks_at_once(recipe: DataRecipe) -> int:
 
 def write_shards(
     url: str, plan: Plan, missing: Sequence[ShardPlan], recipe: DataRecipe, source: Source
-) -> Iterator[tuple[ShardPlan, Summary] | None]:
-    """Write the `missing` shards of a plan below `url`; gives each as it gets ready, and None now and then.
+) -> Iterator[tuple[ShardPlan, Summary]]:
+    """Write the `missing` shards of a plan below `url`; gives each as it gets ready.
 
     Ray must be connected. A task whose worker dies is run again by Ray.
 
@@ -38,7 +38,7 @@ def write_shards(
 
     write = ray.remote(num_cpus=1, max_retries=DEATHS)(_write)
     # Stored once: the names of labels may be many.
-    opened = ray.put(order(recipe.source, recipe.seed, source))
+    opened = ray.put(serialize_source(recipe.source, recipe.seed, source))
     shards = recipe.shards.model_dump_json()
     limit = tasks_at_once(recipe)
     waiting = deque(missing)
@@ -51,7 +51,6 @@ def write_shards(
             done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
             for reference in done:
                 yield running.pop(reference), ray.get(reference)
-            yield None
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise UserError(str(error.cause)) from None
@@ -71,10 +70,13 @@ def _write(url: str, plan_sha256: str, shard: ShardPlan, source: str, shards: st
 @functools.lru_cache(maxsize=1)
 def _source(order: str) -> Source:
     """The source, opened once per worker process."""
-    return reopen(order)
+    return open_serialized_source(order)
 
 
 @functools.lru_cache(maxsize=1)
 def _decoder(order: str, shards: str) -> DecodeProcess:
     """The process that decodes, started once per worker process."""
-    return DecodeProcess(order, ShardsConfig.model_validate_json(shards))
+    limits = ShardsConfig.model_validate_json(shards)
+    return DecodeProcess(
+        open_serialized_source, order, cpu_seconds=limits.decode_seconds, memory_mb=limits.decode_mb
+    )

@@ -350,17 +350,17 @@ def test_continuous_factors_are_probed_per_clip_and_per_frame(tiny_recipe: Recip
     """The angle of a pendulum in every frame, its amplitude and its period."""
     from preprocessing.recipe import DataRecipe, ShardsConfig
     from preprocessing.sharding import manifest, plan, rejects
-    from preprocessing.sharding.output_lock import claim
+    from preprocessing.sharding.output_lock import acquire_output
     from preprocessing.sharding.write_shard import write_shard
-    from preprocessing.sources import make_source
     from preprocessing.sources.config import PendulumConfig, SourceConfig
+    from preprocessing.sources.registry import make_source
 
     data = str(tmp_path / "data")
     pendulum = PendulumConfig(identities=8, clips_per_identity=4, clip_frames=8, test_fraction=0.5)
     recipe = DataRecipe(source=SourceConfig(name="pendulum", pendulum=pendulum), shards=ShardsConfig(target_mb=1.5))
     source = make_source(recipe.source, recipe.seed)
     planned = plan.make_plan(recipe, source)
-    claim(data, planned)
+    acquire_output(data, planned)
     summaries = [write_shard(data, planned.identity, shard, source) for shard in planned.shards]
     made = manifest.make_manifest(data, planned, source, summaries, rejects.write_rejects(data, []))
     manifest.write_manifest(data, made)

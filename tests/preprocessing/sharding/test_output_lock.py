@@ -8,7 +8,7 @@ import pytest
 from cluster.errors import UserError
 from preprocessing.clip import Item
 from preprocessing.recipe import DataRecipe
-from preprocessing.sharding.output_lock import claim
+from preprocessing.sharding.output_lock import acquire_output
 from preprocessing.sharding.plan import Plan, make_plan
 from tests.preprocessing.sharding.test_plan import Listed
 
@@ -33,13 +33,13 @@ def planned(items: list[Item], seed: int = 0) -> Plan:
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
     """An output that was begun with ten inputs."""
-    claim(str(tmp_path), planned(inputs(10)))
+    acquire_output(str(tmp_path), planned(inputs(10)))
     return tmp_path
 
 
 def test_the_same_inputs_in_another_order_go_on(begun: Path) -> None:
     before = {path.name: path.read_bytes() for path in begun.iterdir()}
-    claim(str(begun), planned(inputs(10)[::-1]))
+    acquire_output(str(begun), planned(inputs(10)[::-1]))
     assert {path.name: path.read_bytes() for path in begun.iterdir()} == before
     assert before.keys() == {"plan.json", "inputs.jsonl"}
 
@@ -57,34 +57,34 @@ def test_the_same_inputs_in_another_order_go_on(begun: Path) -> None:
 )
 def test_inputs_that_changed_are_named(begun: Path, items: list[Item], said: str) -> None:
     with pytest.raises(UserError) as error:
-        claim(str(begun), planned(items))
+        acquire_output(str(begun), planned(items))
     assert said in str(error.value)
     assert "choose another --out" in str(error.value)
 
 
 def test_a_setting_that_changed_is_named_before_the_inputs(begun: Path) -> None:
     with pytest.raises(UserError, match="settings or inputs: seed was 0, is now 1; choose another"):
-        claim(str(begun), planned(inputs(12), seed=1))
+        acquire_output(str(begun), planned(inputs(12), seed=1))
 
 
 def test_killed_between_the_list_and_the_plan_it_is_begun_again(begun: Path) -> None:
     (begun / "plan.json").unlink()
-    claim(str(begun), planned(inputs(7)))
-    claim(str(begun), planned(inputs(7)))
+    acquire_output(str(begun), planned(inputs(7)))
+    acquire_output(str(begun), planned(inputs(7)))
 
 
 def test_a_list_that_was_lost_or_changed_is_said(begun: Path) -> None:
     listed = begun / "inputs.jsonl"
     listed.write_text(listed.read_text().replace('"v3"', '"v33"'))
     with pytest.raises(UserError, match=r"inputs changed: cam/3.mp4"):
-        claim(str(begun), planned(inputs(10)))
+        acquire_output(str(begun), planned(inputs(10)))
     listed.unlink()
     with pytest.raises(UserError, match=r"its inputs.jsonl is missing"):
-        claim(str(begun), planned(inputs(10)))
+        acquire_output(str(begun), planned(inputs(10)))
 
 
 def test_a_look_leaves_nothing_behind(tmp_path: Path, begun: Path) -> None:
-    claim(str(tmp_path / "new"), planned(inputs(10)), store=False)
+    acquire_output(str(tmp_path / "new"), planned(inputs(10)), store=False)
     assert not (tmp_path / "new").exists()
     with pytest.raises(UserError, match="inputs new"):
-        claim(str(begun), planned(inputs(11)), store=False)
+        acquire_output(str(begun), planned(inputs(11)), store=False)

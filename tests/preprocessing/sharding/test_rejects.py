@@ -10,10 +10,9 @@ import pytest
 from cluster.errors import UserError
 from preprocessing import shard
 from preprocessing.decoding.sandbox import DecodeProcess
-from preprocessing.recipe import ShardsConfig
 from preprocessing.sharding.reading import read_item
 from preprocessing.sharding.rejects import check_share
-from preprocessing.sources import make_source, order
+from preprocessing.sources.registry import make_source, open_serialized_source, serialize_source
 from preprocessing.sources.config import SourceConfig, VideosConfig
 from preprocessing.verify import verify
 from tests.e2e.shard_job import SETTINGS, tree
@@ -117,7 +116,8 @@ def test_a_video_that_needs_more_memory_than_allowed_is_rejected_for_that(tmp_pa
     source = make_source(config, 0)
     (item,) = source.items()
     for megabytes, clips in ((150, 0), (700, 1)):
-        decoder = DecodeProcess(order(config, 0, source), ShardsConfig(decode_mb=megabytes))
+        serialized = serialize_source(config, 0, source)
+        decoder = DecodeProcess(open_serialized_source, serialized, cpu_seconds=60, memory_mb=megabytes)
         reading, given = read_item(decoder.clips, item, 0), 0
         while True:
             try:

@@ -1,0 +1,159 @@
+"""The sharding job: plan, acquire the output, write the missing shards, complete the dataset, report.
+
+Each shard's index is written after its tar and marks it as complete, and the manifest is written last. A rerun therefore
+writes only what is missing, and ends with the same bytes.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from cluster import ray_runtime
+from cluster.cli.progress import ProgressDisplay
+from cluster.errors import UserError
+from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
+from preprocessing.clip import Source
+from preprocessing.recipe import DataRecipe
+from preprocessing.sharding import manifest, plan, rejects
+from preprocessing.sharding.dry_run import report_plan
+from preprocessing.sharding.output_lock import acquire_output
+from preprocessing.sharding.preview import write_preview
+from preprocessing.sharding.report import print_report
+from preprocessing.sharding.tasks import write_shards
+from preprocessing.sharding.throughput import Throughput
+from preprocessing.sharding.write_shard import Summary, finished
+from preprocessing.sources.registry import make_source
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+CONCURRENT_READS = 16
+"""Indexes of finished shards that are read at the same time."""
+_PHASES = 4
+
+
+def shard_source(recipe: DataRecipe, out: str, *, dry_run: bool = False) -> None:
+    """Turn the recipe's source into a dataset at `out`, and print what it holds. Rerun it to resume.
+
+    Args:
+        recipe: the source, the seed, and how clips are packed into shards.
+        out: folder or s3://bucket/prefix of the dataset.
+        dry_run: print what would be written, and write nothing.
+
+    Raises:
+        UserError: a source file is missing, `out` belongs to other settings or inputs, or `out` cannot be written.
+    """
+    with ProgressDisplay(phases=2 if dry_run else _PHASES) as progress:
+        progress.start("listing the inputs")
+        source = make_source(recipe.source, recipe.seed)
+        planned = plan.make_plan(recipe, source)
+        storage.exists(storage.join(out, manifest.FILE))  # a wrong address or key fails now, not after retries
+        job = _Job(recipe, out, source, planned, progress)
+        job.acquire_output(store=not dry_run)
+        if not dry_run:
+            job.run()
+        else:
+            progress.start("sampling the inputs")
+            report_plan(recipe, out, planned, source)
+            return
+    print_report(out)
+
+
+class _Job:
+    """A dataset being written: its plan, and the summaries of the shards that are complete so far."""
+
+    def __init__(
+        self, recipe: DataRecipe, out: str, source: Source, planned: plan.Plan, progress: ProgressDisplay
+    ) -> None:
+        self._recipe, self._out, self._source, self._plan, self._progress = recipe, out, source, planned, progress
+        self._inputs = {shard.path: len(shard.items) for shard in planned.shards}
+        self._done: dict[str, Summary] = {}
+
+    def acquire_output(self, *, store: bool) -> None:
+        self._retry(lambda: acquire_output(self._out, self._plan, store=store))
+
+    def run(self) -> None:
+        """Write the missing shards, then complete the dataset."""
+        self._progress.start("looking for finished shards", len(self._plan.shards), unit="shards")
+        self._retry(self._find_finished_shards)
+        missing = [shard for shard in self._plan.shards if shard.path not in self._done]
+        if not missing and self._is_complete():
+            self._progress.expect(_PHASES - 2)
+            log.info("all %d shards exist already", len(self._plan.shards))
+            return
+        if self._done:
+            log.info("%d of %d shards exist already", len(self._done), len(self._plan.shards))
+        if missing:
+            with ray_runtime.connect():
+                self._write(missing)
+        else:
+            self._progress.expect(_PHASES - 1)
+        self._complete()
+
+    def _retry(self, action: Callable[[], R]) -> R:
+        """Return the result of a repeatable action, retried while storage does not respond."""
+        return storage.patiently(action, self._recipe.shards.patience_seconds)
+
+    def _find_finished_shards(self) -> None:
+        self._progress.update(0)
+        with ThreadPoolExecutor(CONCURRENT_READS) as pool:
+            found = pool.map(lambda shard: finished(self._out, self._plan.identity, shard), self._plan.shards)
+            for shard, summary in zip(self._plan.shards, found, strict=True):
+                if summary is not None:
+                    self._done[shard.path] = summary
+                self._progress.advance()
+
+    def _write(self, missing: list[plan.ShardPlan]) -> None:
+        """Write the missing shards; stop when too many inputs give no clip."""
+        self._progress.start("writing shards", len(missing))
+        self._check_rejected_share()
+        throughput = Throughput()
+        for written, (shard, summary) in enumerate(
+            write_shards(self._out, self._plan, missing, self._recipe, self._source), start=1
+        ):
+            self._done[shard.path] = summary
+            throughput.add(summary)
+            self._progress.update(written, note=throughput.line())
+            self._check_rejected_share()
+        log.info("wrote %d shards: %s", len(missing), throughput.line())
+
+    def _check_rejected_share(self) -> None:
+        try:
+            rejects.check_share(
+                self._out,
+                empty=sum(not record["clips"] for one in self._done.values() for record in one.index["rejects"]),
+                tried=sum(self._inputs[path] for path in self._done),
+                inputs=sum(self._inputs.values()),
+                limit=self._recipe.shards.max_rejected_share,
+            )
+        except UserError:
+            self._write_rejects()
+            raise
+
+    def _write_rejects(self) -> bytes:
+        known = (self._done[shard.path] for shard in self._plan.shards if shard.path in self._done)
+        return rejects.write_rejects(self._out, (record for one in known for record in one.index["rejects"]))
+
+    def _complete(self) -> None:
+        """Write everything that follows the last shard, the manifest last."""
+        self._progress.start("writing the manifest and the preview")
+        summaries = [self._done[shard.path] for shard in self._plan.shards]
+        rejected = self._retry(self._write_rejects)
+        rejects.check_any(self._out, sum(one.index["clips"] for one in summaries), sum(self._inputs.values()))
+        content = self._retry(lambda: manifest.make_manifest(self._out, self._plan, self._source, summaries, rejected))
+        self._retry(lambda: write_preview(self._out, content, rejected))
+        storage.remove_partial_files(self._out)
+        self._retry(lambda: manifest.write_manifest(self._out, content))
+
+    def _is_complete(self) -> bool:
+        """Return whether everything that follows the last shard exists."""
+        try:
+            stored = json.loads(storage.read_bytes(storage.join(self._out, manifest.FILE)))
+            others = all(storage.exists(storage.join(self._out, name)) for name in (rejects.FILE, "preview.html"))
+            return bool(stored["plan_sha256"] == self._plan.identity) and others
+        except (MissingFileError, ValueError, KeyError, TypeError):
+            return False
