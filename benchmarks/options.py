@@ -94,7 +94,7 @@ def train(config: ModelConfig, figures: Figures, *, steps: int, batch: int, seed
     torch.manual_seed(seed)
     generator, draws = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     model = Disentangler(config)
-    stage: Any = model.stage(1).train()
+    stage: Any = model.prepare_stage(1).train()
     optimiser = torch.optim.Adam(stage.parameters(), lr=RATE, fused=True)
     for step in range(steps):
         done = max(step - WARMUP, 0) / (steps - WARMUP)

@@ -116,7 +116,7 @@ class Case:
         torch.manual_seed(options.seed)
         model = Disentangler(PRESETS[options.preset](num_experts=options.experts)).to(device)
         self.config = config = model.config
-        self.stage: Any = model.stage(options.stage)
+        self.stage: Any = model.prepare_stage(options.stage)
         generator = torch.Generator().manual_seed(options.seed)
         shape = (options.clips, options.frames, config.channels, config.frame_size, config.frame_size)
         self.frames = torch.rand(shape, generator=generator).to(device)

@@ -1,4 +1,4 @@
-"""Former names of recipe settings. Old recipes, runs and studies are read under the current names."""
+"""Former names of recipe settings and metrics. Old recipes, runs and studies are read under the current names."""
 
 SETTINGS = {
     "training.stage1.annealing.agreement": "training.stage1.annealing.static_consistency",
@@ -9,3 +9,9 @@ SETTINGS = {
     "training.stage2.decoded_frames": "training.stage2.num_decoded_frames",
 }
 """Former dotted path -> current dotted path."""
+
+RECORDS = {
+    1: {"disagreement": "static_consistency"},
+    2: {"disagreement": "dynamics_consistency", "mismatch": "pose_distillation"},
+}
+"""By stage: former key of a record in metrics.jsonl -> current key."""

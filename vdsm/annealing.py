@@ -19,8 +19,9 @@ class Weights(NamedTuple):
     static: float
     dynamics: float
     temperature: float
-    agreement: float = 0.0
-    matching: float = 0.0
+    static_consistency: float = 0.0
+    dynamics_consistency: float = 0.0
+    pose_distillation: float = 0.0
 
 
 def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) -> Weights:
@@ -31,8 +32,9 @@ def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) 
         static=scale * ramp_at(config.static, progress),
         dynamics=scale * ramp_at(config.dynamics, progress),
         temperature=ramp_at(config.temperature, progress),
-        agreement=scale * config.agreement,
-        matching=scale * config.matching,
+        static_consistency=scale * config.static_consistency,
+        dynamics_consistency=scale * config.dynamics_consistency,
+        pose_distillation=scale * config.pose_distillation,
     )
 
 

@@ -204,6 +204,10 @@ class Spline:
             raise ValueError(f"floor is {self.floor} and ceiling {self.ceiling}; they need 0 < floor <= ceiling")
 
 
+REGULARISERS = ("static_consistency", "dynamics_consistency", "pose_distillation")
+"""Terms of the loss that are no part of the ELBO, by their names in settings and metrics."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnnealingConfig:
     """Weights of the KL terms and the softmax temperature over one stage, as published for stage 1.
@@ -222,19 +226,21 @@ class AnnealingConfig:
     """Weight of the dynamics KL (stage 2 only)."""
     temperature: CosineRamp = CosineRamp(start=1.0, end=10.0, fraction=0.5)
     """Temperature that multiplies the static latent before the softmax."""
-    agreement: float = 0.0
-    """Weight of a disagreement, which is no part of the ELBO; the published model has 0. In stage 1, which must have
-    pairs, of two paired clips on who is seen: the KL between the static posteriors of either clip alone. Pairing
-    without it lets the static code tell the action too, as long as the decoder does not look there. In stage 2, of a
-    clip and the same poses drawn with a static code from the prior, on what is done: the KL between both dynamics
-    posteriors. Without it the dynamics code tells a little of who is seen."""
-    matching: float = 0.0
-    """Weight of a mismatch (stage 2 only), which is no part of the ELBO; the published model has 0: the KL of the poses
-    that the dynamics code drives, q(z_t | z_{t-1}, d), from what stage 1 sees in the frame, q(z_t | x_t). Where a small
-    thing moves far, frames that do not overlap tell nothing of how far off a pose is; the poses themselves do."""
+    static_consistency: float = 0.0
+    """Weight of a regulariser of stage 1, which must have pairs; 0 as published: the symmetric KL between the static
+    posteriors of the two clips of a pair. Without it, pairing lets the static code carry the action as well, as long as
+    the decoder ignores it."""
+    dynamics_consistency: float = 0.0
+    """Weight of a regulariser of stage 2; 0 as published: the symmetric KL between the dynamics posteriors of a clip and
+    of the same poses decoded with a static code from the prior. Without it, the dynamics code carries some of the
+    identity."""
+    pose_distillation: float = 0.0
+    """Weight of a regulariser of stage 2; 0 as published: the KL of the poses driven by the dynamics code,
+    q(z_t | z_{t-1}, d), from the pose posteriors of stage 1, q(z_t | x_t). Where a small object moves far, frames that
+    do not overlap give no gradient towards the right pose; the poses themselves do."""
 
     def __post_init__(self) -> None:
-        for name in ("agreement", "matching"):
+        for name in REGULARISERS:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a number of at least 0")
 

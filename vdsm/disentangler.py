@@ -54,10 +54,10 @@ class Disentangler(nn.Module):
         """Stage 1."""
         return self.sequence_model.frame_model
 
-    def stage(self, number: Literal[1, 2]) -> FrameModel | SequenceModel:
-        """The module that a stage trains, with `requires_grad` set on just the parameters it trains.
+    def prepare_stage(self, number: Literal[1, 2]) -> FrameModel | SequenceModel:
+        """Set `requires_grad` on exactly the parameters that a stage trains, and return the stage's module.
 
-        Stage 2 keeps the image encoder and the decoder as they are; the static K -> K layers go on learning.
+        Stage 2 freezes the image encoder and the decoder; the static K -> K layers keep training.
         """
         self.requires_grad_(True)
         if number == 1:

@@ -1,4 +1,4 @@
-"""A first-order Gaussian chain as one Pyro distribution: the whole pose sequence is one site."""
+"""Distributions of the latents that Pyro does not have, and the symmetric KL of two Normals."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -9,15 +9,54 @@ from torch import Tensor
 from torch.distributions import Normal, constraints, register_kl
 from torch.distributions import kl_divergence as divergence
 
-from vdsm.loss import Shape
 from vdsm.precision import full_precision
 
+Shape = torch.Size | list[int] | tuple[int, ...]
 Transition = Callable[[Tensor, int], tuple[Tensor, Tensor]]
-"""(z_{t-1} for S successive times [B, S, Z], index of the first of these t, counted from 0) -> loc, scale [B, S, Z]."""
+"""(z_{t-1} at S successive times [B, S, Z], index of the first of these t, counted from 0) -> loc, scale [B, S, Z]."""
+
+
+class ReparameterizedNormal(dist.Normal):
+    """N(loc, scale), sampled as `loc + scale * noise` with given standard Normal noise instead of a hidden generator.
+
+    The same parameters and noise then give the same sample on any device, with any number of workers, and in any
+    independent computation of the loss.
+    """
+
+    def __init__(self, loc: Tensor, scale: Tensor, noise: Tensor) -> None:
+        super().__init__(loc, scale, validate_args=False)
+        self._noise = noise
+
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> "ReparameterizedNormal":
+        """Return the same distribution over a larger batch, as a Pyro plate requests."""
+        return ReparameterizedNormal(
+            self.loc.expand(batch_shape), self.scale.expand(batch_shape), self._noise.expand(batch_shape)
+        )
+
+    def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
+        """Return loc + scale * noise, of the shape of `loc`. Raise ValueError for a non-empty `sample_shape`."""
+        if sample_shape:
+            raise ValueError(f"the noise is for one sample, not for sample_shape {tuple(sample_shape)}")
+        sample: Tensor = self.loc + self.scale * self._noise
+        return sample
+
+
+def symmetric_kl(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the mean of KL(first || second) and KL(second || first): [B], in nats.
+
+    Args:
+        first, second: loc and scale of a diagonal Normal, each [B, N].
+    """
+    one, other = dist.Normal(*first, validate_args=False), dist.Normal(*second, validate_args=False)
+    both_ways: Tensor = divergence(one, other) + divergence(other, one)
+    return 0.5 * both_ways.sum(dim=-1)
 
 
 class GaussianChain(dist.TorchDistribution):
-    """p(z_1..T) = prod_t N(z_t | loc_t(z_{t-1}), scale_t(z_{t-1})) over clips [B], events [T, Z]."""
+    """p(z_1..T) = prod_t N(z_t | loc_t(z_{t-1}), scale_t(z_{t-1})): batch of clips [B], events [T, Z].
+
+    A first-order Gaussian chain as one distribution, so that the whole pose sequence is a single Pyro site.
+    """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.independent(constraints.real, 2)
@@ -26,10 +65,10 @@ class GaussianChain(dist.TorchDistribution):
     def __init__(self, transition: Transition, initial: Tensor, length: int, noise: Tensor | None = None) -> None:
         """
         Args:
-            transition: gives the conditionals, of one time when sampling, of all at once when the chain is known.
+            transition: computes the conditionals, one time at once when sampling, all times at once on a known path.
             initial: z_0, [B, Z].
             length: T.
-            noise: standard Normal noise [B, T, Z] that `rsample` uses; none draws it from torch's global generator.
+            noise: standard Normal noise [B, T, Z] for `rsample`; none draws it from torch's global generator.
         """
         self._transition = transition
         self._initial = initial
@@ -38,7 +77,7 @@ class GaussianChain(dist.TorchDistribution):
         super().__init__(initial.shape[:1], torch.Size([length, initial.shape[1]]), validate_args=False)
 
     def expand(self, batch_shape: Shape, _instance: Any = None) -> "GaussianChain":
-        """Itself: a chain already has one element per clip."""
+        """Return the chain itself, which already has one element per clip. Raise ValueError for any other batch."""
         if torch.Size(batch_shape) != self.batch_shape:
             raise ValueError(
                 f"a chain over {tuple(self.batch_shape)} clips cannot become one over {tuple(batch_shape)}"
@@ -46,7 +85,7 @@ class GaussianChain(dist.TorchDistribution):
         return self
 
     def rsample(self, sample_shape: Shape = torch.Size()) -> Tensor:  # noqa: B008
-        """One path z [B, T, Z], drawn step by step."""
+        """Return one path z [B, T, Z], sampled step by step. Raise ValueError for a non-empty `sample_shape`."""
         if sample_shape:
             raise ValueError(f"the noise is for one sample, not for sample_shape {tuple(sample_shape)}")
         shape = self.batch_shape + self.event_shape
@@ -61,7 +100,7 @@ class GaussianChain(dist.TorchDistribution):
         return path
 
     def conditionals(self, path: Tensor) -> Normal:
-        """N(z_t | z_{t-1}) for all t of a known path [B, T, Z], at once; the loop is only for sampling."""
+        """Return N(z_t | z_{t-1}) for all t of a known path [B, T, Z] at once; only sampling needs a loop."""
         if self._sampled is not None and path is self._sampled[0]:
             return Normal(*self._sampled[1:], validate_args=False)
         previous = torch.cat([self._initial[:, None], path[:, :-1]], dim=1)
@@ -72,13 +111,13 @@ class GaussianChain(dist.TorchDistribution):
             return self._transition(previous, start)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """[B] for paths [B, T, Z]."""
+        """Return the log-density [B] of paths [B, T, Z]."""
         density: Tensor = self.conditionals(value).log_prob(value).sum((-2, -1))
         return density
 
     @property
     def path(self) -> Tensor:
-        """The last path drawn."""
+        """The last path sampled, [B, T, Z]. Raises ValueError if there is none."""
         if self._sampled is None:
             raise ValueError("the chain has not been sampled")
         return self._sampled[0]

@@ -1,7 +1,7 @@
 """Stage 1, the frame model (`VDSM_EncDec` in the release): poses independent over time, one static code per clip.
 
-i ~ N(0, 1/K),  s = softmax(temperature * i),  z_t ~ N(0, 1),  x_t ~ Likelihood(decoder(z_t, s))
-q(z_t | x_t),  q(i | x_1..T) = N(mean over t of the frames' votes)
+p: i ~ N(0, 1/K),  s = softmax(temperature * i),  z_t ~ N(0, 1),  x_t ~ Likelihood(decoder(z_t, s))
+q: q(z_t | x_t),  q(i | x_1..T) = N(loc and scale averaged over the frames)
 """
 
 from typing import NamedTuple
@@ -9,14 +9,16 @@ from typing import NamedTuple
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
 from vdsm.decoder import Decoder
+from vdsm.distributions import ReparameterizedNormal, symmetric_kl
 from vdsm.encoder import FrameLatents, ImageEncoder, positive_scale, start_scale_at
 from vdsm.likelihood import Likelihood
-from vdsm.loss import LossTerms, ReparameterizedNormal, disagreement, elbo_terms
+from vdsm.loss import LossTerms, loss_terms
 from vdsm.precision import full_precision
 
 
@@ -27,12 +29,19 @@ class FrameNoise(NamedTuple):
     """[B, K]"""
     pose: Tensor
     """[B, T, Z]"""
-    decoded: Tensor
-    """[B, N], the frames of each clip whose reconstruction is measured."""
+
+
+class FramePosterior(NamedTuple):
+    """Parameters of the guide of stage 1."""
+
+    latents: FrameLatents
+    """q(z_t | x_t) and each frame's share of q(i | x_1..T)."""
+    static: tuple[Tensor, Tensor]
+    """Loc and scale of q(i | x_1..T), each [B, K]."""
 
 
 class FrameModel(nn.Module):
-    """Generative model and guide of stage 1."""
+    """p(i) p(z_1..T) p(x_1..T | z_1..T, i) and its guide q(i | x_1..T) prod_t q(z_t | x_t)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -41,51 +50,68 @@ class FrameModel(nn.Module):
         self.encoder = ImageEncoder(config)
         self.decoder = Decoder(config)
         self.likelihood = Likelihood(config)
-        # The K -> K layer that reads a frame's vote; it is the only part of stage 1 that stage 2 goes on training.
+        # The K -> K layers on each frame's share of i: the only part of stage 1 that stage 2 keeps training.
         self.static_loc = nn.Linear(config.num_experts, config.num_experts)
         self.static_raw_scale = nn.Linear(config.num_experts, config.num_experts)
         start_scale_at(self.static_raw_scale, self.static_prior_scale)
 
-    def draw_noise(self, clips: int, frames: int, generator: torch.Generator, decoded: int | None = None) -> FrameNoise:
-        """Noise for a batch of `clips` clips of `frames` frames, of which `decoded` are reconstructed (none: all), on
-        the generator's device."""
+    def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> FrameNoise:
+        """Return noise for `clips` clips of `frames` frames, on the generator's device."""
         shapes = ((clips, self.config.num_experts), (clips, frames, self.config.pose_size))
-        static, pose = (torch.randn(shape, generator=generator, device=generator.device) for shape in shapes)
-        return FrameNoise(static, pose, draw_frames(clips, frames, decoded, generator))
+        return FrameNoise(*(torch.randn(shape, generator=generator, device=generator.device) for shape in shapes))
 
-    def forward(self, frames: Tensor, noise: FrameNoise, weights: Weights) -> LossTerms:
-        """The annealed ELBO of frames [B, T, C, H, W] in [0, 1], term by term."""
-        paired, values = weights.agreement > 0, frames[0].numel()
-        arguments = (frames, noise, weights.temperature, paired)
-        return elbo_terms(self.model, self.guide, weights, *arguments, frame_values=values)
+    def forward(self, frames: Tensor, noise: FrameNoise, weights: Weights, decoded: Tensor | None = None) -> LossTerms:
+        """Return the loss of a batch, term by term.
+
+        Args:
+            frames: x, [B, T, C, H, W] in [0, 1]. For `static_consistency`, the first T / 2 frames are of one clip and
+                the others of its pair.
+            noise: of the guide's samples.
+            weights: of the terms. A regulariser of weight 0 is not computed.
+            decoded: indices of the frames to reconstruct, [B, N]; none: all.
+        """
+        posterior = self.infer(frames)
+        with poutine.trace() as guide:
+            self.guide(posterior, noise)
+        regularisers = {}
+        if weights.static_consistency > 0:
+            regularisers["static_consistency"] = self.static_consistency(posterior.latents)
+        with poutine.trace() as model, poutine.replay(trace=guide.trace):
+            self.model(frames, weights.temperature, decoded)
+        values = frames[0].numel()
+        return loss_terms(guide.trace, model.trace, weights, regularisers=regularisers, clip_values=values)
+
+    def infer(self, frames: Tensor) -> FramePosterior:
+        """Encode frames [B, T, C, H, W] into the parameters of the guide."""
+        latents = self.encoder(frames)
+        return FramePosterior(latents, self.pool_static(latents))
 
     def pool_static(self, latents: FrameLatents) -> tuple[Tensor, Tensor]:
-        """Parameters of q(i | x_1..T): loc and scale, each [B, K], averaged over the clip's frames."""
+        """Return loc and scale of q(i | x_1..T), each [B, K], averaged over the clip's frames."""
         with full_precision(latents.static_loc):
             loc = self.static_loc(latents.static_loc).mean(dim=1)
             return loc, positive_scale(self.static_raw_scale(latents.static_raw_scale).mean(dim=1))
 
-    def disagreement(self, latents: FrameLatents) -> Tensor:
-        """Of the first and the last T / 2 frames on who is seen: [B], in nats, the mean of KL(q_1 || q_2) and
-        KL(q_2 || q_1), with q_1 and q_2 the static posterior q(i | x) of either half alone."""
+    def static_consistency(self, latents: FrameLatents) -> Tensor:
+        """Return the symmetric KL between q(i | x_1..T/2) and q(i | x_T/2+1..T): [B], in nats."""
         halves = zip(*(part.chunk(2, dim=1) for part in latents), strict=True)
         first, last = (self.pool_static(FrameLatents(*half)) for half in halves)
-        return disagreement(first, last)
+        return symmetric_kl(first, last)
 
     def static_code(self, latent: Tensor, temperature: float) -> Tensor:
-        """i [B, K] -> s [B, K], a softmax over the experts of each group."""
+        """Map i [B, K] to s [B, K] by a softmax over the experts of each group."""
         grouped = latent.unflatten(-1, (self.config.static_groups, -1))
         return torch.softmax(temperature * grouped, dim=-1).flatten(-2)
 
-    def observe(self, frames: Tensor, pose: Tensor, static: Tensor, decoded: Tensor) -> None:
-        """The site of p(x_t | z_t, s), over the `decoded` frames t [B, N] alone."""
-        if decoded.shape[1] < frames.shape[1]:
+    def observe(self, frames: Tensor, pose: Tensor, static: Tensor, decoded: Tensor | None) -> None:
+        """Add the site of p(x_t | z_t, s), over the frames t in `decoded` [B, N]; none: all."""
+        if decoded is not None and decoded.shape[1] < frames.shape[1]:
             rows = torch.arange(len(frames), device=frames.device)[:, None]
             frames, pose = frames[rows, decoded], pose[rows, decoded]
         pyro.sample("frames", self.likelihood(self.decoder(pose, static)), obs=frames)
 
-    def model(self, frames: Tensor, noise: FrameNoise, temperature: float, paired: bool = False) -> None:
-        """p(i) p(z_1..T) p(x_1..T | z_1..T, i)."""
+    def model(self, frames: Tensor, temperature: float, decoded: Tensor | None = None) -> None:
+        """p(i) p(z_1..T) p(x_1..T | z_1..T, i), with x [B, T, C, H, W] observed."""
         clips, length = frames.shape[:2]
         zero = frames.new_zeros(())
         with pyro.plate("clips", clips):
@@ -96,23 +122,23 @@ class FrameModel(nn.Module):
             pose = pyro.sample(
                 "pose", dist.Normal(zero, 1.0).expand([clips, length, self.config.pose_size]).to_event(2)
             )
-            self.observe(frames, pose, self.static_code(latent, temperature), noise.decoded)
+            self.observe(frames, pose, self.static_code(latent, temperature), decoded)
 
-    def guide(self, frames: Tensor, noise: FrameNoise, temperature: float, paired: bool = False) -> None:
-        """q(i | x_1..T) prod_t q(z_t | x_t). Of `paired` clips, each half of the frames, also the `disagreement`."""
-        latents = self.encoder(frames)
-        static_loc, static_scale = self.pool_static(latents)
-        with pyro.plate("clips", frames.shape[0]):
-            pyro.sample("static", ReparameterizedNormal(static_loc, static_scale, noise.static).to_event(1))
+    def guide(self, posterior: FramePosterior, noise: FrameNoise) -> None:
+        """q(i | x_1..T) prod_t q(z_t | x_t)."""
+        latents = posterior.latents
+        with pyro.plate("clips", len(noise.static)):
+            pyro.sample("static", ReparameterizedNormal(*posterior.static, noise.static).to_event(1))
             pyro.sample("pose", ReparameterizedNormal(latents.pose_loc, latents.pose_scale, noise.pose).to_event(2))
-            if paired:
-                pyro.deterministic("disagreement", self.disagreement(latents), event_dim=0)
 
 
-def draw_frames(clips: int, frames: int, decoded: int | None, generator: torch.Generator) -> Tensor:
-    """Which frames of each clip are decoded: [B, N], rising, N = `decoded` of `frames` without repetition, or all."""
+def draw_frames(clips: int, frames: int, count: int | None, generator: torch.Generator) -> Tensor:
+    """Return the indices of the frames of each clip to decode: [B, N], ascending, on the generator's device.
+
+    N = `count` of `frames` without repetition, at random; none: all of them, without use of the generator.
+    """
     every = torch.arange(frames, device=generator.device).expand(clips, -1)
-    if decoded is None or decoded == frames:
+    if count is None or count == frames:
         return every
     order = torch.rand(clips, frames, generator=generator, device=generator.device).argsort(dim=1)
-    return order[:, :decoded].sort(dim=1).values
+    return order[:, :count].sort(dim=1).values

@@ -1,7 +1,7 @@
 """Stage 2, the sequence model (`VDSM_Seq` in the release): one dynamics code per clip drives the whole pose sequence.
 
-d ~ N(0, 1/D),  z_1 ~ N(0, 1),  z_t ~ N(GatedTransition(z_{t-1}, d)),  x_t ~ Likelihood(decoder(z_t, s))
-q(d | x_1..T),  q(z_t | z_{t-1}, d) = N(Combiner(z_{t-1}, rnn_t(d), d)),  q(i | x_1..T) as in stage 1
+p: d ~ N(0, 1/D),  z_1 ~ N(0, 1),  z_t ~ N(GatedTransition(z_{t-1}, d)),  x_t ~ Likelihood(decoder(z_t, s))
+q: q(d | x_1..T),  q(z_t | z_{t-1}, d) = N(Combiner(z_{t-1}, rnn_t(d), d)),  q(i | x_1..T) as in stage 1
 """
 
 from typing import NamedTuple
@@ -10,16 +10,17 @@ import pyro
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
+from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
-from vdsm.distributions import GaussianChain
+from vdsm.distributions import GaussianChain, ReparameterizedNormal, symmetric_kl
 from vdsm.encoder import FrameLatents, positive_scale, start_scale_at
 from vdsm.feedback import feed_back
-from vdsm.frames import FrameModel, draw_frames
-from vdsm.loss import LossTerms, ReparameterizedNormal, disagreement, elbo_terms
+from vdsm.frames import FrameModel
+from vdsm.loss import LossTerms, loss_terms
 from vdsm.precision import at_least_fp32, full_precision
 
 
@@ -32,10 +33,19 @@ class SequenceNoise(NamedTuple):
     """[B, D]"""
     pose: Tensor
     """[B, T, Z]"""
-    other: Tensor
-    """[B, K], of the static codes that `SequenceModel.disagreement` draws the clips with."""
-    decoded: Tensor
-    """[B, N], the frames of each clip whose reconstruction is measured."""
+    other_static: Tensor
+    """[B, K], of the static codes from the prior in `SequenceModel.dynamics_consistency`."""
+
+
+class SequencePosterior(NamedTuple):
+    """Parameters of the guide of stage 2, but those of the poses, which depend on the sampled dynamics code."""
+
+    latents: FrameLatents
+    """q(z_t | x_t) of the frozen image encoder."""
+    static: tuple[Tensor, Tensor]
+    """Loc and scale of q(i | x_1..T), each [B, K]."""
+    dynamics: tuple[Tensor, Tensor]
+    """Loc and scale of q(d | x_1..T), each [B, D]."""
 
 
 class GatedTransition(nn.Module):
@@ -127,7 +137,7 @@ class Combiner(nn.Module):
 
 
 class SequenceModel(nn.Module):
-    """Generative model and guide of stage 2, around the trained frame model."""
+    """p(i) p(d) p(z_1..T | d) p(x_1..T | z_1..T, i) and its guide, around the trained frame model."""
 
     def __init__(self, config: ModelConfig, frame_model: FrameModel) -> None:
         super().__init__()
@@ -139,45 +149,66 @@ class SequenceModel(nn.Module):
         self.combiner = Combiner(config)
         self.transition = GatedTransition(config)
 
-    def draw_noise(
-        self, clips: int, frames: int, generator: torch.Generator, decoded: int | None = None
-    ) -> SequenceNoise:
-        """Noise for a batch of `clips` clips of `frames` frames, of which `decoded` are reconstructed (none: all), on
-        the generator's device."""
+    def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> SequenceNoise:
+        """Return noise for `clips` clips of `frames` frames, on the generator's device."""
         config, device = self.config, generator.device
         sizes = ((config.num_experts,), (config.dynamics_size,), (frames, config.pose_size), (config.num_experts,))
-        static, dynamics, pose, other = (
-            torch.randn(clips, *size, generator=generator, device=device) for size in sizes
-        )
-        return SequenceNoise(static, dynamics, pose, other, draw_frames(clips, frames, decoded, generator))
+        return SequenceNoise(*(torch.randn(clips, *size, generator=generator, device=device) for size in sizes))
 
-    def forward(self, frames: Tensor, noise: SequenceNoise, weights: Weights) -> LossTerms:
-        """The annealed ELBO of frames [B, T, C, H, W] in [0, 1], term by term."""
-        arguments = (frames, noise, weights.temperature, weights.agreement > 0, weights.matching > 0)
-        return elbo_terms(self.model, self.guide, weights, *arguments, frame_values=frames[0].numel())
-
-    def disagreement(
-        self, latents: FrameLatents, own: tuple[Tensor, Tensor], noise: SequenceNoise, temperature: float
-    ) -> Tensor:
-        """Of a clip and its double on what is done: [B], in nats, the mean of KL(q_1 || q_2) and KL(q_2 || q_1), with
-        q_1 = q(d | x) and q_2 = q(d | x'), where x' shows the poses of x with a static code from the prior. Nothing
-        but the dynamics encoder has a gradient through it.
+    def forward(
+        self, frames: Tensor, noise: SequenceNoise, weights: Weights, decoded: Tensor | None = None
+    ) -> LossTerms:
+        """Return the loss of a batch, term by term.
 
         Args:
-            latents: of the frames x.
-            own: loc and scale of q(d | x), each [B, D].
-            noise: that of the static codes from the prior is used.
+            frames: x, [B, T, C, H, W] in [0, 1].
+            noise: of the guide's samples.
+            weights: of the terms. A regulariser of weight 0 is not computed.
+            decoded: indices of the frames to reconstruct, [B, N]; none: all.
+        """
+        posterior = self.infer(frames)
+        with poutine.trace() as guide:
+            poses = self.guide(posterior, noise)
+        regularisers = {}
+        if weights.dynamics_consistency > 0:
+            regularisers["dynamics_consistency"] = self.dynamics_consistency(
+                posterior, noise.other_static, weights.temperature
+            )
+        if weights.pose_distillation > 0:
+            regularisers["pose_distillation"] = pose_distillation(poses, posterior.latents)
+        with poutine.trace() as model, poutine.replay(trace=guide.trace):
+            self.model(frames, weights.temperature, decoded)
+        values = frames[0].numel()
+        return loss_terms(guide.trace, model.trace, weights, regularisers=regularisers, clip_values=values)
+
+    def infer(self, frames: Tensor) -> SequencePosterior:
+        """Encode frames [B, T, C, H, W] into the parameters of the guide."""
+        with torch.no_grad():  # The image encoder is frozen.
+            latents = self.frame_model.encoder(frames)
+        return SequencePosterior(
+            latents, self.frame_model.pool_static(latents), self.dynamics_encoder(latents.pose_loc)
+        )
+
+    def dynamics_consistency(self, posterior: SequencePosterior, noise: Tensor, temperature: float) -> Tensor:
+        """Return the symmetric KL between q(d | x) and q(d | x'): [B], in nats.
+
+        x' are the poses of x decoded with a static code from the prior. The gradient reaches the dynamics encoder only.
+
+        Args:
+            posterior: of the frames x.
+            noise: standard Normal noise of the static codes from the prior, [B, K].
             temperature: of their softmax.
         """
         frame_model = self.frame_model
         with torch.no_grad():
-            static = frame_model.static_code(frame_model.static_prior_scale * noise.other, temperature)
-            double = frame_model.likelihood.mean(frame_model.decoder(latents.pose_loc, static))
-            seen = frame_model.encoder(double).pose_loc
-        return disagreement(own, self.dynamics_encoder(seen))
+            static = frame_model.static_code(frame_model.static_prior_scale * noise, temperature)
+            decoded = frame_model.likelihood.mean(frame_model.decoder(posterior.latents.pose_loc, static))
+            poses = frame_model.encoder(decoded).pose_loc
+        return symmetric_kl(posterior.dynamics, self.dynamics_encoder(poses))
 
     def guide_chain(self, dynamics: Tensor, length: int, noise: Tensor | None = None) -> GaussianChain:
-        """q(z_1..T | d) of dynamics codes [B, D]; `length` may exceed the trained length. Noise is [B, T, Z]."""
+        """Return q(z_1..T | d) for dynamics codes [B, D], with noise [B, T, Z]; T = `length` may exceed the trained
+        length."""
         drive = self.combiner.drive(self.dynamics_decoder(dynamics, length), dynamics)
 
         def transition(previous: Tensor, start: int) -> tuple[Tensor, Tensor]:
@@ -188,21 +219,21 @@ class SequenceModel(nn.Module):
         return GaussianChain(transition, initial, length, noise)
 
     def prior_chain(self, dynamics: Tensor, length: int, noise: Tensor | None = None) -> GaussianChain:
-        """p(z_1..T | d) of dynamics codes [B, D]. Noise is [B, T, Z]."""
+        """Return p(z_1..T | d) for dynamics codes [B, D], with noise [B, T, Z]."""
 
         def transition(previous: Tensor, start: int) -> tuple[Tensor, Tensor]:
             loc, scale = self.transition(previous, dynamics[:, None].expand(-1, previous.shape[1], -1))
             if start > 0:
                 return loc, scale
-            # p(z_1) does not depend on anything.
+            # p(z_1) = N(0, 1) does not depend on anything.
             first = torch.zeros_like(loc[:, :1])
             return torch.cat([first, loc[:, 1:]], dim=1), torch.cat([first + 1, scale[:, 1:]], dim=1)
 
         initial = dynamics.new_zeros(dynamics.shape[0], self.config.pose_size)
         return GaussianChain(transition, initial, length, noise)
 
-    def model(self, frames: Tensor, noise: SequenceNoise, temperature: float, *_: bool) -> None:
-        """p(i) p(d) p(z_1..T | d) p(x_1..T | z_1..T, i)."""
+    def model(self, frames: Tensor, temperature: float, decoded: Tensor | None = None) -> None:
+        """p(i) p(d) p(z_1..T | d) p(x_1..T | z_1..T, i), with x [B, T, C, H, W] observed."""
         clips, length = frames.shape[:2]
         config, zero = self.config, frames.new_zeros(())
         static_prior = dist.Normal(zero, self.frame_model.static_prior_scale).expand([clips, config.num_experts])
@@ -211,30 +242,25 @@ class SequenceModel(nn.Module):
             latent = pyro.sample("static", static_prior.to_event(1))
             dynamics = pyro.sample("dynamics", dynamics_prior.to_event(1))
             poses = pyro.sample("pose", self.prior_chain(dynamics, length))
-            static = self.frame_model.static_code(latent, temperature)
-            self.frame_model.observe(frames, poses, static, noise.decoded)
+            self.frame_model.observe(frames, poses, self.frame_model.static_code(latent, temperature), decoded)
 
-    def guide(
-        self, frames: Tensor, noise: SequenceNoise, temperature: float, agreeing: bool = False, matching: bool = False
-    ) -> None:
-        """q(i | x_1..T) q(d | x_1..T) prod_t q(z_t | z_{t-1}, d). Where clips and doubles are `agreeing`, also their
-        `disagreement`; where the poses are `matching` those of stage 1, also their `mismatch`, the sum over t of
-        KL(q(z_t | z_{t-1}, d) || q(z_t | x_t)) along the path drawn."""
-        with torch.no_grad():  # The image encoder is frozen.
-            latents = self.frame_model.encoder(frames)
-        static_loc, static_scale = self.frame_model.pool_static(latents)
-        dynamics_loc, dynamics_scale = self.dynamics_encoder(latents.pose_loc)
-        with pyro.plate("clips", frames.shape[0]):
-            pyro.sample("static", ReparameterizedNormal(static_loc, static_scale, noise.static).to_event(1))
-            dynamics = pyro.sample(
-                "dynamics", ReparameterizedNormal(dynamics_loc, dynamics_scale, noise.dynamics).to_event(1)
-            )
-            chain = self.guide_chain(dynamics, frames.shape[1], noise.pose)
-            poses = pyro.sample("pose", chain)
-            if matching:
-                seen = Normal(latents.pose_loc, latents.pose_scale, validate_args=False)
-                mismatch = kl_divergence(chain.conditionals(poses), seen).sum((-2, -1))
-                pyro.deterministic("mismatch", mismatch, event_dim=0)
-            if agreeing:
-                apart = self.disagreement(latents, (dynamics_loc, dynamics_scale), noise, temperature)
-                pyro.deterministic("disagreement", apart, event_dim=0)
+    def guide(self, posterior: SequencePosterior, noise: SequenceNoise) -> GaussianChain:
+        """q(i | x_1..T) q(d | x_1..T) prod_t q(z_t | z_{t-1}, d). Return its chain of poses, sampled."""
+        clips, length = noise.pose.shape[:2]
+        with pyro.plate("clips", clips):
+            pyro.sample("static", ReparameterizedNormal(*posterior.static, noise.static).to_event(1))
+            dynamics = pyro.sample("dynamics", ReparameterizedNormal(*posterior.dynamics, noise.dynamics).to_event(1))
+            chain = self.guide_chain(dynamics, length, noise.pose)
+            pyro.sample("pose", chain)
+        return chain
+
+
+def pose_distillation(poses: GaussianChain, latents: FrameLatents) -> Tensor:
+    """Return sum_t KL(q(z_t | z_{t-1}, d) || q(z_t | x_t)) along the path that was sampled: [B], in nats.
+
+    Args:
+        poses: q(z_1..T | d), sampled.
+        latents: q(z_t | x_t), of stage 1.
+    """
+    teacher = Normal(latents.pose_loc, latents.pose_scale, validate_args=False)
+    return kl_divergence(poses.conditionals(poses.path), teacher).sum((-2, -1))

@@ -12,9 +12,10 @@ NAMES = {
     "kl_static": "KL of the static code without its weight, nats per pixel value.",
     "kl_pose": "KL of the poses without its weight, nats per pixel value.",
     "kl_dynamics": "KL of the dynamics code without its weight, nats per pixel value.",
-    "disagreement": "Of paired clips on who is seen, in stage 2 of clips and their doubles on what is done, without "
-    "its weight, nats per pixel value.",
-    "mismatch": "In stage 2, KL of its poses from those of stage 1 without its weight, nats per pixel value.",
+    "static_consistency": "Symmetric KL between the static codes of paired clips (stage 1), nats per pixel value.",
+    "dynamics_consistency": "Symmetric KL between the dynamics codes of a clip and of its poses decoded with another "
+    "static code (stage 2), nats per pixel value.",
+    "pose_distillation": "KL of the poses of stage 2 from those of stage 1, nats per pixel value.",
     "gradient_norm": "Norm of the gradient before clipping.",
     "learning_rate": "Learning rate.",
     "clips_per_s": "Clips per second over all workers.",

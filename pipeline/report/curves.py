@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vdsm.config import REGULARISERS
+
 PANELS: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
     ("loss", "Loss: annealed −ELBO and its reconstruction term", ("loss", "reconstruction"), False),
-    ("kl", "KL terms, not annealed", ("kl_pose", "kl_static", "kl_dynamics", "disagreement", "mismatch"), True),
+    ("kl", "KL terms, not annealed", ("kl_pose", "kl_static", "kl_dynamics", *REGULARISERS), True),
     ("weight", "Annealed weights", ("weight_pose", "weight_static", "weight_dynamics"), True),
     ("temperature", "Softmax temperature", ("temperature",), False),
 )

@@ -169,16 +169,18 @@ class TrainingConfig:
             )
         if self.stage2.pairing != "none":
             raise ValueError("stage2.pairing must be none: a dynamics code belongs to one clip")
-        if self.stage1.annealing.agreement and self.stage1.pairing == "none":
+        if self.stage1.annealing.static_consistency and self.stage1.pairing == "none":
             raise ValueError(
-                f"stage1.annealing.agreement is {self.stage1.annealing.agreement}, but stage1 has no pairs of clips "
-                "that could agree; set it to 0, or stage1.pairing to identity"
+                f"stage1.annealing.static_consistency is {self.stage1.annealing.static_consistency}, but stage1 has no "
+                "pairs of clips to compare; set it to 0, or stage1.pairing to identity"
             )
-        if self.stage1.annealing.matching:
-            raise ValueError(
-                f"stage1.annealing.matching is {self.stage1.annealing.matching}, but it is stage 2 that matches the "
-                "poses of stage 1; set it to 0, or stage2.annealing.matching"
-            )
+        elsewhere = ((1, "dynamics_consistency"), (1, "pose_distillation"), (2, "static_consistency"))
+        for stage, name in elsewhere:
+            if weight := getattr((self.stage1 if stage == 1 else self.stage2).annealing, name):
+                raise ValueError(
+                    f"stage{stage}.annealing.{name} is {weight}, but {name} is a regulariser of stage {3 - stage}; "
+                    f"set it to 0, or set stage{3 - stage}.annealing.{name} instead"
+                )
         for name in ("stage1", "stage2"):
             self._check_stage(name, getattr(self, name))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.training.world import DistributedContext
 from vdsm.annealing import Weights
+from vdsm.config import REGULARISERS
 from vdsm.loss import LossTerms
 
 
@@ -47,7 +48,7 @@ class Meter:
         """Means since the last record, which all ranks must ask for at the same step. Keys:
 
         - `loss` and its terms `reconstruction`, `kl_static`, `kl_pose`, `kl_dynamics`, in nats per pixel value, the KLs
-          without their weights; and where they have a weight, `disagreement` and `mismatch`, see `vdsm.loss.LossTerms`
+          without their weights; and where they have a weight, the regularisers, see `vdsm.loss.LossTerms`
         - `gradient_norm` before clipping, `learning_rate`, `weight_pose`, `weight_static`, `weight_dynamics`,
           `temperature`
         - `clips_per_s` over all workers, `seconds_per_step`
@@ -65,8 +66,8 @@ class Meter:
         names = (*LossTerms._fields, "gradient_norm", "data_wait_share")
         record: dict[str, Any] = dict(zip(names, means.tolist(), strict=False))
         record["memory_gb"] = float(means[len(names) :].max())
-        for name, weight in (("disagreement", weights.agreement), ("mismatch", weights.matching)):
-            if not weight:
+        for name in REGULARISERS:
+            if not getattr(weights, name):
                 del record[name]
         record |= {f"weight_{name}": getattr(weights, name) for name in ("pose", "static", "dynamics")}
         record |= {"temperature": weights.temperature, "learning_rate": learning_rate}

@@ -68,7 +68,7 @@ def plan_of(
     plans = []
     for stage in stages_of(training):
         config = stage_config(training, stage)
-        trained = sum(p.numel() for p in disentangler.stage(stage).parameters() if p.requires_grad)
+        trained = sum(p.numel() for p in disentangler.prepare_stage(stage).parameters() if p.requires_grad)
         frames = config.sequence_frames
         # Gradients and, perhaps shared out, two moments; a running average of the weights, where one is kept.
         moments = 2 * trained // (training.num_workers if training.shard_optimiser else 1)

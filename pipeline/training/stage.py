@@ -37,6 +37,7 @@ from pipeline.training.validation import validate
 from pipeline.training.world import DistributedContext
 from vdsm.annealing import Weights, weights_at
 from vdsm.disentangler import Disentangler
+from vdsm.frames import draw_frames
 from vdsm.loss import LossTerms
 
 
@@ -61,7 +62,7 @@ class StageRun:
         training = job.training
         self.config, self.slowdown, self.bests = stage_config(training, stage), slowdown, dict(bests or {})
         self.order = stage_order(job, stage)
-        self.module = disentangler.stage(stage)
+        self.module = disentangler.prepare_stage(stage)
         if training.compile:
             compile_parts(disentangler.frame_model)
         self.parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
@@ -139,7 +140,9 @@ class StageRun:
         the loss, so scaled that their mean over the ranks is that of the global batch."""
         generator = torch.Generator().manual_seed(key(self.job.seed, self.stage, step, "noise"))
         size = (self.config.batch_clips, raw.shape[1])
-        noise = self.world.share(self.module.draw_noise(*size, generator, self.config.num_decoded_frames))
+        noise = self.world.share(self.module.draw_noise(*size, generator))
+        decoded = draw_frames(*size, self.config.num_decoded_frames, generator)
+        decoded = decoded[self.world.rows(size[0])].to(self.world.device, non_blocking=True)
         torch.manual_seed(key(self.job.seed, self.stage, step, "dropout", self.world.rank))
         passes, clips = self.config.accumulation, len(raw)
         found = []
@@ -152,7 +155,7 @@ class StageRun:
             with self._reducing(number == passes - 1):
                 # Through DDP's own forward: a call past it would skip the all-reduce.
                 with self.precision.autocast():
-                    terms: LossTerms = self.wrapped(frames, part, weights)
+                    terms: LossTerms = self.wrapped(frames, part, weights, decoded[rows])
                 scaled = LossTerms(*(term * share for term in terms))
                 self.precision.backward(scaled.loss)
             found.append(torch.stack([term.detach() for term in scaled]))

@@ -132,7 +132,7 @@ def test_stage_2_and_users_of_the_checkpoint_get_the_average(
 
 def test_stage_2_starts_from_the_selected_weights(tiny_job: Jobs, recorder: Recorders) -> None:
     frozen = "sequence_model.frame_model.decoder.layers.0.kernels"
-    # A rate that rises until the end spoils the last weights; agreement and matching would then blow up.
+    # A rate that rises until the end spoils the last weights; the regularisers would then blow up.
     stage1 = {"warmup_steps": 24, "learning_rate": 0.5, "annealing": AnnealingConfig()}
     for start in ("last", "best"):
         seen = recorder()

@@ -51,8 +51,10 @@ def loss(clips: list[Clip], weights: dict[str, float], values: int) -> Tensor:
     return total / len(clips) / values
 
 
-def frame_clip(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], tau: float) -> Clip:
-    """Stage 1 for one clip [T, C, H, W]; noise: static [K], pose [T, Z], decoded [N]."""
+def frame_clip(
+    p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], decoded: list[int], tau: float
+) -> Clip:
+    """Compute stage 1 of one clip [T, C, H, W]; noise: static [K], pose [T, Z]; decoded: times to reconstruct."""
     encoded = [encode(p, config, frame) for frame in frames]
     static_q = pool(p, encoded)
     latent = draw(static_q, noise["static"])
@@ -64,17 +66,17 @@ def frame_clip(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict
         steps.append(site(pose_q, standard, poses[-1]))
     sites["pose"] = total(steps)
     static = softmax_groups(config, latent, tau)
-    return Clip(estimated_likelihood(p, config, frames, poses, static, noise["decoded"]), sites)
+    return Clip(estimated_likelihood(p, config, frames, poses, static, decoded), sites)
 
 
-def disagreement(p: Parameters, config: "ModelConfig", frames: Tensor) -> Tensor:
+def static_consistency(p: Parameters, config: "ModelConfig", frames: Tensor) -> Tensor:
     """Of one sequence, half of it from either of two clips: the mean of KL(q_1 || q_2) and KL(q_2 || q_1)."""
     encoded = [encode(p, config, frame) for frame in frames]
     half = len(encoded) // 2
-    return apart(pool(p, encoded[:half]), pool(p, encoded[half:]))
+    return symmetric_kl(pool(p, encoded[:half]), pool(p, encoded[half:]))
 
 
-def apart(first: Gauss, last: Gauss) -> Tensor:
+def symmetric_kl(first: Gauss, last: Gauss) -> Tensor:
     """The mean of KL(first || last) and KL(last || first)."""
     zero = torch.zeros_like(first.loc)
     return (site(first, last, zero).kl + site(last, first, zero).kl) / 2
@@ -223,12 +225,11 @@ def likelihood(p: Parameters, config: "ModelConfig", frames: Tensor, poses: list
 
 
 def estimated_likelihood(
-    p: Parameters, config: "ModelConfig", frames: Tensor, poses: list[Tensor], static: Tensor, decoded: Tensor
+    p: Parameters, config: "ModelConfig", frames: Tensor, poses: list[Tensor], static: Tensor, decoded: list[int]
 ) -> Tensor:
     """log p(x_1..T | z_1..T, s) as T times the mean over the decoded frames."""
-    times = [int(time) for time in decoded]
-    chosen = likelihood(p, config, torch.stack([frames[t] for t in times]), [poses[t] for t in times], static)
-    return chosen * len(frames) / len(times)
+    chosen = likelihood(p, config, torch.stack([frames[t] for t in decoded]), [poses[t] for t in decoded], static)
+    return chosen * len(frames) / len(decoded)
 
 
 def pixels(p: Parameters, config: "ModelConfig", frame: Tensor, mean: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from tests.vdsm.oracle import (
     Clip,
     Gauss,
     Parameters,
-    apart,
     decode,
     draw,
     encode,
@@ -22,6 +21,7 @@ from tests.vdsm.oracle import (
     site,
     softmax_groups,
     static_prior,
+    symmetric_kl,
     total,
 )
 
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from vdsm.config import ModelConfig
 
 
-def sequence_clip(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], tau: float) -> Clip:
-    """Stage 2 for one clip [T, C, H, W]; noise: static [K], dynamics [D], pose [T, Z], decoded [N]."""
+def sequence_clip(
+    p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], decoded: list[int], tau: float
+) -> Clip:
+    """Compute stage 2 of one clip [T, C, H, W]; noise: static [K], dynamics [D], pose [T, Z]; decoded: times."""
     frame_p = {name.removeprefix("frame_model."): value for name, value in p.items() if name.startswith("frame_model.")}
     encoded = [encode(frame_p, config, frame) for frame in frames]
     static_q = pool(frame_p, encoded)
@@ -57,10 +59,10 @@ def sequence_clip(p: Parameters, config: "ModelConfig", frames: Tensor, noise: d
         previous = pose
     sites["pose"] = total(steps)
     static = softmax_groups(config, latent, tau)
-    return Clip(estimated_likelihood(frame_p, config, frames, poses, static, noise["decoded"]), sites)
+    return Clip(estimated_likelihood(frame_p, config, frames, poses, static, decoded), sites)
 
 
-def disagreement(p: Parameters, config: "ModelConfig", frames: Tensor, other: Tensor, tau: float) -> Tensor:
+def dynamics_consistency(p: Parameters, config: "ModelConfig", frames: Tensor, other: Tensor, tau: float) -> Tensor:
     """Of one clip and of its poses drawn with the static code that the noise `other` [K] gives: how far q(d) moves."""
     frame_p = {name.removeprefix("frame_model."): value for name, value in p.items() if name.startswith("frame_model.")}
     static = softmax_groups(config, draw(static_prior(config), other), tau)
@@ -69,10 +71,10 @@ def disagreement(p: Parameters, config: "ModelConfig", frames: Tensor, other: Te
         own.append(encode(frame_p, config, frame)[0].loc)
         double = decode(frame_p, config, own[-1], static).detach()
         doubled.append(encode(frame_p, config, double)[0].loc)
-    return apart(encode_dynamics(p, config, own), encode_dynamics(p, config, doubled))
+    return symmetric_kl(encode_dynamics(p, config, own), encode_dynamics(p, config, doubled))
 
 
-def mismatch(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor]) -> Tensor:
+def pose_distillation(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor]) -> Tensor:
     """Of one clip: how far q(z_t | z_{t-1}, d) is, along the path drawn, from what stage 1 sees in frame t."""
     frame_p = {name.removeprefix("frame_model."): value for name, value in p.items() if name.startswith("frame_model.")}
     seen = [encode(frame_p, config, frame)[0] for frame in frames]

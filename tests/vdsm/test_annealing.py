@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vdsm.annealing import ramp_at, spline_at, un_annealed, weights_at
-from vdsm.config import STAGE_2_ANNEALING, AnnealingConfig, CosineRamp, Spline
+from vdsm.config import REGULARISERS, STAGE_2_ANNEALING, AnnealingConfig, CosineRamp, Spline
 
 PUBLISHED_VALUES = 64 * 64 * 3
 STAGES = {"stage 1": AnnealingConfig(), "stage 2": STAGE_2_ANNEALING}
@@ -100,9 +100,9 @@ def test_ramp_is_half_a_cosine(start: float, end: float, fraction: float) -> Non
 
 def test_weights_of_stage_1_at_start_middle_and_end() -> None:
     start, middle, end = (weights_at(AnnealingConfig(), progress, PUBLISHED_VALUES) for progress in (0.0, 0.5, 1.0))
-    assert start == pytest.approx((30, 0.1, 0.1, 1, 0, 0))
-    assert middle == pytest.approx((0.2, 1, 0.55, 10, 0, 0))
-    assert end == pytest.approx((1, 1, 1, 10, 0, 0))
+    assert start == pytest.approx((30, 0.1, 0.1, 1, 0, 0, 0))
+    assert middle == pytest.approx((0.2, 1, 0.55, 10, 0, 0, 0))
+    assert end == pytest.approx((1, 1, 1, 10, 0, 0, 0))
     assert weights_at(AnnealingConfig(), 1 / 6, PUBLISHED_VALUES).static == pytest.approx(0.55)
     assert weights_at(AnnealingConfig(), 1 / 3, PUBLISHED_VALUES).static == pytest.approx(1)
     assert weights_at(AnnealingConfig(), 1 / 4, PUBLISHED_VALUES).temperature == pytest.approx(5.5)
@@ -110,31 +110,34 @@ def test_weights_of_stage_1_at_start_middle_and_end() -> None:
 
 def test_weights_of_stage_2_at_start_middle_and_end() -> None:
     start, middle, end = (weights_at(STAGE_2_ANNEALING, progress, PUBLISHED_VALUES) for progress in (0.0, 0.5, 1.0))
-    assert start == pytest.approx((0.1, 0.1, 0.1, 10, 0, 0))
-    assert middle == pytest.approx((0.4, 1, 0.55, 10, 0, 0))
-    assert end == pytest.approx((1, 1, 1, 10, 0, 0))
+    assert start == pytest.approx((0.1, 0.1, 0.1, 10, 0, 0, 0))
+    assert middle == pytest.approx((0.4, 1, 0.55, 10, 0, 0, 0))
+    assert end == pytest.approx((1, 1, 1, 10, 0, 0, 0))
 
 
 @pytest.mark.parametrize("values", [32 * 32, 32 * 32 * 3, 128 * 128 * 3])
 @pytest.mark.parametrize("progress", [0.0, 0.4, 1.0])
 def test_weights_grow_with_the_values_of_a_frame_but_the_temperature_does_not(values: int, progress: float) -> None:
-    config, scale = AnnealingConfig(agreement=0.7, matching=0.9), values / PUBLISHED_VALUES
+    config, scale = (
+        AnnealingConfig(static_consistency=0.7, dynamics_consistency=0.8, pose_distillation=0.9),
+        values / PUBLISHED_VALUES,
+    )
     published = weights_at(config, progress, PUBLISHED_VALUES)
     weights = weights_at(config, progress, values)
     assert weights[:3] == pytest.approx([scale * weight for weight in published[:3]])
     assert weights.temperature == published.temperature
-    assert (published.agreement, weights.agreement) == pytest.approx((0.7, 0.7 * scale))
-    assert (published.matching, weights.matching) == pytest.approx((0.9, 0.9 * scale))
+    assert published[4:] == pytest.approx((0.7, 0.8, 0.9))
+    assert weights[4:] == pytest.approx([scale * weight for weight in published[4:]])
 
 
 def test_un_annealed_weights_are_one() -> None:
-    plain = {"pose": 1, "static": 1, "dynamics": 1, "temperature": 7, "agreement": 0, "matching": 0}
-    assert un_annealed(7.0)._asdict() == plain
+    plain = {"pose": 1, "static": 1, "dynamics": 1, "temperature": 7}
+    assert un_annealed(7.0)._asdict() == plain | dict.fromkeys(REGULARISERS, 0)
 
 
-@pytest.mark.parametrize("name", ["agreement", "matching"])
+@pytest.mark.parametrize("name", REGULARISERS)
 @pytest.mark.parametrize("weight", [-0.1, math.inf, math.nan])
-def test_weights_beside_the_elbo_are_checked(name: str, weight: float) -> None:
+def test_weights_of_regularisers_are_checked(name: str, weight: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is {weight}; it must be a number of at least 0"):
         AnnealingConfig(**{name: weight})
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from pyro import poutine
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -12,7 +11,7 @@ from tests.vdsm.tiny_models import Case, tiny_case
 from vdsm.annealing import Weights
 
 STAGE = pytest.mark.parametrize("stage", [1, 2])
-WEIGHTS = Weights(pose=0.37, static=2.3, dynamics=1.9, temperature=3.1, matching=0.6)
+WEIGHTS = Weights(pose=0.37, static=2.3, dynamics=1.9, temperature=3.1, pose_distillation=0.6)
 RELATIVE_BOUND = 0.02
 """bfloat16 keeps 8 bits; a term may differ from float32 by this much, relative to itself."""
 
@@ -36,7 +35,7 @@ def test_terms_and_gradient_stay_near_those_of_float32(stage: int) -> None:
     for enabled in (False, True):
         case = single(tiny_case(stage))
         with autocast(case, enabled=enabled):
-            terms = case.model(case.frames, case.noise, WEIGHTS)
+            terms = case.terms(WEIGHTS)
         terms.loss.backward()
         results.append((terms, gradient(case)))
     (exact, exact_gradient), (rough, rough_gradient) = results
@@ -52,12 +51,8 @@ def test_terms_and_gradient_stay_near_those_of_float32(stage: int) -> None:
 @STAGE
 def test_every_distribution_is_in_float32(stage: int) -> None:
     case = single(tiny_case(stage))
-    arguments = (case.frames, case.noise, 3.0)
     with autocast(case):
-        guide = poutine.trace(case.model.guide).get_trace(*arguments)
-        model = poutine.trace(poutine.replay(case.model.model, trace=guide)).get_trace(*arguments)
-        guide.compute_log_prob()
-        model.compute_log_prob()
+        guide, model = case.traces(3.0)
     sites = [(name, node) for trace in (guide, model) for name, node in trace.nodes.items() if "log_prob" in node]
     seen = 0
     for name, node in sites:
@@ -91,8 +86,8 @@ def test_a_scale_stays_above_its_bound_under_autocast(stage: int) -> None:
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.constant_(layer.bias, -30.0)
     with autocast(case):
-        terms = case.model(case.frames, case.noise, WEIGHTS)
-        guide = poutine.trace(case.model.guide).get_trace(case.frames, case.noise, 3.0)
+        terms = case.terms(WEIGHTS)
+        guide, _ = case.traces(3.0)
     names = set(guide.stochastic_nodes) - {"clips"}
     assert len(names) == (2 if stage == 1 else 3)
     for name in names:

@@ -48,7 +48,7 @@ def test_a_step_of_each_stage_trains_what_it_should(models: Any, name: str) -> N
     model = Disentangler(config(name, size_of(name), channels=1))
     frames = torch.rand(2, 2, 1, size_of(name), size_of(name))
     for number in (1, 2):
-        stage: Any = model.stage(1 if number == 1 else 2).train()
+        stage: Any = model.prepare_stage(1 if number == 1 else 2).train()
         stage.zero_grad(set_to_none=True)
         noise = stage.draw_noise(2, 2, torch.Generator().manual_seed(0))
         stage(frames, noise, un_annealed(3.0)).loss.backward()

@@ -131,7 +131,7 @@ def test_use_keeps_no_gradient_and_draws_nothing_hidden(model: Disentangler, fra
 
 def test_stage_2_trains_all_but_image_encoder_and_decoder() -> None:
     model = tiny_model()
-    stage: Any = model.stage(2)
+    stage: Any = model.prepare_stage(2)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     parts = ("sequence_model.frame_model.encoder.", "sequence_model.frame_model.decoder.")
     assert frozen == {name for name, _ in model.named_parameters() if name.startswith(parts)}
@@ -149,8 +149,8 @@ def test_stage_2_trains_all_but_image_encoder_and_decoder() -> None:
 
 def test_stage_1_thaws_what_stage_2_froze() -> None:
     model = tiny_model()
-    model.stage(2)
-    stage: Any = model.stage(1)
+    model.prepare_stage(2)
+    stage: Any = model.prepare_stage(1)
     assert stage is model.frame_model
     assert all(parameter.requires_grad for parameter in model.parameters())
     batch = tiny_case(1)
@@ -161,7 +161,7 @@ def test_stage_1_thaws_what_stage_2_froze() -> None:
 @pytest.mark.parametrize("number", [1, 2])
 def test_same_seed_gives_the_same_noise_and_bit_for_bit_the_same_loss(number: int) -> None:
     case = tiny_case(number)
-    first, again, other = (case.model.draw_noise(CLIPS, LENGTH, seeded(seed), 2) for seed in (7, 7, 8))
+    first, again, other = (case.model.draw_noise(CLIPS, LENGTH, seeded(seed)) for seed in (7, 7, 8))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
     losses = [case.model(case.frames, double(noise), un_annealed(3.0)).loss.item() for noise in (first, again, other)]

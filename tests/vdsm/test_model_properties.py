@@ -17,6 +17,7 @@ from vdsm.config import ModelConfig
 from vdsm.decoder import ExpertTransposedConv
 from vdsm.distributions import GaussianChain
 from vdsm.encoder import ImageEncoder
+from vdsm.frames import draw_frames
 from vdsm.loss import LossTerms
 
 ONES = un_annealed(3.0)
@@ -24,8 +25,7 @@ STAGE = pytest.mark.parametrize("stage", [1, 2])
 
 
 def terms_of(case: Case, weights: Weights = ONES) -> LossTerms:
-    terms: LossTerms = case.model(case.frames, case.noise, weights)
-    return terms
+    return case.terms(weights)
 
 
 def part(case: Case, clips: list[int]) -> Case:
@@ -61,18 +61,18 @@ def test_kl_is_zero_when_the_guide_is_the_prior(stage: int) -> None:
     assert terms.loss.item() == pytest.approx(terms.reconstruction.item(), rel=1e-12)
 
 
-def test_clips_that_look_alike_do_not_disagree() -> None:
-    case, weights = tiny_case(1), ONES._replace(agreement=5.0)
+def test_static_consistency_is_zero_for_clips_of_the_same_frames() -> None:
+    case, weights = tiny_case(1), ONES._replace(static_consistency=5.0)
     alike = case._replace(frames=torch.cat([case.frames[:, :2], case.frames[:, :2].flip(1)], dim=1))
-    assert terms_of(alike, weights).disagreement.abs() < 1e-15
-    assert terms_of(case, weights).disagreement > 1e-8
-    assert terms_of(case).disagreement == 0  # not computed where it has no weight
+    assert terms_of(alike, weights).static_consistency.abs() < 1e-15
+    assert terms_of(case, weights).static_consistency > 1e-8
+    assert terms_of(case).static_consistency == 0  # not computed where it has no weight
 
 
-def test_poses_that_dynamics_drive_as_stage_1_sees_them_do_not_mismatch() -> None:
-    case, weights = tiny_case(2), ONES._replace(matching=5.0)
-    assert terms_of(case, weights).mismatch > 1e-8
-    assert terms_of(case).mismatch == 0  # not computed where it has no weight
+def test_pose_distillation_is_zero_where_dynamics_drive_the_poses_of_stage_1() -> None:
+    case, weights = tiny_case(2), ONES._replace(pose_distillation=5.0)
+    assert terms_of(case, weights).pose_distillation > 1e-8
+    assert terms_of(case).pose_distillation == 0  # not computed where it has no weight
     encoder = case.model.frame_model.encoder
     for loc, scale in (
         (encoder.pose_loc, encoder.pose_scale),
@@ -80,7 +80,7 @@ def test_poses_that_dynamics_drive_as_stage_1_sees_them_do_not_mismatch() -> Non
     ):
         make_constant(loc, None)
         make_constant(scale, 0.5)
-    assert terms_of(case, weights).mismatch.abs() < 1e-15
+    assert terms_of(case, weights).pose_distillation.abs() < 1e-15
 
 
 def test_kl_of_a_chain_with_itself_is_zero_and_with_another_is_not() -> None:
@@ -177,8 +177,11 @@ def test_analytic_kl_is_the_mean_of_the_log_ratio(stage: int) -> None:
 @STAGE
 def test_plain_elbo_is_that_of_pyro(stage: int) -> None:
     case = tiny_case(stage)
-    arguments = (case.frames, case.noise, ONES.temperature)
-    loss: Any = pyro.infer.TraceMeanField_ELBO().differentiable_loss(case.model.model, case.model.guide, *arguments)
+
+    def model() -> None:
+        case.model.model(case.frames, ONES.temperature)
+
+    loss: Any = pyro.infer.TraceMeanField_ELBO().differentiable_loss(model, case.guide)
     expected = loss / case.frames.numel()
     terms = terms_of(case)
     assert terms.loss.item() == pytest.approx(expected.item(), rel=1e-12)
@@ -193,27 +196,26 @@ def test_plain_elbo_is_that_of_pyro(stage: int) -> None:
 def test_some_frames_decoded_stand_for_all_of_them(stage: int) -> None:
     case = tiny_case(stage)
     subsets = [torch.tensor(pair).expand(CLIPS, -1) for pair in combinations(range(LENGTH), 2)]
-    some = [terms_of(case._replace(noise=case.noise._replace(decoded=subset))) for subset in subsets]
+    some = [terms_of(case._replace(decoded=subset)) for subset in subsets]
     every, mean = terms_of(case), LossTerms(*torch.stack([torch.stack(terms) for terms in some]).mean(0))
     for name, value in every._asdict().items():
         assert getattr(mean, name).item() == pytest.approx(value.item(), rel=1e-12), name
     assert len({terms.reconstruction.item() for terms in some}) == len(subsets)
 
 
-@STAGE
-def test_the_frames_decoded_are_drawn_evenly_and_without_repetition(stage: int) -> None:
-    model, clips = tiny_case(stage).model, 3000
-    noise = model.draw_noise(clips, 5, torch.Generator().manual_seed(0), 2)
-    first, second = noise.decoded.T
+def test_the_frames_decoded_are_drawn_evenly_and_without_repetition() -> None:
+    clips, generator = 3000, torch.Generator().manual_seed(0)
+    first, second = draw_frames(clips, 5, 2, generator).T
     assert (first < second).all()
     # Ten pairs of five frames, each 300 times, give or take four deviations.
     counts = torch.bincount(5 * first + second)
     counts = counts[counts > 0]
     assert len(counts) == 10
     assert (counts - 300).abs().max() < 4 * math.sqrt(clips * 0.1 * 0.9)
-    every = model.draw_noise(clips, 5, torch.Generator().manual_seed(0))
-    assert torch.equal(every.decoded, torch.arange(5).expand(clips, -1))
-    assert all(torch.equal(one, other) for one, other in zip(noise[:-1], every[:-1], strict=True))
+    state = generator.get_state()
+    for count in (5, None):
+        assert torch.equal(draw_frames(clips, 5, count, generator), torch.arange(5).expand(clips, -1))
+    assert torch.equal(generator.get_state(), state)  # nothing drawn
 
 
 @STAGE
@@ -222,8 +224,7 @@ def test_the_model_without_data_draws_from_the_prior(stage: int) -> None:
     frames = case.frames.new_zeros(clips, length, 1, 32, 32)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        noise = case.model.draw_noise(clips, length, torch.Generator())
-        nodes = poutine.trace(poutine.uncondition(case.model.model)).get_trace(frames, noise, 3.0).nodes
+        nodes = poutine.trace(poutine.uncondition(case.model.model)).get_trace(frames, 3.0).nodes
     standard = {"static": 6 * nodes["static"]["value"], "pose": nodes["pose"]["value"]}
     if stage == 2:
         p = {name: parameter.detach() for name, parameter in case.model.named_parameters()}

@@ -23,7 +23,7 @@ def test_frames_of_every_size_and_kind(stage: int, channels: int, size: int, dow
         decoder_channels=widths,
     )  # fmt: skip
     model = Disentangler(config)
-    module: Any = model.stage(1 if stage == 1 else 2)
+    module: Any = model.prepare_stage(1 if stage == 1 else 2)
     frames = torch.rand(2, 2, channels, size, size)
     terms = module(frames, module.draw_noise(2, 2, torch.Generator().manual_seed(0)), un_annealed(3.0))
     terms.loss.backward()
@@ -38,7 +38,7 @@ def test_any_number_of_experts_and_any_length(experts: int, length: int) -> None
     model = Disentangler(tiny_config(num_experts=experts)).eval()
     frames = torch.rand(2, length, 3, 32, 32)
     for number in (1, 2):
-        stage: Any = model.stage(1 if number == 1 else 2)
+        stage: Any = model.prepare_stage(1 if number == 1 else 2)
         noise = stage.draw_noise(2, length, torch.Generator().manual_seed(0))
         assert all(torch.isfinite(term) for term in stage(frames, noise, un_annealed(3.0)))
     assert model.swap(dynamics_of=frames, static_of=frames).shape == frames.shape

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from tests.vdsm import oracle, oracle_sequence
-from tests.vdsm.tiny_models import CLIPS, Case, PerClip, per_clip, tiny_case
+from tests.vdsm.tiny_models import CLIPS, LENGTH, Case, PerClip, per_clip, tiny_case
 from vdsm.annealing import Weights
+from vdsm.config import REGULARISERS
 from vdsm.loss import LossTerms
 
 WEIGHTS = Weights(pose=0.37, static=2.3, dynamics=1.9, temperature=3.1)
@@ -73,6 +74,7 @@ def by_oracle(case: Case, stage: int) -> tuple[oracle.Parameters, list[oracle.Cl
             case.model.config,
             case.frames[clip],
             noise_of(case, clip),
+            list(range(LENGTH)) if case.decoded is None else case.decoded[clip].tolist(),
             WEIGHTS.temperature,
         )
         for clip in range(CLIPS)
@@ -83,7 +85,7 @@ def by_oracle(case: Case, stage: int) -> tuple[oracle.Parameters, list[oracle.Cl
 @pytest.fixture(scope="module", params=list(CONFIGS.values()), ids=list(CONFIGS))
 def both(request: pytest.FixtureRequest, stage: int) -> Both:
     case = tiny_case(stage, **request.param)
-    terms = case.model(case.frames, case.noise, WEIGHTS)
+    terms = case.terms(WEIGHTS)
     terms.loss.backward()
     sites = per_clip(case, WEIGHTS.temperature)
 
@@ -162,49 +164,62 @@ def test_frozen_parameters_get_no_gradient(both: Both, stage: int) -> None:
         assert all(name.startswith("frame_model.") for name in frozen)
 
 
-@pytest.mark.parametrize("changes", [{}, {"static_groups": 3, "encoder_downsampling": "stride"}])
-def test_agreement_and_its_gradients(stage: int, changes: dict[str, Any]) -> None:
-    case, weight = tiny_case(stage, **changes), 0.8
-    terms = case.model(case.frames, case.noise, WEIGHTS._replace(agreement=weight))
+REGULARISER_CONFIGS: list[dict[str, Any]] = [{}, {"static_groups": 3, "encoder_downsampling": "stride"}]
+
+
+def regulariser_by_oracle(name: str, case: Case, parameters: oracle.Parameters) -> Tensor:
+    """Return a regulariser in nats per pixel value, averaged over the clips."""
+    config = case.model.config
+    per_clip = []
+    for clip, frames in enumerate(case.frames):
+        noise = noise_of(case, clip)
+        if name == "static_consistency":
+            value = oracle.static_consistency(parameters, config, frames)
+        elif name == "dynamics_consistency":
+            value = oracle_sequence.dynamics_consistency(
+                parameters, config, frames, noise["other_static"], WEIGHTS.temperature
+            )
+        else:
+            value = oracle_sequence.pose_distillation(parameters, config, frames, noise)
+        per_clip.append(value)
+    return torch.stack(per_clip).mean() / case.frames[0].numel()
+
+
+@pytest.mark.parametrize("changes", REGULARISER_CONFIGS)
+@pytest.mark.parametrize(
+    ("stage", "weights"),
+    [
+        (1, {"static_consistency": 0.8}),
+        (2, {"dynamics_consistency": 0.8}),
+        (2, {"pose_distillation": 0.6}),
+        (2, {"dynamics_consistency": 0.8, "pose_distillation": 0.6}),
+    ],
+    ids=str,
+)
+def test_regularisers_are_named_in_the_result_and_part_of_the_loss_and_its_gradients(
+    stage: int, weights: dict[str, float], changes: dict[str, Any]
+) -> None:
+    case = tiny_case(stage, **changes)
+    terms = case.terms(WEIGHTS._replace(**weights))
     terms.loss.backward()
     parameters, clips = by_oracle(case, stage)
-    config, values = case.model.config, case.frames[0].numel()
-    if stage == 1:
-        apart = [oracle.disagreement(parameters, config, frames) for frames in case.frames]
-    else:
-        both = zip(case.frames, case.noise.other, strict=True)
-        apart = [oracle_sequence.disagreement(parameters, config, *one, WEIGHTS.temperature) for one in both]
-    disagreement = torch.stack(apart).mean() / values
-    loss = oracle.loss(clips, WEIGHTS._asdict(), values) + weight * disagreement
+    loss = oracle.loss(clips, WEIGHTS._asdict(), case.frames[0].numel())
+    for name in REGULARISERS:
+        if name in weights:
+            expected = regulariser_by_oracle(name, case, parameters)
+            assert_close(getattr(terms, name), expected, name)
+            loss = loss + weights[name] * expected
+        else:
+            assert getattr(terms, name) == 0, name
     loss.backward()
-    assert_close(terms.disagreement, disagreement, "disagreement")
-    assert_close(terms.loss, loss, "loss")
-    assert_gradients_close(case, parameters)
-
-
-@pytest.mark.parametrize("changes", [{}, {"static_groups": 3, "encoder_downsampling": "stride"}])
-def test_matching_and_its_gradients(changes: dict[str, Any]) -> None:
-    case, weight = tiny_case(2, **changes), 0.6
-    terms = case.model(case.frames, case.noise, WEIGHTS._replace(matching=weight))
-    terms.loss.backward()
-    parameters, clips = by_oracle(case, 2)
-    values = case.frames[0].numel()
-    off = [
-        oracle_sequence.mismatch(parameters, case.model.config, frames, noise_of(case, clip))
-        for clip, frames in enumerate(case.frames)
-    ]
-    mismatch = torch.stack(off).mean() / values
-    loss = oracle.loss(clips, WEIGHTS._asdict(), values) + weight * mismatch
-    loss.backward()
-    assert_close(terms.mismatch, mismatch, "mismatch")
     assert_close(terms.loss, loss, "loss")
     assert_gradients_close(case, parameters)
 
 
 def test_some_frames_decoded_and_their_gradients(stage: int) -> None:
     case = tiny_case(stage)
-    case = case._replace(noise=case.noise._replace(decoded=torch.tensor([[0, 3], [1, 2], [2, 3]])))
-    terms = case.model(case.frames, case.noise, WEIGHTS)
+    case = case._replace(decoded=torch.tensor([[0, 3], [1, 2], [2, 3]]))
+    terms = case.terms(WEIGHTS)
     terms.loss.backward()
     parameters, clips = by_oracle(case, stage)
     loss = oracle.loss(clips, WEIGHTS._asdict(), case.frames[0].numel())

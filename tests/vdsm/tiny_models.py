@@ -4,12 +4,15 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
+from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
 from vdsm.disentangler import Disentangler
 from vdsm.frames import FrameNoise
+from vdsm.loss import LossTerms
 from vdsm.sequence import SequenceNoise
 
 CLIPS, LENGTH = 3, 4
@@ -21,10 +24,31 @@ class Case(NamedTuple):
     model: Any
     frames: Tensor
     noise: Any
+    decoded: Tensor | None = None
+    """Frames to reconstruct [B, N]; none: all."""
+
+    def terms(self, weights: Weights) -> LossTerms:
+        """Return the loss by the package."""
+        terms: LossTerms = self.model(self.frames, self.noise, weights, self.decoded)
+        return terms
+
+    def traces(self, temperature: float) -> tuple[Trace, Trace]:
+        """Run guide and model through Pyro: their traces, with log-probabilities."""
+        guide = poutine.trace(self.guide).get_trace()
+        model = poutine.trace(poutine.replay(self.model.model, trace=guide)).get_trace(
+            self.frames, temperature, self.decoded
+        )
+        guide.compute_log_prob()
+        model.compute_log_prob()
+        return guide, model
+
+    def guide(self) -> None:
+        """Sample the posterior of the frames."""
+        self.model.guide(self.model.infer(self.frames), self.noise)
 
 
 class PerClip(NamedTuple):
-    """What Pyro's sites say of each clip: log-probabilities and KLs by the site's name, [B] each."""
+    """Log-probabilities and KLs of each clip by the name of the Pyro site, [B] each."""
 
     likelihood: Tensor
     guide: dict[str, Tensor]
@@ -33,7 +57,7 @@ class PerClip(NamedTuple):
 
 
 def tiny_config(**changes: Any) -> ModelConfig:
-    """Frames of 32 pixels, six experts, two layers everywhere."""
+    """Configure frames of 32 pixels, six experts, two layers everywhere."""
     settings: dict[str, Any] = {
         "num_experts": 6,
         "pose_size": 3,
@@ -51,7 +75,7 @@ def tiny_config(**changes: Any) -> ModelConfig:
 
 
 def tiny_model(**changes: Any) -> Disentangler:
-    """Initial values plus noise, since zeros, ones and identities would hide mistakes."""
+    """Build a model at its initial values plus noise, since zeros, ones and identities would hide errors."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = Disentangler(tiny_config(**changes)).double().eval()
@@ -62,8 +86,8 @@ def tiny_model(**changes: Any) -> Disentangler:
 
 
 def tiny_case(stage: int, **changes: Any) -> Case:
-    """The stage, a batch of three clips of four frames that differ, and noise."""
-    model: Any = tiny_model(**changes).stage(1 if stage == 1 else 2)
+    """Build the stage, a batch of three different clips of four frames, and noise."""
+    model: Any = tiny_model(**changes).prepare_stage(1 if stage == 1 else 2)
     generator = torch.Generator().manual_seed(5)
     shape = (CLIPS, LENGTH, model.config.channels, model.config.frame_size, model.config.frame_size)
     frames = torch.rand(shape, generator=generator, dtype=torch.float64)
@@ -71,22 +95,18 @@ def tiny_case(stage: int, **changes: Any) -> Case:
 
 
 def double(noise: Any) -> Any:
-    """Noise in float64; indices stay what they are."""
-    return type(noise)(*(part.double() if part.is_floating_point() else part for part in noise))
+    """Convert noise to float64."""
+    return type(noise)(*(part.double() for part in noise))
 
 
 def pick(noise: FrameNoise | SequenceNoise, clips: list[int]) -> Any:
-    """The noise of some clips."""
+    """Select the noise of some clips."""
     return type(noise)(*(part[clips] for part in noise))
 
 
 def per_clip(case: Case, temperature: float) -> PerClip:
-    """Run guide and model through Pyro, as the ELBO does."""
-    arguments = (case.frames, case.noise, temperature)
-    guide = poutine.trace(case.model.guide).get_trace(*arguments)
-    model = poutine.trace(poutine.replay(case.model.model, trace=guide)).get_trace(*arguments)
-    guide.compute_log_prob()
-    model.compute_log_prob()
+    """Return what the sites of guide and model contribute for each clip."""
+    guide, model = case.traces(temperature)
     names = [name for name in guide.stochastic_nodes if name != "clips"]
     return PerClip(
         model.nodes["frames"]["log_prob"],

@@ -17,7 +17,7 @@ def at_the_faulty_call(
     monkeypatch: pytest.MonkeyPatch, job: Job, stage: int, fault: Callable[[Any, Any], None]
 ) -> None:
     """`fault` is done once to the model of a stage and the noise of its step."""
-    module: Any = type(Disentangler(job.model).stage(1 if stage == 1 else 2))
+    module: Any = type(Disentangler(job.model).prepare_stage(1 if stage == 1 else 2))
     draw, calls = module.draw_noise, []
 
     def draw_noise(self: Any, *size: Any) -> Any:
@@ -35,8 +35,8 @@ def at_the_faulty_call(
     ("stage", "part", "terms"),
     [
         (1, "static", "reconstruction"),
-        (2, "pose", "kl_pose, mismatch, reconstruction"),
-        (2, "dynamics", "kl_pose, mismatch, reconstruction"),
+        (2, "pose", "kl_pose, pose_distillation, reconstruction"),
+        (2, "dynamics", "kl_pose, pose_distillation, reconstruction"),
     ],
 )
 def test_the_message_names_terms_step_and_clips(

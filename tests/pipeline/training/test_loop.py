@@ -184,39 +184,45 @@ def test_the_loss_is_made_of_the_terms_and_weights_of_its_step(tiny_job: Jobs, r
     assert one["loss"] == pytest.approx(one["reconstruction"] + parts, rel=1e-5)
 
 
-def test_the_agreement_of_paired_clips_is_part_of_the_loss_and_logged(tiny_job: Jobs, recorder: Recorders) -> None:
+def test_the_static_consistency_of_paired_clips_is_part_of_the_loss_and_logged(
+    tiny_job: Jobs, recorder: Recorders
+) -> None:
     seen, stage1 = recorder(stop_after=5), tiny_job().training.stage1
-    agreeing = {"pairing": "identity", "annealing": replace(stage1.annealing, agreement=0.7)}
-    train_run(tiny_job(stages="1", log_interval=1, stage1=agreeing), seen)
+    paired = {"pairing": "identity", "annealing": replace(stage1.annealing, static_consistency=0.7)}
+    train_run(tiny_job(stages="1", log_interval=1, stage1=paired), seen)
     one = seen.records[3]
-    parts = one["weight_pose"] * one["kl_pose"] + one["weight_static"] * one["kl_static"] + 0.7 * one["disagreement"]
-    assert one["disagreement"] > 0
-    assert one["loss"] == pytest.approx(one["reconstruction"] + parts, rel=1e-5)
+    parts = one["weight_pose"] * one["kl_pose"] + one["weight_static"] * one["kl_static"]
+    assert one["static_consistency"] > 0
+    assert "dynamics_consistency" not in one
+    assert one["loss"] == pytest.approx(one["reconstruction"] + parts + 0.7 * one["static_consistency"], rel=1e-5)
 
 
-def test_agreement_needs_pairs_of_clips() -> None:
-    agreeing = AnnealingConfig(agreement=0.3)
-    with pytest.raises(ValueError, match=r"stage1.annealing.agreement is 0.3, but .* no pairs .* to identity"):
-        TrainingConfig(stage1=StageConfig(annealing=agreeing))
-    TrainingConfig(stage2=StageConfig(annealing=agreeing))  # stage 2 makes the doubles itself
+def test_static_consistency_needs_pairs_of_clips() -> None:
+    annealing = AnnealingConfig(static_consistency=0.3)
+    with pytest.raises(ValueError, match=r"stage1.annealing.static_consistency is 0.3, but .* no pairs .* to identity"):
+        TrainingConfig(stage1=StageConfig(annealing=annealing))
 
 
-def test_the_matching_of_poses_is_part_of_the_loss_and_logged(tiny_job: Jobs, recorder: Recorders) -> None:
+def test_pose_distillation_is_part_of_the_loss_and_logged(tiny_job: Jobs, recorder: Recorders) -> None:
     seen, stage2 = recorder(stop_after=30), tiny_job().training.stage2
-    matching = {"annealing": replace(stage2.annealing, agreement=0, matching=0.7)}
-    train_run(tiny_job(log_interval=1, stage2=matching), seen)
+    distilled = {"annealing": replace(stage2.annealing, dynamics_consistency=0, pose_distillation=0.7)}
+    train_run(tiny_job(log_interval=1, stage2=distilled), seen)
     one = next(record for record in seen.records if record["kind"] == "train" and record["stage"] == 2)
     parts = sum(one[f"weight_{name}"] * one[f"kl_{name}"] for name in ("pose", "static", "dynamics"))
-    assert one["mismatch"] > 0
-    assert "disagreement" not in one
-    assert one["loss"] == pytest.approx(one["reconstruction"] + parts + 0.7 * one["mismatch"], rel=1e-5)
+    assert one["pose_distillation"] > 0
+    assert "dynamics_consistency" not in one
+    assert one["loss"] == pytest.approx(one["reconstruction"] + parts + 0.7 * one["pose_distillation"], rel=1e-5)
 
 
-def test_matching_is_of_stage_2() -> None:
-    matching = AnnealingConfig(matching=0.3)
-    with pytest.raises(ValueError, match=r"stage1.annealing.matching is 0.3, but it is stage 2 that"):
-        TrainingConfig(stage1=StageConfig(annealing=matching))
-    TrainingConfig(stage2=StageConfig(annealing=matching))
+@pytest.mark.parametrize(
+    ("stage", "name"), [(1, "dynamics_consistency"), (1, "pose_distillation"), (2, "static_consistency")]
+)
+def test_a_regulariser_of_the_other_stage_is_refused(stage: int, name: str) -> None:
+    annealed = StageConfig(annealing=AnnealingConfig(**{name: 0.3}), pairing="identity" if stage == 1 else "none")
+    message = f"stage{stage}.annealing.{name} is 0.3, but {name} is a regulariser of stage {3 - stage}; set it to 0"
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**{f"stage{stage}": annealed})
+    TrainingConfig(**{f"stage{3 - stage}": replace(annealed, pairing="identity" if stage == 2 else "none")})
 
 
 @pytest.mark.parametrize("stage", [1, 2])
