@@ -20,12 +20,13 @@ import torch
 from pipeline.evaluate import the_judge
 from pipeline.runs.checkpoints import checkpoints, local_copy
 from pipeline.runs.store import data_hash, read_recipe
-from pipeline.tuning.objective import BATCH_CLIPS, divide
+from pipeline.tuning.validation_score import BATCH_CLIPS
+from pipeline.tuning.validation_split import split_by_identity
 from preprocessing.dataset.reader import ClipDataset
 from vdsm import checkpoint
 from vdsm.evaluation.judge import JudgeConfig
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import SwapDecoder, judge_pairs, of_pairs
+from vdsm.evaluation.outputs import SwapDecoder, judge_pairs, slice_decoder
 from vdsm.evaluation.pairs import draw_pairs
 from vdsm.evaluation.progress import NO_PROGRESS
 from vdsm.evaluation.swap_scores import swap_scores
@@ -49,7 +50,7 @@ def main() -> None:
     steps = words.judge_steps or settings.judge_steps
     config = JudgeConfig(steps=steps, batch_clips=settings.judge_batch_clips, clip_frames=length)
     judge, _ = the_judge(words.judges, clips, data_hash(clips.manifest), config, NO_PROGRESS)
-    held_out = divide(clips, recipe).validation
+    held_out = split_by_identity(clips, recipe).validation
     pairs = draw_pairs(held_out, words.pairs, 0)
     for place, file in sorted(checkpoints(words.run, recipe.training).items()):
         with tempfile.TemporaryDirectory() as scratch:
@@ -57,7 +58,7 @@ def main() -> None:
         with torch.inference_mode():
             decoder = SwapDecoder(model, encode_clips(model, held_out, length, BATCH_CLIPS), length, BATCH_CLIPS)
             swap = decoder.pose_swap if place.stage == 1 else decoder.swap
-            judged = judge_pairs(judge, pairs, of_pairs(swap, pairs), BATCH_CLIPS, "judging swaps", NO_PROGRESS)
+            judged = judge_pairs(judge, pairs, slice_decoder(swap, pairs), BATCH_CLIPS, "judging swaps", NO_PROGRESS)
         scores = swap_scores(held_out, pairs, judged.values, 0)
         figures = {name.removesuffix(".accuracy"): round(score.value, 4) for name, score in scores.items()}
         record = {"stage": place.stage, "step": place.step, **figures}

@@ -24,11 +24,11 @@ import torch
 
 from pipeline.evaluate import the_judge
 from pipeline.runs.store import data_hash, load_run
-from pipeline.tuning.objective import BATCH_CLIPS, above_chance, combined
+from pipeline.tuning.validation_score import BATCH_CLIPS, above_chance, harmonic_mean
 from preprocessing.dataset.reader import ClipDataset
 from vdsm.evaluation.judge import Judge, JudgeConfig
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import SwapDecoder, judge_pairs, of_pairs
+from vdsm.evaluation.outputs import SwapDecoder, judge_pairs, slice_decoder
 from vdsm.evaluation.pairs import draw_pairs
 from vdsm.evaluation.progress import NO_PROGRESS
 from vdsm.evaluation.swap_scores import swap_scores
@@ -100,7 +100,7 @@ def figures(run: Path, clips: ClipDataset, judge: Judge, count: int) -> dict[str
     length = recipe.training.stage2.clip_frames
     pairs = draw_pairs(clips, count, 0)
     decoder = SwapDecoder(model.eval(), encode_clips(model, clips, length, BATCH_CLIPS), length, BATCH_CLIPS)
-    judged = judge_pairs(judge, pairs, of_pairs(decoder.swap, pairs), BATCH_CLIPS, "judging swaps", NO_PROGRESS)
+    judged = judge_pairs(judge, pairs, slice_decoder(decoder.swap, pairs), BATCH_CLIPS, "judging swaps", NO_PROGRESS)
     return summary(swap_scores(clips, pairs, judged.values, 0))
 
 
@@ -115,7 +115,7 @@ def summary(scores: "dict[str, Score]") -> dict[str, float]:
     static = statistics.mean(map(above, parts))
     leaks = [one.value - (one.chance or 0) for name, one in scores.items() if name.startswith("leakage.")]
     return {
-        "score": combined(action, static),
+        "score": harmonic_mean(action, static),
         "swap_action": scores["swap.action.accuracy"].value,
         "swap_static_mean": statistics.mean(one.value for one in parts),
         "swap_joint": scores["swap.static.joint"].value,

@@ -1,57 +1,54 @@
-"""What a finished sweep leaves: the best settings as a recipe, and a page that shows how they were found."""
+"""The results of a finished sweep: the best settings as a recipe, and a page that shows how they were found."""
 
-import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cluster.storage import api as storage
-from pipeline.tuning.study import ERROR, changes, complete, settled
+from pipeline.tuning.identity import changed_settings
+from pipeline.tuning.parameter_names import current_params
+from pipeline.tuning.study import ERROR, finished_trials, ranked_trials
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-    from pipeline.tuning.space import Space, Values
+    from pipeline.tuning.space import Space
     from pipeline.tuning.trial import SweepContext
 
-log = logging.getLogger(__name__)
 
-
-def write_results(first: "Study", second: "Study | None", space: "Space", setting: "SweepContext") -> None:
-    """Write best.yaml and sweep.html into the folder of the sweep, and say what came out."""
+def write_results(first: "Study", second: "Study | None", space: "Space", context: "SweepContext") -> None:
+    """Write best.yaml and sweep.html into the folder of the sweep, and print a summary."""
     from pipeline.tuning.page import write_page
 
     deciding = second or first
-    ranked = complete(deciding)
-    failed = sum(ERROR in one.user_attrs for one in settled(first))
-    lines = [f"{len(complete(first))} trials complete, {failed} failed"]
+    ranked = ranked_trials(deciding)
+    failed = sum(ERROR in trial.user_attrs for trial in finished_trials(first))
+    lines = [f"{len(ranked_trials(first))} trials complete, {failed} failed"]
     if ranked:
         best = ranked[0]
-        place = storage.join(setting.url, "best.yaml")
-        storage.write_bytes(place, best_recipe(best, space, setting).encode())
-        named = ", ".join(f"{name} {value:.4f}" for name, value in zip(setting.sweep.names, best.values, strict=True))
-        lines += [f"best: trial {best.number} of {deciding.study_name}, {named}", f"recipe: {place}"]
-    lines.append(f"page:   {write_page(first, second, space, setting)}")
+        url = storage.join(context.url, "best.yaml")
+        storage.write_bytes(url, best_recipe(best, space, context).encode())
+        lines += [f"best: trial {best.number} of {deciding.study_name}, {_scores(best, context)}", f"recipe: {url}"]
+    lines.append(f"page:   {write_page(first, second, space, context)}")
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
-def best_recipe(trial: "FrozenTrial", space: "Space", setting: "SweepContext") -> str:
-    """The recipe of a trial with all steps: YAML for `vdsm train --config`, holding what differs from the defaults."""
-    named = ", ".join(f"{name} {value:.4f}" for name, value in zip(setting.sweep.names, trial.values, strict=True))
-    head = f"# Trial {trial.number} of the sweep, on validation identities: {named}.\n"
-    tree = changes(space.recipe(values_of(trial, space)))
+def best_recipe(trial: "FrozenTrial", space: "Space", context: "SweepContext") -> str:
+    """Return the recipe of a trial with all steps: YAML for `vdsm train --config` with the non-default settings."""
+    head = f"# Trial {trial.number} of the sweep, on validation identities: {_scores(trial, context)}.\n"
+    tree = changed_settings(space.recipe(space.suggest(_Replay(current_params(trial)))))
     return head + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
 
 
-def values_of(trial: "FrozenTrial", space: "Space") -> "Values":
-    """The values of a finished trial at their paths."""
-    return space.suggest(_Again(trial.params))
+def _scores(trial: "FrozenTrial", context: "SweepContext") -> str:
+    scores = zip(context.sweep.objectives, trial.values, strict=True)
+    return ", ".join(f"{name} {value:.4f}" for name, value in scores)
 
 
-class _Again:
-    """Gives the values of a finished trial to whoever asks for a new one's."""
+class _Replay:
+    """Suggests the values of a finished trial again."""
 
     def __init__(self, params: dict[str, Any]) -> None:
         self._params = params
@@ -59,13 +56,10 @@ class _Again:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        """The value that the trial had."""
         return float(self._params[name])
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """The value that the trial had."""
         return int(self._params[name])
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
-        """The value that the trial had."""
         return self._params[name]

@@ -1,4 +1,4 @@
-"""A round of trials by Ray Tune: as many side by side as the cluster holds."""
+"""One round of trials under Ray Tune, as many in parallel as the cluster has room for."""
 
 import functools
 import logging
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from pipeline.tuning.board import Board
-from pipeline.tuning.search import StudySearch
+from pipeline.tuning.live_table import LiveTable
+from pipeline.tuning.searcher import StudySearcher
 from pipeline.tuning.space import Space
 from pipeline.tuning.trial import SweepContext, run_trial
 
@@ -18,62 +18,63 @@ if TYPE_CHECKING:
 
 
 TRIAL_BYTES = 500_000_000
-"""Memory of a trial beside its workers."""
+"""Memory reserved for the process of a trial, not counting its training workers."""
 
 
-class Watch(tune.Callback):
-    """Shows the state of the study whenever Ray Tune has looked at its trials."""
+class RefreshTable(tune.Callback):
+    """Refreshes the table of trials after each step of Ray Tune's event loop, a few times a second."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, table: LiveTable) -> None:
+        self._table = table
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Called a few times a second."""
-        self._board.refresh()
+        """Refresh the table."""
+        self._table.refresh()
 
 
-def run_round(study: "Study", space: Space, setting: SweepContext, trials: int, steps_fraction: float) -> None:
-    """Run trials until `trials` of the study are settled, or until ctrl-C. Needs a connection to Ray.
+def run_round(
+    study: "Study", space: Space, context: SweepContext, trials: int, steps_fraction: float, title: str
+) -> None:
+    """Run trials until `trials` of the study are finished, or until Ctrl-C. Requires a connection to Ray.
 
-    A trial that raises is recorded and ends by itself; one whose process dies is started again and goes on.
+    A trial that raises is recorded and does not end the sweep. A trial whose process dies is restarted and resumes.
     """
-    # Results go to the study and to the folders of the runs; Ray Tune's own files and tables would only repeat them.
+    # Results go to the study and to the run folders, so Ray Tune's own files and tables are redundant.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    recipe = space.recipe({})
-    training = recipe.training
+    training = space.recipe({}).training
     cpus = training.num_workers * training.threads_per_worker
-    at_once = setting.sweep.concurrent_trials or slots(cpus, training.num_workers if training.use_gpu else 0)
-    with Board(study, setting, trials) as board:
+    gpus = training.num_workers if training.use_gpu else 0
+    with LiveTable(study, context, trials, title) as table:
         tune.Tuner(
-            # The trial itself only waits for its workers, so it takes no CPU from them.
-            tune.with_resources(functools.partial(_trainable, setting=setting), {"memory": TRIAL_BYTES}),
+            # The trial's own process only waits for its training workers, so it reserves none of their CPUs.
+            tune.with_resources(functools.partial(_trainable, context=context), {"memory": TRIAL_BYTES}),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearch(study, space, trials, steps_fraction, setting.sweep.names),
+                search_alg=StudySearcher(study, space, trials, steps_fraction, context.sweep.objectives),
                 num_samples=trials,
-                max_concurrent_trials=at_once,
+                max_concurrent_trials=context.sweep.concurrent_trials or parallel_trials(cpus, gpus),
                 reuse_actors=False,
                 trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
             ),
             run_config=tune.RunConfig(
                 name="ray-tune",
-                storage_path=setting.url,
+                storage_path=context.url,
                 failure_config=tune.FailureConfig(max_failures=training.max_failures),
-                callbacks=[Watch(board)],
+                callbacks=[RefreshTable(table)],
                 verbose=0,
             ),
         ).fit()
 
 
-def slots(cpus: int, gpus: int) -> int:
-    """How many trials of so many CPUs and GPUs the cluster holds now; one at least, for it may grow."""
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    fits = [there.get("CPU", 0) // cpus]
+def parallel_trials(cpus: int, gpus: int) -> int:
+    """Return how many trials of this many CPUs and GPUs fit on the cluster now; at least 1, because it may grow."""
+    available: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    fitting = [available.get("CPU", 0) // cpus]
     if gpus:
-        fits.append(there.get("GPU", 0) // gpus)
-    return max(1, int(min(fits)))
+        fitting.append(available.get("GPU", 0) // gpus)
+    return max(1, int(min(fitting)))
 
 
-def _trainable(config: dict[str, Any], setting: SweepContext) -> None:
-    tune.report(run_trial(config, setting))
+def _trainable(config: dict[str, Any], context: SweepContext) -> None:
+    tune.report(run_trial(config, context))

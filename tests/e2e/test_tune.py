@@ -18,7 +18,7 @@ import yaml
 from optuna.trial import TrialState
 
 from pipeline.runs.store import read_recipe
-from pipeline.tuning.study import ERROR, RUN, settled, storage_of
+from pipeline.tuning.study import ERROR, RUN, finished_trials, storage_of
 from tests.e2e.training_runs import descendants, lines, reached, wait, workers
 
 pytestmark = pytest.mark.slow
@@ -118,7 +118,7 @@ def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_all_its_trials
     finish(start(), tmp_path / "output.txt")
     study = study_of(tmp_path)
     done = study.get_trials(states=(TrialState.COMPLETE,))
-    assert len(done) == len(settled(study)) == asked
+    assert len(done) == len(finished_trials(study)) == asked
     assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
     runs = runs_of(tmp_path)
     assert {trial.user_attrs[RUN] for trial in done} == set(runs)  # no run but those of the complete trials
@@ -127,7 +127,7 @@ def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_all_its_trials
     # The same command once more has nothing to do.
     finish(start(), tmp_path / "output.txt")
     assert runs_of(tmp_path) == runs
-    assert f"all {asked} trials are done" in (tmp_path / "output.txt").read_text()
+    assert f"all {asked} trials are finished" in (tmp_path / "output.txt").read_text()
 
 
 def groups_begun(folder: Path) -> int:
@@ -174,11 +174,11 @@ def test_trials_that_fail_are_recorded_one_whose_worker_dies_recovers_and_none_s
     finally:
         process.kill()
     study = study_of(tmp_path)
-    for trial in settled(study):
+    for trial in finished_trials(study):
         assert (trial.params[RATE] == 1e30) == (ERROR in trial.user_attrs), trial
         if ERROR in trial.user_attrs:
             assert "not finite" in trial.user_attrs[ERROR]
-    assert sorted(ERROR in trial.user_attrs for trial in settled(study)) == [False, False, True, True]
+    assert sorted(ERROR in trial.user_attrs for trial in finished_trials(study)) == [False, False, True, True]
     events = runs_of(tmp_path)[struck.name]
     assert "failure" in events
     assert events[-1] == "finished"

@@ -1,4 +1,4 @@
-"""sweep.html, opened as its reader opens it."""
+"""sweep.html, opened in a browser."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ RATE = "training.stage1.learning_rate"
 SPACE = {
     RATE: Parameter(low=1e-4, high=1e-2, log=True),
     "model.num_experts": Parameter(choices=(20, 40)),
-    # so many that the slices are wider than a screen
+    # enough settings to make the slices wider than a screen
     **{
         f"training.stage1.annealing.{name}": Parameter(low=0.1, high=9.5)
         for name in ("static.start", "static.end", "dynamics.end", "temperature.start")
@@ -26,10 +26,10 @@ SPACE = {
 
 
 @pytest.mark.parametrize("objective", ["disentanglement", "both"])
-def test_the_page_shows_its_charts_fits_a_phone_and_asks_nothing_of_anybody(tmp_path: Path, objective: str) -> None:
+def test_the_page_shows_its_charts_fits_a_phone_and_makes_no_requests(tmp_path: Path, objective: str) -> None:
     binary = found()
     if binary is None:
-        pytest.skip("no Chromium on this machine; install one, or name it in $CHROMIUM")
+        pytest.skip("no Chromium on this machine; install it, or set $CHROMIUM to its path")
     sweep = Sweep.model_validate({"space": SPACE, "objective": objective, "steps_fraction": 0.5, "promoted": 4})
     space = Space(sweep.space, Recipe())
     first = open_study(str(tmp_path / "study.journal"), "s", sweep, Recipe())
@@ -37,7 +37,7 @@ def test_the_page_shows_its_charts_fits_a_phone_and_asks_nothing_of_anybody(tmp_
     for number in range(10):
         trial = first.ask()
         space.suggest(trial)
-        first.tell(trial, [number / 10, -number % 3][: len(sweep.names)])
+        first.tell(trial, [number / 10, -number % 3][: len(sweep.objectives)])
     failed = first.ask()
     failed.set_user_attr(ERROR, "it has <b>failed</b>")
     first.tell(failed, state=TrialState.FAIL)
@@ -45,16 +45,16 @@ def test_the_page_shows_its_charts_fits_a_phone_and_asks_nothing_of_anybody(tmp_
     for _ in range(4):
         trial = second.ask()
         space.suggest(trial)
-        second.tell(trial, [trial.params[RATE], 1.0][: len(sweep.names)])
-    place = write_page(first, second, space, SweepContext(sweep=sweep, data="", url=str(tmp_path), judge=None))
+        second.tell(trial, [trial.params[RATE], 1.0][: len(sweep.objectives)])
+    url = write_page(first, second, space, SweepContext(sweep=sweep, data="", url=str(tmp_path), judge=None))
     with Chromium(binary) as browser:
-        browser.open(Path(place), width=1200)
+        browser.open(Path(url), width=1200)
         assert browser.run("document.documentElement.scrollWidth") == 1200
         drawn = (
             "[...document.querySelectorAll('.plotly-graph-div')].filter(one => one.querySelector('.main-svg')).length"
         )
-        assert browser.run(drawn) == 4 * len(sweep.names) + (objective == "both")
-        browser.open(Path(place), width=375)
+        assert browser.run(drawn) == 4 * len(sweep.objectives) + (objective == "both")
+        browser.open(Path(url), width=375)
         assert browser.run("document.documentElement.scrollWidth") == 375
         text = browser.run("document.body.innerText")
         assert "temperature.start" in text
@@ -62,4 +62,5 @@ def test_the_page_shows_its_charts_fits_a_phone_and_asks_nothing_of_anybody(tmp_
         assert "4 settings ran in both rounds" in text
         assert "it has <b>failed</b>" in text
         assert browser.complaints == []
-        assert {url for url in browser.requests if not url.startswith("data:")} == {Path(place).as_uri()}
+        requested = {request for request in browser.requests if not request.startswith("data:")}
+        assert requested == {Path(url).as_uri()}

@@ -1,4 +1,4 @@
-"""The searched space: what it accepts, what it gives, and how it answers mistakes."""
+"""The searched space: what it accepts, what it suggests, and its one-line errors."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def shipped(root: Path, name: str) -> Recipe:
 
 @pytest.fixture
 def recipe(root: Path) -> Recipe:
-    """The recipe of the quickstart: 48 experts in 12 simplices."""
+    """Return the recipe of the quickstart: 48 experts in 12 simplices."""
     return shipped(root, "quickstart")
 
 
@@ -35,32 +35,31 @@ def suggestions(space: Space, count: int) -> list[dict[str, Any]]:
     return [space.suggest(study.ask()) for _ in range(count)]
 
 
-def test_values_lie_in_their_ranges_and_take_their_places_in_the_recipe(recipe: Recipe) -> None:
+def test_values_are_in_range_and_end_up_at_their_paths_in_the_recipe(recipe: Recipe) -> None:
     searched = {WEIGHT: Parameter(low=0.02, high=1, log=True), KNOT: Parameter(low=0.1, high=4)}
     space = Space(searched | {EXPERTS: Parameter(choices=(24, 96))}, recipe)
     drawn = suggestions(space, 40)
     assert all(0.02 <= values[WEIGHT] <= 1 and 0.1 <= values[KNOT] <= 4 for values in drawn)
-    assert (
-        sum(values[WEIGHT] < 0.15 for values in drawn) > 12
-    )  # by factors: half of them below the geometric mean, 0.14
+    # On a log scale, half of the values are below the geometric mean, 0.14.
+    assert sum(values[WEIGHT] < 0.15 for values in drawn) > 12
     assert {values[EXPERTS] for values in drawn} == {24, 96}
-    made = space.recipe(drawn[0])
-    assert made.training.stage1.annealing.static.end == drawn[0][WEIGHT]
-    assert made.training.stage1.annealing.pose.knots[1] == (0.5, drawn[0][KNOT])
-    assert made.training.stage1.annealing.pose.knots[0] == recipe.training.stage1.annealing.pose.knots[0]
-    assert made.model.num_experts == drawn[0][EXPERTS]
-    assert made.training.stage2 == recipe.training.stage2
+    recipe_of_trial = space.recipe(drawn[0])
+    assert recipe_of_trial.training.stage1.annealing.static.end == drawn[0][WEIGHT]
+    assert recipe_of_trial.training.stage1.annealing.pose.knots[1] == (0.5, drawn[0][KNOT])
+    assert recipe_of_trial.training.stage1.annealing.pose.knots[0] == recipe.training.stage1.annealing.pose.knots[0]
+    assert recipe_of_trial.model.num_experts == drawn[0][EXPERTS]
+    assert recipe_of_trial.training.stage2 == recipe.training.stage2
 
 
 def test_a_shorter_trial_is_a_complete_run_with_its_schedules_as_fractions(recipe: Recipe) -> None:
-    made = Space({WEIGHT: Parameter(low=0.1, high=1)}, recipe).recipe({}, steps_fraction=0.25)
-    assert made.training.stage1.steps == recipe.training.stage1.steps // 4
-    assert made.training.stage1.warmup_steps == round(recipe.training.stage1.warmup_steps / 4)
-    assert made.training.stage2.steps == recipe.training.stage2.steps // 4
-    assert made.training.stage1.annealing == recipe.training.stage1.annealing
+    shorter = Space({WEIGHT: Parameter(low=0.1, high=1)}, recipe).recipe({}, steps_fraction=0.25)
+    assert shorter.training.stage1.steps == recipe.training.stage1.steps // 4
+    assert shorter.training.stage1.warmup_steps == round(recipe.training.stage1.warmup_steps / 4)
+    assert shorter.training.stage2.steps == recipe.training.stage2.steps // 4
+    assert shorter.training.stage1.annealing == recipe.training.stage1.annealing
 
 
-def test_whole_numbers_stay_whole(recipe: Recipe) -> None:
+def test_integers_stay_integers(recipe: Recipe) -> None:
     space = Space({"model.pose_size": Parameter(low=8, high=40, step=8)}, recipe)
     sizes = {values["model.pose_size"] for values in suggestions(space, 40)}
     assert sizes == {8, 16, 24, 32, 40}
@@ -69,7 +68,7 @@ def test_whole_numbers_stay_whole(recipe: Recipe) -> None:
 
 def test_a_conditional_setting_is_searched_only_where_its_condition_holds(recipe: Recipe) -> None:
     scale = "model.static_prior_scale"
-    # named before the setting it depends on: the order of the file does not matter
+    # Named before the setting that it depends on: the order in the file does not matter.
     space = Space(
         {scale: Parameter(low=0.05, high=0.5, when={EXPERTS: 96}), EXPERTS: Parameter(choices=(24, 96))}, recipe
     )
@@ -85,10 +84,10 @@ def test_a_conditional_setting_is_searched_only_where_its_condition_holds(recipe
         ({"model.num_expert": Parameter(choices=(1,))}, "model.num_expert; did you mean model.num_experts?"),
         ({"training.num_workers": Parameter(choices=(1, 2))}, "unknown path training.num_workers"),
         ({"seed": Parameter(low=0, high=3)}, "unknown path seed"),
-        ({"training.stage1.steps": Parameter(low=1, high=9)}, "trials of different length do not compare"),
-        ({"training.stage1.annealing.pose.knots.7.1": Parameter(low=1, high=2)}, "knots.7.1 leads to nothing"),
-        ({"training.stage1.annealing.pose.knots.1": Parameter(low=1, high=2)}, "go on to one number in it"),
-        ({EXPERTS: Parameter(low=24, high=47.5)}, "model.num_experts takes whole numbers"),
+        ({"training.stage1.steps": Parameter(low=1, high=9)}, "trials of different length are not comparable"),
+        ({"training.stage1.annealing.pose.knots.7.1": Parameter(low=1, high=2)}, "knots.7.1 does not exist"),
+        ({"training.stage1.annealing.pose.knots.1": Parameter(low=1, high=2)}, "extend the path to one number in it"),
+        ({EXPERTS: Parameter(low=24, high=47.5)}, "model.num_experts is an integer"),
         ({EXPERTS: Parameter(choices=(24, 50))}, "model.num_experts 50 would be rejected: model: static_groups is 12"),
         ({"training.stage1.learning_rate": Parameter(low=-1, high=1)}, "learning_rate -1.0 would be rejected"),
         ({"model.expert_init": Parameter(choices=("shared", "alike"))}, "model.expert_init alike would be rejected"),
@@ -99,7 +98,7 @@ def test_a_conditional_setting_is_searched_only_where_its_condition_holds(recipe
         ),
     ],
 )  # fmt: skip
-def test_a_mistake_is_answered_by_the_path_before_any_trial(
+def test_an_invalid_space_is_reported_by_path_before_any_trial(
     recipe: Recipe, space: dict[str, Parameter], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
@@ -108,7 +107,7 @@ def test_a_mistake_is_answered_by_the_path_before_any_trial(
     assert "\n" not in str(error.value)
 
 
-def test_choices_that_only_together_are_wrong_are_found_too(recipe: Recipe) -> None:
+def test_choices_that_are_invalid_only_in_combination_are_found(recipe: Recipe) -> None:
     both = {EXPERTS: Parameter(choices=(24, 32)), "model.static_groups": Parameter(choices=(4, 12))}
     with pytest.raises(UserError, match=r"model.num_experts 32, model.static_groups 12 would be rejected"):
         Space(both, recipe)
@@ -129,7 +128,7 @@ def test_choices_that_only_together_are_wrong_are_found_too(recipe: Recipe) -> N
         (f"trials: 0\nspace: {{{WEIGHT}: {{low: 1, high: 2}}}}", "trials is 0; it must be greater than or equal to 1"),
     ],
 )
-def test_a_mistake_in_the_file_is_answered_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_file_is_reported_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as error:
@@ -146,6 +145,6 @@ def test_the_shipped_sweeps_fit_their_recipes(root: Path) -> None:
         recipe = shipped(root, "figures-short" if path.stem == "figures" else "quickstart")
         for values in suggestions(Space(sweep.space, recipe), 5):
             assert values.keys() == sweep.space.keys()
-        # A sweep says only what is not the default, as recipes do.
+        # A sweep sets only what differs from the defaults, as recipes do.
         given = yaml.safe_load(path.read_text())
         assert all(getattr(sweep, name) != Sweep.model_fields[name].default for name in given.keys() - {"space"})

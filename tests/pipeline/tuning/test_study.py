@@ -1,4 +1,4 @@
-"""The study as the truth about a sweep: what is left after an interruption, what counts, what is best."""
+"""The study as the record of a sweep: what is left after an interruption, what counts, what is best."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from cluster.errors import UserError
 from pipeline.recipe import Recipe
 from pipeline.tuning import study as studies
 from pipeline.tuning.results import best_recipe
-from pipeline.tuning.search import StudySearch
+from pipeline.tuning.searcher import StudySearcher
 from pipeline.tuning.space import Parameter, Space
 from pipeline.tuning.sweep import Sweep
 from pipeline.tuning.trial import SweepContext
@@ -32,19 +32,19 @@ def opened(folder: Path, sweep: Sweep, recipe: Recipe | None = None) -> optuna.S
     return studies.open_study(str(folder / "study.journal"), "s", sweep, recipe or Recipe())
 
 
-def search(study: optuna.Study, sweep: Sweep) -> StudySearch:
-    return StudySearch(study, Space(sweep.space, Recipe()), sweep.trials, sweep.steps_fraction, sweep.names)
+def search(study: optuna.Study, sweep: Sweep) -> StudySearcher:
+    return StudySearcher(study, Space(sweep.space, Recipe()), sweep.trials, sweep.steps_fraction, sweep.objectives)
 
 
-def test_trials_that_a_killed_driver_left_are_run_again_with_their_values_in_their_runs(tmp_path: Path) -> None:
+def test_trials_interrupted_by_a_killed_driver_rerun_with_their_values_in_their_runs(tmp_path: Path) -> None:
     sweep = sweep_of(space=CONDITIONAL)
     first = search(opened(tmp_path, sweep), sweep)
     left = {name: first.suggest(name) for name in ("a", "b", "c")}
     first.on_trial_complete("b", {"disentanglement": 0.5})
-    del first  # killed: nobody tells the study anything
+    del first  # killed: nothing more is recorded
 
     study = opened(tmp_path, sweep)
-    assert studies.settle(study) == 2
+    assert studies.requeue_interrupted(study) == 2
     again = search(study, sweep)
     resumed = [again.suggest(f"again {number}") for number in range(2)]
     assert sorted(str(one["run"]) for one in resumed) == sorted(str(left[name]["run"]) for name in ("a", "c"))
@@ -53,16 +53,16 @@ def test_trials_that_a_killed_driver_left_are_run_again_with_their_values_in_the
     assert fresh["run"] not in [one["run"] for one in left.values()]
 
 
-def test_a_second_interruption_queues_the_same_values_once_more_only(tmp_path: Path) -> None:
+def test_repeated_interruptions_queue_the_same_values_only_once(tmp_path: Path) -> None:
     sweep = sweep_of()
     search(opened(tmp_path, sweep), sweep).suggest("a")
     for _ in range(3):
         study = opened(tmp_path, sweep)
-        studies.settle(study)  # killed again before anything was asked
+        studies.requeue_interrupted(study)  # killed again before it asked for a trial
     assert len(study.get_trials(states=(TrialState.WAITING,))) == 1
 
 
-def test_the_sweep_ends_after_its_trials_failed_ones_included_but_not_interrupted_ones(tmp_path: Path) -> None:
+def test_the_number_of_trials_includes_failed_but_not_interrupted_ones(tmp_path: Path) -> None:
     sweep = sweep_of(trials=4)
     one = search(opened(tmp_path, sweep), sweep)
     for name, result, error in (
@@ -74,18 +74,18 @@ def test_the_sweep_ends_after_its_trials_failed_ones_included_but_not_interrupte
         one.on_trial_complete(name, result, error)
     one.suggest("interrupted")
     study = opened(tmp_path, sweep)
-    studies.settle(study)
+    studies.requeue_interrupted(study)
     other = search(study, sweep)
     assert isinstance(other.suggest("d"), dict)
-    assert other.suggest("e") == StudySearch.FINISHED
+    assert other.suggest("e") == StudySearcher.FINISHED
     other.on_trial_complete("d", {"disentanglement": 0.7})
-    assert len(studies.settled(study)) == 4
+    assert len(studies.finished_trials(study)) == 4
     reasons = {trial.user_attrs[studies.ERROR] for trial in study.trials if studies.ERROR in trial.user_attrs}
     assert reasons == {"the loss is NaN", "its process died more often than max_failures allows"}
-    assert [trial.values for trial in studies.complete(study)] == [[0.7], [0.1]]
+    assert [trial.values for trial in studies.ranked_trials(study)] == [[0.7], [0.1]]
 
 
-def test_the_same_values_have_the_same_run_but_never_two_at_once(tmp_path: Path) -> None:
+def test_equal_values_share_a_run_unless_both_train_at_once(tmp_path: Path) -> None:
     sweep = sweep_of(space={"model.expert_init": Parameter(choices=("shared",))}, trials=3)
     one = search(opened(tmp_path, sweep), sweep)
     first, second = one.suggest("a"), one.suggest("b")
@@ -97,7 +97,7 @@ def test_the_same_values_have_the_same_run_but_never_two_at_once(tmp_path: Path)
 
 
 def test_values_that_the_models_reject_are_recorded_and_do_not_end_the_sweep(tmp_path: Path) -> None:
-    # 24 and 48 are fine, most numbers between are not
+    # 24 and 48 are valid; most numbers between them are not.
     space = {"model.static_groups": Parameter(choices=(12,)), "model.num_experts": Parameter(low=24, high=48)}
     sweep = sweep_of(space=space, trials=8)
     study = opened(tmp_path, sweep)
@@ -108,7 +108,7 @@ def test_values_that_the_models_reject_are_recorded_and_do_not_end_the_sweep(tmp
     failed = [trial for trial in study.trials if studies.ERROR in trial.user_attrs]
     assert failed
     assert all("must divide num_experts" in trial.user_attrs[studies.ERROR] for trial in failed)
-    assert len(studies.settled(study)) == 8
+    assert len(studies.finished_trials(study)) == 8
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,11 @@ def test_values_that_the_models_reject_are_recorded_and_do_not_end_the_sweep(tmp
         ({}, Recipe(seed=9), "another recipe"),
     ],
 )
-def test_a_study_is_not_mixed_with_another(tmp_path: Path, changes: dict[str, Any], recipe: Recipe, named: str) -> None:
+def test_a_study_does_not_resume_with_other_settings(
+    tmp_path: Path, changes: dict[str, Any], recipe: Recipe, named: str
+) -> None:
     opened(tmp_path, sweep_of())
-    opened(tmp_path, sweep_of(trials=99))  # more trials are welcome
+    opened(tmp_path, sweep_of(trials=99))  # the number of trials may change
     with pytest.raises(UserError, match=named):
         opened(tmp_path, sweep_of(**changes), recipe)
 
@@ -133,34 +135,34 @@ def test_the_best_of_two_objectives_are_its_pareto_front(tmp_path: Path) -> None
         trial = study.ask()
         trial.suggest_float(RATE, 1e-4, 1e-2, log=True)
         study.tell(trial, [score, elbo])
-    ranked = [trial.values for trial in studies.complete(study)]
+    ranked = [trial.values for trial in studies.ranked_trials(study)]
     assert ranked == [[0.9, 0.5], [0.5, 0.3], [0.2, 0.1], [0.4, 0.4]]
 
 
-def test_the_second_round_gets_the_best_once(tmp_path: Path) -> None:
+def test_the_best_trials_are_promoted_once(tmp_path: Path) -> None:
     sweep = sweep_of()
     first, second = opened(tmp_path, sweep), studies.open_study(str(tmp_path / "2"), "s/2", sweep, Recipe())
     for score in (0.1, 0.9, 0.5):
         trial = first.ask()
         trial.suggest_float(RATE, 1e-4, 1e-2, log=True)
         first.tell(trial, score)
-    for _ in range(2):  # a driver that died in between does it again
+    for _ in range(2):  # a driver that died in between repeats it
         studies.promote(first, second, 2)
     waiting = second.get_trials(states=(TrialState.WAITING,))
-    wanted = {trial.params[RATE] for trial in studies.complete(first)[:2]}
+    wanted = {trial.params[RATE] for trial in studies.ranked_trials(first)[:2]}
     assert {trial.system_attrs["fixed_params"][RATE] for trial in waiting} == wanted
     assert len(waiting) == 2
 
 
-def test_the_best_recipe_is_one_that_training_takes_with_all_steps(tmp_path: Path) -> None:
+def test_the_best_recipe_trains_with_all_steps(tmp_path: Path) -> None:
     sweep = sweep_of(space=CONDITIONAL, steps_fraction=0.1)
     study = opened(tmp_path, sweep)
     one = search(study, sweep)
     suggested = one.suggest("a")
     one.on_trial_complete("a", {"disentanglement": 0.5})
-    setting = SweepContext(sweep=sweep, data="", url=str(tmp_path), judge=None)
+    context = SweepContext(sweep=sweep, data="", url=str(tmp_path), judge=None)
     path = tmp_path / "best.yaml"
-    path.write_text(best_recipe(studies.complete(study)[0], Space(sweep.space, Recipe()), setting))
+    path.write_text(best_recipe(studies.ranked_trials(study)[0], Space(sweep.space, Recipe()), context))
 
     from cluster.cli.run import parse
     from pipeline.train import TrainCommand
