@@ -11,7 +11,7 @@ TESTS ?= tests
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart cluster-demo test cluster-test lint format clean
+.PHONY: help install quickstart cluster-demo test cluster-test lint format docs clean
 
 help:
 	@echo "make quickstart   shard built-in figures, train, evaluate and report into $(OUT)/ (OUT=folder)"
@@ -19,6 +19,7 @@ help:
 	@echo "make test         run the tests (TESTS=path to run some of them)"
 	@echo "make cluster-test whole clusters in network namespaces (root, openssh-server, rsync)"
 	@echo "make lint         ruff, mypy --strict, import contracts"
+	@echo "make docs         build the documentation into site/, with every link checked"
 	@echo "make install      create $(VENV) with the tested set of packages"
 
 install: $(STAMP)
@@ -26,7 +27,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[test,cluster-test,s3-server,dashboards,dev]"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[test,cluster-test,s3-server,dashboards,dev,docs]"
 	@touch $(STAMP)
 
 cluster-demo: $(STAMP)
@@ -52,5 +53,8 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
