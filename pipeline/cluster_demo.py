@@ -1,7 +1,7 @@
 """`make cluster-demo`: the whole pipeline as submitted jobs, on two Ray nodes and an S3 server on this machine.
 
-The jobs are those of docs/operations.md, word for word but for the address. What was started is ended at the end, also
-after ctrl-C; the objects, the logs and the report stay in the folder.
+The jobs are those of docs/operations.md, with other addresses. All processes are ended when it finishes, also after
+Ctrl-C. The objects, the logs and the report stay in the folder.
 """
 
 if not __package__:  # run by path: import from the repository, not from this file's folder
@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cluster.cli.progress import format_duration
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from cluster.errors import UserError
@@ -30,83 +31,91 @@ ROOT = Path(__file__).resolve().parents[1]
 BUCKET = "vdsm"
 DATA, RUNS, REPORT = (f"s3://{BUCKET}/demo/{name}" for name in ("figures", "runs", "report"))
 RECIPE = ("--config", "configs/cluster-demo.yaml")
-EASY = ("--min-free-gb", "1", "--min-mb-s", "0.5")
-"""For the doctor: all of it shares one machine, which may be busy."""
+DOCTOR_LIMITS = ("--min-free-gb", "1", "--min-mb-s", "0.5")
+"""Relaxed, because both nodes and the storage share one machine, which may be busy."""
 JOBS = (
-    # Drivers run on the head, which has no CPU for work, and spread it over the workers.
-    ("doctor", (), ("cluster/doctor.py", "--storage", f"s3://{BUCKET}/demo", "--nodes", "2", *EASY)),
+    # Drivers run on the head, which has no CPUs, and distribute the work over the workers.
+    ("doctor", (), ("cluster/doctor.py", "--storage", f"s3://{BUCKET}/demo", "--nodes", "2", *DOCTOR_LIMITS)),
     ("shard", (), ("preprocessing/shard.py", *RECIPE, "--out", DATA)),
     ("train", (), ("pipeline/train.py", *RECIPE, "--data", DATA, "--out", RUNS, "--name", "demo")),
-    # Evaluation computes in its driver: it asks for CPUs, and so runs on a worker.
+    # Evaluation computes in its driver, so the driver requests a CPU and runs on a worker.
     (
         "evaluate",
         ("--entrypoint-num-cpus", "1"),
         ("pipeline/evaluate.py", "--run", f"{RUNS}/demo", "--data", DATA, "--out", REPORT, *RECIPE),
     ),
 )
-"""Name, options of `ray job submit`, and what it runs."""
+"""Name, options of `ray job submit`, and arguments of `python`."""
 
 
 class ClusterDemoCommand(Controls):
-    """Start two Ray nodes and an S3 server here, submit shard, train and evaluate, fetch the report, end everything."""
+    """Start two Ray nodes and an S3 server here, submit the jobs from doctor to evaluate, and fetch the report."""
 
     out: str = "cluster-demo"
-    """Folder for objects, logs and the report."""
+    """Folder for the objects, the logs and the report."""
 
 
 def demonstrate(command: ClusterDemoCommand) -> None:
-    """Run all jobs.
+    """Start the cluster, run all jobs, fetch the report, and end the cluster.
 
     Raises:
         UserError: the S3 server or a node does not start, or a job fails.
     """
-    import boto3
-
-    from cluster.development import ray_cluster as local_cluster
     from cluster.development import s3_server
+    from cluster.development.ray_cluster import local_cluster
     from cluster.storage import api as storage
 
     if command.dry_run:
-        sys.stdout.write("".join(f"{name}: python {' '.join(words)}\n" for name, _, words in JOBS))
+        sys.stdout.write("".join(f"{name}: python {' '.join(args)}\n" for name, _, args in JOBS))
         return
     out = Path(command.out).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
+    started = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="vdsm-ray-", ignore_cleanup_errors=True) as scratch,
         s3_server.serve(out / "s3", access_key="demo", secret_key=secrets.token_hex(16)) as server,
     ):
-        own = server.environment()
-        # Keys are in the environment of the nodes, as a role would be, and in no job.
-        nodes = {**own, "VDSM_CACHE": str(Path(scratch) / "cache")}
-        with local_cluster.local_cluster(
-            Path(scratch), cpus=max(2, len(os.sched_getaffinity(0))), variables=nodes
-        ) as ray:
+        credentials = server.environment()
+        # The nodes have the keys in their environment, as with an instance role; no job receives them.
+        variables = {**credentials, "VDSM_CACHE": str(Path(scratch) / "cache")}
+        with local_cluster(Path(scratch), cpus=max(2, len(os.sched_getaffinity(0))), variables=variables) as ray:
             log.info("two Ray nodes and the S3 server are up; dashboard %s", ray.job_api)
-            os.environ.update(own)
-            client = boto3.session.Session().client("s3")
-            if BUCKET not in [one["Name"] for one in client.list_buckets()["Buckets"]]:
-                client.create_bucket(Bucket=BUCKET)
-            for number, (name, options, words) in enumerate(JOBS, 1):
-                log.info("%d of %d: %s", number, len(JOBS), name)
-                submit(name, options, words, ray.environment())
+            os.environ.update(credentials)
+            _make_bucket()
+            for number, (name, options, args) in enumerate(JOBS, 1):
+                log.info("phase %d of %d: %s job", number, len(JOBS), name)
+                submit(name, options, args, ray.environment())
             for name in ("metrics.json", "report.html"):
                 storage.download(storage.join(REPORT, name), out / name)
-    sys.stdout.write(f"done in {(time.monotonic() - began) / 60:.1f} minutes: {out / 'report.html'}\n")
+    sys.stdout.write(f"done in {format_duration(time.monotonic() - started)}: {out / 'report.html'}\n")
 
 
-def submit(name: str, options: Sequence[str], words: Sequence[str], environment: Mapping[str, str]) -> None:
-    """One job, from submission to its end; what it prints is passed on.
+def _make_bucket() -> None:
+    import boto3
+
+    client = boto3.session.Session().client("s3")
+    if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+        client.create_bucket(Bucket=BUCKET)
+
+
+def submit(name: str, options: Sequence[str], args: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Submit a job and wait for its end, passing its output through.
+
+    Args:
+        name: of the job, for messages.
+        options: of `ray job submit`.
+        args: arguments of `python` in the job.
+        environment: variables that `ray job submit` needs.
 
     Raises:
-        UserError: it failed.
+        UserError: the job failed.
     """
     ray = Path(sys.executable).parent / "ray"
-    kept = {key: text for key, text in os.environ.items() if not key.startswith(("RAY_", "AWS_"))}
-    job = [str(ray), "job", "submit", "--working-dir", ".", *options, "--", "python", *words]
-    done = subprocess.run(job, cwd=ROOT, env={**kept, **environment}, stdin=subprocess.DEVNULL, check=False)
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "AWS_"))}
+    job = [str(ray), "job", "submit", "--working-dir", ".", *options, "--", "python", *args]
+    done = subprocess.run(job, cwd=ROOT, env={**inherited, **environment}, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
-        raise UserError(f"the {name} job failed; what it said is above")
+        raise UserError(f"the {name} job failed; its output is above")
 
 
 main = entry(ClusterDemoCommand, demonstrate, prog="cluster_demo.py")

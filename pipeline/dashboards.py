@@ -1,6 +1,6 @@
-"""`vdsm dashboards`: TensorBoard for the runs of a folder and optuna-dashboard for its sweeps, on this machine only.
+"""`vdsm dashboards`: TensorBoard for the runs in a folder and optuna-dashboard for its sweeps, on this machine only.
 
-Both listen on the loopback address; from elsewhere they are reached through an SSH tunnel.
+Both listen on the loopback address; to reach them from another machine, use an SSH tunnel.
 """
 
 if not __package__:  # run by path: import from the repository, not from this file's folder
@@ -11,7 +11,6 @@ if not __package__:  # run by path: import from the repository, not from this fi
 
 import contextlib
 import importlib.util
-import logging
 import shutil
 import signal
 import socket
@@ -32,76 +31,86 @@ from cluster.development.child_process import end
 from cluster.errors import UserError
 from cluster.storage import api as storage
 
-log = logging.getLogger(__name__)
-
 HOST = "127.0.0.1"
 START_S = 60.0
-"""How long a dashboard may take until it answers."""
-RAY = f"http://{HOST}:8265"
-"""Where Ray's dashboard listens, unless another one of this machine does."""
+"""Seconds that a dashboard may take to respond after its start."""
+RAY_URL = f"http://{HOST}:8265"
+"""Default URL of Ray's dashboard; a second one on the same machine gets another port."""
 
 
 class DashboardsCommand(Section, Controls):
-    """Show the runs and sweeps of a folder in the browser, until ctrl-C."""
+    """Serve dashboards of the runs and sweeps in a folder, until Ctrl-C."""
 
     out: str
     """Folder of the runs and sweeps, as given to `vdsm train` and `vdsm tune`."""
     study: str | None = None
-    """A study kept elsewhere: a journal file, or a database such as postgresql://user@host/optuna."""
+    """A study stored elsewhere: a journal file, or a database such as postgresql://user@host/optuna."""
     port: int = Field(default=6006, ge=1, le=65535)
-    """First port to try; each dashboard takes the next free one."""
+    """First port to try; each dashboard uses the next free one."""
 
 
 def dashboards(command: DashboardsCommand) -> None:
-    """Start the dashboards, print their addresses, and wait until ctrl-C.
+    """Start the dashboards, print their addresses, and wait until Ctrl-C.
 
     Raises:
-        UserError: the folder is missing or in S3, or what shows it is not installed.
+        UserError: the folder is missing or in S3, or a dashboard is not installed or does not start.
     """
     if storage.is_s3(command.out):
-        raise UserError(f"--out {command.out} is in S3; copy the runs' tensorboard folders here and name their folder")
+        raise UserError(
+            f"--out {command.out} is in S3; copy the tensorboard folders of the runs to this machine and give --out "
+            "their parent folder"
+        )
     folder = Path(command.out)
     if not folder.is_dir():
-        raise UserError(f"--out {command.out} is not a folder; name the one that `vdsm train` wrote runs into")
+        raise UserError(f"--out {command.out} is not a folder; give the folder that `vdsm train` wrote runs into")
     studies = [str(path) for path in sorted(folder.glob("*/study.journal"))]
     studies += [command.study] if command.study else []
     if command.dry_run:
-        sys.stdout.write(f"would show the runs of {folder} and {len(studies)} studies\n")
+        sys.stdout.write(f"would show the runs in {folder} and {len(studies)} studies\n")
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends what was started, too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the child processes too
     with contextlib.ExitStack() as stack:
-        ports = free_ports(command.port)
-        words = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", HOST]
-        port = next(ports)
-        shown = [("TensorBoard", stack.enter_context(child([*words, "--port", str(port)], port)))]
-        for study in studies:
-            port = next(ports)
-            words = [optuna_dashboard(), study, "--host", HOST, "--port", str(port), "--quiet"]
-            shown.append((f"optuna-dashboard of {_named(study)}", stack.enter_context(child(words, port))))
-        for name, address in shown:
-            sys.stdout.write(f"{name}: {address}\n")
-        elsewhere = "not at its usual port; `vdsm tune` logs its address, and a cluster has it at port 8265 of its head"
-        sys.stdout.write(f"Ray: {RAY if _is_ray(RAY) else elsewhere}\n")
+        started = []
+        for (name, args), port in zip(_servers(folder, studies), free_ports(command.port)):
+            started.append((name, stack.enter_context(served([*args, "--port", str(port)], port))))
+        sys.stdout.write("".join(f"{name}: {url}\n" for name, url in started))
+        sys.stdout.write(f"Ray: {_ray_dashboard()}\n")
         sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 time.sleep(3600)
 
 
+def _servers(folder: Path, studies: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name and the command line, without a port, of each dashboard."""
+    yield "TensorBoard", [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", HOST]
+    for study in studies:
+        yield f"optuna-dashboard of {_label(study)}", [optuna_dashboard(), study, "--host", HOST, "--quiet"]
+
+
 @contextlib.contextmanager
-def child(words: list[str], port: int) -> Iterator[str]:
-    """A process that serves `port` while the block runs; gives its address. UserError if it does not start."""
-    with tempfile.TemporaryFile() as said:  # a pipe that nobody reads would fill, and stop the dashboard
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
+def served(args: list[str], port: int) -> Iterator[str]:
+    """Run a server while the block runs, and yield its URL.
+
+    Args:
+        args: command line of the server.
+        port: port that it listens on.
+
+    Raises:
+        UserError: it does not start.
+    """
+    with tempfile.TemporaryFile() as stderr:  # an unread pipe would fill up and block the server
+        process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
+        name = Path(args[0]).name
         try:
             deadline = time.monotonic() + START_S
-            while not _answers(port):
+            while not _responds(port):
                 if process.poll() is not None:
-                    said.seek(0)
-                    lines = said.read().decode(errors="replace").strip().splitlines()
-                    raise UserError(f"{Path(words[0]).name} ended at once: {lines[-1] if lines else 'it said nothing'}")
+                    stderr.seek(0)
+                    lines = stderr.read().decode(errors="replace").strip().splitlines()
+                    raise UserError(f"{name} exited at its start: {lines[-1] if lines else 'it printed nothing'}")
                 if time.monotonic() > deadline:
-                    raise UserError(f"{Path(words[0]).name} does not answer on port {port} after {START_S:.0f} s")
+                    raise UserError(f"{name} does not respond on port {port} after {START_S:.0f} s")
                 time.sleep(0.2)
             yield f"http://{HOST}:{port}"
         finally:
@@ -109,7 +118,7 @@ def child(words: list[str], port: int) -> Iterator[str]:
 
 
 def free_ports(first: int) -> Iterator[int]:
-    """Ports from `first` on that nobody listens on."""
+    """Yield the ports from `first` on that no process listens on."""
     for port in range(first, 65536):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind((HOST, port))
@@ -118,32 +127,43 @@ def free_ports(first: int) -> Iterator[int]:
 
 
 def optuna_dashboard() -> str:
-    """Path of the program. UserError if it is not installed."""
-    beside = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent))
-    if beside is None or importlib.util.find_spec("optuna_dashboard") is None:
+    """Return the path of the program.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    path = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent))
+    if path is None or importlib.util.find_spec("optuna_dashboard") is None:
         raise UserError("optuna-dashboard is not installed; pip install 'vdsm-pipeline[dashboards]'")
-    return beside
+    return path
 
 
-def _answers(port: int) -> bool:
+def _responds(port: int) -> bool:
     with contextlib.suppress(OSError):
         socket.create_connection((HOST, port), timeout=1).close()
         return True
     return False
 
 
-def _is_ray(address: str) -> bool:
-    """Whether a dashboard of Ray answers there, perhaps asking for its token."""
+def _ray_dashboard() -> str:
+    """Return the URL of Ray's dashboard, or where to find it."""
+    if _is_ray(RAY_URL):
+        return RAY_URL
+    return "not at its default port; `vdsm tune` logs its address, and a cluster has it at port 8265 of its head"
+
+
+def _is_ray(url: str) -> bool:
+    """Return whether Ray's dashboard responds, even if only to require its token."""
     try:
-        with urllib.request.urlopen(f"{address}/api/version", timeout=2) as answer:
-            return b"ray_version" in answer.read(1000)
+        with urllib.request.urlopen(f"{url}/api/version", timeout=2) as response:
+            return b"ray_version" in response.read(1000)
     except urllib.error.HTTPError as error:
         return error.code == 401
     except OSError:
         return False
 
 
-def _named(study: str) -> str:
+def _label(study: str) -> str:
     return f"the {study.partition('://')[0]} database" if "://" in study else Path(study).parent.name
 
 

@@ -1,7 +1,7 @@
 """`vdsm quickstart`: from nothing to an action-transfer report, on figures that this package draws itself.
 
-Three jobs, one after the other, on one Ray: shard, train, evaluate. Each one goes on where it was, so the whole does:
-what is finished is found finished, and nothing is kept here beside what the jobs keep.
+Three jobs run one after the other on one Ray: shard, train, evaluate. Each resumes by itself and skips what is
+finished, so the quickstart keeps no state of its own.
 """
 
 if not __package__:  # run by path: import from the repository, not from this file's folder
@@ -15,22 +15,20 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel
-
+from cluster.cli.progress import format_duration
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from cluster.errors import UserError
 from pipeline.recipe import Recipe
+from preprocessing.recipe import DataRecipe
 
 log = logging.getLogger(__name__)
-C = TypeVar("C", bound=BaseModel)
 
 RECIPE = "quickstart.yaml"
 RUN = "figures"
-NEXT = """The same on your own videos, in three commands. The recipe says how to label them and what else can be set;
-docs/preprocessing.md lists the other sources of clips.
+NEXT_STEPS = """The same for your own videos takes three commands. The recipe explains how to label them and
+what else can be set; docs/preprocessing.md lists the other sources of clips.
 
   vdsm shard --config configs/videos.yaml --source.path FOLDER --out DATA
   vdsm train --config configs/videos.yaml --data DATA --out RUNS --name first
@@ -39,23 +37,23 @@ docs/preprocessing.md lists the other sources of clips.
 
 
 class QuickstartCommand(Recipe, Controls):
-    """Shard built-in figures, train both stages, evaluate, and write a report. Start it again and it goes on."""
+    """Shard built-in figures, train both stages, evaluate, and write a report. If interrupted, rerun it to resume."""
 
     out: str = "quickstart"
     """Folder for the data, the run and the report; may be s3://bucket/prefix."""
 
 
-def _with_recipe(words: list[str]) -> list[str]:
-    if any(word.partition("=")[0] == "--config" for word in words):
-        return words
-    return ["--config", str(recipe_path()), *words]
+def _with_recipe(args: list[str]) -> list[str]:
+    if any(arg.partition("=")[0] == "--config" for arg in args):
+        return args
+    return ["--config", str(recipe_path()), *args]
 
 
 def recipe_path() -> Path:
-    """The recipe of the quickstart: in the repository, or where an installation puts it.
+    """Return the path of the quickstart's recipe, in the repository or where an installation puts it.
 
     Raises:
-        UserError: it is in neither place.
+        UserError: the recipe is in neither folder.
     """
     folders = (Path(__file__).resolve().parents[1] / "configs", Path(sys.prefix) / "share" / "vdsm" / "configs")
     for folder in folders:
@@ -65,45 +63,41 @@ def recipe_path() -> Path:
 
 
 def quickstart(command: QuickstartCommand) -> None:
-    """Run the three jobs; the last one prints the table of results and where the report is.
+    """Run the three jobs, then print the table of results and the path of the report.
 
     Raises:
-        UserError: a folder that cannot be used, or one that holds the results of another recipe.
+        UserError: a folder is unusable, or holds the results of another recipe.
     """
-    # Ray, torch and webdataset take seconds to import, which --help and mistakes should not wait for.
+    # Ray, torch and webdataset take seconds to import, which --help and invalid input should not wait for.
     from cluster.ray_runtime import connect
     from cluster.storage import api as storage
-    from pipeline.evaluate import EvaluateCommand, evaluate
+    from pipeline.evaluation.execute import execute, prepare, result_text
+    from pipeline.evaluation.request import EvaluationRequest
     from pipeline.ray_train.run import log_plan, train_recipe
     from pipeline.runs.store import absolute, run_url
-    from preprocessing.shard import ShardCommand, shard
+    from preprocessing.sharding.job import shard_source
 
-    data, runs, report = (storage.join(command.out, name) for name in ("data", "runs", "report"))
-    sharding = derived(ShardCommand, command, out=data, dry_run=command.dry_run)
     recipe = Recipe.of(command)
-    evaluation = derived(EvaluateCommand, command, run=storage.join(runs, RUN), data=data, out=report)
-    workers = command.training.num_workers * command.training.threads_per_worker
-    began = time.monotonic()
+    data_recipe = DataRecipe(seed=recipe.seed, source=recipe.source, shards=recipe.shards)
+    data, runs, report = (storage.join(command.out, name) for name in ("data", "runs", "report"))
+    run = storage.join(runs, RUN)
+    started = time.monotonic()
     if command.dry_run:
-        shard(sharding)
-        sys.stdout.write(f"then train into {storage.join(runs, RUN)} and evaluate into {report}\n")
+        shard_source(data_recipe, data, dry_run=True)
+        sys.stdout.write(f"then train into {run} and evaluate into {report}\n")
         return
     storage.check_writable(command.out)
-    with connect(num_cpus=max(workers, len(os.sched_getaffinity(0)))):
-        log.info("1 of 3: figures into %s", data)
-        shard(sharding)
-        log.info("2 of 3: training into %s", storage.join(runs, RUN))
-        log_plan(recipe, absolute(data))
+    cpus = max(recipe.training.num_workers * recipe.training.threads_per_worker, len(os.sched_getaffinity(0)))
+    with connect(num_cpus=cpus):
+        log.info("quickstart, phase 1 of 3: sharding into %s", data)
+        shard_source(data_recipe, data)
+        log.info("quickstart, phase 2 of 3: training into %s", run)
+        log_plan(recipe, data)
         train_recipe(recipe, absolute(data), run_url(runs, RUN))
-        log.info("3 of 3: evaluation into %s", report)
-        evaluate(evaluation)
-    sys.stdout.write(f"done in {(time.monotonic() - began) / 60:.1f} minutes\n\n{NEXT}")
-
-
-def derived(command: type[C], recipe: Recipe, **fields: object) -> C:
-    """The command of one job, with those settings of the recipe that it reads."""
-    shared = {name: getattr(recipe, name) for name in Recipe.model_fields if name in command.model_fields}
-    return command.model_validate({**shared, **fields})
+        log.info("quickstart, phase 3 of 3: evaluation into %s", report)
+        request = EvaluationRequest(data=data, out=report, run=run, seed=recipe.seed, evaluation=recipe.evaluation)
+        sys.stdout.write(result_text(execute(prepare(request)), report))
+    sys.stdout.write(f"done in {format_duration(time.monotonic() - started)}\n\n{NEXT_STEPS}")
 
 
 main = entry(QuickstartCommand, quickstart, prog="vdsm quickstart", prepare=_with_recipe)

@@ -47,7 +47,7 @@ def tune(command: TuneCommand) -> None:
     from pipeline.tuning.sweep import read_sweep
 
     sweep = read_sweep(command.sweep)
-    recipe = Recipe.model_validate({name: getattr(command, name) for name in Recipe.model_fields})
+    recipe = Recipe.of(command)
     try:
         space = Space(sweep.space, recipe)
     except UserError as error:

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from cluster.storage import api as storage
-from pipeline.report.films import Film, film, shown_fps
-from pipeline.report.grids import action_donors, decode_cells, identity_donors, real
+from pipeline.report.animation import Animation, display_fps, make_animation, median_fps
+from pipeline.report.grids import action_donors, identity_donors, transfer_grid
+from pipeline.report.images import mosaic
 from pipeline.report.page import fill
-from pipeline.report.pictures import mosaic
 from pipeline.tuning.charts import draw_charts, plotly_script, short_names
 from pipeline.tuning.parameter_names import current_params
 from pipeline.tuning.study import ERROR, RUN, finished_trials, ranked_trials
@@ -92,12 +92,10 @@ def rank_correlation(first: "Study", second: "Study") -> str:
         return f"{len(pairs)} settings ran in both rounds, too few to compare their ranks."
     ranks = np.argsort(np.argsort(np.array(pairs), axis=0), axis=0).astype(float)
     correlation = float(np.corrcoef(ranks.T)[0, 1])
-    return (
-        f"{len(pairs)} settings ran in both rounds; rank correlation {correlation:.2f} (1: same order)."
-    )
+    return f"{len(pairs)} settings ran in both rounds; rank correlation {correlation:.2f} (1: same order)."
 
 
-def transfer_animations(ranked: "list[FrozenTrial]", context: "SweepContext") -> list[tuple[int, Film]]:
+def transfer_animations(ranked: "list[FrozenTrial]", context: "SweepContext") -> list[tuple[int, Animation]]:
     """Return the number and the action transfer of each trial. A run that cannot be read is left out."""
     animations = []
     for trial in ranked:
@@ -109,7 +107,7 @@ def transfer_animations(ranked: "list[FrozenTrial]", context: "SweepContext") ->
 
 
 @torch.inference_mode()
-def transfer_animation(run: str, context: "SweepContext") -> Film:
+def transfer_animation(run: str, context: "SweepContext") -> Animation:
     """Return action transfer between validation identities: actions from the first column, identities from the row."""
     from pipeline.runs.store import load_run
     from pipeline.tuning.validation_score import BATCH_CLIPS
@@ -122,14 +120,9 @@ def transfer_animation(run: str, context: "SweepContext") -> Film:
     clips = ClipDataset(context.data, "train")
     validation = split_by_identity(clips, recipe).validation
     length = recipe.training.stage2.clip_frames
-    actions, people = action_donors(validation)[:MAX_ACTIONS], identity_donors(validation, MAX_IDENTITIES)
+    actions, identities = action_donors(validation)[:MAX_ACTIONS], identity_donors(validation, MAX_IDENTITIES)
     decoder = SwapDecoder(model.eval(), encode_clips(model, validation, length, BATCH_CLIPS), length, BATCH_CLIPS)
-    cells = decode_cells(
-        decoder, np.repeat(actions, len(people)), np.tile(people, len(actions)), info["stage"] >= 2, "drawing"
-    )
-    donors = real(validation, actions, length)
-    rows = [[donor, *cells[row * len(people) : (row + 1) * len(people)]] for row, donor in enumerate(donors)]
-    grid = mosaic([[None, *real(validation, people, length)], *rows], header_row=True, header_column=True)
-    fps = float(np.median(clips.fps)) if len(clips) else None
+    grid = transfer_grid(decoder, validation, actions, identities, info["stage"] >= 2)
+    frames = mosaic(grid, header_row=True, header_column=True)
     alt = "each row takes its action from the clip on the left, each column its identity from the clip above"
-    return film(grid, shown_fps(fps), alt, donors[0].shape[1])
+    return make_animation(frames, display_fps(median_fps(clips)), alt, recipe.model.frame_size)

@@ -7,6 +7,7 @@ import yaml
 
 from cluster.storage import api as storage
 from pipeline.tuning.identity import changed_settings
+from pipeline.tuning.page import write_page
 from pipeline.tuning.parameter_names import current_params
 from pipeline.tuning.study import ERROR, finished_trials, ranked_trials
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 def write_results(first: "Study", second: "Study | None", space: "Space", context: "SweepContext") -> None:
     """Write best.yaml and sweep.html into the folder of the sweep, and print a summary."""
-    from pipeline.tuning.page import write_page
-
     deciding = second or first
     ranked = ranked_trials(deciding)
     failed = sum(ERROR in trial.user_attrs for trial in finished_trials(first))
