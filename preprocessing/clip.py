@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 
+SPLITS = ("train", "test")
+"""The splits of every dataset."""
+
 Factors = dict[str, Literal["clip", "frame"]]
 """Names of continuous labels; each has one value per clip or one per frame."""
 Label = int | float | list[float]

@@ -1,1 +1,1 @@
-"""From the bytes of a video to frames in time, inside a sandboxed process."""
+"""Turn video files and images into timed frames, if necessary in a sandboxed process."""

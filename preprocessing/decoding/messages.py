@@ -1,6 +1,6 @@
-"""What a decoding process and the job say to each other: a JSON header, and behind it the frames of a clip.
+"""Messages between the job and a decoding process: a JSON header, followed by the frames of a clip.
 
-Nothing of it is unpickled, so a decoder that a hostile file has taken over cannot reach into the job by its answers.
+Nothing is unpickled, so a decoder that a hostile file has taken over cannot run code in the job through its replies.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ from preprocessing.clip import Clip
 
 _LENGTHS = struct.Struct("<II")
 MAX_HEADER = 16_000_000
-"""Bytes of the longest header that is believed; a clip's continuous factors of each frame are in it."""
+"""Length of the longest accepted header, in bytes. It must hold the per-frame factors of a clip."""
 
 
-class Reads(Protocol):
-    """Gives exactly the bytes that are asked for."""
+class ReadInto(Protocol):
+    """Read exactly as many bytes as a buffer holds."""
 
-    def __call__(self, into: memoryview, /) -> None:
-        """Fill `into`."""
+    def __call__(self, buffer: memoryview, /) -> None:
+        """Fill `buffer`."""
 
 
 def send(stream: BinaryIO, header: dict[str, Any], payload: memoryview | bytes = b"") -> None:
@@ -33,31 +33,35 @@ def send(stream: BinaryIO, header: dict[str, Any], payload: memoryview | bytes =
 
 
 def send_clip(stream: BinaryIO, clip: Clip) -> None:
-    """Write a clip as a message of the kind `clip`."""
-    about = {field.name: getattr(clip, field.name) for field in dataclasses.fields(clip) if field.name != "frames"}
+    """Write a clip as a message of kind `clip`."""
+    fields = {field.name: getattr(clip, field.name) for field in dataclasses.fields(clip) if field.name != "frames"}
     frames = np.ascontiguousarray(clip.frames)
     if frames.dtype != np.uint8:
         raise TypeError(f"clip {clip.key}: frames are {frames.dtype}, not uint8")
-    send(stream, {"kind": "clip", "shape": frames.shape, "about": about}, frames.reshape(-1).data)
+    send(stream, {"kind": "clip", "shape": frames.shape, "fields": fields}, frames.reshape(-1).data)
 
 
-def receive(read: Reads) -> tuple[dict[str, Any], bytearray]:
-    """The header and the payload of the next message; ValueError if it is none."""
+def receive(read: ReadInto) -> tuple[dict[str, Any], bytearray]:
+    """Return header and payload of the next message.
+
+    Raises:
+        ValueError: the bytes are not a message.
+    """
     lengths = bytearray(_LENGTHS.size)
     read(memoryview(lengths))
     header_length, payload_length = _LENGTHS.unpack(lengths)
     if header_length > MAX_HEADER:
-        raise ValueError(f"a header of {header_length} bytes")
+        raise ValueError(f"the header has {header_length} bytes; at most {MAX_HEADER} are accepted")
     header, payload = bytearray(header_length), bytearray(payload_length)
     read(memoryview(header))
     read(memoryview(payload))
     content = json.loads(header)
     if not isinstance(content, dict):
-        raise ValueError("a header that is no mapping")
+        raise ValueError("the header is not a JSON object")
     return content, payload
 
 
-def clip_of(header: dict[str, Any], payload: bytearray) -> Clip:
-    """The clip of a message of the kind `clip`."""
+def clip_from_message(header: dict[str, Any], payload: bytearray) -> Clip:
+    """Return the clip in a message of kind `clip`."""
     frames = np.frombuffer(payload, dtype=np.uint8).reshape(header["shape"])
-    return Clip(frames=frames, **header["about"])
+    return Clip(frames=frames, **header["fields"])

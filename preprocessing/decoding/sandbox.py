@@ -1,7 +1,7 @@
-"""Decoding in another process, which may crash, hang or eat memory without harm to the job.
+"""Decode inputs in a separate process, which may crash, hang or exhaust its memory without harming the job.
 
-The process is kept for many inputs, since starting it takes half a second. What goes wrong with it may be the fault of
-an input that it had before; so a failure counts against an input only in a process that is fresh.
+Starting the process takes half a second, so it is kept for many inputs. Its failure may be caused by an earlier input;
+therefore a failure counts against an input only if the process was fresh.
 """
 
 import dataclasses
@@ -13,62 +13,66 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from cluster.errors import UserError
-from preprocessing.clip import Clip, Item, RejectedInputError, TransientError
-from preprocessing.decoding.messages import clip_of, receive, send
-from preprocessing.recipe import ShardsConfig
+from preprocessing.clip import Clip, Item, RejectedInputError, Source, TransientError
+from preprocessing.decoding.messages import clip_from_message, receive, send
 
 log = logging.getLogger(__name__)
 
-START_S = 120.0
-"""How long the process may take to start, on the most crowded machine."""
-_LOOK_S = 1.0
+_POLL_S = 1.0
 _PIPE_BYTES = 1 << 20
-_SET_PIPE_SIZE = 1031  # fcntl.F_SETPIPE_SZ of Linux
+_SET_PIPE_SIZE = 1031  # fcntl.F_SETPIPE_SZ, Linux only
 
 
 class SandboxFailedError(Exception):
-    """The process ended, or had to be ended, while it decoded an input."""
+    """The process ended, or had to be killed, while it decoded an input."""
 
     def __init__(self, reason: str, *, conclusive: bool) -> None:
         super().__init__(reason)
         self.reason = reason
         self.conclusive = conclusive
-        """Whether the input must be the cause: the process was fresh, and nobody else killed it."""
+        """Whether the input must be the cause: the process was fresh and was not killed from outside."""
 
 
 class DecodeProcess:
-    """Gives the clips of inputs; starts its process when there is none.
+    """Decode inputs in a separate process, which is started when it is first needed.
 
     Args:
-        source: which source, as `preprocessing.sources.order` tells.
-        limits: how much time and memory an input may take.
+        open_source: a function at the top level of a module; the process calls it to open its source.
+        serialized: the argument of `open_source`.
+        cpu_seconds: CPU time that the process may use from one clip to the next, in seconds. It may also be idle for
+            as long.
+        memory_mb: memory that decoding an input may take, in MB (10^6 bytes).
     """
 
-    program = "preprocessing.decoding.sandbox_main"
-    """The module that is run."""
-
-    def __init__(self, source: str, limits: ShardsConfig) -> None:
+    def __init__(
+        self, open_source: Callable[[str], Source], serialized: str, *, cpu_seconds: int, memory_mb: int
+    ) -> None:
+        self._opener = f"{open_source.__module__}:{open_source.__qualname__}"
         self._setup = {
-            "source": source, "parent": os.getpid(),
-            "seconds": limits.decode_seconds, "bytes": limits.decode_mb * 1_000_000,
+            "source": serialized, "parent": os.getpid(), "seconds": cpu_seconds, "bytes": memory_mb * 1_000_000,
         }  # fmt: skip
-        self._limits = limits
+        self._cpu_seconds, self._memory_mb = cpu_seconds, memory_mb
         self._process: subprocess.Popen[bytes] | None = None
         self._fresh = True
 
+    @property
+    def pid(self) -> int | None:
+        """Process id, or None if the process is not running."""
+        return self._process.pid if self._process else None
+
     def clips(self, item: Item) -> Iterator[Clip]:
-        """The clips of an input.
+        """Decode the clips of an input.
 
         Raises:
             RejectedInputError: the input is bad.
-            TransientError: it could not be read.
-            SandboxFailedError: the process did not live through it; the next call starts another.
-            UserError: as the source raised it.
+            TransientError: the input could not be read.
+            SandboxFailedError: the process died or was killed; the next call starts another one.
+            UserError: the source raised it.
         """
         self._fresh = self._process is None
         process = self._process or self.start()
@@ -81,7 +85,7 @@ class DecodeProcess:
             while True:
                 try:
                     header, payload = receive(self._read)
-                    clip = clip_of(header, payload) if header["kind"] == "clip" else None
+                    clip = clip_from_message(header, payload) if header["kind"] == "clip" else None
                 except (ValueError, KeyError, TypeError):
                     raise self._failed("the decoder wrote where it should not") from None
                 if clip is None:
@@ -89,7 +93,7 @@ class DecodeProcess:
                 yield clip
             kind = header["kind"]
         finally:
-            if kind == "memory":  # or it is still at this input: in either case it is of no use any more
+            if kind == "memory":  # out of memory, or still busy with this input: not reusable in either case
                 self.close()
         if kind == "rejected":
             raise RejectedInputError(header["reason"], header["where"])
@@ -98,23 +102,28 @@ class DecodeProcess:
         if kind == "user error":
             raise UserError(header["text"])
         if kind == "memory":
-            raise self._failed(f"decoding needs more than {self._limits.decode_mb} MB of memory")
+            raise self._failed(f"decoding needs more than {self._memory_mb} MB of memory")
         if kind == "fault":
             log.warning("%s: unexpected %s at %s: %s", item.path, header["type"], header["where"], header["text"])
             raise RejectedInputError(f"decoding failed with {header['type']}", f"{header['text']} ({header['where']})")
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the process; UserError if the source cannot be made there."""
+        """Start the process.
+
+        Raises:
+            UserError: the source cannot be opened there.
+            RuntimeError: the process failed to start.
+        """
         self._fresh = True
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, sys.path))),
-            # One task is one core; and threads of a numeric library would only take memory.
+            # A task has one core, and the threads of a numeric library would only take memory.
             "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
         }  # fmt: skip
-        words = [sys.executable, "-m", self.program]
+        args = [sys.executable, "-m", "preprocessing.decoding.sandbox_main", self._opener]
         with tempfile.TemporaryFile() as errors:
             self._process = process = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0, env=environment
+                args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0, env=environment
             )
             _enlarge(_pipe(process.stdout))
             try:
@@ -128,48 +137,48 @@ class DecodeProcess:
                 errors.seek(0)
                 last = errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
                 self.close()
-                raise RuntimeError(f"the decoding process did not start: {last[0]}") from None
+                raise RuntimeError(f"the decoding process failed to start: {last[0]}") from None
         if header["kind"] == "user error":
             self.close()
             raise UserError(header["text"])
         return process
 
     def close(self) -> None:
-        """End the process."""
+        """Kill the process."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
             self._process = None
 
-    def _read(self, into: memoryview) -> None:
-        """Fill `into` from the process; SandboxFailedError if it dies, or stands still for the time an input may take."""
+    def _read(self, buffer: memoryview) -> None:
+        """Fill `buffer` from the process; SandboxFailedError if it dies, or is idle for the time an input may take."""
         assert self._process is not None
         stream = _pipe(self._process.stdout)
         poll = select.poll()
         poll.register(stream, select.POLLIN)
-        moved, before = time.monotonic(), -1.0
-        while into:
-            if not poll.poll(_LOOK_S * 1000):
+        active, previous = time.monotonic(), -1.0
+        while buffer:
+            if not poll.poll(_POLL_S * 1000):
                 now, used = time.monotonic(), _cpu_seconds(self._process.pid)
-                if used != before:
-                    moved, before = now, used
-                elif now - moved > self._limits.decode_seconds:
+                if used != previous:
+                    active, previous = now, used
+                elif now - active > self._cpu_seconds:
                     self._process.kill()
                     self._process.wait()
-                    raise self._failed(f"decoding stood still for {self._limits.decode_seconds} s")
+                    raise self._failed(f"decoding stood still for {self._cpu_seconds} s")
                 continue
-            count = stream.readinto(into)  # type: ignore[attr-defined]
+            count = stream.readinto(buffer)  # type: ignore[attr-defined]
             if not count:
                 raise self._death()
-            into = into[count:]
-            moved, before = time.monotonic(), -1.0
+            buffer = buffer[count:]
+            active, previous = time.monotonic(), -1.0
 
     def _death(self) -> SandboxFailedError:
-        """Why the process ended."""
+        """Return the error that explains why the process ended."""
         assert self._process is not None
         code = self._process.wait()
         if code == -signal.SIGXCPU:
-            return self._failed(f"decoding took more than {self._limits.decode_seconds} s of CPU time for one clip")
+            return self._failed(f"decoding took more than {self._cpu_seconds} s of CPU time for one clip")
         if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP):
             return SandboxFailedError("the decoding process was killed from outside", conclusive=False)
         if code < 0:
@@ -192,11 +201,11 @@ def _enlarge(stream: BinaryIO) -> None:
     try:
         fcntl.fcntl(stream, _SET_PIPE_SIZE, _PIPE_BYTES)
     except OSError:
-        log.debug("the pipe keeps its size")
+        log.debug("the pipe keeps its default size")
 
 
 def _cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used; on systems without /proc the time itself, so that it never seems to stand."""
+    """Return the CPU time a process has used. Without /proc, return the current time, so it never seems idle."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,78 +1,90 @@
-"""The process in which untrusted inputs are decoded: `python -m preprocessing.decoding.sandbox_main`, started by `isolated`.
+"""The process in which `sandbox` decodes untrusted inputs: `python -m preprocessing.decoding.sandbox_main OPENER`.
 
-It reads an order from its standard input and answers with the clips on its standard output, one input after another,
-until the input ends. The kernel ends it when it takes too much CPU time, or when the process that started it dies.
+OPENER is the `module:function` that opens the source. The process reads one input after another from standard input and
+writes their clips to standard output, until standard input ends. The kernel kills it when it exceeds its CPU time or
+when its parent dies.
 """
 
 import contextlib
 import ctypes
+import importlib
 import logging
 import os
 import resource
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from cluster.errors import UserError
-from cluster.storage.errors import UnreachableError
-from preprocessing.clip import Item, RejectedInputError, TransientError, check
-from preprocessing.decoding.messages import receive, send, send_clip
-from preprocessing.sources import reopen
+from cluster.storage import api as storage
+from preprocessing.clip import Item, RejectedInputError, Source, TransientError, check
+from preprocessing.decoding.messages import ReadInto, receive, send, send_clip
 
 SCARCE = 0.6
-"""Share of the memory left to an input from which on its failure is taken for a lack of memory."""
+"""An input that fails after it took this share of the memory left to it is assumed to have run out of memory."""
 
 
-def main() -> None:
-    """Serve until the standard input ends."""
+def main(opener: str) -> None:
+    """Serve until standard input ends.
+
+    Args:
+        opener: `module:function`, from this process's own command line; opens the source.
+    """
     _die_with_parent()
-    # What a library prints must not get between the messages.
-    orders, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=1 << 16)
+    # Keep what a library prints out of the messages.
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=1 << 16)
     os.dup2(2, 1)
-    setup, _ = receive(_reader(orders))
+    setup, _ = receive(_reader(requests))
     if os.getppid() != setup["parent"]:
         return
     try:
-        source = reopen(setup["source"])
+        source = _resolve(opener)(setup["source"])
     except UserError as error:
-        send(answers, {"kind": "user error", "text": str(error)})
+        send(replies, {"kind": "user error", "text": str(error)})
         return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (setup["bytes"], setup["bytes"]))
-    send(answers, {"kind": "ready"})
-    # Decoders complain about every broken packet; what matters comes as an exception.
+    send(replies, {"kind": "ready"})
+    # Decoders log every broken packet; whatever matters is raised as an exception.
     logging.disable(logging.CRITICAL)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
+    with open(os.devnull, "wb") as devnull:
+        os.dup2(devnull.fileno(), 1)
+        os.dup2(devnull.fileno(), 2)
     with contextlib.suppress(EOFError):
         while True:
-            order, _ = receive(_reader(orders))
+            request, _ = receive(_reader(requests))
             _limit_cpu(setup["seconds"])
-            send(answers, _serve(source, Item(**order), answers, setup["seconds"]))
+            send(replies, _serve(source, Item(**request), replies, setup["seconds"]))
 
 
-def _serve(source: Any, item: Item, answers: BinaryIO, seconds: int) -> dict[str, Any]:
-    """Send the clips of an input; gives the message that ends them."""
+def _resolve(opener: str) -> Callable[[str], Source]:
+    module, _, function = opener.partition(":")
+    found: Callable[[str], Source] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _serve(source: Source, item: Item, replies: BinaryIO, seconds: int) -> dict[str, Any]:
+    """Send the clips of an input, and return the message that ends them."""
     before = _memory()
     try:
         for clip in source.clips(item):
             check(clip, source)
-            send_clip(answers, clip)
+            send_clip(replies, clip)
             _limit_cpu(seconds)
     except RejectedInputError as error:
         if _was_scarce(before):
             return {"kind": "memory"}
         return {"kind": "rejected", "reason": error.reason, "where": error.where}
-    except (TransientError, UnreachableError) as error:
+    except (TransientError, storage.UnreachableError) as error:
         return {"kind": "transient", "text": str(error)}
     except UserError as error:
         return {"kind": "user error", "text": str(error)}
     except MemoryError:
         return {"kind": "memory"}
-    except Exception as error:  # one input must not stop the others, whatever its content does to the source
+    except Exception as error:  # whatever one input's content does to the source must not stop the other inputs
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         return {"kind": "fault", "type": type(error).__name__, "text": str(error)[:300], "where": where}
@@ -80,7 +92,7 @@ def _serve(source: Any, item: Item, answers: BinaryIO, seconds: int) -> dict[str
 
 
 def _memory() -> dict[str, int]:
-    """What Linux says of this process's memory, in bytes: `VmSize`, `VmPeak` (its highest), `VmData` and others."""
+    """Return this process's memory counters from Linux, in bytes: `VmSize`, `VmPeak` (highest), `VmData` and others."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
         return {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
@@ -88,8 +100,10 @@ def _memory() -> dict[str, int]:
 
 
 def _was_scarce(before: dict[str, int]) -> bool:
-    """Whether an input that began at `before` took most of what the limit left it: a decoder whose allocation fails
-    may say that the data is invalid, which would blame the file."""
+    """Return whether an input took most of the memory left to it; `before` are the counters at its start.
+
+    A decoder whose allocation fails may report invalid data, which would blame the file.
+    """
     limit, now = resource.getrlimit(resource.RLIMIT_DATA)[0], _memory()
     if limit == resource.RLIM_INFINITY or not before or not now:
         return False
@@ -97,28 +111,28 @@ def _was_scarce(before: dict[str, int]) -> bool:
 
 
 def _limit_cpu(seconds: int) -> None:
-    """From now on, so much CPU time; then the kernel ends this process, whatever it is at."""
+    """Allow this much CPU time from now on; after that the kernel kills this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = int(used.ru_utime + used.ru_stime) + 1 + seconds
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 
 
-def _reader(stream: BinaryIO) -> Any:
-    def read(into: memoryview) -> None:
-        data = stream.read(len(into))
-        if len(data) != len(into):
+def _reader(stream: BinaryIO) -> ReadInto:
+    def read(buffer: memoryview, /) -> None:
+        data = stream.read(len(buffer))
+        if len(data) != len(buffer):
             raise EOFError
-        into[:] = data
+        buffer[:] = data
 
     return read
 
 
 def _die_with_parent() -> None:
-    """Linux: have the kernel end this process when the one that started it dies, however it dies."""
+    """Ask the Linux kernel to kill this process when its parent dies, however it dies."""
     set_parent_death_signal = 1
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

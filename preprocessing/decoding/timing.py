@@ -1,7 +1,7 @@
-"""Frames in time: trustworthy timestamps, a chosen frame rate, and windows of consecutive frames.
+"""Timing of frames: repaired timestamps, resampling to a frame rate, and windows of consecutive frames.
 
-Everything goes frame by frame, so that a long video takes no more memory than one clip. Times are fractions: whether a
-frame is picked must not depend on rounding.
+Everything works frame by frame, so a long video takes no more memory than one clip. Times are fractions, because the
+choice of a frame must not depend on rounding.
 """
 
 import heapq
@@ -15,35 +15,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 REORDERED = 16
-"""Frames over which timestamps may be out of order (H.264 and HEVC allow that many)."""
+"""Number of frames over which timestamps may be out of order, the limit in H.264 and HEVC."""
 LONGEST_GAP_S = 10
-"""Where a video pauses for longer (and for more than 20 frames), one sequence of frames ends and another begins."""
-USUAL_RATE = Fraction(25)
-"""Taken for a video that tells neither timestamps nor a rate."""
+"""A pause longer than this (and than 20 frames) ends one run of frames and starts another, in seconds."""
+DEFAULT_RATE = Fraction(25)
+"""Frames per second of a video with neither timestamps nor a declared rate."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """A frame as the decoder gave it."""
+class DecodedFrame:
+    """A frame as the decoder returned it."""
 
     pixels: NDArray[np.uint8]
-    """uint8 [H, W, C], already as it will be in the clip."""
+    """uint8 [H, W, C], already transformed for the clip."""
     time: Fraction | None
-    """Timestamp in seconds, if it has one."""
+    """Timestamp in seconds, or None if it has none."""
     scene: tuple[int, int] = (0, 0)
-    """Frames that differ in this do not belong together: the size that they had in the video."""
+    """Width and height in the video; a change of size starts a new run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame with its place in time."""
+    """A frame with its time."""
 
     pixels: NDArray[np.uint8]
     """uint8 [H, W, C]."""
     time: Fraction
     """Seconds since the first frame of the video."""
     run: int
-    """Frames of one run follow each other without a gap, and their times increase."""
+    """Number of its run. Within a run there are no gaps and times increase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Window:
     """The frames of a clip."""
 
     start: int
-    """Index of its first frame among all that were offered."""
+    """Index of its first frame among all frames that the maker received."""
     frames: list[Frame]
 
     @property
@@ -60,23 +60,23 @@ class Window:
         return float(self.frames[0].time)
 
     def rate(self, nominal: Fraction | None) -> float:
-        """Frames per second: the nominal rate where the timestamps agree with it within a twentieth."""
+        """Return the frames per second: the `nominal` rate if the timestamps agree with it within 5%."""
         span = self.frames[-1].time - self.frames[0].time
         if not span:
-            return float(nominal or USUAL_RATE)
+            return float(nominal or DEFAULT_RATE)
         measured = (len(self.frames) - 1) / span
         return float(nominal if nominal and abs(measured / nominal - 1) <= Fraction(1, 20) else measured)
 
 
-def in_time(frames: Iterable[Decoded], rate: Fraction | None) -> Iterator[Frame]:
-    """Give frames, in the decoder's order, the times of their video.
+def assign_times(frames: Iterable[DecodedFrame], rate: Fraction | None) -> Iterator[Frame]:
+    """Assign times to frames, which stay in the decoder's order.
 
-    The decoder's order is right even where the container's timestamps are not: timestamps that come out of order are
-    sorted among their neighbours, and missing or repeated ones are replaced by the nominal `rate` (frames per second).
+    The decoder's order is correct even if the container's timestamps are not. Timestamps out of order are sorted among
+    their neighbours; missing or repeated ones are replaced using the nominal `rate`, in frames per second.
     """
-    step = 1 / (rate or USUAL_RATE)
+    step = 1 / (rate or DEFAULT_RATE)
     gap = max(Fraction(LONGEST_GAP_S), 20 * step)
-    waiting: deque[Decoded] = deque()
+    waiting: deque[DecodedFrame] = deque()
     times: list[Fraction] = []
     clock = _Clock(step, gap)
     latest: Fraction | None = None
@@ -96,7 +96,7 @@ def in_time(frames: Iterable[Decoded], rate: Fraction | None) -> Iterator[Frame]
 
 
 class _Clock:
-    """Hands out times that increase within a run."""
+    """Releases frames with times that increase within a run."""
 
     def __init__(self, step: Fraction, gap: Fraction) -> None:
         self._step, self._gap = step, gap
@@ -109,7 +109,7 @@ class _Clock:
         self._run += 1
         self._last = self.last_read = None
 
-    def release(self, waiting: deque[Decoded], times: list[Fraction], *, keep: int) -> Iterator[Frame]:
+    def release(self, waiting: deque[DecodedFrame], times: list[Fraction], *, keep: int) -> Iterator[Frame]:
         while len(waiting) > keep:
             time = heapq.heappop(times)
             self._first = time if self._first is None else self._first
@@ -123,7 +123,7 @@ class _Clock:
 
 
 def resample(frames: Iterable[Frame], fps: Fraction) -> Iterator[Frame]:
-    """Each run at `fps` frames per second: at every instant the frame nearest in time, the earlier one of two."""
+    """Resample each run to `fps` frames per second: at every instant the nearest frame, the earlier one of two."""
     before: Frame | None = None
     start, count, spacing = Fraction(0), 0, 1 / fps
     for frame in chain(frames, [None]):
@@ -141,20 +141,19 @@ def resample(frames: Iterable[Frame], fps: Fraction) -> Iterator[Frame]:
 
 
 class WindowMaker:
-    """Collects frames and gives windows of `length` of them, each beginning `stride` frames after the one before."""
+    """Collects frames into windows of `length` frames, each starting `stride` frames after the previous one."""
 
     def __init__(self, length: int, stride: int) -> None:
         self._length, self._stride = length, stride
         self._kept: list[Frame] = []
         self._skip = 0
         self._run: int | None = None
-        self.offered = 0
-        """Frames that were added so far."""
+        self._count = 0
 
     def add(self, frame: Frame) -> Window | None:
-        """Take the next frame; gives the window that it completes, if any. No window spans two runs."""
-        index = self.offered
-        self.offered += 1
+        """Add the next frame and return the window it completes, if any. No window spans two runs."""
+        index = self._count
+        self._count += 1
         if frame.run != self._run:
             self._run, self._skip = frame.run, 0
             self._kept.clear()

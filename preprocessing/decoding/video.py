@@ -1,8 +1,8 @@
-"""Decoding of video files that may be of any kind, damaged, or made to do harm.
+"""Decode video files of any kind, including damaged and malicious ones.
 
-The file is read through a Python file object and libav may open nothing else: a "video" that is a playlist cannot make
-it read other files or addresses. What kills the whole process (a fault inside a codec, endless work) is for the caller
-to guard against, by decoding in a process that can be killed.
+The file is read through a Python file object, and libav may open nothing else: a "video" that is a playlist cannot make
+it read other files or URLs. A fault that kills the process (a crash inside a codec, an endless loop) is not handled
+here; `sandbox` decodes in a process that can be killed.
 """
 
 import io
@@ -12,40 +12,42 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from preprocessing.clip import RejectedInputError, TransientError
-from preprocessing.decoding.timing import USUAL_RATE, Decoded, Frame, Window, in_time, resample
+from preprocessing.decoding.input_file import open_input
+from preprocessing.decoding.timing import DEFAULT_RATE, DecodedFrame, Frame, Window, assign_times, resample
 from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
 
 if TYPE_CHECKING:
     import av
 
 MAX_PIXELS = 4096 * 4096
-"""Pixels of the largest frame that is decoded, where nothing else is said."""
+"""Default size of the largest frame that is decoded, in pixels."""
 STEADY = 8
-"""Frames, after as many of which at a constant rate a gap before the last ones shows that a file was cut off."""
+"""After this many frames at a constant rate, a gap before the last frames means that the file was cut off."""
 WIDEST_PIXEL = 4.0
-"""Width by height of a pixel, or its inverse, above which what the file says of it is nonsense."""
+"""Largest plausible ratio of pixel width to height, or height to width; a file that declares more is ignored."""
 HIGHEST_RATE = 1000
-"""Frames per second; above it, a declared rate is the resolution of the timestamps, or nonsense."""
+"""Largest plausible frame rate, in frames per second; above it, a declared rate is the resolution of the timestamps."""
 
 
 class VideoReader:
-    """The first video stream of a file, frame by frame, until its end or its first damage. Use with `with`.
+    """Reads the first video stream of a file, frame by frame, until its end or its first damage; a context manager.
 
     Args:
         file: seekable, opened for reading bytes.
-        max_pixels: of a frame; larger ones are not decoded, since a few bytes can claim to be a huge picture.
+        max_pixels: size of the largest frame that is decoded, in pixels; a few bytes can claim to be a huge image.
 
     Raises:
-        RejectedInputError: it is no video that can be decoded.
+        RejectedInputError: the file is not a video that can be decoded.
         TransientError: the file could not be read.
     """
 
     rate: Fraction | None
-    """Frames per second as the file declares it, if it does."""
+    """Frames per second that the file declares, or None."""
     damage: RejectedInputError | None
-    """What ended `frames` before the video's end; None if nothing did."""
+    """Why `frames` ended before the end of the video; None if it did not."""
 
     def __init__(self, file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> None:
         import av
@@ -53,20 +55,20 @@ class VideoReader:
 
         self._file = _WatchedFile(file)
         self._max_pixels = max_pixels
-        self._reformatter = VideoReformatter()  # a frame's own would be set up anew for every frame
+        self._reformatter = VideoReformatter()  # shared: each frame would otherwise set up its own
         self.damage = None
         self._count = 0
         self._first = self._last = Fraction(0)
-        self._shortest, self._longest = Fraction(10**9), Fraction(0)  # steps from one frame to the next, in seconds
+        self._shortest, self._longest = Fraction(10**9), Fraction(0)  # time between frames, in seconds
         options = {"protocol_whitelist": "none", "max_pixels": str(max_pixels)}
         try:
-            # Metadata in another encoding than UTF-8 is common, and nothing that is needed.
+            # Metadata that is not UTF-8 is common, and not needed.
             self._container = av.open(self._file, "r", metadata_errors="ignore", options=options)
         except MemoryError:
-            raise  # the job knows whether it is this input's fault
+            raise  # the caller knows whether this input is the cause
         except (av.FFmpegError, ValueError, OSError) as error:
             self._file.check()
-            raise RejectedInputError("not a video that can be opened", _words(error)) from None
+            raise RejectedInputError("not a video that can be opened", _message(error)) from None
         try:
             self._stream = self._first_stream()
         except BaseException:
@@ -78,7 +80,7 @@ class VideoReader:
     def _first_stream(self) -> "av.VideoStream":
         import av
 
-        cover = av.stream.Disposition.attached_pic  # the cover of a song
+        cover = av.stream.Disposition.attached_pic  # the cover image of a song
         streams = [one for one in self._container.streams.video if not one.disposition & cover]
         if not streams:
             kinds = " and ".join(sorted({one.type for one in self._container.streams}))
@@ -87,7 +89,7 @@ class VideoReader:
         if stream.codec_context is None:
             raise RejectedInputError("no decoder for its codec")
         self._check_size(stream.codec_context.width, stream.codec_context.height)
-        # One thread: a task has one core, and where damage is noticed must not depend on the number of cores.
+        # One thread: a task has one core, and where damage is detected must not depend on the number of cores.
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"max_pixels": str(self._max_pixels)}
         return stream
@@ -98,8 +100,8 @@ class VideoReader:
     def __exit__(self, *_: object) -> None:
         self._container.close()
 
-    def frames(self, transform: FrameTransform) -> Iterator[Decoded]:
-        """The frames, each transformed as soon as it is decoded. Sets `damage` where they end too early.
+    def frames(self, transform: FrameTransform) -> Iterator[DecodedFrame]:
+        """Decode the frames, each transformed immediately. Set `damage` if they end too early.
 
         Raises:
             TransientError: the file could not be read to its end.
@@ -117,23 +119,21 @@ class VideoReader:
                     yield self._convert(frame, transform)
             self._check_end()
         except RejectedInputError as fault:
-            self.damage = RejectedInputError(fault.reason, "; ".join(filter(None, [self._place(), fault.where])))
+            self.damage = RejectedInputError(fault.reason, "; ".join(filter(None, [self._position(), fault.where])))
         except MemoryError:
-            raise  # the job knows whether it is this input's fault
+            raise  # the caller knows whether this input is the cause
         except (av.FFmpegError, ValueError, OverflowError) as error:
             self._file.check()
-            words = _words(error)
-            if isinstance(error, av.ArgumentError):  # all that codecs say of a size that they were told to refuse
-                words += f", or frames of more than {self._max_pixels} pixels"
-            self.damage = RejectedInputError("decoding failed", f"{self._place()}; {words}")
+            message = _message(error)
+            if isinstance(error, av.ArgumentError):  # all that a codec reports about a frame above max_pixels
+                message += f", or frames of more than {self._max_pixels} pixels"
+            self.damage = RejectedInputError("decoding failed", f"{self._position()}; {message}")
         except OSError:
             self._file.check()
             raise
         self._file.check()
 
-    def _convert(self, frame: "av.VideoFrame", transform: FrameTransform) -> Decoded:
-        from PIL import Image
-
+    def _convert(self, frame: "av.VideoFrame", transform: FrameTransform) -> DecodedFrame:
         self._check_size(frame.width, frame.height)
         transparent = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
         aspect = float(self._stream.sample_aspect_ratio or 1)
@@ -141,24 +141,24 @@ class VideoReader:
         width, height = frame.width, frame.height
         shrink = min(width, height) / (2 * transform.size)
         if shrink > 1 and transform.crop is None:
-            # To twice the wanted size by the mean of areas, in one step with the conversion of colours, which is much
-            # faster than one after the other. The transform does the rest, with its better filter.
+            # Shrink to twice the target size by area averaging while converting colours, which is much faster than two
+            # steps. The transform does the rest with its better filter.
             width, height = round(width / shrink), round(height / shrink)
             aspect *= (frame.width * height) / (frame.height * width)
         kind = "rgba" if transparent else "rgb24"
         pixels = self._reformatter.reformat(frame, width, height, kind, interpolation="AREA", threads=1).to_ndarray()
-        picture = transform(Image.fromarray(pixels), rotation=frame.rotation, aspect=aspect)
-        return Decoded(picture, _time(frame), (frame.width, frame.height))
+        pixels = transform(Image.fromarray(pixels), rotation=frame.rotation, aspect=aspect)
+        return DecodedFrame(pixels, _time(frame), (frame.width, frame.height))
 
     def _keep_time(self, frame: "av.VideoFrame", *, at_end: bool) -> None:
-        """Count a frame; RejectedInputError if it is one of the last and those before it are missing.
+        """Count a frame; RejectedInputError if it is among the last ones and frames before it are missing.
 
-        A file that was cut off ends with frames that others were to be shown between. Where the rate was constant so
-        far, a gap shows it.
+        A file that was cut off ends with reference frames whose intermediate frames are missing. If the rate was
+        constant so far, a gap reveals this.
         """
         time = _time(frame)
         if time is None:
-            time = self._last + 1 / (self.rate or USUAL_RATE) if self._count else Fraction(0)
+            time = self._last + 1 / (self.rate or DEFAULT_RATE) if self._count else Fraction(0)
         step = time - self._last
         if self._count and step > 0:
             steady = self._count > STEADY and self._longest < 1.5 * self._shortest
@@ -178,9 +178,9 @@ class VideoReader:
             )
 
     def _check_end(self) -> None:
-        """RejectedInputError if the file's header tells of many more frames, and of more time, than there were.
+        """Raise RejectedInputError if the header declares many more frames, and a longer duration, than were decoded.
 
-        Fewer frames alone are no damage: some containers count the pauses of a video with a variable rate.
+        Fewer frames alone are not damage: some containers count the pauses of a video with a variable rate.
         """
         stream, seconds = self._stream, Fraction(0)
         if not self._count:
@@ -192,7 +192,7 @@ class VideoReader:
         if self.rate and self._last - self._first + 4 / self.rate < seconds:
             raise RejectedInputError("it ends too early", f"its header tells of {float(seconds):.2f} s")
 
-    def _place(self) -> str:
+    def _position(self) -> str:
         seconds = float(self._last - self._first)
         return f"after frame {self._count}, {seconds:.2f} s" if self._count else "before the first frame"
 
@@ -200,24 +200,22 @@ class VideoReader:
 def read_video(
     path: str, *, size: int, channels: int = 3, frames: int | None = None, fps: float | None = None
 ) -> tuple[NDArray[np.uint8], float]:
-    """The beginning of a video as one clip, uint8 [T, size, size, channels], and its frames per second.
+    """Return the beginning of a video as one clip, uint8 [T, size, size, channels], and its frames per second.
 
     Args:
-        path: a local file or s3:// object.
-        size: height and width of the frames, which keep the middle of the video's, in pixels.
+        path: local file or s3:// URL.
+        size: height and width of the frames, cropped to the centre square, in pixels.
         channels: 1 (grey) or 3 (RGB).
-        frames: how many, or None for all.
-        fps: frames per second to be picked by the timestamps; None takes every frame.
+        frames: number of frames, or None for all.
+        fps: resample to this many frames per second; None keeps every frame.
 
     Raises:
-        RejectedInputError: it is no video, is damaged or has fewer frames.
-        TransientError: it could not be read.
+        RejectedInputError: the file is not a video, is damaged or has fewer frames.
+        TransientError: the file could not be read.
     """
-    from preprocessing.sources.listing import open_input
-
     kept: list[Frame] = []
     with open_input(path) as file, VideoReader(file) as video:
-        timed = in_time(video.frames(FrameTransform(size, channels)), video.rate)
+        timed = assign_times(video.frames(FrameTransform(size, channels)), video.rate)
         nominal = video.rate
         if fps is not None:
             nominal = Fraction(fps).limit_denominator(1000)
@@ -234,14 +232,14 @@ def read_video(
 
 
 class _WatchedFile(io.RawIOBase):
-    """A file that remembers why reading failed, since libav may turn that into an error of the video."""
+    """A file that remembers why reading failed, because libav may report that as an error in the video."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._source = file
         self._error: OSError | None = None
 
     def check(self) -> None:
-        """TransientError if reading the file failed."""
+        """Raise TransientError if reading the file failed."""
         if self._error is not None:
             raise TransientError(f"reading failed: {self._error.strerror or self._error}") from self._error
 
@@ -260,21 +258,21 @@ class _WatchedFile(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def _guard(self, act: Any, *arguments: int) -> Any:
+    def _guard(self, operation: Any, *args: int) -> Any:
         try:
-            return act(*arguments)
+            return operation(*args)
         except OSError as error:
             self._error = self._error or error
             raise
 
 
 def _time(frame: "av.VideoFrame") -> Fraction | None:
-    """The timestamp of a frame in seconds, if it has one."""
+    """Return the timestamp of a frame in seconds, or None."""
     return None if frame.pts is None or not frame.time_base else frame.pts * Fraction(frame.time_base)
 
 
-def _words(error: BaseException) -> str:
-    """The error in libav's words, without its number and its place in the code."""
-    if isinstance(error, OSError):  # reading the file itself did not fail
+def _message(error: BaseException) -> str:
+    """Return libav's message, without the error number and the position in its code."""
+    if isinstance(error, OSError):  # of libav: reading the file itself did not fail
         return "its data breaks off"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)

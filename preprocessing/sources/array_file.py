@@ -1,7 +1,7 @@
-"""NumPy files without pickles: which arrays are in a .npy or .npz, and their values, mapped into memory.
+"""Read NumPy files without unpickling: list the arrays of a .npy or .npz file, and map their values into memory.
 
-NumPy stores an array of Python objects as a pickle, and loading a pickle runs whatever code it holds. The header tells
-what an array is made of, so such arrays are refused before anything of them is read.
+NumPy stores an array of Python objects as a pickle, and loading a pickle runs whatever code it contains. The header
+states the data type, so such arrays are refused before any of their values are read.
 """
 
 import tempfile
@@ -22,34 +22,34 @@ _LOCAL_HEADER = 30
 
 
 class DamagedArrayError(Exception):
-    """The file is no array file, or cut short; the message is a short reason."""
+    """The file is not a NumPy file, or is truncated; the message is a short reason."""
 
 
 @dataclass(frozen=True)
-class Header:
-    """What an array is made of."""
+class ArrayHeader:
+    """Shape, data type and position of an array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     fortran: bool
     offset: int
-    """Where its values begin, in bytes from the beginning of its .npy."""
+    """Offset of the values from the start of the .npy, in bytes."""
 
 
 class ArrayFile:
     """The arrays of one file.
 
     Args:
-        url: a .npy, whose array gets the name `""`, or a .npz; from S3 it is copied to a temporary file.
+        url: a .npy file, whose array has the name `""`, or a .npz file. From S3 it is downloaded to a temporary file.
 
     Raises:
-        DamagedArrayError: it is neither.
-        UserError: an array holds Python objects.
+        DamagedArrayError: the file is neither.
+        UserError: an array contains Python objects.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._folder = tempfile.TemporaryDirectory(prefix="vdsm-arrays-")  # goes with this object
+        self._folder = tempfile.TemporaryDirectory(prefix="vdsm-arrays-")  # deleted with this object
         self._path = Path(url)
         if storage.is_s3(url):
             self._path = Path(self._folder.name) / "file"
@@ -60,24 +60,24 @@ class ArrayFile:
             raise DamagedArrayError(f"it is no NumPy file that can be read ({error})".replace("\n", " ")) from None
 
     def array(self, name: str) -> NDArray[Any]:
-        """The values of an array, to be read only; those of a compressed .npz are unpacked to a temporary file.
+        """Return a read-only view of an array. An array of a compressed .npz is unpacked to a temporary file.
 
         Raises:
-            DamagedArrayError: there are fewer than its header says.
+            DamagedArrayError: the file holds fewer values than its header states.
         """
         header = self.headers[name]
-        path, offset = self._place(name)
+        path, offset = self._locate(name)
         needed = int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
         if path.stat().st_size < offset + header.offset + needed:
             raise DamagedArrayError(f"it is cut short: the values of {header.shape} {header.dtype} are not all there")
         if not needed:
             return np.empty(header.shape, header.dtype)
         order = "F" if header.fortran else "C"
-        begin = offset + header.offset
-        values: NDArray[Any] = np.memmap(path, header.dtype, "r", begin, header.shape, order)  # type: ignore[call-overload]
+        start = offset + header.offset
+        values: NDArray[Any] = np.memmap(path, header.dtype, "r", start, header.shape, order)  # type: ignore[call-overload]
         return values
 
-    def _read_headers(self) -> Iterator[tuple[str, Header]]:
+    def _read_headers(self) -> Iterator[tuple[str, ArrayHeader]]:
         with self._path.open("rb") as file:
             if file.read(6) == b"\x93NUMPY":
                 file.seek(0)
@@ -90,22 +90,22 @@ class ArrayFile:
                         name = member.removesuffix(".npy")
                         yield name, self._read_header(name, file)
 
-    def _read_header(self, name: str, file: IO[bytes]) -> Header:
+    def _read_header(self, name: str, file: IO[bytes]) -> ArrayHeader:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
         if dtype.hasobject:
-            what = f"the array {name} of {self.url}" if name else self.url
+            array = f"the array {name} of {self.url}" if name else self.url
             raise UserError(
-                f"{what} holds Python objects, which only unpickling would read, and that can run any code; where you "
-                "trust the file, write it anew: `x = numpy.load(FILE, allow_pickle=True)`, then `numpy.savez(NEW, "
+                f"{array} contains Python objects; reading them means unpickling, which can run any code. If you trust "
+                "the file, convert it: `x = numpy.load(FILE, allow_pickle=True)`, then `numpy.savez(NEW, "
                 "images=numpy.concatenate(list(x['images'])), lengths=[len(one) for one in x['images']], "
                 "labels=x['labels'].astype(int))`"
             )
-        return Header(shape, dtype, fortran, file.tell())
+        return ArrayHeader(shape, dtype, fortran, file.tell())
 
-    def _place(self, name: str) -> tuple[Path, int]:
-        """The file that holds the .npy of an array, and where that begins in it."""
+    def _locate(self, name: str) -> tuple[Path, int]:
+        """Return the file that holds the .npy of an array, and its offset in that file."""
         if not name and "" in self.headers:
             return self._path, 0
         with zipfile.ZipFile(self._path) as archive:

@@ -1,8 +1,8 @@
-"""NumPy files: a video each, or many videos with their labels in one file, as MUG-FED comes.
+"""NumPy files: one video per file, or many videos with their labels in one file, the format of MUG-FED.
 
-A .npy is one video [T, H, W, C] (or [T, H, W]), or several [N, T, H, W, C]. A .npz holds the same under `images` (or as
-its only array); videos of different lengths lie there one after the other, with an array `lengths` [N]. An array
-`labels` [N, K] tells of each video what `label_names` says. Values are uint8, or floats from 0 to 1.
+A .npy file is one video [T, H, W, C] (or [T, H, W]), or several [N, T, H, W, C]. A .npz file holds the same as `images`
+(or as its only array); videos of different lengths are concatenated, with an array `lengths` [N]. An array `labels`
+[N, K] has one row per video; `label_names` names its columns. Values are uint8, or floats from 0 to 1.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cluster.errors import UserError
 from preprocessing.clip import Clip, Item, RejectedInputError
@@ -20,22 +21,22 @@ from preprocessing.decoding.timing import Frame
 from preprocessing.decoding.transform import FrameTransform
 from preprocessing.sources.array_file import ArrayFile, DamagedArrayError
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
-from preprocessing.sources.catalogued import CataloguedSource
 from preprocessing.sources.clipping import Clipper
 from preprocessing.sources.config import ArraysConfig
+from preprocessing.sources.file_source import FileSource
 from preprocessing.sources.labels import read_labels
-from preprocessing.sources.listing import Entry, address, find_inputs
+from preprocessing.sources.listing import Entry, find_inputs, resolve
 
 IMAGES, LABELS, LENGTHS = "images", "labels", "lengths"
 
 
-class ArraysSource(CataloguedSource[ArraysConfig]):
+class ArraysSource(FileSource[ArraysConfig]):
     """Windows of consecutive frames of every video in every file."""
 
     untrusted = False
 
     def clips(self, item: Item) -> Iterator[Clip]:
-        """The windows of one video."""
+        """Yield the windows of one video."""
         segments, crop = segments_of(item)
         config = self._config
         rate = Fraction(config.fps).limit_denominator(1000)
@@ -43,31 +44,31 @@ class ArraysSource(CataloguedSource[ArraysConfig]):
         clipper = Clipper(item, segments, config, rate)
         name, _, number = item.path.partition("#")
         try:
-            video = _Videos(self._open(name)).video(int(number or 0))
+            video = _VideoArrays(self._open(name)).video(int(number or 0))
         except DamagedArrayError as damage:
             raise RejectedInputError("a damaged array file", str(damage)) from None
         for index, values in enumerate(video):
-            pixels = transform(_picture(values, index))
+            pixels = transform(_to_image(values, index))
             yield from clipper.add(Frame(pixels, index / rate, run=0))
         clipper.check()
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a process has one source
     def _open(self, name: str) -> ArrayFile:
-        return ArrayFile(address(self._base, name))
+        return ArrayFile(resolve(self._base, name))
 
     @functools.cached_property
     def _base(self) -> str:
         return find_inputs(self._path).base
 
-    def _listed(self) -> Catalogue:
-        entries, inside, faults = [], {}, {}
+    def _list_inputs(self) -> Catalogue:
+        entries, embedded, faults = [], {}, {}
         frame_bytes = self._config.size**2 * self._config.channels
         frames: dict[str, int] = {}
         for file in find_inputs(self._path).entries():
             if not file.name.endswith((".npy", ".npz")):
                 continue
             try:
-                videos = _Videos(self._open(file.name))
+                videos = _VideoArrays(self._open(file.name))
             except DamagedArrayError as damage:
                 faults[file.name] = str(damage)
                 entries.append(file)
@@ -78,18 +79,18 @@ class ArraysSource(CataloguedSource[ArraysConfig]):
                 entries.append(Entry(name, file.size, file.version))
                 frames[name] = length
                 if labels:
-                    inside[name] = labels[index]
+                    embedded[name] = labels[index]
         if not entries:
-            raise UserError(f"{self._path}: there is no .npy or .npz; check --source.path")
-        names = {label: None for known in inside.values() for label in known}
-        reader = dataclasses.replace(read_labels(self._config.labels, tuple(names)), inside=inside, faults=faults)
+            raise UserError(f"{self._path}: no .npy or .npz file found; check --source.path")
+        names = {label: None for labels in embedded.values() for label in labels}
+        reader = dataclasses.replace(read_labels(self._config.labels, tuple(names)), embedded=embedded, faults=faults)
         return make_catalogue(
             entries, reader, seed=self._seed, test_fraction=self._config.test_fraction,
-            estimate=lambda entry: frames.get(entry.name, 1) * frame_bytes,
+            estimate_bytes=lambda entry: frames.get(entry.name, 1) * frame_bytes,
         )  # fmt: skip
 
 
-class _Videos:
+class _VideoArrays:
     """The videos of one file."""
 
     def __init__(self, file: ArrayFile) -> None:
@@ -98,38 +99,38 @@ class _Videos:
         self._name = IMAGES if IMAGES in names else names[0] if len(names) == 1 else None
         if self._name is None:
             raise UserError(
-                f"{file.url} holds the arrays {', '.join(names) or 'nothing'}; call the one of frames `{IMAGES}`"
+                f"{file.url} has no array `{IMAGES}` (found: {', '.join(names) or 'none'}); save the frames under it"
             )
         header = file.headers[self._name]
         shape = header.shape
         if header.dtype != np.uint8 and header.dtype.kind != "f":
-            raise UserError(f"{file.url}: its frames are {header.dtype}; they must be uint8, or floats from 0 to 1")
+            raise UserError(f"{file.url}: the frames are {header.dtype}; they must be uint8, or floats from 0 to 1")
         if len(shape) not in (3, 4, 5) or (len(shape) > 3 and shape[-1] not in (1, 3, 4)):
-            raise UserError(f"{file.url}: its frames are {list(shape)}; they must be [T, H, W, C] or [N, T, H, W, C]")
+            raise UserError(
+                f"{file.url}: the frames have shape {list(shape)}; it must be [T, H, W, C] or [N, T, H, W, C]"
+            )
         self.many = len(shape) == 5 or LENGTHS in file.headers
         if LENGTHS in file.headers:
-            told = file.array(LENGTHS)
-            self.lengths = [int(length) for length in told.ravel()]
-            if told.dtype.kind not in "iu" or min(self.lengths, default=0) < 0 or sum(self.lengths) != shape[0]:
-                raise UserError(
-                    f"{file.url}: `{LENGTHS}` sum up to {sum(self.lengths)}, but there are {shape[0]} frames"
-                )
+            lengths = file.array(LENGTHS)
+            self.lengths = [int(length) for length in lengths.ravel()]
+            if lengths.dtype.kind not in "iu" or min(self.lengths, default=0) < 0 or sum(self.lengths) != shape[0]:
+                raise UserError(f"{file.url}: `{LENGTHS}` sums to {sum(self.lengths)}, but there are {shape[0]} frames")
         else:
             self.lengths = [shape[1]] * shape[0] if self.many else [shape[0]]
 
     def video(self, number: int) -> NDArray[Any]:
-        """[T, H, W] or [T, H, W, C] of one video; DamagedArrayError if the file is cut short."""
+        """Return one video, [T, H, W] or [T, H, W, C]; DamagedArrayError if the file is truncated."""
         frames = self._file.array(self._name or "")
         if not self.many:
             return frames
         if frames.ndim == 5:
             video: NDArray[Any] = frames[number]
             return video
-        begin = sum(self.lengths[:number])
-        return frames[begin : begin + self.lengths[number]]
+        start = sum(self.lengths[:number])
+        return frames[start : start + self.lengths[number]]
 
     def labels(self, names: tuple[str, ...]) -> list[dict[str, str]]:
-        """What `labels` says of each video; empty where there is no such array."""
+        """Return the labels of each video; an empty list if the file has none."""
         if LABELS not in self._file.headers:
             return []
         try:
@@ -140,12 +141,12 @@ class _Videos:
         if values.ndim != 2 or len(values) != len(self.lengths) or values.dtype.kind not in "iufUSb":
             raise UserError(
                 f"{self._file.url}: `{LABELS}` is {values.dtype} {list(values.shape)} for {len(self.lengths)} videos; "
-                "it must be numbers or texts [N, K]"
+                "it must be numbers or strings [N, K]"
             )
         if values.shape[1] != len(names):
             raise UserError(
-                f"{self._file.url}: `{LABELS}` has {values.shape[1]} columns; name them with "
-                f"--source.arrays.label-names (now {' '.join(names)})"
+                f"{self._file.url}: `{LABELS}` has {values.shape[1]} columns; name each of them in "
+                f"--source.arrays.label-names, currently {' '.join(names)}"
             )
         return [dict(zip(names, (_text(value) for value in row))) for row in values.tolist()]
 
@@ -156,12 +157,10 @@ def _text(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _picture(values: NDArray[Any], index: int) -> Any:
-    """A frame as a picture; RejectedInputError if its values are none."""
-    from PIL import Image
-
+def _to_image(values: NDArray[Any], index: int) -> Image.Image:
+    """Return a frame as an image; RejectedInputError if its values are out of range."""
     if values.dtype != np.uint8:
-        if not (values.min() >= 0 and values.max() <= 1):  # neither holds for a NaN
+        if not (values.min() >= 0 and values.max() <= 1):  # also true for NaN
             raise RejectedInputError(
                 "values are not between 0 and 1", f"frame {index}: {values.min()} to {values.max()}"
             )

@@ -1,4 +1,4 @@
-"""From a list of files to items: each with its key, its labels, its identity and its split."""
+"""Turn listed files into items, each with its key, labels, identity and split."""
 
 import hashlib
 import json
@@ -12,19 +12,19 @@ from typing import Any
 from cluster.errors import UserError
 from preprocessing.clip import Factors, Item, Label, RejectedInputError
 from preprocessing.decoding.transform import Crop
-from preprocessing.sources.grouping import Splitter
-from preprocessing.sources.labels import IDENTITY, SPLIT, InputPart, LabelReader, number
+from preprocessing.sources.labels import IDENTITY, SPLIT, InputPart, LabelReader, parse_number
 from preprocessing.sources.listing import Entry
+from preprocessing.sources.splits import Splitter
 
 log = logging.getLogger(__name__)
 
-_NO_KEY = re.compile(r"[^A-Za-z0-9_]+")
+_NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_]+")
 _KEY_LETTERS = 40
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All that is known without opening an input."""
+    """All items of a source and the names of their labels."""
 
     items: list[Item]
     vocabulary: dict[str, list[str]]
@@ -33,7 +33,7 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of an input, with its labels as a clip has them."""
+    """A segment of an input, with labels encoded as in its clips."""
 
     labels: dict[str, Label]
     start_s: Fraction = Fraction(0)
@@ -46,58 +46,40 @@ def make_catalogue(
     *,
     seed: int,
     test_fraction: float,
-    estimate: Callable[[Entry], int],
+    estimate_bytes: Callable[[Entry], int],
 ) -> Catalogue:
-    """Label all entries and divide them between the splits.
+    """Label all entries and assign them to splits.
 
-    An input whose labels cannot be told is listed all the same, and rejected when its turn comes.
+    An input whose labels cannot be determined is listed all the same, and rejected when it is read.
 
     Args:
-        estimate: bytes of the clips of an entry.
+        estimate_bytes: estimates the size of the clips of an entry, in bytes.
 
     Raises:
-        UserError: no input has labels, a number is none, or the labels contradict each other.
+        UserError: no input has labels, a number is invalid, or labels contradict each other.
     """
     listed = list(entries)
     splitter = Splitter(seed=seed, test_fraction=test_fraction)
-    values: dict[str, set[str]] = {}
-    fault, good = "", 0
-    for entry in listed:
-        try:
-            parts = _parts(reader, entry.name)
-        except ValueError as error:
-            fault = f"{entry.name}: {error}"
-            splitter.tell(key_of(entry.name), None)
-            continue
-        good += 1
-        splitter.tell(*_identity(entry.name, parts))
-        for part in parts:
-            for name, value in part.labels.items():
-                values.setdefault(name, set()).add(value)
-    if listed and not good:
-        raise UserError(f"no input has the labels that are asked for; the last one, {fault}")
-    absent = reader.rows.keys() - {entry.name for entry in listed} if reader.rows else set()
-    if absent:
-        log.warning("%d rows of the sidecar name no input, such as %s", len(absent), min(absent))
+    values = _collect_values(listed, reader, splitter)
     names = [name for name in values if name not in (IDENTITY, SPLIT)]
     names.sort(key=lambda name: name != "action")  # the dynamic label first
     factors: Factors = {name: "clip" for name in names if name in reader.config.numbers}
-    vocabulary = {name: sorted(values[name], key=natural) for name in names if name not in factors}
-    index = {name: {value: place for place, value in enumerate(known)} for name, known in vocabulary.items()}
+    vocabulary = {name: sorted(values[name], key=natural_key) for name in names if name not in factors}
+    indices = {name: {value: index for index, value in enumerate(known)} for name, known in vocabulary.items()}
     items = []
     for entry in listed:
-        key = key_of(entry.name)
+        key = make_key(entry.name)
         try:
-            parts = _parts(reader, entry.name)
-            identity, _ = _identity(entry.name, parts)
-            detail = _encode(entry.name, parts, index, factors)
+            parts = _read_parts(reader, entry.name)
+            identity, _ = _identity_and_split(entry.name, parts)
+            detail = _encode_detail(entry.name, parts, indices, factors)
         except ValueError as error:
             identity, detail = key, json.dumps({"refused": str(error)})
         items.append(
             Item(
                 key=key,
                 split=splitter.split(identity),
-                estimated_bytes=max(1, estimate(entry)),
+                estimated_bytes=max(1, estimate_bytes(entry)),
                 group="" if identity == key else identity,
                 path=entry.name,
                 version=entry.version,
@@ -107,58 +89,89 @@ def make_catalogue(
     return Catalogue(items, vocabulary, factors)
 
 
+def _collect_values(entries: list[Entry], reader: LabelReader, splitter: Splitter) -> dict[str, set[str]]:
+    """Return all values of each label, and add every identity to `splitter`."""
+    values: dict[str, set[str]] = {}
+    fault, labelled = "", 0
+    for entry in entries:
+        try:
+            parts = _read_parts(reader, entry.name)
+        except ValueError as error:
+            fault = f"{entry.name}: {error}"
+            splitter.add(make_key(entry.name), None)
+            continue
+        labelled += 1
+        splitter.add(*_identity_and_split(entry.name, parts))
+        for part in parts:
+            for name, value in part.labels.items():
+                values.setdefault(name, set()).add(value)
+    if entries and not labelled:
+        raise UserError(f"no input has the required labels, for example {fault}; check the settings of labels")
+    absent = reader.rows.keys() - {entry.name for entry in entries} if reader.rows else set()
+    if absent:
+        log.warning("%d rows of the sidecar match no input, for example %s", len(absent), min(absent))
+    return values
+
+
 def segments_of(item: Item) -> tuple[list[Segment], Crop | None]:
-    """The parts of an item and the crop box of its frames; RejectedInputError if its labels could not be told."""
+    """Return the segments of an item and the crop box of its frames.
+
+    Raises:
+        RejectedInputError: its labels could not be determined.
+    """
     if not item.detail:
         return [Segment({})], None
     content = json.loads(item.detail)
     if "refused" in content:
         raise RejectedInputError(content["refused"])
     crop = content["crop"]
-    return [Segment(labels, _time(start), _time(end)) for labels, start, end in content["parts"]], crop and tuple(crop)
+    segments = [Segment(labels, _exact_time(start), _exact_time(end)) for labels, start, end in content["parts"]]
+    return segments, crop and tuple(crop)
 
 
-def _time(seconds: float | None) -> Any:
-    """What the user wrote, to be compared with exact times: 0.4 is 2/5, which the float is not."""
+def _exact_time(seconds: float | None) -> Any:
+    """Return the decimal number that the user wrote, because times are compared exactly: 0.4 is 2/5, not the float."""
     return None if seconds is None else Fraction(seconds).limit_denominator(10**6)
 
 
-def key_of(name: str) -> str:
-    """A key that is unique to a path: the end of it in plain letters, and a hash."""
+def make_key(name: str) -> str:
+    """Return a key that is unique to a path: the end of the path in plain letters, and a hash."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"{_NO_KEY.sub('-', name)[-_KEY_LETTERS:].strip('-')}-{digest}"
+    return f"{_NOT_IN_KEYS.sub('-', name)[-_KEY_LETTERS:].strip('-')}-{digest}"
 
 
-def natural(text: str) -> list[tuple[int, int, str]]:
-    """Sorts `2` before `10`, and numbers before words."""
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Return a sort key that puts `2` before `10`, and numbers before words."""
     pieces = [piece for piece in re.split(r"(\d+)", text) if piece]
     return [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece) for piece in pieces]
 
 
-def _parts(reader: LabelReader, name: str) -> list[InputPart]:
+def _read_parts(reader: LabelReader, name: str) -> list[InputPart]:
     parts = reader.parts(name)
-    lacking = next((label for part in parts for label in reader.names if label not in part.labels), None)
-    if lacking is not None:
-        raise ValueError(f"its path does not tell the label {lacking}")
+    missing = next((label for part in parts for label in reader.names if label not in part.labels), None)
+    if missing is not None:
+        raise ValueError(f"its path does not tell the label {missing}")
     return parts
 
 
-def _identity(name: str, parts: list[InputPart]) -> tuple[str, str | None]:
-    """Identity and, where told, split of an input."""
-    told = {(part.labels.get(IDENTITY), part.labels.get(SPLIT)) for part in parts}
-    if len(told) > 1 or len({part.crop for part in parts}) > 1:
-        raise UserError(f"the rows of {name} tell several identities, splits or crop boxes; an input has one of each")
-    identity, split = told.pop()
-    return identity or key_of(name), split
+def _identity_and_split(name: str, parts: list[InputPart]) -> tuple[str, str | None]:
+    """Return the identity of an input and the split that its labels set, if any."""
+    pairs = {(part.labels.get(IDENTITY), part.labels.get(SPLIT)) for part in parts}
+    if len(pairs) > 1 or len({part.crop for part in parts}) > 1:
+        raise UserError(
+            f"the sidecar rows of {name} differ in identity, split or crop box; an input has one of each in all rows"
+        )
+    identity, split = pairs.pop()
+    return identity or make_key(name), split
 
 
-def _encode(name: str, parts: list[InputPart], index: dict[str, dict[str, int]], factors: Factors) -> str:
-    coded: list[list[object]] = []
+def _encode_detail(name: str, parts: list[InputPart], indices: dict[str, dict[str, int]], factors: Factors) -> str:
+    encoded: list[list[object]] = []
     for part in parts:
-        labels: dict[str, Label] = {label: index[label][part.labels[label]] for label in index}
-        labels |= {label: number(name, label, part.labels[label]) for label in factors}
-        coded.append([labels, part.start_s, part.end_s])
+        labels: dict[str, Label] = {label: indices[label][part.labels[label]] for label in indices}
+        labels |= {label: parse_number(name, label, part.labels[label]) for label in factors}
+        encoded.append([labels, part.start_s, part.end_s])
     crop = parts[0].crop
-    if crop is None and coded == [[{}, 0.0, None]]:
+    if crop is None and encoded == [[{}, 0.0, None]]:
         return ""
-    return json.dumps({"crop": crop, "parts": coded}, separators=(",", ":"))
+    return json.dumps({"crop": crop, "parts": encoded}, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Settings of the sources: one section each, of which a recipe uses the one that `source.name` says."""
+"""Settings of the sources: one section per source; a recipe uses the one selected by `source.name`."""
 
 from typing import Literal
 
@@ -8,24 +8,24 @@ from cluster.cli.settings import Section
 
 
 class LabelsConfig(Section):
-    """What is known of an input: labels, and who is seen. Three places may tell; the later ones below win.
+    """Where the labels of an input come from: its folders, its path, a sidecar file. Later ones override earlier ones.
 
-    Some names have a meaning of their own: `identity` is who or what is seen and stays in one split, `split` is train
-    or test, and `action` is the label of what is done. All other labels say what a whole clip looks like.
+    Three labels are special: `identity` is who or what is shown, and all its clips go to one split; `split` is `train`
+    or `test`; `action` is the dynamic label. Every other label describes the whole clip.
     """
 
     folders: tuple[str, ...] = ()
-    """What each folder between source.path and an input tells, outermost first; `_` tells nothing. With
-    `identity action`, anna/wave/03.mp4 shows anna waving."""
+    """Label given by each folder between source.path and an input, outermost first; `_` skips a folder. With
+    `identity action`, anna/wave/03.mp4 shows the identity anna and the action wave."""
     pattern: str | None = None
-    """Regular expression, searched for in an input's path below source.path; each named group is a label:
+    """Regular expression, searched for in an input's path relative to source.path. Each named group is a label:
     `(?P<identity>s[0-9]+)_(?P<action>[a-z]+)`."""
     sidecar: str | None = None
-    """CSV with a header, or JSON (a list of objects), one row per input: column `path`, then labels. `left`, `top`,
-    `width`, `height` are a crop box in pixels; `start_s`, `end_s` bound a part of the input, of which there may be
-    several rows."""
+    """CSV file with a header, or JSON file with a list of objects, one row per input: column `path`, then labels. The
+    columns `left`, `top`, `width`, `height` are a crop box in pixels. `start_s` and `end_s` select a segment of the
+    input, in seconds; an input may have several rows, one per segment."""
     numbers: tuple[str, ...] = ()
-    """Labels that are numbers, such as an age: kept as they are, not as one of several names."""
+    """Labels that are numbers, such as an age. They become continuous factors instead of categories."""
 
 
 class ClipsConfig(Section):
@@ -36,13 +36,14 @@ class ClipsConfig(Section):
     channels: Literal[1, 3] = 3
     """1: grey, 3: RGB."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
-    """What is done with frames that are not square. `crop`: the middle is kept; `pad`: black bars; `stretch`."""
+    """How frames that are not square become square. `crop`: keep the centre; `pad`: add black bars; `stretch`: change
+    the aspect ratio."""
     clip_frames: int = Field(default=16, ge=2, le=4096)
     """Frames per clip."""
     stride: int | None = Field(default=None, ge=1)
-    """Frames from the start of a clip to the start of the next; none means that they follow each other end to end."""
+    """Frames from the start of one clip to the start of the next; by default, clips do not overlap."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the identities that goes to the test split, unless labels tell the split."""
+    """Fraction of the identities in the test split, unless a label sets the split."""
     labels: LabelsConfig = LabelsConfig()
 
 
@@ -50,68 +51,68 @@ class VideosConfig(ClipsConfig):
     """Video files, in every container and codec that PyAV reads."""
 
     fps: float | None = Field(default=None, gt=0, le=1000)
-    """Frames per second of the clips, picked by the timestamps; none keeps every frame as it is."""
+    """Resample to this many frames per second, using the timestamps; by default every frame is kept."""
     max_pixels: int = Field(default=4096 * 4096, ge=64)
-    """Videos with more pixels in a frame are rejected."""
+    """Videos with larger frames are rejected, in pixels (width x height)."""
 
 
 class FramesConfig(ClipsConfig):
-    """Folders of images: each folder is a video, its images in the order of the numbers in their names."""
+    """Folders of images: each folder is a video, with its images in the order of the numbers in their names."""
 
     fps: float = Field(default=25.0, gt=0, le=1000)
     """Frames per second at which the images were taken."""
     max_pixels: int = Field(default=4096 * 4096, ge=64)
-    """Images with more pixels are rejected."""
+    """Larger images are rejected, in pixels (width x height)."""
 
 
 class ArraysConfig(ClipsConfig):
-    """NumPy files: .npy, or .npz with the frames of many clips and an array `labels`."""
+    """NumPy files: .npy, or .npz with the frames of many videos and an array `labels`."""
 
     fps: float = Field(default=25.0, gt=0, le=1000)
     """Frames per second of the arrays."""
     label_names: tuple[str, ...] = ("identity", "action")
-    """What the columns of the array `labels` [N, K] tell, in order."""
+    """Names of the columns of the array `labels` [N, K], in order."""
 
 
 class FiguresConfig(Section):
     """The built-in generator of articulated figures."""
 
     identities: int = Field(default=400, ge=2)
-    """Distinct figures (combinations of static attributes) to draw; each performs every action."""
+    """Number of distinct figures (combinations of static attributes); each performs every action."""
     clip_frames: int = Field(default=8, ge=2)
     """Frames per clip."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the identities that goes to the test split."""
+    """Fraction of the identities in the test split."""
 
 
 class MovingMnistConfig(Section):
     """Handwritten digits that move in straight lines and bounce off the edges."""
 
     digits: int = Field(default=1, ge=1, le=4)
-    """Digits in a clip."""
+    """Digits per clip."""
     size: int = Field(default=64, ge=32, le=256)
-    """Height and width of a frame, in pixels; a digit has 28."""
+    """Height and width of a frame, in pixels; a digit is 28x28."""
     channels: Literal[1, 3] = 1
     """1: grey, 3: the same as RGB."""
     clip_frames: int = Field(default=16, ge=2)
     """Frames per clip."""
     train_identities: int = Field(default=10_000, ge=1)
-    """Digit images (or groups of `digits` images) drawn from the training set."""
+    """Digit images (or groups of `digits` images) from the MNIST training set."""
     test_identities: int = Field(default=1_000, ge=1)
-    """The same, from the test set."""
+    """Digit images (or groups of `digits` images) from the MNIST test set."""
     clips_per_identity: int = Field(default=2, ge=1)
-    """Clips of each, which move in different ways."""
+    """Clips per identity, each with a different motion."""
     speed: float = Field(default=3.0, gt=0, le=16)
-    """Pixels that a digit moves from one frame to the next."""
+    """Speed of a digit, in pixels per frame."""
 
 
 class PendulumConfig(Section):
-    """A pendulum without friction, from the integrated equation of its swing."""
+    """A frictionless pendulum, simulated by integrating its equation of motion."""
 
     identities: int = Field(default=300, ge=2)
-    """Distinct pendulums (combinations of length, bob, colour and background)."""
+    """Number of distinct pendulums (combinations of length, bob, colour and background)."""
     clips_per_identity: int = Field(default=6, ge=1)
-    """Clips of each pendulum, which differ in how far it swings and where it is at the start."""
+    """Clips per pendulum, which differ in amplitude and initial phase."""
     size: int = Field(default=64, ge=32, le=256)
     """Height and width of a frame, in pixels."""
     clip_frames: int = Field(default=60, ge=2)
@@ -119,18 +120,19 @@ class PendulumConfig(Section):
     fps: float = Field(default=20.0, gt=0, le=1000)
     """Frames per second."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the pendulums that goes to the test split."""
+    """Fraction of the pendulums in the test split."""
 
 
 class SourceConfig(Section):
     """Where clips come from."""
 
     name: Literal["figures", "videos", "frames", "arrays", "lpc", "moving_mnist", "pendulum"] = "figures"
-    """Kind of source. `figures`, `pendulum`: drawn here. `videos`, `frames`, `arrays`: your own files. `lpc`: Sprites,
-    from the sheets of either published set. `moving_mnist`: digits that move, from the four files of MNIST."""
+    """Kind of source. `figures`, `pendulum`: generated, no files needed. `videos`, `frames`, `arrays`: your own files.
+    `lpc`: Sprites, from the sheets of either published set. `moving_mnist`: bouncing digits, from the four MNIST
+    files."""
     path: str | None = None
-    """Where the source's files are: a folder; for videos also one file, a pattern such as `clips/*.mp4`, or a .txt file
-    that lists paths. Any of them may be in S3."""
+    """Local folder or s3:// prefix of the source's files. For `videos` also one file, a pattern such as `clips/*.mp4`,
+    or a .txt file with one path per line."""
     videos: VideosConfig = VideosConfig()
     frames: FramesConfig = FramesConfig()
     arrays: ArraysConfig = ArraysConfig()

@@ -1,4 +1,4 @@
-"""How the built-in figures move: joint positions for each action as functions of a phase."""
+"""Motion of the built-in figures: joint positions of each action as functions of a phase."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 UPPER_ARM, FOREARM, THIGH, SHIN = 7.0, 7.0, 8.5, 8.5
-"""Lengths of the limbs, in pixels."""
+"""Lengths of the limb segments, in pixels."""
 
 
 @dataclass(frozen=True)
 class Joints:
-    """Positions in pixels, each [T, 2] as (x, y) with y pointing down."""
+    """Joint positions in pixels, each [T, 2] as (x, y) with y pointing down."""
 
     pelvis: Array
     neck: Array
@@ -27,7 +27,7 @@ class Joints:
 
 @dataclass
 class _Angles:
-    """Angles [T] in radians, 0 = hanging down, growing away from the body, and the lift of the body in pixels."""
+    """Angles [T] in radians, 0 pointing down and growing away from the body; lift of the body [T] in pixels."""
 
     shoulders: tuple[Array, Array]
     elbows: tuple[Array, Array]
@@ -104,7 +104,7 @@ ACTIONS = tuple(_MOTIONS)
 
 
 def joints_at(action: str, phase: Array) -> Joints:
-    """Joint positions of `action` at the phases [T], in radians; one cycle is 2 pi."""
+    """Return the joint positions of `action` at phases [T] in radians; one cycle is 2 pi."""
     angles = _MOTIONS[action](phase)
     pelvis = np.stack([np.full_like(phase, 32.0), 40.0 - angles.lift], axis=-1)
     neck = pelvis + 13 * np.stack([np.sin(angles.lean), -np.cos(angles.lean)], axis=-1)

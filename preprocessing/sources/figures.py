@@ -1,11 +1,9 @@
-"""The built-in source: articulated figures of 64x64 RGB pixels, drawn from signed distances by this module alone.
+"""The built-in generator of articulated figures, 64x64 RGB pixels, rendered from signed distances.
 
-A figure is a combination of four static attributes (skin, hat, shirt, trousers); every figure performs every action,
-each time with a phase and a speed drawn from the seed.
+A figure is a combination of four static attributes (skin, hat, shirt, trousers). Every figure performs every action,
+each time with a random phase and speed that follow from the seed.
 """
 
-import hashlib
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,12 +13,12 @@ from numpy.typing import NDArray
 from preprocessing.clip import Clip, Factors, Item
 from preprocessing.sources.config import FiguresConfig
 from preprocessing.sources.figure_motion import ACTIONS, Joints, joints_at
+from preprocessing.sources.generated import Colour, choose_identities, rng_for, split_items, version_fingerprint
 
 Array = NDArray[np.float64]
-Colour = tuple[int, int, int]
 
 VERSION = "1"
-"""Raised when the drawing changes, so that shards of another version are noticed."""
+"""Incremented when the rendering changes, so that shards of another version are detected."""
 SIZE = 64
 """Height and width of a frame, in pixels."""
 FRAMES_PER_SECOND = 8.0
@@ -68,47 +66,34 @@ class Figure:
 
 
 class FiguresSource:
-    """Every chosen figure in every action."""
+    """Every chosen figure performs every action."""
 
     untrusted = False
 
     def __init__(self, config: FiguresConfig, seed: int) -> None:
         self.factors: Factors = {}
         self.vocabulary = VOCABULARY
-        self._config = config
-        self._seed = seed
-        ranges = (range(len(VOCABULARY[name])) for name in ("skin", "hat", "shirt", "trousers"))
-        every = [Figure(*values) for values in itertools.product(*ranges)]
-        if config.identities > len(every):
-            raise ValueError(
-                f"source.figures.identities is {config.identities}, but there are only {len(every)} different figures"
-            )
-        chosen = np.random.default_rng(seed).permutation(len(every))[: config.identities]
-        self._figures = {f"figure{number:04d}": every[number] for number in chosen}
+        self._config, self._seed = config, seed
+        chosen = choose_identities("figures", Figure, VOCABULARY, count=config.identities, seed=seed)
+        self._figures = {f"figure{number:04d}": figure for number, figure in chosen}
 
     def items(self) -> list[Item]:
-        """One item per figure; the last share of the drawn order is the test split."""
-        tests = max(1, round(self._config.test_fraction * len(self._figures)))
-        first_test = len(self._figures) - tests
-        if first_test < 1:
-            raise ValueError("source.figures: test_fraction leaves no identity for training; lower it")
+        """Return one item per figure."""
         size = len(ACTIONS) * self._config.clip_frames * SIZE * SIZE * 3
-        return [
-            Item(key=key, split="train" if index < first_test else "test", estimated_bytes=size, clips=len(ACTIONS))
-            for index, key in enumerate(self._figures)
-        ]
+        return split_items(
+            "figures", self._figures, test_fraction=self._config.test_fraction, estimated_bytes=size, clips=len(ACTIONS)
+        )
 
     def clips(self, item: Item) -> Iterator[Clip]:
-        """One clip per action."""
+        """Yield one clip per action."""
         figure = self._figures[item.key]
         for action, name in enumerate(ACTIONS):
-            clip_seed = hashlib.sha256(f"{self._seed}/{item.key}/{action}".encode()).digest()
-            random = np.random.default_rng(int.from_bytes(clip_seed[:8], "little"))
-            start, cycles = random.uniform(0, 1), random.uniform(0.75, 1.25)
+            rng = rng_for(f"{self._seed}/{item.key}/{action}")
+            start, cycles = rng.uniform(0, 1), rng.uniform(0.75, 1.25)
             phases = 2 * np.pi * (start + cycles * np.arange(self._config.clip_frames) / 8)
             yield Clip(
                 key=f"{item.key}-{name}",
-                frames=draw(figure, joints_at(name, phases)),
+                frames=render(figure, joints_at(name, phases)),
                 labels={"action": action, **vars(figure)},
                 identity=item.key,
                 source="figures",
@@ -117,12 +102,12 @@ class FiguresSource:
             )
 
     def fingerprint(self) -> str:
-        """SHA-256 of the generator's version."""
-        return hashlib.sha256(f"figures/{VERSION}".encode()).hexdigest()
+        """Return the SHA-256 of the generator's version."""
+        return version_fingerprint("figures", VERSION)
 
 
-def draw(figure: Figure, joints: Joints) -> NDArray[np.uint8]:
-    """Frames [T, 64, 64, 3] of a figure whose joints move as given."""
+def render(figure: Figure, joints: Joints) -> NDArray[np.uint8]:
+    """Render a figure with the given joint positions, uint8 [T, 64, 64, 3]."""
     skin = list(SKINS.values())[figure.skin]
     shirt = list(SHIRTS.values())[figure.shirt]
     trousers = list(TROUSERS.values())[figure.trousers]
@@ -161,26 +146,26 @@ def _draw_hat(canvas: "_Canvas", hat: str, head: Array) -> None:
 
 
 class _Canvas:
-    """T frames on which capsules (segments with a radius) are painted with soft edges one pixel wide."""
+    """T frames on which capsules (line segments with a radius) are drawn, anti-aliased over one pixel."""
 
     def __init__(self, length: int) -> None:
         self._pixels = np.empty((length, SIZE, SIZE, 3))
         self._pixels[:] = BACKGROUND
 
     def capsule(self, start: Array, end: Array, radius: float, colour: Colour) -> None:
-        """Paint the points within `radius` of the segments from `start` to `end`, both [T, 2] as (x, y) in pixels."""
+        """Fill the points within `radius` of the segments from `start` to `end`, both [T, 2] as (x, y) in pixels."""
         corners = np.concatenate([start, end])
         left, top = np.clip(np.floor(corners.min(axis=0) - radius - 1).astype(int), 0, SIZE)
         right, bottom = np.clip(np.ceil(corners.max(axis=0) + radius + 1).astype(int), 0, SIZE)
         y, x = np.mgrid[top:bottom, left:right] + 0.5
         along = (end - start)[:, None, None]
         offset = np.stack([x, y], axis=-1) - start[:, None, None]
-        share = np.clip((offset * along).sum(-1) / np.maximum((along**2).sum(-1), 1e-9), 0, 1)
-        distance = np.sqrt(((offset - share[..., None] * along) ** 2).sum(-1))
-        cover = np.clip(radius + 0.5 - distance, 0, 1)[..., None]
+        fraction = np.clip((offset * along).sum(-1) / np.maximum((along**2).sum(-1), 1e-9), 0, 1)
+        distance = np.sqrt(((offset - fraction[..., None] * along) ** 2).sum(-1))
+        coverage = np.clip(radius + 0.5 - distance, 0, 1)[..., None]
         pixels = self._pixels[:, top:bottom, left:right]
-        pixels += cover * (np.array(colour) - pixels)
+        pixels += coverage * (np.array(colour) - pixels)
 
     def frames(self) -> NDArray[np.uint8]:
-        """uint8 [T, H, W, 3]."""
+        """Return the frames, uint8 [T, H, W, 3]."""
         return np.rint(self._pixels).astype(np.uint8)

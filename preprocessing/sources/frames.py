@@ -1,4 +1,4 @@
-"""Folders of images: each folder with images is a video, its images in the order of the numbers in their names."""
+"""Folders of images: each folder with images is a video, with its images in the order of the numbers in their names."""
 
 import hashlib
 import warnings
@@ -10,35 +10,37 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from preprocessing.clip import Clip, Item, RejectedInputError
+from preprocessing.clip import Clip, Item, RejectedInputError, TransientError
+from preprocessing.decoding.input_file import open_input
 from preprocessing.decoding.timing import Frame
 from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
-from preprocessing.sources.catalogue import Catalogue, make_catalogue, natural, segments_of
-from preprocessing.sources.catalogued import CataloguedSource
+from preprocessing.sources.catalogue import Catalogue, make_catalogue, natural_key, segments_of
 from preprocessing.sources.clipping import Clipper
 from preprocessing.sources.config import FramesConfig
-from preprocessing.sources.listing import Entry, address, below, find_inputs, open_input
+from preprocessing.sources.file_source import FileSource
+from preprocessing.sources.listing import Entry, find_inputs, list_folder, resolve
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
 
 
-class FramesSource(CataloguedSource[FramesConfig]):
+class FramesSource(FileSource[FramesConfig]):
     """Windows of consecutive images of every folder."""
 
     untrusted = True
 
     def clips(self, item: Item) -> Iterator[Clip]:
-        """The windows of one folder, as its images are decoded."""
+        """Yield the windows of one folder while its images are decoded."""
         segments, crop = segments_of(item)
         config = self._config
         rate = Fraction(config.fps).limit_denominator(1000)
         transform = FrameTransform(config.size, config.channels, config.fit, crop)
         clipper = Clipper(item, segments, config, rate)
-        folder = address(self._path, item.path) if item.path != "." else self._path
-        for index, name in enumerate(self._images(folder)):
+        folder = resolve(self._path, item.path) if item.path != "." else self._path
+        for index, name in enumerate(self._list_images(folder)):
             with open_input(storage.join(folder, name)) as file:
                 try:
                     pixels = read_image(file, transform, max_pixels=config.max_pixels)
@@ -47,33 +49,30 @@ class FramesSource(CataloguedSource[FramesConfig]):
             yield from clipper.add(Frame(pixels, index / rate, run=0))
         clipper.check()
 
-    def _images(self, folder: str) -> list[str]:
+    def _list_images(self, folder: str) -> list[str]:
         if storage.is_s3(folder):
             names = [name for name in storage.list_files(folder) if "/" not in name]
         else:
-            names = [entry.name for entry in below(folder, deep=False)]
-        return sorted(filter(is_image, names), key=natural)
+            names = [entry.name for entry in list_folder(folder, deep=False)]
+        return sorted(filter(is_image, names), key=natural_key)
 
-    def _listed(self) -> Catalogue:
-        config = self._config
-        frame_bytes = config.size**2 * config.channels
-        overlap = config.clip_frames / (config.stride or config.clip_frames)
-
-        def estimate(entry: Entry) -> int:
-            return round(entry.size * frame_bytes * overlap)
-
+    def _list_inputs(self) -> Catalogue:
         catalogue = make_catalogue(
-            self._folders(), self._labels, seed=self._seed, test_fraction=config.test_fraction, estimate=estimate
+            self._list_image_folders(),
+            self._labels,
+            seed=self._seed,
+            test_fraction=self._config.test_fraction,
+            estimate_bytes=lambda entry: self._estimate_bytes(entry.size),
         )
         if not catalogue.items:
-            raise UserError(f"{self._path}: there is no folder with images; each folder of images is a video")
+            raise UserError(f"{self._path}: no folder with images found; each folder of images is one video")
         return catalogue
 
-    def _folders(self) -> Iterator[Entry]:
-        """Each folder as an entry whose size is the number of its images."""
+    def _list_image_folders(self) -> Iterator[Entry]:
+        """List each folder as an entry whose size is its number of images."""
         inputs = find_inputs(self._path)
-        if inputs.chosen:
-            raise UserError(f"source.path {self._path}: the source `frames` takes a folder of folders of images")
+        if inputs.explicit:
+            raise UserError(f"source.path {self._path}: the source `frames` needs a folder of image folders")
         counts: Counter[str] = Counter()
         digests: defaultdict[str, hashlib._Hash] = defaultdict(hashlib.sha256)
         for entry in inputs.entries():
@@ -86,31 +85,32 @@ class FramesSource(CataloguedSource[FramesConfig]):
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by its name."""
-    return PurePosixPath(name).suffix.lower() in IMAGES
+    """Return whether a file is an image, judging by its name."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def read_image(file: BinaryIO, transform: FrameTransform, *, max_pixels: int) -> NDArray[np.uint8]:
-    """The frame that an image gives: upright as its EXIF says, 16-bit grey scaled to 8.
+    """Return the frame made from an image, uint8 [size, size, channels].
+
+    The image is rotated according to its EXIF orientation, and 16-bit grey is scaled to 8 bits.
 
     Raises:
-        RejectedInputError: it cannot be decoded, is damaged, too large or too small.
+        RejectedInputError: the image cannot be decoded, is damaged, too large or too small.
+        TransientError: the file could not be read.
     """
-    from PIL import Image, ImageOps
-
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ours is the limit
-            picture = Image.open(file)
-        width, height = picture.size
+            warnings.simplefilter("ignore")  # about large images: max_pixels is the limit here
+            image = Image.open(file)
+        width, height = image.size
         if width * height > max_pixels:
             raise RejectedInputError("images are too large", f"{width}x{height} pixels, allowed are {max_pixels}")
         if min(width, height) < MIN_SIDE:
             raise RejectedInputError(
                 "images are too small", f"{width}x{height} pixels; {MIN_SIDE} are needed on each side"
             )
-        picture.load()
-        upright = ImageOps.exif_transpose(picture)
+        image.load()
+        upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith(("I", "F")):
             values = np.asarray(upright).astype(np.float64)
             scale = 255 / 65535 if upright.mode.startswith("I") else 1.0
@@ -121,9 +121,7 @@ def read_image(file: BinaryIO, transform: FrameTransform, *, max_pixels: int) ->
         raise
     except Image.DecompressionBombError as error:
         raise RejectedInputError("images are too large", str(error)) from None
-    except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
+    except Exception as error:  # Pillow's decoders raise nearly every type of exception on damaged files
         if isinstance(error, OSError) and error.errno is not None:
-            from preprocessing.clip import TransientError
-
             raise TransientError(f"reading failed: {error.strerror}") from error
         raise RejectedInputError("an image cannot be decoded", str(error) or type(error).__name__) from None

@@ -1,112 +1,86 @@
-"""Which files a `source.path` means, listed without opening any of them.
+"""List the input files that `source.path` selects, without opening any of them.
 
-A path is a folder, one file, a pattern, or a `.txt` file that lists paths; each of them local or in S3.
+A path is a folder, one file, a pattern, or a `.txt` file with one path per line; each of them local or in S3.
 """
 
-import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from cluster.storage.errors import MissingFileError, UnreachableError
-from preprocessing.clip import TransientError
+from cluster.storage.errors import MissingFileError
 
-_WILD = re.compile(r"[*?\[]")
+_WILDCARD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file."""
+    """One input file."""
 
     name: str
-    """Its path below the base, with `/`."""
+    """Path relative to the base, with `/`."""
     size: int
     """Length in bytes."""
     version: str
-    """Changes when its content does: length and time of change, or length and ETag."""
+    """Changes when the content does: length and modification time, or length and ETag."""
 
 
 @dataclass(frozen=True)
 class InputListing:
-    """The files that a path means."""
+    """The input files of a source."""
 
     base: str
-    """Folder or s3:// prefix that names are relative to."""
+    """Folder or s3:// prefix that the names are relative to."""
     entries: Callable[[], Iterator[Entry]]
-    """Lists them, sorted folder by folder."""
-    chosen: bool
-    """Whether the user named the files (one by one, or by a pattern), rather than a folder with whatever it holds."""
+    """List the files, sorted folder by folder."""
+    explicit: bool
+    """Whether the user selected the files (by name or by pattern) and not just a folder that holds them."""
 
 
 def find_inputs(path: str) -> InputListing:
-    """The files that `path` means.
+    """Return the input files that `path` selects.
 
     Raises:
-        UserError: there is nothing, or a list is not text, or names what is not there.
+        UserError: the path does not exist; or, while listing, a list is not text or names a missing file.
     """
-    if _WILD.search(path) and not (not storage.is_s3(path) and Path(path).exists()):
-        return _matching(path)
+    if _WILDCARD.search(path) and not (not storage.is_s3(path) and Path(path).exists()):
+        return _match_pattern(path)
     if storage.is_s3(path):
         if path.endswith(".txt"):
-            return _listed(path)
+            return _read_list(path)
         entry = _s3_file(path)
         if entry is None:
-            return InputListing(path, lambda: _below_s3(path), chosen=False)
-        return InputListing(path.rpartition("/")[0], lambda: iter([entry]), chosen=True)
-    place = Path(path)
-    if place.is_dir():
-        return InputListing(path, lambda: below(path), chosen=False)
-    if not place.is_file():
-        raise UserError(f"{path}: there is no such file or folder; check --source.path")
-    if place.suffix == ".txt":
-        return _listed(path)
-    return InputListing(str(place.parent), lambda: iter([_local(str(place), place.name)]), chosen=True)
+            return InputListing(path, lambda: _list_s3(path), explicit=False)
+        return InputListing(path.rpartition("/")[0], lambda: iter([entry]), explicit=True)
+    local = Path(path)
+    if local.is_dir():
+        return InputListing(path, lambda: list_folder(path), explicit=False)
+    if not local.is_file():
+        raise UserError(f"{path}: no such file or folder; check --source.path")
+    if local.suffix == ".txt":
+        return _read_list(path)
+    return InputListing(str(local.parent), lambda: iter([_local_file(str(local), local.name)]), explicit=True)
 
 
-def address(base: str, name: str) -> str:
-    """Where the file `name` lies, below `base` unless it is a whole path itself."""
+def resolve(base: str, name: str) -> str:
+    """Return the URL of the file `name`: below `base`, unless it is an absolute path or a URL itself."""
     if "://" in name or name.startswith("/"):
         return name
     return storage.join(base, name)
 
 
-@contextlib.contextmanager
-def open_input(url: str) -> Iterator[BinaryIO]:
-    """A file, opened for reading; one in S3 is copied to a nameless local file first.
+def list_folder(folder: str, *, deep: bool = True) -> Iterator[Entry]:
+    """List all files below a local folder (or only directly in it) that are not hidden, sorted within each folder.
 
-    Raises:
-        TransientError: it cannot be read at present.
-        UserError: it is not in the bucket any more, or may not be read.
+    Symbolic links are followed, except those to a folder that contains them.
     """
-    try:
-        if storage.is_s3(url):
-            with tempfile.TemporaryDirectory() as folder:
-                copy = Path(folder) / "input"
-                storage.download(url, copy)
-                file = copy.open("rb")  # stays readable when the folder goes, and leaves nothing behind
-        else:
-            file = open(url, "rb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise TransientError(f"{url}: {error.strerror or error}") from error
-    except UnreachableError as error:
-        raise TransientError(str(error)) from error
-    with file:
-        yield file
-
-
-def below(folder: str, *, deep: bool = True) -> Iterator[Entry]:
-    """All files below a local folder (or just in it) that are not hidden, sorted within each folder. Links are
-    followed, except those to a folder that they lie in."""
     return _walk(folder, "", (os.path.realpath(folder),), deep)
 
 
-def _walk(folder: str, prefix: str, above: tuple[str, ...], deep: bool) -> Iterator[Entry]:
+def _walk(folder: str, prefix: str, parents: tuple[str, ...], deep: bool) -> Iterator[Entry]:
     try:
         with os.scandir(folder) as found:
             entries = sorted((one for one in found if not one.name.startswith(".")), key=lambda one: one.name)
@@ -115,17 +89,17 @@ def _walk(folder: str, prefix: str, above: tuple[str, ...], deep: bool) -> Itera
     for entry in entries:
         try:
             if entry.is_dir():
-                real = os.path.realpath(entry.path) if entry.is_symlink() else f"{above[-1]}/{entry.name}"
-                if deep and real not in above:
-                    yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, real), deep)
+                real = os.path.realpath(entry.path) if entry.is_symlink() else f"{parents[-1]}/{entry.name}"
+                if deep and real not in parents:
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/", (*parents, real), deep)
             elif entry.is_file():
-                about = entry.stat()
-                yield Entry(prefix + entry.name, about.st_size, f"{about.st_size}-{about.st_mtime_ns}")
+                stat = entry.stat()
+                yield Entry(prefix + entry.name, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
         except FileNotFoundError:
-            continue  # it went away meanwhile
+            continue  # deleted since the folder was scanned
 
 
-def _below_s3(url: str) -> Iterator[Entry]:
+def _list_s3(url: str) -> Iterator[Entry]:
     from cluster.storage import s3
 
     for name, size, etag in s3.list_objects(url):
@@ -133,12 +107,12 @@ def _below_s3(url: str) -> Iterator[Entry]:
             yield Entry(name, size, f"{size}-{etag}")
 
 
-def _local(path: str, name: str) -> Entry:
+def _local_file(path: str, name: str) -> Entry:
     try:
-        about = Path(path).stat()
+        stat = Path(path).stat()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    return Entry(name, about.st_size, f"{about.st_size}-{about.st_mtime_ns}")
+    return Entry(name, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
 
 
 def _s3_file(url: str) -> Entry | None:
@@ -153,25 +127,25 @@ def _s3_file(url: str) -> Entry | None:
     return Entry(url.rpartition("/")[2], size, f"{size}-{etag.strip(chr(34))}")
 
 
-def _matching(pattern: str) -> InputListing:
-    """Files whose path matches: `*` and `?` stand for anything but `/`, `**/` for any folders."""
-    wild = _WILD.search(pattern)
-    assert wild is not None
-    base, _, rest = pattern[: wild.start()].rpartition("/")
+def _match_pattern(pattern: str) -> InputListing:
+    """Return the files whose path matches: `*` and `?` match anything but `/`, `**/` matches any folders."""
+    wildcard = _WILDCARD.search(pattern)
+    assert wildcard is not None
+    base, _, rest = pattern[: wildcard.start()].rpartition("/")
     base = base or ("/" if pattern.startswith("/") else ".")
     rest = pattern[len(base) + 1 :] if pattern.startswith(f"{base}/") else pattern.lstrip("/")
-    expression = _expression(rest)
+    expression = _to_regex(rest)
     if not storage.is_s3(base) and not Path(base).is_dir():
-        raise UserError(f"{pattern}: there is no folder {base}; check --source.path")
+        raise UserError(f"{pattern}: no such folder: {base}; check --source.path")
 
     def entries() -> Iterator[Entry]:
-        every = _below_s3(base) if storage.is_s3(base) else below(base)
-        return (entry for entry in every if expression.fullmatch(entry.name))
+        candidates = _list_s3(base) if storage.is_s3(base) else list_folder(base)
+        return (entry for entry in candidates if expression.fullmatch(entry.name))
 
-    return InputListing(base, entries, chosen=True)
+    return InputListing(base, entries, explicit=True)
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
+def _to_regex(pattern: str) -> re.Pattern[str]:
     tokens = re.findall(r"\*\*/|\[!?[^\]]+\]|.", pattern, re.DOTALL)
     special = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
     parts = []
@@ -183,20 +157,20 @@ def _expression(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(parts), re.DOTALL)
 
 
-def _listed(path: str) -> InputListing:
-    """One path or address a line, relative to the list's folder; lines that begin with # say nothing."""
+def _read_list(path: str) -> InputListing:
+    """Return the files in a list of paths or URLs, one per line, relative to the list's folder; # starts a comment."""
     base = path.rpartition("/")[0] or "."
 
     def entries() -> Iterator[Entry]:
         try:
             lines = storage.read_bytes(path).decode().splitlines()
         except UnicodeDecodeError:
-            raise UserError(f"{path} is not UTF-8 text; a .txt file as source.path lists one path a line") from None
+            raise UserError(f"{path}: not UTF-8 text; a .txt file in source.path holds one path per line") from None
         for name in sorted({line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")}):
-            url = address(base, name)
-            entry = _s3_file(url) if storage.is_s3(url) else _local(url, name)
+            url = resolve(base, name)
+            entry = _s3_file(url) if storage.is_s3(url) else _local_file(url, name)
             if entry is None:
-                raise UserError(f"{path} names {name}, which is not there")
+                raise UserError(f"{path} lists {name}, which does not exist")
             yield Entry(name, entry.size, entry.version)
 
-    return InputListing(base, entries, chosen=True)
+    return InputListing(base, entries, explicit=True)

@@ -1,12 +1,10 @@
-"""A pendulum without friction: the equation of its swing, angle'' = -(g / length) sin(angle), integrated and drawn.
+"""The built-in generator of frictionless pendulums: integrates angle'' = -(g / length) sin(angle) and renders it.
 
-A pendulum is a combination of four static attributes (length of the rod, size and colour of the bob, background); its
-clips differ in how far it swings and in where it is when they begin. How long a swing takes follows from both.
+A pendulum is a combination of four static attributes (rod length, bob size and colour, background). Its clips differ in
+amplitude and initial phase. The period follows from length and amplitude.
 """
 
 import functools
-import hashlib
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,19 +14,19 @@ from numpy.typing import NDArray
 
 from preprocessing.clip import Clip, Factors, Item
 from preprocessing.sources.config import PendulumConfig
+from preprocessing.sources.generated import Colour, choose_identities, rng_for, split_items, version_fingerprint
 
 Array = NDArray[np.float64]
-Colour = tuple[int, int, int]
 
 VERSION = "1"
-"""Raised when motion or drawing change, so that shards of another version are noticed."""
+"""Incremented when motion or rendering change, so that shards of another version are detected."""
 GRAVITY = 9.81
-"""m/s^2."""
+"""Acceleration, in m/s^2."""
 STEP_S = 1 / 250
-"""Longest step of the integration; its error is far below a pixel over thousands of frames."""
+"""Longest integration step, in seconds; its error is far below a pixel over thousands of frames."""
 
 LENGTHS = {"short": 0.55, "medium": 0.8, "long": 1.05}
-"""Of the rod, in metres; a frame shows 2.6 m."""
+"""Length of the rod, in metres."""
 BOBS = {"small": 0.11, "large": 0.18}
 """Radius of the bob, in metres."""
 COLOURS: dict[str, Colour] = {
@@ -46,10 +44,11 @@ BACKGROUNDS: dict[str, Colour] = {
 }  # fmt: skip
 ROD: Colour = (200, 200, 200)
 ROD_RADIUS = 0.02
+"""In metres."""
 VIEW_M = 2.6
-"""Width and height of what a frame shows, with the pivot in its middle."""
+"""Width and height of the area that a frame shows, in metres, with the pivot at its centre."""
 SWINGS = {"small swing": (0.15, 0.45), "medium swing": (0.7, 1.1), "large swing": (1.5, 2.2)}
-"""The greatest angle is drawn from this range, in radians."""
+"""Range of the amplitude of each action, in radians."""
 VOCABULARY = {
     "action": list(SWINGS),
     "length": list(LENGTHS),
@@ -57,12 +56,11 @@ VOCABULARY = {
     "colour": list(COLOURS),
     "background": list(BACKGROUNDS),
 }
-STATIC = ("length", "bob", "colour", "background")
 
 
 @dataclass(frozen=True)
 class Pendulum:
-    """The static attributes, each an index into `VOCABULARY`."""
+    """The static attributes of a pendulum, each an index into `VOCABULARY`."""
 
     length: int
     bob: int
@@ -71,7 +69,7 @@ class Pendulum:
 
 
 class PendulumSource:
-    """Every chosen pendulum, in several swings."""
+    """Every chosen pendulum swings with small, medium and large amplitude."""
 
     untrusted = False
 
@@ -79,52 +77,40 @@ class PendulumSource:
         self.vocabulary = VOCABULARY
         self.factors: Factors = {"angle": "frame", "period_s": "clip", "amplitude": "clip"}
         self._config, self._seed = config, seed
-        every = [Pendulum(*values) for values in itertools.product(*(range(len(VOCABULARY[name])) for name in STATIC))]
-        if config.identities > len(every):
-            raise ValueError(
-                f"source.pendulum.identities is {config.identities}, but there are only {len(every)} pendulums"
-            )
-        chosen = np.random.default_rng(seed).permutation(len(every))[: config.identities]
-        self._pendulums = {f"pendulum{number:04d}": every[number] for number in chosen}
+        chosen = choose_identities("pendulum", Pendulum, VOCABULARY, count=config.identities, seed=seed)
+        self._pendulums = {f"pendulum{number:04d}": pendulum for number, pendulum in chosen}
 
     def items(self) -> list[Item]:
-        """One item per pendulum; the last share of the drawn order is the test split."""
+        """Return one item per pendulum."""
         config = self._config
-        first_test = len(self._pendulums) - max(1, round(config.test_fraction * len(self._pendulums)))
-        if first_test < 1:
-            raise ValueError("source.pendulum: test_fraction leaves no pendulum for training; lower it")
-        size = config.clips_per_identity * config.clip_frames * config.size**2 * 3
-        return [
-            Item(
-                key=key,
-                split="train" if index < first_test else "test",
-                estimated_bytes=size,
-                clips=config.clips_per_identity,
-            )
-            for index, key in enumerate(self._pendulums)
-        ]
+        return split_items(
+            "pendulum",
+            self._pendulums,
+            test_fraction=config.test_fraction,
+            estimated_bytes=config.clips_per_identity * config.clip_frames * config.size**2 * 3,
+            clips=config.clips_per_identity,
+        )
 
     def clips(self, item: Item) -> Iterator[Clip]:
-        """The swings of a pendulum: small, medium and large in turn."""
+        """Yield the clips of a pendulum, alternating between small, medium and large swings."""
         config = self._config
         pendulum = self._pendulums[item.key]
         length = list(LENGTHS.values())[pendulum.length]
         for take in range(config.clips_per_identity):
             swing = take % len(SWINGS)
-            name = hashlib.sha256(f"{self._seed}/{item.key}/{take}".encode()).digest()
-            random = np.random.default_rng(int.from_bytes(name[:8], "little"))
-            amplitude = float(random.uniform(*list(SWINGS.values())[swing]))
-            whole = period(amplitude, length)
-            lead = float(random.uniform(0, whole))
-            angles = swing_angles(amplitude, length, lead + np.arange(config.clip_frames) / config.fps)
+            rng = rng_for(f"{self._seed}/{item.key}/{take}")
+            amplitude = float(rng.uniform(*list(SWINGS.values())[swing]))
+            period_s = period(amplitude, length)
+            start = float(rng.uniform(0, period_s))
+            angles = swing_angles(amplitude, length, start + np.arange(config.clip_frames) / config.fps)
             yield Clip(
                 key=f"{item.key}-{take}",
-                frames=draw(pendulum, angles, config.size),
+                frames=render(pendulum, angles, config.size),
                 labels={
                     "action": swing,
                     **vars(pendulum),
                     "angle": angles.tolist(),
-                    "period_s": whole,
+                    "period_s": period_s,
                     "amplitude": amplitude,
                 },
                 identity=item.key,
@@ -134,16 +120,16 @@ class PendulumSource:
             )
 
     def fingerprint(self) -> str:
-        """SHA-256 of the generator's version."""
-        return hashlib.sha256(f"pendulum/{VERSION}".encode()).hexdigest()
+        """Return the SHA-256 of the generator's version."""
+        return version_fingerprint("pendulum", VERSION)
 
 
 def period(amplitude: float, length: float) -> float:
-    """Seconds of a whole swing to and fro: 2 pi sqrt(length / g) / agm(1, cos(amplitude / 2)), which is exact.
+    """Return the exact period in seconds: 2 pi sqrt(length / g) / agm(1, cos(amplitude / 2)).
 
     Args:
-        amplitude: greatest angle, in radians, below pi.
-        length: of the rod, in metres.
+        amplitude: largest angle, in radians, below pi.
+        length: length of the rod, in metres.
     """
     arithmetic, geometric = 1.0, math.cos(amplitude / 2)
     while abs(arithmetic - geometric) > 1e-15:
@@ -152,17 +138,17 @@ def period(amplitude: float, length: float) -> float:
 
 
 def swing_angles(amplitude: float, length: float, times: Array) -> Array:
-    """Angles [T] in radians, at increasing `times` [T] in seconds after it was let go at `amplitude`.
+    """Return the angles [T] in radians at increasing `times` [T], in seconds after the release at `amplitude`.
 
-    Integrated by the classical Runge-Kutta method of fourth order.
+    Integrates with the classical fourth-order Runge-Kutta method.
     """
-    pull = -GRAVITY / length
+    factor = -GRAVITY / length
 
     def slope(angle: float, speed: float) -> tuple[float, float]:
-        return speed, pull * math.sin(angle)
+        return speed, factor * math.sin(angle)
 
     angle, speed, now = amplitude, 0.0, 0.0
-    found = []
+    angles = []
     for time in times.tolist():
         steps = max(1, math.ceil((time - now) / STEP_S))
         step = (time - now) / steps
@@ -174,12 +160,12 @@ def swing_angles(amplitude: float, length: float, times: Array) -> Array:
             angle += step / 6 * (a1 + 2 * a2 + 2 * a3 + a4)
             speed += step / 6 * (s1 + 2 * s2 + 2 * s3 + s4)
         now = time
-        found.append(angle)
-    return np.array(found)
+        angles.append(angle)
+    return np.array(angles)
 
 
-def draw(pendulum: Pendulum, angles: Array, size: int) -> NDArray[np.uint8]:
-    """Frames [T, size, size, 3]; each edge is as soft as one pixel."""
+def render(pendulum: Pendulum, angles: Array, size: int) -> NDArray[np.uint8]:
+    """Render a pendulum at angles [T] in radians, uint8 [T, size, size, 3], anti-aliased over one pixel."""
     length, radius = list(LENGTHS.values())[pendulum.length], list(BOBS.values())[pendulum.bob]
     x, y, pixel = _grid(size)
     pixels = np.empty((len(angles), size, size, 3))
@@ -188,18 +174,18 @@ def draw(pendulum: Pendulum, angles: Array, size: int) -> NDArray[np.uint8]:
     along = np.clip((x * bob_x + y * bob_y) / length**2, 0, 1)
     to_rod = np.hypot(x - along * bob_x, y - along * bob_y)
     to_bob = np.hypot(x - bob_x, y - bob_y)
-    for distance, reach, colour in (
+    for distance, half_width, colour in (
         (to_rod, ROD_RADIUS, ROD),
         (to_bob, radius, list(COLOURS.values())[pendulum.colour]),
     ):
-        cover = np.clip((reach - distance) / pixel + 0.5, 0, 1)[..., None]
-        pixels += cover * (np.array(colour) - pixels)
+        coverage = np.clip((half_width - distance) / pixel + 0.5, 0, 1)[..., None]
+        pixels += coverage * (np.array(colour) - pixels)
     return np.rint(pixels).astype(np.uint8)
 
 
 @functools.cache
 def _grid(size: int) -> tuple[Array, Array, float]:
-    """Metres to the right of and below the pivot of each pixel's middle, and the width of a pixel."""
+    """Return x and y of each pixel centre relative to the pivot, and the width of a pixel, all in metres."""
     pixel = VIEW_M / size
-    middles = (np.arange(size) + 0.5) * pixel - VIEW_M / 2
-    return middles[None, None, :].astype(np.float64), middles[None, :, None].astype(np.float64), pixel
+    centres = (np.arange(size) + 0.5) * pixel - VIEW_M / 2
+    return centres[None, None, :].astype(np.float64), centres[None, :, None].astype(np.float64), pixel

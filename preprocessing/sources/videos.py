@@ -9,80 +9,44 @@ from pathlib import PurePosixPath
 
 from cluster.errors import UserError
 from preprocessing.clip import Clip, Item
+from preprocessing.decoding.input_file import open_input
+from preprocessing.decoding.timing import assign_times, resample
 from preprocessing.decoding.transform import FrameTransform
+from preprocessing.decoding.video import VideoReader
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
-from preprocessing.sources.catalogued import CataloguedSource
 from preprocessing.sources.clipping import Clipper
 from preprocessing.sources.config import VideosConfig
-from preprocessing.sources.listing import Entry, InputListing, address, find_inputs, open_input
+from preprocessing.sources.file_source import FileSource
+from preprocessing.sources.listing import Entry, InputListing, find_inputs, resolve
 
 log = logging.getLogger(__name__)
 
-NO_VIDEOS = frozenset(
-    [
-        ".txt",
-        ".csv",
-        ".tsv",
-        ".json",
-        ".jsonl",
-        ".xml",
-        ".yaml",
-        ".yml",
-        ".toml",
-        ".ini",
-        ".md",
-        ".rst",
-        ".html",
-        ".pdf",
-        ".log",
-        ".nfo",
-        ".srt",
-        ".vtt",
-        ".ass",
-        ".sha256",
-        ".md5",
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".npy",
-        ".npz",
-        ".pt",
-        ".pkl",
-        ".db",
-        ".zip",
-        ".tar",
-        ".gz",
-        ".xz",
-        ".py",
-        ".sh",
-        ".ipynb",
-    ]
-)
-"""What lies beside videos and is none, by its suffix: left out of folders, unless the user names it."""
+NOT_VIDEOS = frozenset(
+    {
+        ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".md", ".rst", ".html",
+        ".pdf", ".log", ".nfo", ".srt", ".vtt", ".ass", ".sha256", ".md5", ".jpg", ".jpeg", ".png", ".bmp", ".tif",
+        ".tiff", ".npy", ".npz", ".pt", ".pkl", ".db", ".zip", ".tar", ".gz", ".xz", ".py", ".sh", ".ipynb",
+    }
+)  # fmt: skip
+"""Suffixes of files that are often stored next to videos; skipped in folders unless the user names the file."""
 BYTES_PER_FRAME = 4096
-"""Of a video file: a guess, right within a factor of ten, since files are listed and not opened."""
+"""Estimated size of an encoded frame, in bytes; within a factor of ten, since files are listed but not opened."""
 
 
-class VideosSource(CataloguedSource[VideosConfig]):
-    """Windows of consecutive frames from every video."""
+class VideosSource(FileSource[VideosConfig]):
+    """Windows of consecutive frames of every video."""
 
     untrusted = True
 
     def clips(self, item: Item) -> Iterator[Clip]:
-        """The windows of one video, as its frames are decoded."""
-        from preprocessing.decoding.timing import in_time, resample
-        from preprocessing.decoding.video import VideoReader
-
+        """Yield the windows of one video while its frames are decoded."""
         config = self._config
         segments, crop = segments_of(item)
         transform = FrameTransform(config.size, config.channels, config.fit, crop)
-        url = address(self._inputs.base, item.path)
+        url = resolve(self._inputs.base, item.path)
         with open_input(url) as file, VideoReader(file, max_pixels=config.max_pixels) as video:
             rate = video.rate
-            frames = in_time(video.frames(transform), rate)
+            frames = assign_times(video.frames(transform), rate)
             if config.fps is not None:
                 rate = Fraction(config.fps).limit_denominator(1000)
                 frames = resample(frames, rate)
@@ -97,29 +61,26 @@ class VideosSource(CataloguedSource[VideosConfig]):
     def _inputs(self) -> InputListing:
         return find_inputs(self._path)
 
-    def _listed(self) -> Catalogue:
-        config = self._config
-        frame_bytes = config.size**2 * config.channels
-        overlap = config.clip_frames / (config.stride or config.clip_frames)
-
-        def estimate(entry: Entry) -> int:
-            return round(entry.size / BYTES_PER_FRAME * frame_bytes * overlap)
-
+    def _list_inputs(self) -> Catalogue:
         catalogue = make_catalogue(
-            self._videos(), self._labels, seed=self._seed, test_fraction=config.test_fraction, estimate=estimate
+            self._list_videos(),
+            self._labels,
+            seed=self._seed,
+            test_fraction=self._config.test_fraction,
+            estimate_bytes=lambda entry: self._estimate_bytes(entry.size / BYTES_PER_FRAME),
         )
         if not catalogue.items:
-            raise UserError(f"{self._path}: there is no video; check --source.path")
+            raise UserError(f"{self._path}: no videos found; check --source.path")
         return catalogue
 
-    def _videos(self) -> Iterator[Entry]:
-        left_out: Counter[str] = Counter()
+    def _list_videos(self) -> Iterator[Entry]:
+        skipped: Counter[str] = Counter()
         for entry in self._inputs.entries():
             suffix = PurePosixPath(entry.name).suffix.lower()
-            if suffix in NO_VIDEOS and not self._inputs.chosen:
-                left_out[suffix] += 1
+            if suffix in NOT_VIDEOS and not self._inputs.explicit:
+                skipped[suffix] += 1
             else:
                 yield entry
-        if left_out:
-            kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(left_out.items()))
-            log.info("left out %d files that are no videos by their names: %s", left_out.total(), kinds)
+        if skipped:
+            kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(skipped.items()))
+            log.info("skipped %d files that are not videos by their suffix: %s", skipped.total(), kinds)

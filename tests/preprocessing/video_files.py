@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.clip import RejectedInputError
-from preprocessing.decoding.timing import Decoded
+from preprocessing.decoding.timing import DecodedFrame
 from preprocessing.decoding.transform import FrameTransform
 from preprocessing.decoding.video import VideoReader
 
@@ -78,7 +78,7 @@ def write_video(
 SMALL = FrameTransform(size=32, channels=3)
 
 
-def decode(data: bytes | Path, **settings: Any) -> tuple[list[Decoded], RejectedInputError | None]:
+def decode(data: bytes | Path, **settings: Any) -> tuple[list[DecodedFrame], RejectedInputError | None]:
     """Frames and damage."""
     file = data.open("rb") if isinstance(data, Path) else io.BytesIO(data)
     with file, VideoReader(file, **settings) as video:  # type: ignore[arg-type]

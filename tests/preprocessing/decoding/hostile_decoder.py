@@ -1,4 +1,4 @@
-"""The decoding process with a source that does, for each input, what its key says: what no real file does reliably."""
+"""A source that misbehaves on request, for tests of the decoding process: no real file does so reliably."""
 
 import ctypes
 import os
@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cluster.storage.errors import UnreachableError
 from preprocessing.clip import Clip, Factors, Item, RejectedInputError, TransientError
-from preprocessing.decoding import sandbox_main as decode_process
 
-HOARD: list[np.ndarray] = []
+HOARD: list[NDArray[np.uint8]] = []
 
 
-class Hostile:
-    """`detail` of an item: what happens after two clips."""
+class HostileSource:
+    """Gives three clips per input; after two of them, does what the item's `detail` says."""
 
     def __init__(self) -> None:
         self.vocabulary = {"action": ["none", "some"]}
@@ -33,21 +33,21 @@ class Hostile:
 
     def clips(self, item: Item) -> Iterator[Clip]:
         yield from (clip(item.key, number) for number in range(2))
-        deed(item.detail)
+        misbehave(item.detail)
         yield clip(item.key, 2)
 
 
 def clip(key: str, number: int) -> Clip:
-    """A clip that depends on its arguments only."""
+    """Return a clip that depends only on its arguments."""
     seed = sum(key.encode()) + number
     frames = np.random.default_rng(seed).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     labels = {"action": 1, "angle": [0.5, seed / 3, -1e-9]}
     return Clip(f"{key}-{number}", frames, labels, identity=key, source=key, start_s=number / 3, fps=30000 / 1001)
 
 
-def deed(what: str) -> None:
-    """Do it."""
-    name, _, value = what.partition(" ")
+def misbehave(deed: str) -> None:
+    """Do what `deed` says: a word, and for some a value."""
+    name, _, value = deed.partition(" ")
     if name == "reject":
         raise RejectedInputError("too odd", "frame 7")
     if name == "spin":
@@ -55,7 +55,7 @@ def deed(what: str) -> None:
             pass
     elif name == "sleep":
         time.sleep(600)
-    elif name == "hoard":  # and keep it, as a decoder that leaks
+    elif name == "hoard":  # and keep it, like a decoder that leaks
         HOARD.append(np.ones(int(float(value) * 1e6), np.uint8))
     elif name == "segfault":
         ctypes.string_at(0)
@@ -76,17 +76,17 @@ def deed(what: str) -> None:
                 os.write(descriptor, b"\xff" * 1000)
             except OSError:
                 continue
-    elif name == "once":  # the first time that this file is missing
+    elif name == "once":  # only if this file does not exist yet
         path, _, kind = value.partition(" ")
         if not Path(path).exists():
             Path(path).touch()
             if kind == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise TransientError("the disk is away") if kind == "disk" else UnreachableError("the server is away")
+            raise TransientError("disk unavailable") if kind == "disk" else UnreachableError("server unavailable")
     elif name:
-        raise AssertionError(what)
+        raise AssertionError(deed)
 
 
-if __name__ == "__main__":
-    decode_process.reopen = lambda order: Hostile()  # type: ignore[assignment]
-    decode_process.main()
+def open_hostile_source(_serialized: str) -> HostileSource:
+    """Open the source, in the decoding process."""
+    return HostileSource()

@@ -17,8 +17,8 @@ import pytest
 
 from preprocessing import shard, verify
 from preprocessing.dataset.reader import ClipDataset
-from preprocessing.sources import make_source
 from preprocessing.sources.config import SourceConfig, VideosConfig
+from preprocessing.sources.registry import make_source
 from tests.preprocessing.video_files import ramp, write_video
 
 MEMORY_LIMIT = 1_000_000_000

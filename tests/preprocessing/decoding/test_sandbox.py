@@ -1,4 +1,4 @@
-"""Whatever an input does to the process that decodes it, the job goes on: nothing good is lost, nothing comes twice."""
+"""Whatever an input does to the process that decodes it, the job continues: no good clip is lost or duplicated."""
 
 import os
 import signal
@@ -14,28 +14,16 @@ import pytest
 from cluster.errors import UserError
 from preprocessing.clip import Clip, Clips, Item, RejectedInputError, TransientError
 from preprocessing.decoding.sandbox import DecodeProcess, SandboxFailedError
-from preprocessing.recipe import ShardsConfig
 from preprocessing.sharding.reading import read_item
 from preprocessing.sharding.rejects import Reject
-from tests.preprocessing.decoding.hostile_decoder import clip
+from tests.preprocessing.decoding.hostile_decoder import clip, open_hostile_source
 
-LIMITS = ShardsConfig(decode_seconds=1, decode_mb=300, patience_seconds=20)
-
-
-class HostileProcess(DecodeProcess):
-    """The real process around the hostile source."""
-
-    program = "tests.preprocessing.decoding.hostile_decoder"
-
-    @property
-    def pid(self) -> int | None:
-        """Of the process that there is."""
-        return self._process.pid if self._process else None
+PATIENCE_S = 20
 
 
 @pytest.fixture
-def decoder() -> Iterator[HostileProcess]:
-    process = HostileProcess("", LIMITS)
+def decoder() -> Iterator[DecodeProcess]:
+    process = DecodeProcess(open_hostile_source, "", cpu_seconds=1, memory_mb=300)
     yield process
     process.close()
 
@@ -45,8 +33,8 @@ def item(key: str, detail: str = "") -> Item:
 
 
 def read(clips: Clips, one: Item) -> tuple[list[Clip], Reject | None]:
-    """All clips of an item, and its record if it is bad."""
-    reading = read_item(clips, one, LIMITS.patience_seconds)
+    """Return all clips of an item, and its reject record if it is bad."""
+    reading = read_item(clips, one, PATIENCE_S)
     found = []
     while True:
         try:
@@ -65,7 +53,7 @@ def assert_clips(found: list[Clip], key: str, count: int) -> None:
         }
 
 
-def test_clips_come_as_they_were_made_from_one_process_for_many_inputs(decoder: HostileProcess) -> None:
+def test_clips_arrive_unchanged_and_one_process_serves_many_inputs(decoder: DecodeProcess) -> None:
     pids = set()
     for key in ("a", "b", "c"):
         found, reject = read(decoder.clips, item(key))
@@ -91,8 +79,8 @@ def test_clips_come_as_they_were_made_from_one_process_for_many_inputs(decoder: 
         ("garble", "the decoder wrote where it should not"),
     ],
 )
-def test_a_bad_input_is_rejected_for_what_it_did_and_the_next_is_whole(
-    decoder: HostileProcess, deed: str, reason: str
+def test_a_bad_input_is_rejected_with_its_reason_and_the_next_is_complete(
+    decoder: DecodeProcess, deed: str, reason: str
 ) -> None:
     assert_clips(read(decoder.clips, item("before"))[0], "before", 3)
     found, reject = read(decoder.clips, item("bad", deed))
@@ -102,13 +90,13 @@ def test_a_bad_input_is_rejected_for_what_it_did_and_the_next_is_whole(
     assert_clips(read(decoder.clips, item("after"))[0], "after", 3)
 
 
-def test_what_a_decoder_prints_does_not_disturb(decoder: HostileProcess) -> None:
+def test_output_of_a_decoder_does_not_corrupt_the_messages(decoder: DecodeProcess) -> None:
     found, reject = read(decoder.clips, item("loud", "print"))
     assert reject is None
     assert_clips(found, "loud", 3)
 
 
-def test_memory_that_earlier_inputs_left_behind_is_not_held_against_the_next(decoder: HostileProcess) -> None:
+def test_memory_leaked_by_earlier_inputs_is_not_blamed_on_the_next(decoder: DecodeProcess) -> None:
     for number in range(4):  # 100 MB each would pass; all four together do not
         found, reject = read(decoder.clips, item(f"leak{number}", "hoard 100"))
         assert reject is None
@@ -116,14 +104,14 @@ def test_memory_that_earlier_inputs_left_behind_is_not_held_against_the_next(dec
 
 
 @pytest.mark.parametrize("kind", ["kill", "disk", "server"])
-def test_what_is_not_the_inputs_fault_is_tried_again(decoder: HostileProcess, tmp_path: Path, kind: str) -> None:
+def test_a_failure_that_is_not_the_inputs_fault_is_retried(decoder: DecodeProcess, tmp_path: Path, kind: str) -> None:
     found, reject = read(decoder.clips, item("good", f"once {tmp_path}/mark {kind}"))
     assert (tmp_path / "mark").exists()
     assert reject is None
     assert_clips(found, "good", 3)
 
 
-def test_a_process_that_is_killed_at_any_clip_costs_no_clip(decoder: HostileProcess) -> None:
+def test_killing_the_process_at_any_clip_loses_no_clip(decoder: DecodeProcess) -> None:
     for after in range(3):
         found = []
         for number, one in enumerate(read_item(decoder.clips, item("good"), 0)):
@@ -133,7 +121,7 @@ def test_a_process_that_is_killed_at_any_clip_costs_no_clip(decoder: HostileProc
         assert_clips(found, "good", 3)
 
 
-def test_one_attempt_says_whether_the_input_must_be_the_cause(decoder: HostileProcess) -> None:
+def test_a_failure_states_whether_the_input_must_be_the_cause(decoder: DecodeProcess) -> None:
     conclusive = []
     for key, deed in (("a", ""), ("b", "segfault"), ("c", "segfault")):
         try:
@@ -143,18 +131,19 @@ def test_one_attempt_says_whether_the_input_must_be_the_cause(decoder: HostilePr
     assert conclusive == [False, True]
 
 
-def test_clips_that_nobody_wants_any_more_do_not_come_later(decoder: HostileProcess) -> None:
+def test_clips_of_an_abandoned_input_are_not_returned_for_the_next(decoder: DecodeProcess) -> None:
     unfinished = decoder.clips(item("first"))
     next(unfinished)
     unfinished.close()
     assert_clips(read(decoder.clips, item("second"))[0], "second", 3)
 
 
-def test_the_process_dies_with_the_one_that_started_it_even_in_the_middle_of_a_video(root: Path) -> None:
+def test_the_process_dies_with_its_parent_even_in_the_middle_of_a_video(root: Path) -> None:
     code = (
-        "from preprocessing.recipe import ShardsConfig\n"
-        "from tests.preprocessing.decoding.test_sandbox import HostileProcess, item\n"
-        "process = HostileProcess('', ShardsConfig())\n"
+        "from preprocessing.decoding.sandbox import DecodeProcess\n"
+        "from tests.preprocessing.decoding.hostile_decoder import open_hostile_source\n"
+        "from tests.preprocessing.decoding.test_sandbox import item\n"
+        "process = DecodeProcess(open_hostile_source, '', cpu_seconds=60, memory_mb=700)\n"
         "for number, _ in enumerate(process.clips(item('a', 'sleep'))):\n"
         "    if number == 1:\n"
         "        print(process.pid, flush=True)\n"
@@ -171,7 +160,7 @@ def test_the_process_dies_with_the_one_that_started_it_even_in_the_middle_of_a_v
 
 
 def failing(errors: list[Exception]) -> Clips:
-    """Gives two clips and then, each time it is called, fails with the next of the errors, at last with none."""
+    """Give two clips, then fail with the next of the errors; once there are none left, give the third clip."""
 
     def clips(one: Item) -> Iterator[Clip]:
         yield clip(one.key, 0)
@@ -183,10 +172,9 @@ def failing(errors: list[Exception]) -> Clips:
     return clips
 
 
-def test_a_disk_that_stays_away_stops_the_job_and_rejects_nothing() -> None:
-
+def test_a_disk_that_stays_unavailable_stops_the_job_and_rejects_nothing() -> None:
     with pytest.raises(
-        UserError, match=r"videos/a.mp4 could not be read for 0 s \(gone\); start the same command again"
+        UserError, match=r"videos/a.mp4 could not be read for 0 s \(gone\); rerun the same command"
     ):
         list(read_item(failing([TransientError("gone")] * 9), item("a"), 0))
 

@@ -6,15 +6,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from preprocessing.decoding.timing import Decoded, Frame, Window, WindowMaker, in_time, resample
+from preprocessing.decoding.timing import DecodedFrame, Frame, Window, WindowMaker, assign_times, resample
 
 RATE = Fraction(25)
 
 
-def decoded(times: list[Fraction | None], scenes: list[int] | None = None) -> list[Decoded]:
+def decoded(times: list[Fraction | None], scenes: list[int] | None = None) -> list[DecodedFrame]:
     """Frames whose only pixel is their number."""
     return [
-        Decoded(np.full((1, 1, 1), number, np.uint8), time, (scenes[number] if scenes else 0, 0))
+        DecodedFrame(np.full((1, 1, 1), number, np.uint8), time, (scenes[number] if scenes else 0, 0))
         for number, time in enumerate(times)
     ]
 
@@ -28,7 +28,7 @@ def steady(count: int, rate: Fraction = RATE, start: Fraction = Fraction(0)) -> 
 
 
 def test_good_timestamps_are_kept_and_begin_at_zero() -> None:
-    frames = list(in_time(decoded(steady(40, start=Fraction(100))), RATE))
+    frames = list(assign_times(decoded(steady(40, start=Fraction(100))), RATE))
     assert [number_of(frame) for frame in frames] == list(range(40))
     assert [frame.time for frame in frames] == steady(40)
     assert {frame.run for frame in frames} == {0}
@@ -39,21 +39,21 @@ def test_timestamps_out_of_order_are_sorted_and_frames_stay_in_the_decoders_orde
     random = np.random.default_rng(seed)
     shifted = np.argsort(np.arange(60) + random.uniform(0, 8, 60))  # nobody is more than 8 places away
     times = [number / RATE for number in shifted.tolist()]
-    frames = list(in_time(decoded(times), RATE))
+    frames = list(assign_times(decoded(times), RATE))
     assert [number_of(frame) for frame in frames] == list(range(60))
     assert [frame.time for frame in frames] == [time - min(times) for time in sorted(times)]
 
 
 def test_missing_and_repeated_timestamps_follow_the_nominal_rate() -> None:
-    assert [frame.time for frame in in_time(decoded([None] * 30), RATE)] == steady(30)
-    assert [frame.time for frame in in_time(decoded([Fraction(7)] * 30), RATE)] == steady(30)
-    assert [frame.time for frame in in_time(decoded([None] * 3), None)] == steady(3)
+    assert [frame.time for frame in assign_times(decoded([None] * 30), RATE)] == steady(30)
+    assert [frame.time for frame in assign_times(decoded([Fraction(7)] * 30), RATE)] == steady(30)
+    assert [frame.time for frame in assign_times(decoded([None] * 3), None)] == steady(3)
 
 
 @pytest.mark.parametrize("jump", [-1000, -3, 11, 100_000, 2**62])
 def test_a_jump_in_time_begins_another_run(jump: int) -> None:
     times = [*steady(30), *steady(30, start=Fraction(30, 25) + jump)]
-    frames = list(in_time(decoded(times), RATE))
+    frames = list(assign_times(decoded(times), RATE))
     assert [number_of(frame) for frame in frames] == list(range(60))
     assert [frame.run for frame in frames] == [0] * 30 + [1] * 30
     for run in (0, 1):
@@ -63,11 +63,11 @@ def test_a_jump_in_time_begins_another_run(jump: int) -> None:
 
 def test_a_pause_that_the_rate_explains_is_no_jump() -> None:
     slow = Fraction(1, 60)  # a frame a minute
-    assert {frame.run for frame in in_time(decoded(steady(10, slow)), slow)} == {0}
+    assert {frame.run for frame in assign_times(decoded(steady(10, slow)), slow)} == {0}
 
 
 def test_frames_of_another_size_begin_another_run() -> None:
-    frames = list(in_time(decoded(steady(30), [0] * 10 + [1] * 20), RATE))
+    frames = list(assign_times(decoded(steady(30), [0] * 10 + [1] * 20), RATE))
     assert [frame.run for frame in frames] == [0] * 10 + [1] * 20
     assert [frame.time for frame in frames] == steady(30)
 
@@ -87,7 +87,7 @@ def test_resampling_picks_the_nearest_frame(seed: int) -> None:
     random = np.random.default_rng(seed)
     steps = random.integers(1, 30, 40) if seed % 2 else np.full(40, 10)
     times = [Fraction(int(tick), 250) for tick in np.cumsum(steps)]
-    frames = list(in_time(decoded(list(times)), RATE))
+    frames = list(assign_times(decoded(list(times)), RATE))
     for fps in (Fraction(25), Fraction(50, 3), Fraction(7), Fraction(60), Fraction(30000, 1001)):
         again = list(resample(frames, fps))
         assert [number_of(frame) for frame in again] == nearest(frames, fps)
@@ -95,14 +95,14 @@ def test_resampling_picks_the_nearest_frame(seed: int) -> None:
 
 
 def test_resampling_to_the_same_rate_changes_nothing_and_to_half_takes_every_second() -> None:
-    frames = list(in_time(decoded(steady(31)), RATE))
+    frames = list(assign_times(decoded(steady(31)), RATE))
     assert [number_of(frame) for frame in resample(frames, RATE)] == list(range(31))
     assert [number_of(frame) for frame in resample(frames, RATE / 2)] == list(range(0, 31, 2))
     assert [number_of(frame) for frame in resample(frames[:1], RATE)] == [0]
 
 
 def test_each_run_is_resampled_for_itself() -> None:
-    frames = list(in_time(decoded([*steady(10), *steady(10, start=Fraction(1000))]), RATE))
+    frames = list(assign_times(decoded([*steady(10), *steady(10, start=Fraction(1000))]), RATE))
     again = list(resample(frames, Fraction(5)))
     assert [(number_of(frame), frame.run) for frame in again] == [(0, 0), (5, 0), (10, 1), (15, 1)]
 

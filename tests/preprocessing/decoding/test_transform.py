@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocessing.decoding.transform import FrameTransform, over_black
+from preprocessing.decoding.transform import FrameTransform, composite_over_black
 
 
 def picture(pixels: np.ndarray) -> Image.Image:
@@ -88,8 +88,8 @@ def test_grey_has_one_channel_and_the_usual_weights() -> None:
     assert np.all(frame == round(0.587 * 200))
 
 
-def test_transparency_is_laid_over_black() -> None:
+def test_transparency_is_laid_composite_over_black() -> None:
     image = np.full((8, 8, 4), 200, np.uint8)
     image[..., 3] = np.arange(64).reshape(8, 8) * 4
-    flat = np.asarray(over_black(Image.fromarray(image)))
+    flat = np.asarray(composite_over_black(Image.fromarray(image)))
     assert np.abs(flat[..., 0] - 200.0 * image[..., 3] / 255).max() <= 1

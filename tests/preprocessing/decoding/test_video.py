@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from preprocessing.clip import RejectedInputError
-from preprocessing.decoding.timing import in_time
+from preprocessing.decoding.timing import assign_times
 from preprocessing.decoding.video import read_video
 from tests.preprocessing.video_files import decode, numbers, ramp, seen, write_video
 
@@ -121,7 +121,7 @@ def test_a_raw_bitstream_has_no_timestamps_and_takes_the_nominal_rate(tmp_path: 
     video = write_video(tmp_path / "a.h264", ramp(12), format="h264")
     frames, _ = decode(video)
     assert {frame.time for frame in frames} == {None}
-    timed = list(in_time(frames, Fraction(25)))
+    timed = list(assign_times(frames, Fraction(25)))
     assert [frame.time for frame in timed] == [Fraction(number, 25) for number in range(12)]
 
 

@@ -10,8 +10,8 @@ import pytest
 from cluster.errors import UserError
 from preprocessing.clip import Clip, RejectedInputError
 from preprocessing.clip import Source as AnySource
-from preprocessing.sources import make_source
 from preprocessing.sources.config import ArraysConfig, LabelsConfig, SourceConfig
+from preprocessing.sources.registry import make_source
 
 SIZE = 112
 
@@ -110,7 +110,7 @@ def test_pickles_are_refused_with_the_safe_way_out_and_never_opened(
         np.save(tmp_path / "mug.npy", trap, allow_pickle=True)
     else:
         (np.savez_compressed if compressed else np.savez)(tmp_path / "mug.npz", **(good | {place: trap}))
-    with pytest.raises(UserError, match=r"holds Python objects.*numpy.savez") as refused:
+    with pytest.raises(UserError, match=r"contains Python objects.*numpy.savez") as refused:
         source(tmp_path).items()
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "sprung").exists()
@@ -134,12 +134,15 @@ def test_the_safe_way_out_works(tmp_path: Path) -> None:
     ("arrays", "said"),
     [
         ({"images": faces(2, 4, 8, 8, 3), "labels": LABELS}, r"`labels` is int64 \[5, 2\] for 2 videos"),
-        ({"images": faces(2, 4, 8, 8, 3), "labels": LABELS[:2, :1]}, "`labels` has 1 columns; name them with"),
-        ({"images": faces(9, 8, 8, 3), "lengths": [4, 4]}, "`lengths` sum up to 8, but there are 9 frames"),
-        ({"a": faces(4, 8, 8, 3), "b": faces(4, 8, 8, 3)}, "holds the arrays a, b; call the one of frames `images`"),
-        ({"images": faces(4, 3, 8, 8)}, r"its frames are \[4, 3, 8, 8\]"),
-        ({"images": np.zeros((4, 8, 8, 3), np.int64)}, "its frames are int64"),
-        ({"labels": LABELS}, "holds the arrays nothing"),
+        ({"images": faces(2, 4, 8, 8, 3), "labels": LABELS[:2, :1]}, "`labels` has 1 columns; name each of them in"),
+        ({"images": faces(9, 8, 8, 3), "lengths": [4, 4]}, "`lengths` sums to 8, but there are 9 frames"),
+        (
+            {"a": faces(4, 8, 8, 3), "b": faces(4, 8, 8, 3)},
+            r"has no array `images` \(found: a, b\)",
+        ),
+        ({"images": faces(4, 3, 8, 8)}, r"the frames have shape \[4, 3, 8, 8\]"),
+        ({"images": np.zeros((4, 8, 8, 3), np.int64)}, "the frames are int64"),
+        ({"labels": LABELS}, r"has no array `images` \(found: none\)"),
     ],
 )
 def test_a_file_of_another_layout_is_named(tmp_path: Path, arrays: dict[str, Any], said: str) -> None:
@@ -168,5 +171,5 @@ def test_damaged_files_are_rejected_in_their_turn(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_arrays_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no .npy or .npz"):
+    with pytest.raises(UserError, match=r"no .npy or .npz file found"):
         source(tmp_path).items()

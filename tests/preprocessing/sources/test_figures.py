@@ -5,9 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from cluster.errors import UserError
 from preprocessing.sources.config import FiguresConfig
 from preprocessing.sources.figure_motion import ACTIONS, FOREARM, SHIN, THIGH, UPPER_ARM, joints_at
-from preprocessing.sources.figures import BACKGROUND, VOCABULARY, Figure, FiguresSource, draw
+from preprocessing.sources.figures import BACKGROUND, VOCABULARY, Figure, FiguresSource, render
 
 PHASES = np.linspace(0, 2 * np.pi, 16, endpoint=False)
 ATTRIBUTES = ("skin", "hat", "shirt", "trousers")
@@ -69,7 +70,7 @@ def test_limbs_keep_their_length(action: str) -> None:
 def test_each_action_moves_as_no_other_does() -> None:
     """No frame-to-frame motion of one action comes near that of another at any shift of the phase."""
     figure = Figure(skin=0, hat=0, shirt=4, trousers=0)
-    films = {action: draw(figure, joints_at(action, PHASES)).astype(float) / 255 for action in ACTIONS}
+    films = {action: render(figure, joints_at(action, PHASES)).astype(float) / 255 for action in ACTIONS}
     for name, film in films.items():
         assert np.abs(np.diff(film, axis=0)).mean() > 0.002, f"{name} hardly moves"
         for other, another in films.items():
@@ -82,7 +83,7 @@ def test_each_action_moves_as_no_other_does() -> None:
 def test_each_value_of_an_attribute_is_seen(attribute: str) -> None:
     still = joints_at("walk", PHASES[:1])
     base = {"skin": 0, "hat": 0, "shirt": 0, "trousers": 0}
-    pictures = [draw(Figure(**(base | {attribute: value})), still)[0] for value in range(len(VOCABULARY[attribute]))]
+    pictures = [render(Figure(**(base | {attribute: value})), still)[0] for value in range(len(VOCABULARY[attribute]))]
     for index, one in enumerate(pictures):
         for two in pictures[:index]:
             changed = (np.abs(one.astype(int) - two).max(-1) > 30).sum()
@@ -90,5 +91,5 @@ def test_each_value_of_an_attribute_is_seen(attribute: str) -> None:
 
 
 def test_more_identities_than_there_are_figures_is_refused() -> None:
-    with pytest.raises(ValueError, match="identities is 501, but there are only 500"):
+    with pytest.raises(UserError, match="identities is 501, but there are only 500"):
         source(identities=501)

@@ -13,8 +13,8 @@ from PIL import Image
 from cluster.errors import UserError
 from preprocessing.clip import Clip, RejectedInputError
 from preprocessing.clip import Source as AnySource
-from preprocessing.sources import make_source
 from preprocessing.sources.config import FramesConfig, LabelsConfig, SourceConfig
+from preprocessing.sources.registry import make_source
 from tests.preprocessing.video_files import numbers, ramp
 
 
@@ -143,7 +143,7 @@ def test_too_few_images_are_refused_and_no_images_at_all(tmp_path: Path) -> None
     with pytest.raises(RejectedInputError, match="too short \\(3 frames"):
         clips(source(tmp_path), "a")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="there is no folder with images"):
+    with pytest.raises(UserError, match="no folder with images found"):
         source(tmp_path / "empty").items()
-    with pytest.raises(UserError, match="takes a folder"):
+    with pytest.raises(UserError, match="needs a folder of image folders"):
         source(tmp_path / "a" / "1.png").items()

@@ -132,7 +132,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_what_is_wrong_with_the_sheets_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--out", str(tmp_path / "out"))
-    assert "give the folder of the Sprites sheets with --source.path" in refusal(capsys, *out)
+    assert "pass the folder of the Sprites sheets with --source.path" in refusal(capsys, *out)
     folder = tmp_path / "sheets"
     path = ("--source.path", str(folder), *out)
     assert "sheets: there is no such folder" in refusal(capsys, *path)

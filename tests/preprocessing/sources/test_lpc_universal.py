@@ -11,10 +11,10 @@ from PIL import Image
 
 from cluster.errors import UserError
 from preprocessing.clip import check
-from preprocessing.sources import make_source
 from preprocessing.sources.config import SourceConfig
 from preprocessing.sources.lpc import LpcSource
 from preprocessing.sources.lpc_universal import ACTIONS, LpcUniversalSource
+from preprocessing.sources.registry import make_source
 
 
 def as_published(frames: np.ndarray) -> bytes:

@@ -10,9 +10,9 @@ import pytest
 
 from cluster.errors import UserError
 from preprocessing.clip import Clip, check
-from preprocessing.sources import make_source
 from preprocessing.sources.config import MovingMnistConfig, SourceConfig
-from preprocessing.sources.moving_mnist import ACTIONS, FILES, SIDE, MovingMnistSource, bounce, draw
+from preprocessing.sources.moving_mnist import ACTIONS, FILES, SIDE, MovingMnistSource, bounce, render
+from preprocessing.sources.registry import make_source
 
 FEW = {"train_identities": 20, "test_identities": 5}
 
@@ -86,7 +86,7 @@ def test_digits_bounce(seed: int) -> None:
 
 def test_a_digit_at_a_whole_pixel_is_as_it_was_and_between_pixels_keeps_its_light() -> None:
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
-    frames = draw([image], [np.array([[3.0, 5.0], [36.0, 36.0], [3.25, 5.5]])], 64)
+    frames = render([image], [np.array([[3.0, 5.0], [36.0, 36.0], [3.25, 5.5]])], 64)
     assert np.array_equal(frames[0, 5:33, 3:31], image)
     assert frames[0].sum() == frames[1].sum() == image.sum()
     assert abs(int(frames[2].sum()) - int(image.sum())) < 500
@@ -94,7 +94,7 @@ def test_a_digit_at_a_whole_pixel_is_as_it_was_and_between_pixels_keeps_its_ligh
 
 def test_where_digits_overlap_the_brighter_one_is_seen() -> None:
     images = [np.full((SIDE, SIDE), value, np.uint8) for value in (200, 100)]
-    frame = draw(images, [np.array([[0.0, 0.0]]), np.array([[14.0, 14.0]])], 64)[0]
+    frame = render(images, [np.array([[0.0, 0.0]]), np.array([[14.0, 14.0]])], 64)[0]
     assert (frame[20, 20], frame[5, 5], frame[35, 35]) == (200, 200, 100)
 
 
@@ -132,7 +132,7 @@ def test_files_may_be_unpacked_and_a_bad_one_is_named(mnist: Path, tmp_path: Pat
     good = label_file.read_bytes()
     for bad, said in (
         (good[:-5], "holds 9995 values"),
-        (b"\0\0\x0d\1" + good[4:], "is no IDX file"),
+        (b"\0\0\x0d\1" + good[4:], "is not an IDX file"),
         (gzip.compress(good)[:-9], "is damaged"),
         (good[:4] + (5).to_bytes(4, "big") + good[8:13], "holds 5 labels"),
     ):
@@ -140,5 +140,5 @@ def test_files_may_be_unpacked_and_a_bad_one_is_named(mnist: Path, tmp_path: Pat
         with pytest.raises(UserError, match=f"t10k-labels-idx1-ubyte {said}"):
             source(tmp_path).fingerprint()
     label_file.unlink()
-    with pytest.raises(UserError, match="neither t10k-labels-idx1-ubyte nor"):
+    with pytest.raises(UserError, match="found neither t10k-labels-idx1-ubyte nor"):
         source(tmp_path).fingerprint()

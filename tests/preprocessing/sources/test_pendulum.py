@@ -8,9 +8,9 @@ import pytest
 
 from cluster.errors import UserError
 from preprocessing.clip import check
-from preprocessing.sources import make_source
 from preprocessing.sources.config import PendulumConfig, SourceConfig
 from preprocessing.sources.pendulum import GRAVITY, LENGTHS, VIEW_M, PendulumSource, period, swing_angles
+from preprocessing.sources.registry import make_source
 
 
 def source(seed: int = 0, **settings: int) -> PendulumSource:

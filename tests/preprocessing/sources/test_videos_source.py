@@ -12,8 +12,8 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from preprocessing.clip import Clip, Item, RejectedInputError, TransientError
 from preprocessing.clip import Source as AnySource
-from preprocessing.sources import make_source, order, reopen
 from preprocessing.sources.config import LabelsConfig, SourceConfig, VideosConfig
+from preprocessing.sources.registry import make_source, open_serialized_source, serialize_source
 from tests.preprocessing.video_files import numbers, ramp, write_video
 
 
@@ -85,10 +85,10 @@ def test_what_the_user_names_is_taken_whatever_it_is_called(pile: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("nowhere", "nowhere: there is no such file or folder"),
-        ("nowhere/*.mp4", "there is no folder"),
-        ("anna/*.avi", "there is no video"),
-        ("list.txt", "list.txt names gone.mp4|gone.mp4: No such file"),
+        ("nowhere", "nowhere: no such file or folder"),
+        ("nowhere/*.mp4", "no such folder"),
+        ("anna/*.avi", "no videos found"),
+        ("list.txt", "list.txt lists gone.mp4|gone.mp4: No such file"),
     ],
 )
 def test_a_path_that_means_nothing_is_named(pile: Path, tmp_path: Path, path: str, said: str) -> None:
@@ -96,7 +96,7 @@ def test_a_path_that_means_nothing_is_named(pile: Path, tmp_path: Path, path: st
     (tmp_path / "list.txt").write_text("gone.mp4\n")
     with pytest.raises(UserError, match=said):
         source(tmp_path / path).items()
-    with pytest.raises(UserError, match=r"source.path has no value"):
+    with pytest.raises(UserError, match=r"source.path is not set"):
         make_source(SourceConfig(name="videos"), 0)
 
 
@@ -170,7 +170,7 @@ def test_a_pattern_tells_labels_and_what_does_not_match_is_rejected_in_its_turn(
     assert clips(found, "anna/wave/02.mp4")[0].labels == {"action": 0, "take": 1}
     with pytest.raises(RejectedInputError, match="its path does not match"):
         clips(found, "anna/walk/01.mp4")
-    with pytest.raises(UserError, match="no input has the labels"):
+    with pytest.raises(UserError, match="no input has the required labels"):
         source(pile, labels=LabelsConfig(pattern="(?P<action>[0-9]{9})")).items()
 
 
@@ -222,13 +222,13 @@ def test_rows_may_cut_a_video_into_parts_and_crop_it(pile: Path, tmp_path: Path)
         ("name,action\nx,y\n", "the first line must name the columns, one of them `path`"),
         ("path,action\nx\n", "row 1: it has more or fewer fields"),
         ("path,action\nx,\n", "row 1 \\(x\\): action is empty"),
-        ("path,action\n,y\n", "row 1: it has no path"),
+        ("path,action\n,y\n", "row 1: no path"),
         ("path,action\n", "has no rows"),
         ("path,left,top,width,height\nx,0,0,ten,9\n", "row 1 \\(x\\): width is 'ten'"),
         ("path,left,top,width,height\nx,0,0,,9\n", "a crop box needs left, top, width and height"),
         ("path,start_s,end_s\nx,5,5\n", "end_s is 5, which is not after start_s, 5"),
         ("path,age\nanna/wave/01.mp4,old\n", "age is 'old', which is not a number"),
-        ("path,a.b\nx,1\n", "a label is called 'a.b'"),
+        ("path,a.b\nx,1\n", "invalid label name 'a.b'"),
     ],
 )
 def test_a_mistake_in_a_sidecar_is_named_with_its_row(pile: Path, tmp_path: Path, text: str, said: str) -> None:
@@ -244,7 +244,7 @@ def test_a_mistake_in_a_sidecar_is_named_with_its_row(pile: Path, tmp_path: Path
     [
         (LabelsConfig(pattern="(?P<action>"), "is not a regular expression"),
         (LabelsConfig(pattern="[a-z]+"), "has no named group"),
-        (LabelsConfig(folders=("identity",), numbers=("age",)), "labels.numbers names age"),
+        (LabelsConfig(folders=("identity",), numbers=("age",)), "labels.numbers contains age"),
         (LabelsConfig(pattern="(?P<identity>anna|bert)/(?P<split>wave|walk)"), "into split 'w"),
         (LabelsConfig(folders=("identity", "action"), pattern="0(?P<split>1|2)"), "into split '1'"),
     ],
@@ -302,8 +302,8 @@ def test_a_worker_makes_the_same_clips_without_a_list(pile: Path, monkeypatch: p
     found = source(pile, labels=labels)
     one = item(found, EVERY[3])
     config = SourceConfig(name="videos", path=str(pile), videos=VideosConfig(clip_frames=8, size=32, labels=labels))
-    again = reopen(order(config, 0, found))
-    monkeypatch.setattr("preprocessing.sources.listing.below", None)
+    again = open_serialized_source(serialize_source(config, 0, found))
+    monkeypatch.setattr("preprocessing.sources.listing.list_folder", None)
     assert again.vocabulary == found.vocabulary
     for here, there in zip(found.clips(one), again.clips(one), strict=True):
         assert np.array_equal(here.frames, there.frames)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from preprocessing.sources.grouping import Splitter
+from preprocessing.sources.splits import Splitter
 
 
 def splits(names: list[str], fraction: float, seed: int = 0) -> dict[str, str]:
     splitter = Splitter(seed=seed, test_fraction=fraction)
     for name in [*names, *names]:
-        splitter.tell(name, None)
+        splitter.add(name, None)
     return {name: splitter.split(name) for name in names}
 
 
@@ -38,9 +38,9 @@ def test_one_alone_is_for_training() -> None:
 def test_what_labels_tell_wins_and_does_not_count() -> None:
     splitter = Splitter(seed=0, test_fraction=0.5)
     for name in ("a", "b", "c", "d"):
-        splitter.tell(name, "train")
+        splitter.add(name, "train")
     for name in ("e", "f"):
-        splitter.tell(name, None)
+        splitter.add(name, None)
     assert [splitter.split(name) for name in "abcd"] == ["train"] * 4
     assert sorted(splitter.split(name) for name in "ef") == ["test", "train"]
 

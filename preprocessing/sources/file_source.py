@@ -1,4 +1,4 @@
-"""What sources of the user's own files have in common: they list and label everything before anything is opened."""
+"""Base of the sources that read the user's own files: all inputs are listed and labelled before any is opened."""
 
 import functools
 import hashlib
@@ -14,13 +14,13 @@ from preprocessing.sources.labels import LabelReader, read_labels
 C = TypeVar("C", bound=ClipsConfig)
 
 
-class CataloguedSource(ABC, Generic[C]):
+class FileSource(ABC, Generic[C]):
     """A source whose items are files or folders.
 
     Args:
-        path: what `source.path` says.
-        config: how clips are made, and what labels them.
-        seed: of the split.
+        path: the setting `source.path`.
+        config: how to cut and label clips.
+        seed: seed of the split.
     """
 
     def __init__(self, path: str, config: C, seed: int) -> None:
@@ -28,33 +28,40 @@ class CataloguedSource(ABC, Generic[C]):
 
     @functools.cached_property
     def vocabulary(self) -> dict[str, list[str]]:
-        """Names of the values of each label."""
+        """Names of the values of each categorical label."""
         return self._catalogue.vocabulary
 
     @functools.cached_property
     def factors(self) -> Factors:
-        """The labels that are numbers."""
+        """Continuous labels."""
         return self._catalogue.factors
 
     def items(self) -> list[Item]:
-        """One item per input, in the order of their paths; none is opened for more than its header."""
+        """Return one item per input, in the order of their paths. No more than a header of any input is read."""
         return self._catalogue.items
 
     def fingerprint(self) -> str:
-        """SHA-256 of the sidecar; what is known of an input without reading it is in its item's `version`."""
+        """Return the SHA-256 of the sidecar. A change of an input shows in its `Item.version`."""
         return hashlib.sha256(self._labels.sidecar).hexdigest()
 
     @abstractmethod
     def clips(self, item: Item) -> Iterator[Clip]:
-        """The windows of one input."""
+        """Yield the windows of one input."""
 
     @abstractmethod
-    def _listed(self) -> Catalogue:
-        """All inputs with their labels."""
+    def _list_inputs(self) -> Catalogue:
+        """List and label all inputs."""
+
+    def _estimate_bytes(self, frames: float) -> int:
+        """Estimate the size of the clips made from a number of input frames, in bytes."""
+        config = self._config
+        frame_bytes = config.size**2 * config.channels
+        overlap = config.clip_frames / (config.stride or config.clip_frames)
+        return round(frames * frame_bytes * overlap)
 
     @functools.cached_property
     def _catalogue(self) -> Catalogue:
-        return self._listed()
+        return self._list_inputs()
 
     @functools.cached_property
     def _labels(self) -> LabelReader:
