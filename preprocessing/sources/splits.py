@@ -7,7 +7,7 @@ others are added or removed. With few, the resulting share would often be far of
 import hashlib
 
 from cluster.errors import UserError
-from preprocessing.dataset.format import SPLITS
+from preprocessing.clip import SPLITS
 
 FEW = 100
 """Up to this many identities, the share of the test split is exact."""
