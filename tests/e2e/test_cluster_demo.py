@@ -1,4 +1,4 @@
-"""The command of `make cluster-demo` in an empty clone: four jobs succeed, there is a report, nothing is left."""
+"""The command of `make cluster-demo` in a fresh clone: four jobs succeed, a report exists, nothing is left running."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 
 def marked(mark: str) -> list[str]:
-    """Living processes that have `mark` in their environment."""
+    """Return the command lines of the processes with `mark` in their environment."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -23,22 +23,23 @@ def marked(mark: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_demonstration_runs_in_an_empty_clone_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
+def test_the_demonstration_runs_in_a_fresh_clone_and_leaves_no_process(root: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", str(root), str(clone)], check=True)
     mark = f"VDSM_TEST={uuid.uuid4()}"
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(("RAY_", "AWS_", "PYTHONPATH"))}
+    excluded = ("RAY_", "AWS_", "PYTHONPATH")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(excluded)}
     home = tmp_path / "home"
     home.mkdir()
     with (tmp_path / "output.txt").open("w") as output:
         done = subprocess.run(
             [sys.executable, "pipeline/cluster_demo.py", "--out", str(tmp_path / "demo")],
-            cwd=clone, env={**kept, "VDSM_TEST": mark.partition("=")[2], "HOME": str(home), "OMP_NUM_THREADS": "1"},
+            cwd=clone, env={**inherited, "VDSM_TEST": mark.partition("=")[2], "HOME": str(home), "OMP_NUM_THREADS": "1"},
             stdout=output, stderr=subprocess.STDOUT, timeout=580, check=False,
         )  # fmt: skip
-    said = (tmp_path / "output.txt").read_text()
-    assert done.returncode == 0, said[-6000:]
-    assert said.count("succeeded") >= 4
+    printed = (tmp_path / "output.txt").read_text()
+    assert done.returncode == 0, printed[-6000:]
+    assert printed.count("succeeded") >= 4
     assert json.loads((tmp_path / "demo" / "metrics.json").read_text())
     assert "<html" in (tmp_path / "demo" / "report.html").read_text()[:500]
     assert marked(mark) == []

@@ -1,4 +1,4 @@
-"""The quickstart as a user starts it: in a process of its own, killed at the worst moments, and started again."""
+"""The quickstart as a user runs it: in a process of its own, killed at the worst moments, and rerun."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-TINY = """# Everything as small as it can be: this is about the jobs, not about the figures they draw.
+TINY = """# Everything as small as possible: the test is about the jobs, not about the quality of the model.
 source: {figures: {identities: 24}}
 model: {num_experts: 4, pose_size: 4, dynamics_size: 4, encoder_channels: [8, 8, 8, 8], decoder_channels: [8, 8, 8, 8],
         encoder_hidden: 16, static_hidden: 8, rnn_width: 16, rnn_layers: 1}
@@ -28,12 +28,12 @@ evaluation: {judge_steps: 5, pairs: 16}
 
 
 class Quickstart:
-    """One folder in which the quickstart is started any number of times."""
+    """A folder in which the quickstart can be started any number of times."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         self.out = folder / "out"
         self.marks: list[str] = []
-        """An environment variable for each start, by which its processes are known."""
+        """An environment variable for each start, which identifies its processes."""
         self._recipe = folder / "tiny.yaml"
         self._recipe.write_text(TINY)
         self._script = root / "pipeline" / "quickstart.py"
@@ -51,27 +51,27 @@ class Quickstart:
                 stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
             )  # fmt: skip
 
-    def kill_when(self, reached: Callable[[], bool], what: str) -> None:
-        """Start, and `kill -9` as soon as something is so."""
+    def kill_when(self, reached: Callable[[], bool], event: str) -> None:
+        """Start, and `kill -9` as soon as `reached()` is true."""
         process = self.start()
         deadline = time.monotonic() + 500
         while not reached():
-            assert process.poll() is None, f"ended before {what}: {self.errors.read_text()}"
-            assert time.monotonic() < deadline, f"{what} did not come: {self.errors.read_text()}"
+            assert process.poll() is None, f"ended before {event}: {self.errors.read_text()}"
+            assert time.monotonic() < deadline, f"{event} did not happen: {self.errors.read_text()}"
             time.sleep(0.02)
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
 
     def finish(self) -> str:
-        """Start, wait for the end, and give what it prints."""
+        """Start, wait for the end, and return what it printed."""
         process = self.start()
         printed, _ = process.communicate(timeout=800)
         assert process.returncode == 0, self.errors.read_text()
         return printed
 
     def processes(self, marks: list[str]) -> dict[int, str]:
-        """All that live of the starts with these marks, children of children included, with their command lines."""
+        """Return the running processes of the starts with these marks, all descendants included, by pid."""
         found = {}
         for entry in Path("/proc").iterdir():
             try:
@@ -80,16 +80,16 @@ class Quickstart:
                 environment = (entry / "environ").read_bytes()
                 if any(mark.encode() in environment for mark in marks):
                     found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:  # ended meanwhile, or not ours
+            except OSError:  # it has ended, or belongs to another user
                 continue
         return found
 
 
 @pytest.fixture
 def quickstart(tmp_path: Path, root: Path) -> Iterator[Quickstart]:
-    started = Quickstart(tmp_path, root)
-    yield started
-    for process in started.processes(started.marks):
+    instance = Quickstart(tmp_path, root)
+    yield instance
+    for process in instance.processes(instance.marks):
         os.kill(process, signal.SIGKILL)
 
 
@@ -99,7 +99,7 @@ def sha256(path: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(2000)  # a minute and a half on two cores of its own
-def test_killed_anywhere_it_goes_on_and_ends_with_a_full_report(quickstart: Quickstart) -> None:
+def test_killed_anywhere_it_resumes_and_ends_with_a_complete_report(quickstart: Quickstart) -> None:
     out = quickstart.out
     run = out / "runs" / "figures"
 
@@ -111,7 +111,7 @@ def test_killed_anywhere_it_goes_on_and_ends_with_a_full_report(quickstart: Quic
     manifest = sha256(out / "data" / "manifest.json")
     assert not (run / "stage1.pt").exists()
 
-    quickstart.kill_when(lambda: "3 of 3" in quickstart.errors.read_text(), "the evaluation")
+    quickstart.kill_when(lambda: "quickstart, phase 3 of 3" in quickstart.errors.read_text(), "the evaluation")
     trained = sha256(run / "stage2.pt")
     assert not (out / "report" / "metrics.json").exists()
 
@@ -119,15 +119,15 @@ def test_killed_anywhere_it_goes_on_and_ends_with_a_full_report(quickstart: Quic
     assert sha256(out / "data" / "manifest.json") == manifest
     assert sha256(run / "stage2.pt") == trained
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    begun = [(event["event"], event["stage"], event["step"] > 0) for event in events if "workers" in event]
-    assert begun == [("start", 1, False), ("resume", 1, True)]
+    starts = [(event["event"], event["stage"], event["step"] > 0) for event in events if "workers" in event]
+    assert starts == [("start", 1, False), ("resume", 1, True)]
     assert json.loads((out / "report" / "metrics.json").read_bytes())
     page = (out / "report" / "report.html").read_text()
     assert "<html" in page
     assert str(out / "report" / "report.html") in printed
     assert all(f"vdsm {command}" in printed for command in ("shard", "train", "evaluate"))
 
-    # Of the start that came to its end: the agents of a killed Ray take a minute or two to notice that it is gone.
+    # Only the last start: the agents of a killed Ray take a minute or two to notice that it is gone.
     last = quickstart.marks[-1:]
     deadline = time.monotonic() + 120
     while quickstart.processes(last) and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Whole sweeps, whose driver is killed, whose trials fail, and which always end with what was asked for."""
+"""Complete sweeps whose driver is killed or whose trials fail, and which still end with every trial."""
 
 import functools
 import os
@@ -43,21 +43,21 @@ def sweep(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(root: Path, figures_dataset: Path, tmp_path: Path, sweep: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start the sweep's command, with more words if given, as a process of its own."""
+    """Return a function that starts `vdsm tune` in a process of its own, with more arguments if given."""
 
-    def make(*more: str) -> subprocess.Popen[str]:
+    def start_sweep(*more: str) -> subprocess.Popen[str]:
         recipe = yaml.safe_load((root / "tests" / "tiny.yaml").read_text())
         recipe["training"] |= {"num_workers": 1, "validation_fraction": 0.4}
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-        words = ["--config", "recipe.yaml", "--sweep", str(sweep), "--data", str(figures_dataset)]
-        command = [sys.executable, str(root / "pipeline" / "tune.py"), *words, "--out", "runs", "--name", "s", *more]
+        args = ["--config", "recipe.yaml", "--sweep", str(sweep), "--data", str(figures_dataset)]
+        command = [sys.executable, str(root / "pipeline" / "tune.py"), *args, "--out", "runs", "--name", "s", *more]
         variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
         with (tmp_path / "output.txt").open("a") as output:
             return subprocess.Popen(
                 command, cwd=tmp_path, env=variables, stdout=output, stderr=output, start_new_session=True, text=True
             )
 
-    return make
+    return start_sweep
 
 
 def finish(process: subprocess.Popen[str], output: Path) -> None:
@@ -70,7 +70,7 @@ def study_of(folder: Path) -> optuna.Study:
 
 
 def runs_of(folder: Path) -> dict[str, list[str]]:
-    """The events of each trial's run."""
+    """Return the events of each trial's run."""
     return {
         path.name: [line["event"] for line in lines(path / "events.jsonl")]
         for path in (folder / "runs" / "s" / "runs").glob("*")
@@ -78,66 +78,66 @@ def runs_of(folder: Path) -> dict[str, list[str]]:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """The driver dies, and Ray's processes, which notice it, after it."""
+    """Kill the driver, and wait until Ray's processes have noticed and ended."""
     started = descendants(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
 
-    def still_there() -> bool:
-        # The agents may linger for a minute; they hold nothing of the sweep.
+    def running() -> bool:
+        # Ray's agents may linger for a minute; they hold no resources of the sweep.
         names = [Path(f"/proc/{pid}/comm") for pid, name in started.items() if "gent" not in name]
         return any(path.exists() for path in names)
 
-    wait(lambda: not still_there(), "Ray's processes end after their driver")
+    wait(lambda: not running(), "Ray's processes end after their driver")
 
 
 def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_all_its_trials(
     start: Any, tmp_path: Path, sweep: Path, trials: Callable[[int], int]
 ) -> None:
     kills = trials(1)
-    asked = max(TRIALS, kills + 2)
-    sweep.write_text(yaml.safe_dump(yaml.safe_load(sweep.read_text()) | {"trials": asked}))
+    trials_wanted = max(TRIALS, kills + 2)
+    sweep.write_text(yaml.safe_dump(yaml.safe_load(sweep.read_text()) | {"trials": trials_wanted}))
     generator = random.Random(7)
     killed = 0
     while killed < kills:
-        began, size = groups_begun(tmp_path), output_size(tmp_path)
+        before, size = groups_started(tmp_path), output_size(tmp_path)
         process = start()
         try:
-            # Every other time while trials train, else anywhere from the driver's first moments on.
+            # Every second time while trials train, otherwise at any moment after the driver's start.
             if killed % 2 == 0:
-                wait(functools.partial(trains_or_ended, tmp_path, began, process), "the sweep goes on")
+                wait(functools.partial(trains_or_ended, tmp_path, before, process), "the sweep resumes")
             time.sleep(generator.uniform(0, 3) if killed % 2 == 0 else generator.uniform(4, 16))
             if process.poll() is None:
                 kill(process)
                 killed += 1
-            else:  # a crowded machine may not start Ray within its 30 s
-                said = (tmp_path / "output.txt").read_text()[size:]
-                assert "Ray did not start" in said, f"the sweep ended before kill {killed + 1}: {said[-2000:]}"
+            else:  # a busy machine may not start Ray within its 30 s
+                output = (tmp_path / "output.txt").read_text()[size:]
+                assert "Ray did not start" in output, f"the sweep ended before kill {killed + 1}: {output[-2000:]}"
         finally:
             process.kill()
     finish(start(), tmp_path / "output.txt")
     study = study_of(tmp_path)
     done = study.get_trials(states=(TrialState.COMPLETE,))
-    assert len(done) == len(finished_trials(study)) == asked
+    assert len(done) == len(finished_trials(study)) == trials_wanted
     assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
     runs = runs_of(tmp_path)
-    assert {trial.user_attrs[RUN] for trial in done} == set(runs)  # no run but those of the complete trials
-    assert all(events.count("finished") == 1 for events in runs.values())  # and none was trained twice
+    assert {trial.user_attrs[RUN] for trial in done} == set(runs)  # no runs but those of the complete trials
+    assert all(events.count("finished") == 1 for events in runs.values())  # none was trained twice
     assert (tmp_path / "runs" / "s" / "best.yaml").exists()
-    # The same command once more has nothing to do.
+    # A rerun of the same command has nothing to do.
     finish(start(), tmp_path / "output.txt")
     assert runs_of(tmp_path) == runs
-    assert f"all {asked} trials are finished" in (tmp_path / "output.txt").read_text()
+    assert f"all {trials_wanted} trials are finished" in (tmp_path / "output.txt").read_text()
 
 
-def groups_begun(folder: Path) -> int:
-    """How often workers began to train a trial."""
+def groups_started(folder: Path) -> int:
+    """Return how often a group of workers started or resumed a trial."""
     return sum(event in ("start", "resume") for events in runs_of(folder).values() for event in events)
 
 
 def trains_or_ended(folder: Path, before: int, process: subprocess.Popen[str]) -> bool:
-    """Whether workers began after the first `before` groups, or the driver ended."""
-    return groups_begun(folder) > before or process.poll() is not None
+    """Return whether more groups than `before` have started, or the driver has ended."""
+    return groups_started(folder) > before or process.poll() is not None
 
 
 def output_size(folder: Path) -> int:
@@ -149,17 +149,17 @@ def test_trials_that_fail_are_recorded_one_whose_worker_dies_recovers_and_none_s
     start: Any, tmp_path: Path, sweep: Path
 ) -> None:
     content = yaml.safe_load(sweep.read_text())
-    # At 1e30 the loss is not finite after a step, so that those trials fail by themselves. All four are drawn at
-    # random; this seed draws two good rates first, then two bad ones.
+    # At 1e30 the loss is not finite after a step, so those trials fail by themselves. All four are drawn at random; this
+    # seed draws two good rates first, then two bad ones.
     content |= {"trials": 4, "startup_trials": 4, "seed": 1, "steps_fraction": 0.5, "promoted": 1}
     content["space"] = {RATE: {"choices": [1e-3, 2e-3, 1e30]}}
     sweep.write_text(yaml.safe_dump(content))
-    # Runs of 300 steps, which are far from over when a worker is killed at its first steps.
+    # Runs of 300 steps, which are far from finished when a worker is killed at its first steps.
     process = start("--training.stage1.steps", "600")
     folder = tmp_path / "runs" / "s" / "runs"
 
     def training() -> list[Path]:
-        """The runs with a good rate that have taken a few steps."""
+        """Return the runs with a good rate that have taken a few steps."""
         return [
             run
             for run in folder.glob("trial-*")
@@ -168,8 +168,8 @@ def test_trials_that_fail_are_recorded_one_whose_worker_dies_recovers_and_none_s
 
     try:
         wait(training, "a trial with a good rate trains")
-        struck = training()[0]
-        os.kill(workers(struck)[0]["pid"], signal.SIGKILL)
+        hit = training()[0]
+        os.kill(workers(hit)[0]["pid"], signal.SIGKILL)
         finish(process, tmp_path / "output.txt")
     finally:
         process.kill()
@@ -179,21 +179,23 @@ def test_trials_that_fail_are_recorded_one_whose_worker_dies_recovers_and_none_s
         if ERROR in trial.user_attrs:
             assert "not finite" in trial.user_attrs[ERROR]
     assert sorted(ERROR in trial.user_attrs for trial in finished_trials(study)) == [False, False, True, True]
-    events = runs_of(tmp_path)[struck.name]
+    events = runs_of(tmp_path)[hit.name]
     assert "failure" in events
     assert events[-1] == "finished"
-    # More trials than the machine holds, in two rounds: none is begun before there is room for it, and none waits long.
+    # More trials than the machine has room for, in two rounds: none starts before there is room, and none waits long.
     second = optuna.load_study(study_name="s/second-round", storage=study._storage)
     assert [trial.state for trial in second.get_trials()] == [TrialState.COMPLETE]
-    begun = [*study.get_trials(), *second.get_trials()]
+    trials = [*study.get_trials(), *second.get_trials()]
     slots = max(1, len(os.sched_getaffinity(0)))
-    for trial in begun:
+    for trial in trials:
         assert trial.datetime_start is not None
-        others = [one for one in begun if one.datetime_start <= trial.datetime_start < one.datetime_complete]  # type: ignore[operator]
+        others = [one for one in trials if one.datetime_start <= trial.datetime_start < one.datetime_complete]  # type: ignore[operator]
         assert len(others) <= slots
-        assert placed(folder / trial.user_attrs[RUN]) - trial.datetime_start.astimezone(UTC) < timedelta(seconds=120)
+        assert first_event(folder / trial.user_attrs[RUN]) - trial.datetime_start.astimezone(UTC) < timedelta(
+            seconds=120
+        )
 
 
-def placed(run: Path) -> datetime:
-    """When the first worker of a run began."""
+def first_event(run: Path) -> datetime:
+    """Return when the first worker of a run started."""
     return datetime.fromisoformat(lines(run / "events.jsonl")[0]["time"])

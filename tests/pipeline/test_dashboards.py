@@ -1,4 +1,4 @@
-"""`vdsm dashboards`, started as a user starts it."""
+"""`vdsm dashboards`, run in a process of its own."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from tests.e2e.training_runs import descendants, wait
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """A folder with a sweep of two trials, one of them still running."""
+    """Return a folder with a sweep of two trials, one of them still running."""
     study = optuna.create_study(storage=storage_of(str(tmp_path / "search" / "study.journal")), study_name="search")
     trial = study.ask()
     study.tell(trial, trial.suggest_float("rate", 0, 1))
@@ -25,30 +25,30 @@ def runs(tmp_path: Path) -> Path:
 
 
 def listeners(port: int) -> set[str]:
-    """The addresses, in the kernel's notation, on which anybody listens at `port`."""
+    """Return the addresses, in the kernel's notation, on which a process listens at `port`."""
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            address, at = line.split()[1].split(":")
-            if int(at, 16) == port and line.split()[3] == "0A":
+            address, local_port = line.split()[1].split(":")
+            if int(local_port, 16) == port and line.split()[3] == "0A":
                 found.add(address)
     return found
 
 
 def read(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        return bytes(answer.read())
+    with urllib.request.urlopen(url, timeout=30) as response:
+        return bytes(response.read())
 
 
-def test_dashboards_answer_on_loopback_alone_and_leave_no_process(root: Path, runs: Path) -> None:
+def test_dashboards_listen_on_loopback_only_and_leave_no_process(root: Path, runs: Path) -> None:
     first = next(free_ports(26006))
     command = [sys.executable, str(root / "pipeline" / "dashboards.py"), "--out", str(runs), "--port", str(first)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=runs) as process:
         try:
             assert process.stdout is not None
-            said = [process.stdout.readline() for _ in range(3)]
-            assert said[2].startswith("Ray: ")
-            addresses = dict(line.strip().split(": ", 1) for line in said[:2])
+            printed = [process.stdout.readline() for _ in range(3)]
+            assert printed[2].startswith("Ray: ")
+            addresses = dict(line.strip().split(": ", 1) for line in printed[:2])
             assert list(addresses) == ["TensorBoard", "optuna-dashboard of search"]
             assert b"<title>TensorBoard" in read(addresses["TensorBoard"])
             (study,) = json.loads(read(addresses["optuna-dashboard of search"] + "/api/studies"))["study_summaries"]
@@ -58,7 +58,7 @@ def test_dashboards_answer_on_loopback_alone_and_leave_no_process(root: Path, ru
                 assert listeners(int(address.rpartition(":")[2])) == {"0100007F"}
             started = descendants(process.pid)
             assert len(started) >= 2
-            process.terminate()  # as ctrl-C ends it
+            process.terminate()  # equivalent to Ctrl-C
             assert process.wait(60) == 0
             wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), "the dashboards end", 60)
         finally:
