@@ -1,4 +1,4 @@
-"""Trainings that several tests look at."""
+"""Training runs that several tests share."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,24 +8,24 @@ import pytest
 from pipeline.train import main
 from tests.e2e.training_runs import STAGES
 
-Words = Callable[..., list[str]]
+TrainArgs = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="session")
-def words(root: Path, figures_dataset: Path) -> Words:
-    """The words of `vdsm train` for a run."""
+def train_args(root: Path, figures_dataset: Path) -> TrainArgs:
+    """Return a function that makes the arguments of `vdsm train` for a run."""
 
-    def make(out: Path | str, name: str, data: Path | str = figures_dataset) -> list[str]:
+    def make_args(out: Path | str, name: str, data: Path | str = figures_dataset) -> list[str]:
         steps = [f"--training.stage{stage}.steps={count}" for stage, count in zip((1, 2), STAGES, strict=True)]
         recipe = ["--config", str(root / "tests" / "tiny.yaml"), *steps, "--training.audit"]
         return [*recipe, "--data", str(data), "--out", str(out), "--name", name]
 
-    return make
+    return make_args
 
 
 @pytest.fixture(scope="session")
-def undisturbed(local_ray: None, words: Words, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run to which nothing happened."""
+def undisturbed(local_ray: None, train_args: TrainArgs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run that nothing disturbed."""
     out = tmp_path_factory.mktemp("runs")
-    main(words(out, "undisturbed"))
+    main(train_args(out, "undisturbed"))
     return out / "undisturbed"

@@ -34,7 +34,8 @@ def test_the_demonstration_runs_in_a_fresh_clone_and_leaves_no_process(root: Pat
     with (tmp_path / "output.txt").open("w") as output:
         done = subprocess.run(
             [sys.executable, "pipeline/cluster_demo.py", "--out", str(tmp_path / "demo")],
-            cwd=clone, env={**inherited, "VDSM_TEST": mark.partition("=")[2], "HOME": str(home), "OMP_NUM_THREADS": "1"},
+            cwd=clone,
+            env={**inherited, "VDSM_TEST": mark.partition("=")[2], "HOME": str(home), "OMP_NUM_THREADS": "1"},
             stdout=output, stderr=subprocess.STDOUT, timeout=580, check=False,
         )  # fmt: skip
     printed = (tmp_path / "output.txt").read_text()

@@ -105,12 +105,12 @@ MOCK_GPU = ["--training.worker-resource", "MOCK_GPU"]
 
 
 def test_a_lost_machine_is_replaced_and_costs_nothing_but_time(
-    root: Path, undisturbed: Path, words: Any, tmp_path: Path, trials: Any
+    root: Path, undisturbed: Path, train_args: Any, tmp_path: Path, trials: Any
 ) -> None:
     with machines(2) as cluster:
         for number, (dice, instants) in enumerate(accidents(trials(1), "machine")):
             run = tmp_path / f"run{number}"
-            line = [*words(tmp_path, run.name), *MOCK_GPU, *LONGER, f"--training.max-failures={3 * len(instants)}"]
+            line = [*train_args(tmp_path, run.name), *MOCK_GPU, *LONGER, f"--training.max-failures={3 * len(instants)}"]
             with started(root, line, tmp_path, RAY_ADDRESS=cluster.address) as process:
                 for group, instant in enumerate(instants, start=1):
                     wait(training(run, group, instant), "it is far enough", process=process)
@@ -128,7 +128,7 @@ def test_a_lost_machine_is_replaced_and_costs_nothing_but_time(
 
 @pytest.mark.campaign
 def test_with_fewer_machines_it_goes_on_and_takes_new_ones_in(
-    root: Path, undisturbed: Path, words: Any, tmp_path: Path
+    root: Path, undisturbed: Path, train_args: Any, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     elastic = ["--training.min-workers", "1", "--training.resize-interval-s", "5"]
@@ -144,7 +144,7 @@ def test_with_fewer_machines_it_goes_on_and_takes_new_ones_in(
     few = ["--training.picture-interval", "0", "--training.validation-interval", "4000"]
 
     with machines(2) as cluster:
-        line = [*words(tmp_path, "run"), *MOCK_GPU, *elastic, *longer, *few]
+        line = [*train_args(tmp_path, "run"), *MOCK_GPU, *elastic, *longer, *few]
         with started(root, line, tmp_path, RAY_ADDRESS=cluster.address) as process:
             wait(reached(run, 60), "step 60")
             wait(lambda: "ray_vdsm_loss" in cluster.metrics(), "Prometheus is offered the loss")
@@ -175,7 +175,7 @@ def test_with_fewer_machines_it_goes_on_and_takes_new_ones_in(
 
 
 def test_storage_may_be_away_for_a_while(
-    root: Path, undisturbed: Path, words: Any, figures_dataset: Path, tmp_path: Path, trials: Any, monkeypatch: Any
+    root: Path, undisturbed: Path, train_args: Any, figures_dataset: Path, tmp_path: Path, trials: Any, monkeypatch: Any
 ) -> None:
     def keys() -> Any:
         return serve(tmp_path / "s3", access_key="test-key", secret_key="test-secret-Zq81")
@@ -194,7 +194,7 @@ def test_storage_may_be_away_for_a_while(
                             storage.upload(figures_dataset / name, f"{bucket}/data/{name}")
                         command = [sys.executable, str(root / "pipeline" / "train.py")]
                         # Checkpoints all the time, so that some are being written when the storage goes.
-                        command += words(f"{bucket}/runs", "run", f"{bucket}/data")
+                        command += train_args(f"{bucket}/runs", "run", f"{bucket}/data")
                         command += ["--training.checkpoint-interval", "2"]
                         process = subprocess.Popen(
                             command,
@@ -225,7 +225,7 @@ def saved(run: str) -> int:
 
 
 def test_a_worker_that_hangs_is_noticed_and_replaced(
-    local_ray: None, undisturbed: Path, words: Any, tmp_path: Path
+    local_ray: None, undisturbed: Path, train_args: Any, tmp_path: Path
 ) -> None:
     run, stopped = tmp_path / "run", []
 
@@ -237,7 +237,7 @@ def test_a_worker_that_hangs_is_noticed_and_replaced(
     thread = threading.Thread(target=stop)
     thread.start()
     try:
-        main([*words(tmp_path, "run"), "--training.stall-timeout-s", "8"])
+        main([*train_args(tmp_path, "run"), "--training.stall-timeout-s", "8"])
     finally:
         thread.join()
         with suppress(ProcessLookupError):
@@ -247,11 +247,11 @@ def test_a_worker_that_hangs_is_noticed_and_replaced(
 
 
 def test_wrong_credentials_are_one_clear_line(
-    s3_bucket: str, words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    s3_bucket: str, train_args: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
     with pytest.raises(SystemExit) as caught:
-        main(words(f"{s3_bucket}/runs", "run"))
+        main(train_args(f"{s3_bucket}/runs", "run"))
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "S3 refused the credentials" in error
@@ -260,7 +260,7 @@ def test_wrong_credentials_are_one_clear_line(
 
 def test_a_shard_that_is_damaged_in_s3_is_named_and_ends_the_run(
     local_ray: None,
-    words: Any,
+    train_args: Any,
     figures_dataset: Path,
     s3_bucket: str,
     tmp_path: Path,
@@ -274,7 +274,7 @@ def test_a_shard_that_is_damaged_in_s3_is_named_and_ends_the_run(
             data[len(data) // 2] ^= 1
         storage.write_bytes(f"{s3_bucket}/data/{name}", bytes(data))
     with pytest.raises(SystemExit) as caught:
-        main(words(tmp_path, "run", f"{s3_bucket}/data"))
+        main(train_args(tmp_path, "run", f"{s3_bucket}/data"))
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"{s3_bucket}/data/train/shard-000000.tar: its length or SHA-256 is not the one in the manifest" in error

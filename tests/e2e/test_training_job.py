@@ -59,10 +59,10 @@ def test_a_run_leaves_what_others_rely_on(undisturbed: Path) -> None:
     assert len(state["manifest_sha256"]) == 64
 
 
-def test_a_finished_run_is_found_finished(undisturbed: Path, words: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_finished_run_is_found_finished(undisturbed: Path, train_args: Any, caplog: pytest.LogCaptureFixture) -> None:
     before = checkpoint.verify(undisturbed / "stage2.pt")
     with caplog.at_level("INFO"):
-        main(words(undisturbed.parent, "undisturbed"))
+        main(train_args(undisturbed.parent, "undisturbed"))
     assert "is finished; nothing is left to train" in caplog.text
     assert checkpoint.verify(undisturbed / "stage2.pt") == before
     assert events(undisturbed)[-1] == "finished"
@@ -70,7 +70,7 @@ def test_a_finished_run_is_found_finished(undisturbed: Path, words: Any, caplog:
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_worker_costs_nothing_but_time(
-    undisturbed: Path, words: Any, tmp_path: Path, trials: Any, rank: int
+    undisturbed: Path, train_args: Any, tmp_path: Path, trials: Any, rank: int
 ) -> None:
     environments = []
     for number, (dice, instants) in enumerate(accidents(trials(1), f"worker {rank}")):
@@ -86,7 +86,7 @@ def test_a_killed_worker_costs_nothing_but_time(
 
         thread = threading.Thread(target=kill)
         thread.start()
-        main([*words(tmp_path, run.name), *LONGER, f"--training.max-failures={len(instants)}"])
+        main([*train_args(tmp_path, run.name), *LONGER, f"--training.max-failures={len(instants)}"])
         thread.join()
         seen = [event for event in events(run) if event != "stage finished"]
         again = ["failure", "resume"] * len(instants)
@@ -99,17 +99,17 @@ def test_a_killed_worker_costs_nothing_but_time(
 
 
 def test_a_killed_driver_and_an_interruption_cost_nothing_but_time(
-    root: Path, undisturbed: Path, words: Any, tmp_path: Path, trials: Any
+    root: Path, undisturbed: Path, train_args: Any, tmp_path: Path, trials: Any
 ) -> None:
     for number, (dice, instants) in enumerate(accidents(trials(1), "driver")):
         (tmp_path / str(number)).mkdir()
-        interrupt_and_kill(root, undisturbed, words, tmp_path / str(number), dice, instants)
+        interrupt_and_kill(root, undisturbed, train_args, tmp_path / str(number), dice, instants)
 
 
 def interrupt_and_kill(
-    root: Path, undisturbed: Path, words: Any, tmp_path: Path, dice: random.Random, instants: list[int]
+    root: Path, undisturbed: Path, train_args: Any, tmp_path: Path, dice: random.Random, instants: list[int]
 ) -> None:
-    run, line = tmp_path / "run", [*words(tmp_path, "run"), *LONGER]
+    run, line = tmp_path / "run", [*train_args(tmp_path, "run"), *LONGER]
     with started(root, line, tmp_path) as first:
         # Early: the whole run takes seconds, and the wish to stop takes one.
         wait(training(run, 1, dice.randrange(4, 32)), "it trains", process=first)
@@ -150,11 +150,11 @@ def interrupt_and_kill(
 
 
 def test_data_and_run_may_lie_in_s3(
-    root: Path, undisturbed: Path, words: Any, figures_dataset: Path, s3_bucket: str, tmp_path: Path
+    root: Path, undisturbed: Path, train_args: Any, figures_dataset: Path, s3_bucket: str, tmp_path: Path
 ) -> None:
     for name in storage.list_files(str(figures_dataset)):
         storage.upload(figures_dataset / name, storage.join(s3_bucket, "data", name))
-    line = words(f"{s3_bucket}/runs", "run", f"{s3_bucket}/data")
+    line = train_args(f"{s3_bucket}/runs", "run", f"{s3_bucket}/data")
     with started(root, line, tmp_path, VDSM_CACHE=str(tmp_path / "cache")) as process:
         assert process.wait(timeout=240) == 0, (tmp_path / "output.txt").read_text()
     _, _, info = load_run(f"{s3_bucket}/runs/run")
@@ -168,11 +168,11 @@ def test_data_and_run_may_lie_in_s3(
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_at_once(
-    local_ray: None, words: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    local_ray: None, train_args: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = ["--training.stage1.learning-rate", "1e30", "--training.stage1.warmup-steps", "0"]
     with pytest.raises(SystemExit) as caught:
-        main([*words(tmp_path, "run"), *changes])
+        main([*train_args(tmp_path, "run"), *changes])
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: stage 1, step ")
@@ -199,14 +199,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(
 )
 def test_a_mistake_is_one_line_before_anything_is_started(
     local_ray: None,
-    words: Any,
+    train_args: Any,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     changes: list[str],
     words_of_the_error: str,
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        main([*words(tmp_path, "run"), *changes])
+        main([*train_args(tmp_path, "run"), *changes])
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
@@ -215,27 +215,27 @@ def test_a_mistake_is_one_line_before_anything_is_started(
 
 
 def test_a_changed_recipe_under_an_old_name_is_refused(
-    undisturbed: Path, words: Any, capsys: pytest.CaptureFixture[str]
+    undisturbed: Path, train_args: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        main([*words(undisturbed.parent, "undisturbed"), "--training.stage2.learning-rate", "0.5"])
+        main([*train_args(undisturbed.parent, "undisturbed"), "--training.stage2.learning-rate", "0.5"])
     assert caught.value.code == 2
     assert "training.stage2.learning_rate 0.001 -> 0.5" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_two_trainings_of_one_run_at_a_time_are_refused(undisturbed: Path, words: Any) -> None:
+def test_two_trainings_of_one_run_at_a_time_are_refused(undisturbed: Path, train_args: Any) -> None:
     from pipeline.runs.lock import run_lock
     from pipeline.train import TrainCommand, train
 
-    command = TrainCommand(data=words(".", "x")[-5], out=str(undisturbed.parent), name="undisturbed")
+    command = TrainCommand(data=train_args(".", "x")[-5], out=str(undisturbed.parent), name="undisturbed")
     with run_lock(str(undisturbed)), pytest.raises(UserError, match="another process is training this run"):
         train(command)
 
 
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(
-    words: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train_args: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main([*words(tmp_path, "run"), "--dry-run"])
+    main([*train_args(tmp_path, "run"), "--dry-run"])
     output = capsys.readouterr().out
     assert "stage 1: 60 steps of 4 clips x 8 frames" in output
     assert "stage 2: 40 steps of 4 clips x 4 frames, 3 of them decoded" in output
@@ -247,9 +247,9 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(
 
 
 def test_a_dry_run_of_a_run_that_is_there_says_where_it_is(
-    undisturbed: Path, words: Any, capsys: pytest.CaptureFixture[str]
+    undisturbed: Path, train_args: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = words(undisturbed.parent, "undisturbed")
+    line = train_args(undisturbed.parent, "undisturbed")
     main([*line, "--dry-run"])
     assert f"run: {undisturbed}, finished" in capsys.readouterr().out
     with pytest.raises(SystemExit):
@@ -276,11 +276,11 @@ def test_a_dry_run_says_what_is_missing(root: Path, s3_bucket: str, capsys: pyte
 
 
 def test_traces_and_pictures_are_kept_and_the_weights_are_as_ever(
-    local_ray: None, undisturbed: Path, words: Any, tmp_path: Path
+    local_ray: None, undisturbed: Path, train_args: Any, tmp_path: Path
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    main([*words(tmp_path, "run"), "--profile", "--training.picture-interval", "25"])
+    main([*train_args(tmp_path, "run"), "--profile", "--training.picture-interval", "25"])
     assert_same_weights(tmp_path / "run", undisturbed, tmp_path)
     names = [f"stage{stage}-rank{rank}.json.gz" for stage in (1, 2) for rank in (0, 1)]
     assert sorted(path.name for path in (tmp_path / "run" / "profile").iterdir()) == names

@@ -149,8 +149,8 @@ def test_trials_that_fail_are_recorded_one_whose_worker_dies_recovers_and_none_s
     start: Any, tmp_path: Path, sweep: Path
 ) -> None:
     content = yaml.safe_load(sweep.read_text())
-    # At 1e30 the loss is not finite after a step, so those trials fail by themselves. All four are drawn at random; this
-    # seed draws two good rates first, then two bad ones.
+    # At 1e30 the loss is not finite after a step, so those trials fail by themselves. All four are drawn at random;
+    # this seed draws two good rates first, then two bad ones.
     content |= {"trials": 4, "startup_trials": 4, "seed": 1, "steps_fraction": 0.5, "promoted": 1}
     content["space"] = {RATE: {"choices": [1e-3, 2e-3, 1e30]}}
     sweep.write_text(yaml.safe_dump(content))
