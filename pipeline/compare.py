@@ -1,4 +1,4 @@
-"""`vdsm compare`: several evaluations side by side: compare.html and compare.json."""
+"""`vdsm compare`: compare evaluations side by side; writes compare.html and compare.json."""
 
 if not __package__:  # run by path: import from the repository, not from this file's folder
     import sys
@@ -18,47 +18,48 @@ from cluster.storage import api as storage
 
 
 class CompareCommand(Section, Controls):
-    """Put evaluations of several runs side by side: vdsm compare REPORT REPORT ... --out FOLDER"""
+    """Compare evaluations of several runs side by side: vdsm compare REPORT REPORT ... --out FOLDER"""
 
     reports: list[str]
-    """Folders that `vdsm evaluate --out` wrote, or runs with a `report` folder in them; given first, without an option.
-    They may be s3://bucket/prefix."""
+    """Folders written by `vdsm evaluate --out`, or runs with a `report` folder in them; they come first, without an
+    option. They may be s3://bucket/prefix."""
     out: str
     """Folder for compare.html and compare.json; may be s3://bucket/prefix."""
 
 
-def _with_reports_first(words: list[str]) -> list[str]:
-    first = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
-    return [*(["--reports", *first] if first else []), *words[len(first) :]]
+def _with_reports_option(args: list[str]) -> list[str]:
+    """Put --reports before the positional arguments."""
+    positional = list(itertools.takewhile(lambda arg: not arg.startswith("-"), args))
+    return [*(["--reports", *positional] if positional else []), *args[len(positional) :]]
 
 
 def compare(command: CompareCommand) -> dict[str, Any]:
-    """Compare and write; returns what compare.json holds.
+    """Write the comparison and return the content of compare.json.
 
     Raises:
-        UserError: fewer than two evaluations, one that is not there, or some that were measured on different things.
+        UserError: there are fewer than two reports, one is missing, or they are not comparable.
     """
     if len(command.reports) < 2:
         raise UserError("give at least two reports to compare: vdsm compare REPORT REPORT ... --out FOLDER")
-    # Pictures and templates take a second to import.
+    # Pillow and Jinja take a second to import, which --help should not wait for.
     from pipeline.report.comparison import check_comparable, comparison, read_reports
 
     reports = read_reports(command.reports)
     compared = comparison(reports, check_comparable(reports))
     storage.check_writable(command.out)
-    places = [storage.join(command.out, name) for name in ("compare.json", "compare.html")]
+    urls = [storage.join(command.out, name) for name in ("compare.json", "compare.html")]
     if command.dry_run:
-        sys.stdout.write("".join(f"would write {place}\n" for place in places))
+        sys.stdout.write("".join(f"would write {url}\n" for url in urls))
         return compared
     from pipeline.report.compare_page import render_comparison
 
-    storage.write_bytes(places[0], (json.dumps(compared, indent=1, allow_nan=False) + "\n").encode())
-    storage.write_bytes(places[1], render_comparison(reports, compared).encode())
-    sys.stdout.write("".join(f"{place}\n" for place in places))
+    storage.write_bytes(urls[0], (json.dumps(compared, indent=1, allow_nan=False) + "\n").encode())
+    storage.write_bytes(urls[1], render_comparison(reports, compared).encode())
+    sys.stdout.write("".join(f"{url}\n" for url in urls))
     return compared
 
 
-main = entry(CompareCommand, compare, prog="vdsm compare", prepare=_with_reports_first)
+main = entry(CompareCommand, compare, prog="vdsm compare", prepare=_with_reports_option)
 
 
 if __name__ == "__main__":

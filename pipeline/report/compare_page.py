@@ -1,4 +1,4 @@
-"""compare.html: several evaluations in one file that asks nothing of the network."""
+"""compare.html: several evaluations in a single self-contained file that makes no network request."""
 
 import io
 from collections.abc import Sequence
@@ -7,28 +7,29 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageSequence
 
+from pipeline.report.animation import DEFAULT_FPS, Animation, make_animation
 from pipeline.report.comparison import Report
-from pipeline.report.curves import Panel, overlaid, read_records
-from pipeline.report.films import Film, film
-from pipeline.report.page import TITLES, fill
+from pipeline.report.curves import comparison_charts, read_records
+from pipeline.report.page import fill
+from pipeline.report.summary import GROUPS
 from pipeline.report.table import headline
 
 
 def render_comparison(reports: Sequence[Report], compared: dict[str, Any]) -> str:
-    """The page.
+    """Return the page as HTML.
 
     Args:
         reports: the evaluations.
-        compared: what compare.json holds; every figure of the page is taken from it.
+        compared: the content of compare.json; every number on the page is taken from it.
     """
     first = reports[0].metrics
     titles = {row.name: row.title for report in reports for row in headline(report.metrics)}
     order = [row.name for row in headline(first)]
     order += [name for name in titles if name not in order]
-    others = [name for name in compared["figures"] if name not in titles]
     groups: dict[str, list[str]] = {}
-    for name in others:
-        groups.setdefault(TITLES.get(name.partition(".")[0], "Other figures"), []).append(name)
+    for name in compared["figures"]:
+        if name not in titles:
+            groups.setdefault(GROUPS.get(name.partition(".")[0], "Other metrics"), []).append(name)
     return fill(
         "compare.html.j2",
         first,
@@ -40,22 +41,17 @@ def render_comparison(reports: Sequence[Report], compared: dict[str, Any]) -> st
         lone_settings=[name for name, values in compared["settings"].items() if None in values],
         rows=[(titles[name], name) for name in order],
         groups=groups,
-        films=[(report.name, transfer_film(report)) for report in reports if report.transfer],
-        panels=curves(reports),
+        animations=[(report.name, transfer_animation(report)) for report in reports if report.transfer],
+        charts=comparison_charts({report.name: read_records(report.training) for report in reports}),
         source=first["provenance"],
     )
 
 
-def curves(reports: Sequence[Report]) -> list[Panel]:
-    """One drawing per logged value, with a line for each report."""
-    return overlaid({report.name: read_records(report.training) for report in reports})
-
-
-def transfer_film(report: Report) -> Film:
-    """The action-transfer picture of a report, playable like all others."""
+def transfer_animation(report: Report) -> Animation:
+    """Return the action transfer of a report, which must have one, as an animation of the page."""
     assert report.transfer is not None
-    with Image.open(io.BytesIO(report.transfer)) as picture:
-        frames = [np.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(picture)]
-        duration_ms = float(picture.info.get("duration") or 125)
+    with Image.open(io.BytesIO(report.transfer)) as image:
+        frames = [np.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(image)]
+        duration_ms = float(image.info.get("duration") or 1000 / DEFAULT_FPS)
     cell = int(report.metrics["provenance"].get("recipe", {}).get("model", {}).get("frame_size", 64))
-    return film(np.stack(frames), 1000 / duration_ms, f"action transfer of {report.name}", cell)
+    return make_animation(np.stack(frames), 1000 / duration_ms, f"action transfer of {report.name}", cell)

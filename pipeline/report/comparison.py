@@ -1,4 +1,4 @@
-"""Several evaluations side by side: may they be compared at all, which figures differ surely, and in which settings."""
+"""Comparison of evaluations: whether they are comparable, which metrics differ reliably, and which settings differ."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,75 +8,79 @@ from typing import Any
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from pipeline.report.table import Metric, Metrics, direction
+from pipeline import former_names
+from pipeline.report.metric_format import Metric, Metrics, direction
 
-PLACES = ("", "report", "evaluation")
-"""Folders in which the metrics.json of a run or a report is looked for."""
-SAME = (
-    ("data_sha256", "test clips of other data"),
-    ("pairs_sha256", "other pairs of test clips"),
-    ("clip_frames", "clips of another length"),
+SUBFOLDERS = ("", "report", "evaluation")
+"""Subfolders of a run or a report that are searched for metrics.json."""
+MUST_MATCH = (
+    ("data_sha256", "different data"),
+    ("pairs_sha256", "different pairs of test clips"),
+    ("clip_frames", "different clip lengths"),
 )
-"""What must be equal in the provenance, and what it means that it is not."""
+"""Keys of the provenance that must be equal, and what it means if they are not."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """One evaluation, as `vdsm evaluate` left it."""
+    """One evaluation, as written by `vdsm evaluate`."""
 
     name: str
-    """Unique among those that are compared."""
-    place: str
-    """Its folder."""
+    """Unique among the compared reports."""
+    url: str
+    """URL of its folder."""
     metrics: Metrics
     training: str
-    """The log of the training; may be empty."""
+    """The training log; may be empty."""
     transfer: bytes | None
-    """A moving picture (WebP) of the action transfer."""
+    """Animated WebP of the action transfer."""
 
 
-def read_reports(places: Sequence[str]) -> list[Report]:
-    """The evaluations at folders that `vdsm evaluate --out` or `vdsm train` wrote.
+def read_reports(urls: Sequence[str]) -> list[Report]:
+    """Read evaluations from folders written by `vdsm evaluate --out` or `vdsm train`.
 
     Raises:
-        UserError: a folder has no evaluation, or it is damaged or of another version.
+        UserError: a folder has no evaluation, or a damaged one.
     """
-    found = [_folder(place.removesuffix("metrics.json")) for place in places]
-    names = _names(found)
+    found = [_find_metrics(url.removesuffix("metrics.json")) for url in urls]
     reports = []
-    for name, (folder, metrics) in zip(names, found, strict=True):
-        log, picture = storage.join(folder, "training.jsonl"), storage.join(folder, "transfer.webp")
+    for name, (folder, metrics) in zip(_names(found), found, strict=True):
+        log, animation = storage.join(folder, "training.jsonl"), storage.join(folder, "transfer.webp")
         training = storage.read_bytes(log).decode(errors="replace") if storage.exists(log) else ""
-        transfer = storage.read_bytes(picture) if storage.exists(picture) else None
+        transfer = storage.read_bytes(animation) if storage.exists(animation) else None
         reports.append(Report(name, folder, metrics, training, transfer))
     return reports
 
 
-def _folder(place: str) -> tuple[str, Metrics]:
-    for part in PLACES:
-        folder = storage.join(place, part)
+def _find_metrics(url: str) -> tuple[str, Metrics]:
+    """Return the folder at or below `url` that contains metrics.json, and the content of that file."""
+    for subfolder in SUBFOLDERS:
+        folder = storage.join(url, subfolder)
         file = storage.join(folder, "metrics.json")
         if not storage.exists(file):
             continue
         try:
             metrics: Metrics = json.loads(storage.read_bytes(file))
-            figures, source = metrics["figures"], metrics["provenance"]
-            whole = all({"value", "n", "chance", "low", "high"} <= set(figure) for figure in figures.values())
-            if not whole or not isinstance(source["data_sha256"], str):
+            values, source = metrics["figures"], metrics["provenance"]
+            complete = all({"value", "n", "chance", "low", "high"} <= set(metric) for metric in values.values())
+            if not complete or not isinstance(source["data_sha256"], str):
                 raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{file} is damaged, or not what `vdsm evaluate` writes; evaluate again") from None
+            raise UserError(f"{file} is damaged, or was not written by `vdsm evaluate`; evaluate again") from None
         return folder, metrics
-    if storage.exists(storage.join(place, "run.json")):
+    if storage.exists(storage.join(url, "run.json")):
         raise UserError(
-            f"{place}: this run has not been evaluated in its folder; name the folder of its report, or make one with "
-            f"`vdsm evaluate --run {place} --data DATA --out {storage.join(place, 'report')}`"
+            f"{url}: this run has no report in its folder; name the folder of its report, or create one with "
+            f"`vdsm evaluate --run {url} --data DATA --out {storage.join(url, 'report')}`"
         )
-    raise UserError(f"{place}: there is no metrics.json here; name a folder that `vdsm evaluate --out` wrote")
+    raise UserError(f"{url}: no metrics.json found; name a folder written by `vdsm evaluate --out`")
 
 
 def _names(found: Sequence[tuple[str, Metrics]]) -> list[str]:
-    """The names of the runs; where these are alike, those of the folders; where these are too, a number is added."""
+    """Return a unique name for each report.
+
+    These are the names of the runs; if they are not unique, the folders; and if these are not either, numbered folders.
+    """
     sources = [metrics["provenance"] for _, metrics in found]
     runs = [
         PurePosixPath(str(source.get("run") or source.get("samples") or folder)).name
@@ -89,33 +93,33 @@ def _names(found: Sequence[tuple[str, Metrics]]) -> list[str]:
 
 
 def check_comparable(reports: Sequence[Report]) -> list[str]:
-    """Refuse evaluations whose figures mean different things; returns what a reader should know of the others.
+    """Check that the metrics of all reports mean the same; return notes on other differences for the reader.
 
     Raises:
-        UserError: they were measured on other data, other pairs, other lengths, or by another version.
+        UserError: the reports were measured on different data, pairs or clip lengths, or by different versions.
     """
     first = reports[0]
     for other in reports[1:]:
         if other.metrics["schema_version"] != first.metrics["schema_version"]:
             raise UserError(
-                f"{first.place} and {other.place} were written by different versions (schema "
+                f"{first.url} and {other.url} were written by different versions (schema "
                 f"{first.metrics['schema_version']} and {other.metrics['schema_version']}); evaluate the older again"
             )
-        for key, meaning in SAME:
+        for key, meaning in MUST_MATCH:
             ours, theirs = (report.metrics["provenance"].get(key) for report in (first, other))
             if ours != theirs:
                 raise UserError(
-                    f"{first.place} and {other.place} cannot be compared: they were measured on {meaning} "
+                    f"{first.url} and {other.url} cannot be compared: they were measured on {meaning} "
                     f"({key} {_short(ours)} and {_short(theirs)}); evaluate both with the same --data, --seed and pairs"
                 )
     notes = []
     judges = {(report.metrics["provenance"].get("judge") or {}).get("key") for report in reports}
     if len(judges) > 1:
-        notes.append("They had different judges, so that small differences may be those of the judges.")
+        notes.append("The judges differ, so small differences may be due to the judges.")
     if len({report.metrics["swap_by"] for report in reports}) > 1:
-        notes.append("Some were measured without a sequence stage: they swap the poses of every frame.")
+        notes.append("Some reports were measured without a sequence stage: they swap the poses of every frame.")
     if not all(report.metrics["provenance"].get("finished", True) for report in reports):
-        notes.append("Some were measured before their training was finished.")
+        notes.append("Some runs were measured before their training was finished.")
     return notes
 
 
@@ -124,64 +128,65 @@ def _short(value: Any) -> str:
 
 
 def comparison(reports: Sequence[Report], notes: Sequence[str]) -> dict[str, Any]:
-    """What compare.json holds."""
+    """Return the content of compare.json."""
     names = list(dict.fromkeys(name for report in reports for name in report.metrics["figures"]))
     source = reports[0].metrics["provenance"]
     return {
         "schema_version": 1,
         "metrics_schema_version": reports[0].metrics["schema_version"],
-        **{key: source.get(key) for key, _ in SAME},
+        **{key: source.get(key) for key, _ in MUST_MATCH},
         "reports": [
             {
                 "name": report.name,
-                "place": report.place,
+                "place": report.url,
                 "checkpoint_sha256": report.metrics["provenance"].get("checkpoint_sha256"),
                 "warnings": report.metrics["warnings"],
             }
             for report in reports
         ],
         "figures": {
-            name: compared(name, [report.metrics["figures"].get(name) for report in reports]) for name in names
+            name: compare_metric(name, [report.metrics["figures"].get(name) for report in reports]) for name in names
         },
-        "settings": settings(reports),
+        "settings": differing_settings(reports),
         "notes": list(notes),
     }
 
 
-def compared(name: str, figures: Sequence[Metric | None]) -> dict[str, Any]:
-    """One figure of all reports, and which of them is surely the best.
+def compare_metric(name: str, values: Sequence[Metric | None]) -> dict[str, Any]:
+    """Return one metric of all reports, and which of them is reliably the best.
 
-    `best` is the position of the report whose 95% interval lies wholly on the better side of all others', or None:
-    where intervals overlap, nobody is marked. Reports without the figure are passed over, but one alone is no best.
+    `best` is the index of the report whose 95% interval is better than, and disjoint from, those of all others; it is
+    None if intervals overlap. Reports without the metric are skipped; a single report is never the best.
     """
     sign = direction(name)
-    there = [(place, figure) for place, figure in enumerate(figures) if figure is not None]
+    present = [(index, metric) for index, metric in enumerate(values) if metric is not None]
     best = None
-    if sign and len(there) > 1:
-        leader, top = max(there, key=lambda item: sign * item[1]["value"])
-        others = [figure for place, figure in there if place != leader]
-        if sign > 0 and all(top["low"] > figure["high"] for figure in others):
+    if sign and len(present) > 1:
+        leader, top = max(present, key=lambda item: sign * item[1]["value"])
+        others = [metric for index, metric in present if index != leader]
+        if sign > 0 and all(top["low"] > metric["high"] for metric in others):
             best = leader
-        if sign < 0 and all(top["high"] < figure["low"] for figure in others):
+        if sign < 0 and all(top["high"] < metric["low"] for metric in others):
             best = leader
     better = {1: "higher", -1: "lower", 0: None}[sign]
-    return {"better": better, "best": best, "values": list(figures)}
+    return {"better": better, "best": best, "values": list(values)}
 
 
-def settings(reports: Sequence[Report]) -> dict[str, list[Any]]:
-    """The settings in which the reports differ: dotted name to the value of each, None where it has none."""
+def differing_settings(reports: Sequence[Report]) -> dict[str, list[Any]]:
+    """Return the settings that differ: dotted name to the value in each report, None where it has none."""
     flat = []
     for report in reports:
         source = report.metrics["provenance"]
         kept = {key: source[key] for key in ("stage", "step", "seed", "threads", "judge", "versions") if key in source}
         tree = {**source.get("recipe", {}), "evaluation": source.get("evaluation", {}), "measured": kept}
-        flat.append(dict(_leaves(tree)))
+        flat.append({former_names.SETTINGS.get(name, name): value for name, value in _leaves(tree)})
     names = sorted({name for leaves in flat for name in leaves})
     columns = {name: [leaves.get(name) for leaves in flat] for name in names}
     return {name: values for name, values in columns.items() if any(value != values[0] for value in values)}
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of every leaf of a tree."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name}.")

@@ -1,4 +1,8 @@
-"""Which clips a report or a picture shows, and their decoding. Every choice follows from the order of the clips."""
+"""Grids of clips: which clips a report or `vdsm generate` shows, and their decoding.
+
+Every choice follows from the order of the clips, never from how they look. Functions that decode advance the current
+phase of `progress` by the number of decoded clips; their callers start the phase.
+"""
 
 from collections.abc import Sequence
 
@@ -7,79 +11,90 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.report.pictures import Frames
+from pipeline.report.images import Frames
 from vdsm.evaluation.clips import ACTION, LabelledClips
 from vdsm.evaluation.outputs import SwapDecoder
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
 
 Indices = NDArray[np.int64]
 Cells = list[list[Frames | None]]
-"""Clips of one size in rows; None leaves a place empty."""
+"""Rows of clips of equal size; None leaves a cell empty."""
 
 
 def to_uint8(frames: Tensor) -> list[Frames]:
-    """f32 [B, T, C, H, W] in [0, 1] -> B clips uint8 [T, H, W, C]."""
+    """Convert f32 [B, T, C, H, W] in [0, 1] to B clips uint8 [T, H, W, C]."""
     pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
     return list(pixels.permute(0, 1, 3, 4, 2).numpy())
 
 
-def real(clips: LabelledClips, indices: Sequence[int] | Indices, length: int) -> list[Frames]:
-    """The first `length` frames of real clips; of a shorter clip the last frame stays."""
-    return [fitted(clips.frames(int(index)), length) for index in indices]
+def real_clips(clips: LabelledClips, indices: Sequence[int] | Indices, length: int) -> list[Frames]:
+    """Return the first `length` frames of real clips; a shorter clip repeats its last frame."""
+    return [fit_length(clips.frames(int(index)), length) for index in indices]
 
 
-def fitted(clip: Frames, length: int) -> Frames:
-    """The first `length` frames; where there are fewer, the last one stays."""
+def fit_length(clip: Frames, length: int) -> Frames:
+    """Return the first `length` frames; a shorter clip repeats its last frame."""
     return clip[np.minimum(np.arange(length), len(clip) - 1)]
 
 
-def action_donors(clips: LabelledClips, unlabelled: int = 6) -> Indices:
-    """For each action that the test split has, one clip that gives it: each of another identity where possible.
+def in_rows(clips: Sequence[Frames], columns: int) -> Cells:
+    """Arrange clips from left to right, row after row; the last row may have empty cells."""
+    rows: Cells = [list(clips[start : start + columns]) for start in range(0, len(clips), columns)]
+    rows[-1] += [None] * (columns - len(rows[-1]))
+    return rows
 
-    Without action labels: one clip of each of `unlabelled` identities, spread over the split.
+
+def action_donors(clips: LabelledClips, unlabelled: int = 6) -> Indices:
+    """Return one clip per action of the test split, each of another identity where possible.
+
+    Without action labels: one clip of each of `unlabelled` identities, evenly spaced over the split.
     """
     if ACTION not in clips.vocabulary:
-        everybody = identity_donors(clips, len(clips))
-        return everybody[np.linspace(0, len(everybody) - 1, min(unlabelled, len(everybody))).round().astype(np.int64)]
+        donors = identity_donors(clips, len(clips))
+        return donors[np.linspace(0, len(donors) - 1, min(unlabelled, len(donors))).round().astype(np.int64)]
     chosen: list[int] = []
     used: set[str] = set()
     for action in range(len(clips.vocabulary[ACTION])):
         candidates = np.flatnonzero(clips.labels[ACTION] == action)
         if not len(candidates):
             continue
-        fresh = [int(index) for index in candidates if clips.identities[int(index)] not in used]
-        chosen.append(fresh[0] if fresh else int(candidates[0]))
+        unused = [int(index) for index in candidates if clips.identities[int(index)] not in used]
+        chosen.append(unused[0] if unused else int(candidates[0]))
         used.add(clips.identities[chosen[-1]])
     return np.array(chosen, dtype=np.int64)
 
 
 def identity_donors(clips: LabelledClips, most: int) -> Indices:
-    """One clip of each test identity in the order of the split, `most` at most. Its action is not that of its
-    neighbour's clip, so that the first row shows that the action of the identity's donor does not matter."""
-    positions: dict[str, list[int]] = {}
+    """Return one clip per test identity in the order of the split, at most `most`.
+
+    Neighbouring clips show different actions, so that the first row of a grid makes it visible that the action of the
+    identity's donor has no effect.
+    """
+    indices_of: dict[str, list[int]] = {}
     for index, identity in enumerate(clips.identities):
-        positions.setdefault(identity, []).append(index)
-    kept = list(positions.values())[:most]
-    return np.array([places[number % len(places)] for number, places in enumerate(kept)], dtype=np.int64)
+        indices_of.setdefault(identity, []).append(index)
+    kept = list(indices_of.values())[:most]
+    return np.array([indices[number % len(indices)] for number, indices in enumerate(kept)], dtype=np.int64)
 
 
 @torch.inference_mode()
-def decode_cells(
+def decode_swaps(
     decoder: SwapDecoder,
     dynamics_of: Indices,
     static_of: Indices,
     sequence_stage: bool,
-    what: str,
     progress: Progress = NO_PROGRESS,
 ) -> list[Frames]:
-    """The swap of each pair of clips, through the dynamics code or, without a sequence stage, through the poses."""
+    """Decode the swap of each pair of clips: uint8 [T, H, W, C] each.
+
+    Swaps go through the dynamics code or, without a sequence stage, through the poses.
+    """
     swap = decoder.swap if sequence_stage else decoder.pose_swap
     cells: list[Frames] = []
-    progress.start(what, len(dynamics_of), unit="clips")
     for start in range(0, len(dynamics_of), decoder.batch_clips):
         batch = slice(start, start + decoder.batch_clips)
         decoded = to_uint8(swap(dynamics_of[batch], static_of[batch]))
-        cells += [fitted(clip, decoder.length) for clip in decoded]
+        cells += [fit_length(clip, decoder.length) for clip in decoded]
         progress.advance(len(decoded))
     return cells
 
@@ -87,63 +102,36 @@ def decode_cells(
 def transfer_grid(
     decoder: SwapDecoder,
     clips: LabelledClips,
-    actions: Indices,
-    people: Indices,
+    action_clips: Indices,
+    identity_clips: Indices,
     sequence_stage: bool,
     progress: Progress = NO_PROGRESS,
 ) -> Cells:
-    """Cells of the action-transfer grid: the donors of the action in the first column, those of the identity in the
-    first row, and each inner cell the identity above doing what is done to the left."""
-    cells = decode_cells(
-        decoder, np.repeat(actions, len(people)), np.tile(people, len(actions)), sequence_stage,
-        "drawing the action-transfer grid", progress,
+    """Return the action-transfer grid.
+
+    The donors of the action are in the first column, those of the identity in the first row. Each inner cell shows the
+    identity above it performing the action on its left.
+    """
+    decoded = decode_swaps(
+        decoder, np.repeat(action_clips, len(identity_clips)), np.tile(identity_clips, len(action_clips)),
+        sequence_stage, progress,
     )  # fmt: skip
-    left = real(clips, actions, decoder.length)
-    rows: Cells = [[None, *real(clips, people, decoder.length)]]
-    for number, donor in enumerate(left):
-        rows.append([donor, *cells[number * len(people) : (number + 1) * len(people)]])
+    rows: Cells = [[None, *real_clips(clips, identity_clips, decoder.length)]]
+    for number, donor in enumerate(real_clips(clips, action_clips, decoder.length)):
+        rows.append([donor, *decoded[number * len(identity_clips) : (number + 1) * len(identity_clips)]])
     return rows
 
 
-def reconstruction_rows(decoder: SwapDecoder, clips: LabelledClips, indices: Indices, sequence_stage: bool) -> Cells:
-    """Real clips; their reconstructions from poses; with a sequence stage also from their dynamics code."""
-    rows: Cells = [list(real(clips, indices, decoder.length))]
-    rows.append(list(decode_cells(decoder, indices, indices, False, "reconstructing")))
-    if sequence_stage:
-        rows.append(list(decode_cells(decoder, indices, indices, True, "reconstructing")))
-    return rows
-
-
-@torch.inference_mode()
-def prior_rows(
+def reconstruction_rows(
     decoder: SwapDecoder,
     clips: LabelledClips,
-    actions: Indices,
-    people: Indices,
-    columns: int,
+    indices: Indices,
     sequence_stage: bool,
-    seed: int,
-) -> dict[str, Cells]:
-    """Samples of the prior: `static` (a row per action, new identities in columns) and, with a sequence stage,
-    `dynamics` (a row per identity, new dynamics in columns). The first cell of a row is the real donor."""
-    generator = torch.Generator().manual_seed(seed)
-    model = decoder.model
-    found: dict[str, Cells] = {"static": []}
-    identities = model.sample_static(columns, generator)
-    for action in actions:
-        index = np.repeat(action, columns)
-        drawn = (
-            decoder.with_static(index, identities)
-            if sequence_stage
-            else model.decode(decoder.codes.pose[index], identities)
-        )
-        found["static"].append(
-            [*real(clips, [int(action)], decoder.length), *(fitted(cell, decoder.length) for cell in to_uint8(drawn))]
-        )
+    progress: Progress = NO_PROGRESS,
+) -> Cells:
+    """Return rows of real clips, reconstructions from poses and, with a sequence stage, from dynamics codes."""
+    rows: Cells = [list(real_clips(clips, indices, decoder.length))]
+    rows.append(list(decode_swaps(decoder, indices, indices, False, progress)))
     if sequence_stage:
-        dynamics = model.sample_dynamics(columns, generator)
-        found["dynamics"] = []
-        for person in people:
-            drawn = decoder.with_dynamics(dynamics, np.repeat(person, columns))
-            found["dynamics"].append([*real(clips, [int(person)], decoder.length), *to_uint8(drawn)])
-    return found
+        rows.append(list(decode_swaps(decoder, indices, indices, True, progress)))
+    return rows

@@ -1,7 +1,7 @@
-"""Maps of the codes of the test clips: their two main directions as SVG, coloured by any factor of the clips.
+"""Maps of the latent codes of the test clips: two principal components as SVG, coloured by any factor of the clips.
 
-Every point carries its value of every factor; the page's script changes the colours. Values differ by shape as well as
-by colour, so that the map can be read without telling colours apart.
+Every point carries its value of every factor; the page's script changes the colours. Values differ in shape as well as
+in colour, so that the map is readable without colour vision.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vdsm.evaluation.measurement import Latents
+
 Floats = NDArray[np.float64]
 Codes = NDArray[np.floating]
 
 SIZE = 340
-"""Units of a side of the drawing."""
+"""Side of the drawing in SVG units."""
 MARGIN = 12
-MOST_POINTS = 900
+MAX_POINTS = 900
 SHADES = 7
-"""Steps into which a continuous factor is divided."""
-MOST_NAMED = 12
-"""Values that have a colour and a shape of their own; the rest are `other`."""
+"""Intervals into which a continuous factor is divided."""
+MAX_NAMED = 12
+"""Values with a colour and a shape of their own; the rest become `other`."""
 
 
 @dataclass(frozen=True)
@@ -29,56 +31,59 @@ class Colouring:
 
     name: str
     values: NDArray[np.int64]
-    """[N] positions in `legend`."""
+    """Index into `legend` for each clip: [N]."""
     legend: list[str]
     continuous: bool
 
 
 @dataclass(frozen=True)
 class LatentMap:
-    """One code of all clips, in two dimensions."""
+    """One code of all clips, projected to two dimensions."""
 
     title: str
     points: list[tuple[float, float, list[int]]]
-    """(across, down, value of each colouring)."""
+    """(x, y, value of each colouring)."""
     explained: tuple[float, float]
-    """Share of the variance along each axis."""
+    """Share of the variance explained by each axis."""
     clips: int
-    """Clips that the axes were found from; of many, some are drawn."""
+    """Number of clips that the axes were computed from; at most MAX_POINTS of them are drawn."""
 
 
 def principal_plane(codes: Codes) -> tuple[Floats, tuple[float, float]]:
-    """Codes [N, K] along their two directions of most variance, [N, 2], and the share of the variance of each.
+    """Project codes [N, K] onto their first two principal components.
 
-    The sign of a direction is that of its largest weight, so that the same codes give the same map.
+    The sign of a component is that of its largest weight, so that the same codes give the same map.
+
+    Returns:
+        The coordinates [N, 2] and the share of the variance explained by each component.
     """
     centred = np.asarray(codes, dtype=np.float64) - np.asarray(codes, dtype=np.float64).mean(0)
-    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
-    found = np.zeros((len(centred), 2))
+    _, singular, components = np.linalg.svd(centred, full_matrices=False)
+    projected = np.zeros((len(centred), 2))
     shares = [0.0, 0.0]
     total = float((singular**2).sum())
     for number in range(min(2, len(singular))):
-        direction = directions[number] * np.sign(directions[number][np.abs(directions[number]).argmax()])
-        found[:, number] = centred @ direction
+        component = components[number] * np.sign(components[number][np.abs(components[number]).argmax()])
+        projected[:, number] = centred @ component
         shares[number] = float(singular[number] ** 2) / total if total > 0 else 0.0
-    return found, (shares[0], shares[1])
+    return projected, (shares[0], shares[1])
 
 
 def categorical(name: str, values: NDArray[np.int64], names: Sequence[str]) -> Colouring:
-    """A label; the rarest values beyond what can be told apart become `other`. Values below 0 are unknown."""
+    """Colour by a label; beyond MAX_NAMED values, the rarest become `other`. Values below 0 are unknown."""
     present = [int(value) for value in np.unique(values) if 0 <= value < len(names)]
     counts = {value: int((values == value).sum()) for value in present}
-    named = sorted(sorted(present, key=lambda value: -counts[value])[:MOST_NAMED])
+    named = sorted(sorted(present, key=lambda value: -counts[value])[:MAX_NAMED])
     legend = [names[value] for value in named]
-    place = {value: number for number, value in enumerate(named)}
+    index_of = {value: number for number, value in enumerate(named)}
     if len(named) < len(present) or (values < 0).any():
         legend.append("other" if len(named) < len(present) else "unknown")
-    found = np.array([place.get(int(value), len(named)) for value in values], dtype=np.int64)
-    return Colouring(name, found, legend, continuous=False)
+    indices = np.array([index_of.get(int(value), len(named)) for value in values], dtype=np.int64)
+    return Colouring(name, indices, legend, continuous=False)
 
 
 def continuous(name: str, values: Floats) -> Colouring | None:
-    """A continuous factor in equal steps between its ends; none where it does not vary."""
+    """Colour by a continuous factor, in SHADES equal intervals; return None if it does not vary."""
     known = np.isfinite(values)
     if not known.any():
         return None
@@ -86,12 +91,12 @@ def continuous(name: str, values: Floats) -> Colouring | None:
     if not high > low:
         return None
     edges = np.linspace(low, high, SHADES + 1)
-    found = np.clip(np.digitize(np.where(known, values, low), edges) - 1, 0, SHADES - 1).astype(np.int64)
+    intervals = np.clip(np.digitize(np.where(known, values, low), edges) - 1, 0, SHADES - 1).astype(np.int64)
     legend = [f"{edges[step]:.3g} to {edges[step + 1]:.3g}" for step in range(SHADES)]
     if not known.all():
-        found[~known] = SHADES
+        intervals[~known] = SHADES
         legend.append("unknown")
-    return Colouring(name, found, legend, continuous=True)
+    return Colouring(name, intervals, legend, continuous=True)
 
 
 def colourings(
@@ -100,35 +105,49 @@ def colourings(
     factors: Mapping[str, Floats],
     identities: Sequence[str],
 ) -> list[Colouring]:
-    """Everything the clips can be coloured by: labels, continuous factors, and identities where these are few."""
+    """Return everything the clips can be coloured by: labels, continuous factors, and identities if there are few."""
     found = [categorical(name, np.asarray(labels[name]), names) for name, names in vocabulary.items()]
     for name, values in factors.items():
         colouring = continuous(name, np.asarray(values, dtype=np.float64))
         if colouring is not None:
             found.append(colouring)
-    names, place = np.unique(np.asarray(identities), return_inverse=True)
-    if 2 <= len(names) <= MOST_NAMED:
-        found.append(categorical("identity", place.astype(np.int64), [str(name) for name in names]))
+    names, indices = np.unique(np.asarray(identities), return_inverse=True)
+    if 2 <= len(names) <= MAX_NAMED:
+        found.append(categorical("identity", indices.astype(np.int64), [str(name) for name in names]))
     return [colouring for colouring in found if len(colouring.legend) > 1]
 
 
-def latent_map(title: str, codes: Codes, coloured_by: Sequence[Colouring]) -> LatentMap:
-    """The map of codes [N, K] with N clips."""
-    places, explained = principal_plane(codes)
-    shown = np.unique(np.linspace(0, len(places) - 1, min(len(places), MOST_POINTS)).round().astype(np.int64))
-    # Both axes have the same scale, so that distances mean the same along both.
-    middle = (places.max(0) + places.min(0)) / 2
-    reach = float((places.max(0) - places.min(0)).max()) / 2 or 1.0
+def latent_map(title: str, codes: Codes, colourings: Sequence[Colouring]) -> LatentMap:
+    """Return the map of the codes [N, K] of N clips."""
+    positions, explained = principal_plane(codes)
+    shown = np.unique(np.linspace(0, len(positions) - 1, min(len(positions), MAX_POINTS)).round().astype(np.int64))
+    # Both axes have the same scale, so that distances are comparable in every direction.
+    middle = (positions.max(0) + positions.min(0)) / 2
+    reach = float((positions.max(0) - positions.min(0)).max()) / 2 or 1.0
     scale = (SIZE / 2 - MARGIN) / reach
     points = []
     for index in shown:
-        across, down = (places[index] - middle) * scale * (1, -1) + SIZE / 2
-        points.append((round(float(across), 1), round(float(down), 1), [int(c.values[index]) for c in coloured_by]))
-    return LatentMap(title, points, explained, len(places))
+        x, y = (positions[index] - middle) * scale * (1, -1) + SIZE / 2
+        points.append((round(float(x), 1), round(float(y), 1), [int(c.values[index]) for c in colourings]))
+    return LatentMap(title, points, explained, len(positions))
+
+
+def code_maps(latents: Latents, sequence_stage: bool) -> tuple[list[Colouring], list[LatentMap]]:
+    """Return the colourings of the clips and the maps of their codes; a pose is that of the middle frame."""
+    middle = latents.codes.pose.shape[1] // 2
+    factors = dict(latents.factors) | {
+        f"{name} (middle frame)": values[:, min(middle, values.shape[1] - 1)] for name, values in latents.tracks.items()
+    }
+    found = colourings(latents.labels, latents.vocabulary, factors, latents.identities)
+    maps = [latent_map("Static code", latents.codes.static.numpy(), found)]
+    if sequence_stage:
+        maps.append(latent_map("Dynamics code", latents.codes.dynamics.numpy(), found))
+    maps.append(latent_map("Pose of the middle frame", latents.codes.pose[:, middle].numpy(), found))
+    return found, maps
 
 
 def marks() -> str:
-    """The shapes of the points as SVG symbols `mark-0` to `mark-12`: the first eight full, the others hollow."""
+    """Return the point shapes as SVG groups `mark-0` to `mark-12`: the first eight filled, the others hollow."""
     shapes = [
         '<circle r="{r}"/>', '<rect x="-{a}" y="-{a}" width="{b}" height="{b}"/>', '<path d="M0-4.4 4 3.2H-4z"/>',
         '<path d="M0-4.6 3.8 0 0 4.6-3.8 0z"/>', '<path d="M0 4.4 4-3.2H-4z"/>',
@@ -136,10 +155,10 @@ def marks() -> str:
         '<path d="M0-4.4 4.2-1.3 2.6 3.6H-2.6L-4.2-1.3z"/>',
         '<path d="M-3.8-2.2-2.2-3.8 0-1.6 2.2-3.8 3.8-2.2 1.6 0 3.8 2.2 2.2 3.8 0 1.6-2.2 3.8-3.8 2.2-1.6 0z"/>',
     ]  # fmt: skip
-    full = [shape.format(r=3.2, a=2.9, b=5.8) if "{" in shape else shape for shape in shapes]
-    symbols = [f'<g id="mark-{number}">{shape}</g>' for number, shape in enumerate(full)]
+    filled = [shape.format(r=3.2, a=2.9, b=5.8) if "{" in shape else shape for shape in shapes]
+    symbols = [f'<g id="mark-{number}">{shape}</g>' for number, shape in enumerate(filled)]
     symbols += [
         f'<g id="mark-{number}" fill="none" style="stroke-width:1.5">{shape}</g>'
-        for number, shape in enumerate(full[: MOST_NAMED + 1 - len(full)], len(full))
+        for number, shape in enumerate(filled[: MAX_NAMED + 1 - len(filled)], len(filled))
     ]
     return f'<svg class="marks" aria-hidden="true"><defs>{"".join(symbols)}</defs></svg>'

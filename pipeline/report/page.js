@@ -1,26 +1,26 @@
 "use strict";
 (() => {
-  // Films: a canvas takes the place of each sheet of frames and shows one of them at a time.
-  const SHARP = 2; // pixels of the canvas per pixel of a frame, so that enlarged pixels stay square
-  const films = [];
+  // Animations: a canvas replaces each sprite sheet and shows one frame at a time.
+  const SHARP = 2; // canvas pixels per frame pixel, so that enlarged pixels stay square
+  const animations = [];
   const player = document.getElementById("player");
   const playButton = document.getElementById("play");
   const watcher = new IntersectionObserver((entries) => {
     for (const entry of entries) {
-      entry.target.film.seen = entry.isIntersecting;
-      draw(entry.target.film);
+      entry.target.animation.visible = entry.isIntersecting;
+      draw(entry.target.animation);
     }
   }, { rootMargin: "200px" });
   let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
   let clock = 0;
   let last = null;
 
-  function draw(film) {
-    if (!film.seen) return;
-    const frame = ((Math.floor(clock * film.fps + 1e-6) % film.frames) + film.frames) % film.frames;
-    if (frame === film.shown) return;
-    film.shown = frame;
-    const { context, sheet, width, height, rows } = film;
+  function draw(animation) {
+    if (!animation.visible) return;
+    const frame = ((Math.floor(clock * animation.fps + 1e-6) % animation.frames) + animation.frames) % animation.frames;
+    if (frame === animation.shown) return;
+    animation.shown = frame;
+    const { context, sheet, width, height, rows } = animation;
     const column = Math.floor(frame / rows);
     context.clearRect(0, 0, width * SHARP, height * SHARP);
     context.drawImage(sheet, column * width, (frame % rows) * height, width, height, 0, 0, width * SHARP, height * SHARP);
@@ -30,7 +30,7 @@
     if (!playing) return;
     if (last !== null) clock += Math.min(now - last, 250) / 1000;
     last = now;
-    films.forEach(draw);
+    animations.forEach(draw);
     requestAnimationFrame(tick);
   }
 
@@ -38,12 +38,12 @@
     playing = on;
     last = null;
     playButton.textContent = on ? "Pause" : "Play";
-    playButton.setAttribute("aria-label", on ? "pause the moving pictures" : "play the moving pictures");
+    playButton.setAttribute("aria-label", on ? "pause the animations" : "play the animations");
     document.documentElement.classList.toggle("playing", on);
     if (on) requestAnimationFrame(tick);
   }
 
-  for (const box of document.querySelectorAll(".film")) {
+  for (const box of document.querySelectorAll(".animation")) {
     const sheet = box.querySelector("img");
     sheet.decode().then(() => {
       const frames = Number(box.dataset.frames);
@@ -59,26 +59,26 @@
       context.imageSmoothingEnabled = false;
       sheet.hidden = true;
       box.append(canvas);
-      const film = { context, sheet, width, height, rows, frames, fps: Number(box.dataset.fps), seen: false, shown: -1 };
-      box.film = film;
-      films.push(film);
+      const animation = { context, sheet, width, height, rows, frames, fps: Number(box.dataset.fps), visible: false, shown: -1 };
+      box.animation = animation;
+      animations.push(animation);
       watcher.observe(box);
-    }).catch(() => {}); // a sheet that cannot be decoded shows its first frame, or its words
+    }).catch(() => {}); // an undecodable sheet shows its first frame or its text alternative
   }
-  if (document.querySelector(".film")) {
+  if (document.querySelector(".animation")) {
     player.hidden = false;
     playButton.addEventListener("click", () => play(!playing));
     for (const button of player.querySelectorAll("[data-step]")) {
       button.addEventListener("click", () => {
         play(false);
-        clock += Number(button.dataset.step) / Math.max(...films.map((film) => film.fps));
-        films.forEach(draw);
+        clock += Number(button.dataset.step) / Math.max(...animations.map((animation) => animation.fps));
+        animations.forEach(draw);
       });
     }
     play(playing);
   }
 
-  // Maps of codes: the factor that gives colour and shape, and the value that stands out.
+  // Latent maps: the factor that determines colour and shape, and the highlighted value.
   const points = [...document.querySelectorAll(".map use")].map((mark) => ({ mark, values: mark.dataset.v.split(" ") }));
   const legends = [...document.querySelectorAll(".map-legend")];
 
@@ -109,5 +109,5 @@
     });
   });
   const chosen = document.querySelector("input[name=factor]:checked");
-  if (chosen && legends.length) colour(Number(chosen.value)); // browsers remember choices over a reload
+  if (chosen && legends.length) colour(Number(chosen.value)); // browsers restore form state on reload
 })();
