@@ -27,7 +27,7 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
     """
     # torch takes seconds to import, which --help and invalid input should not wait for.
     from pipeline.runs.store import is_finished, open_run
-    from preprocessing.dataset.reader import read_manifest
+    from preprocessing.dataset.manifest import read_manifest
 
     manifest, manifest_sha256 = read_manifest(data)
     storage.check_writable(run)
@@ -46,30 +46,26 @@ def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str, profile: b
     from pipeline.ray_train.worker import WorkerConfig
     from pipeline.runs.checkpoints import CheckpointStore
     from pipeline.runs.log import RunLog
-    from pipeline.training.loop import stages_of
+    from pipeline.training.position import START
 
     training = recipe.training
-    place = CheckpointStore(run, training).newest()
-    if place is None and training.stages == "2":
+    position = CheckpointStore(run, training).newest()
+    if position is None and training.stages == "2":
         raise UserError(
             f"{run}: stage 2 needs a finished stage 1 in this run; train with training.stages 1 or both first"
         )
-    total = training.stage1.steps + (training.stage2.steps if 2 in stages_of(training) else 0)
-    run_log = RunLog(run, total, training.stage1.steps)
-    if place is not None:
-        log.info("%s goes on from %s", run, place)
+    if position is not None:
+        log.info("resuming %s from %s", run, position)
     worker_config = WorkerConfig(
         recipe=recipe, data=data, manifest_sha256=manifest_sha256, run_url=run, profile=profile
     )
-    try:
+    with RunLog(run, training, position or START) as run_log:
         outcome = fit(worker_config, run_log)
-        where = {"stage": outcome["stage"], "step": outcome["step"]}
-        run_log.event("finished" if outcome["finished"] else "stopped", **where)
-    finally:
-        run_log.close()
-    if not outcome["finished"]:
-        log.info("stopped at stage %d, step %d", outcome["stage"], outcome["step"])
-        raise KeyboardInterrupt
+        event = "finished" if outcome.finished else "stopped"
+        run_log.event(event, stage=outcome.stage, step=outcome.step)
+        if not outcome.finished:
+            log.info("stopped at stage %d, step %d", outcome.stage, outcome.step)
+            raise KeyboardInterrupt
     log.info("finished: %s", run)
 
 
@@ -84,7 +80,7 @@ def log_plan(recipe: Recipe, data: str) -> None:
     from preprocessing.dataset.reader import ClipDataset
 
     clips = ClipDataset(data, "train")
-    job = Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, notes={})
+    job = Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips)
     try:
         plans = make_plan(job)
     except ValueError as error:

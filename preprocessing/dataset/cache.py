@@ -1,7 +1,7 @@
-"""Shards from S3 on this machine: brought once for all its processes, checked, and kept while there is room.
+"""Local cache of shards from S3: downloaded once for all processes of a machine, verified, kept while there is room.
 
-A process that uses a shard holds a shared lock on its file, and only files that nobody holds are deleted, those first
-that were not asked for the longest.
+A process that reads a shard holds a shared lock on its file. Only unlocked files are evicted, the least recently used
+first.
 """
 
 import contextlib
@@ -9,81 +9,91 @@ import fcntl
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from cluster.storage import api as storage
+from preprocessing.dataset.format import SHARD_SUFFIX, ShardEntry
 
 PATIENCE_S = 300.0
-"""For how long a shard is asked for while storage is unreachable."""
+"""How long a download is retried while storage is unreachable, in seconds."""
 CACHE_BYTES = 100_000_000_000
-"""Room for shards, unless it is said otherwise."""
+"""Default capacity of the cache."""
 
 logger = logging.getLogger(__name__)
 
 
 class DamagedShardError(Exception):
-    """What came, twice, has not the length and the SHA-256 that the manifest promises."""
+    """The length or SHA-256 of a shard did not match the manifest after two downloads."""
 
 
 class ShardCache:
-    """The cache in `folder`, of at most `capacity_bytes`; what is in use stays even where that is more."""
+    """A cache of shards in a folder.
+
+    Args:
+        folder: shared by all processes that use the cache.
+        capacity_bytes: evict shards above this size; shards in use stay even then.
+    """
 
     def __init__(self, folder: Path, capacity_bytes: int) -> None:
         self._folder, self._capacity = folder / "shards", capacity_bytes
 
-    def open(self, url: str, shard: dict[str, Any]) -> BinaryIO:
-        """The shard's file, opened; it stays on the disk until it is closed and all its maps are.
+    def open(self, url: str, shard: ShardEntry) -> BinaryIO:
+        """Return the shard as an open file; it stays on disk until the file and all its memory maps are closed.
 
-        Raises DamagedShardError, or StorageError where it cannot be had.
+        Raises:
+            DamagedShardError: two downloads did not match the manifest.
+            StorageError: the shard cannot be downloaded.
         """
         path = self._path(shard)
         while True:
-            with self._alone(shard, wait=True):
-                if not self._is_there(shard):
-                    self._bring(url, shard)
+            with self._exclusive(shard, wait=True):
+                if not self._is_cached(shard):
+                    self._download(url, shard)
                 try:
                     file = path.open("rb")
-                except FileNotFoundError:  # deleted just now, to make room
+                except FileNotFoundError:  # evicted a moment ago
                     continue
                 fcntl.flock(file, fcntl.LOCK_SH)
             if os.fstat(file.fileno()).st_nlink:
                 os.utime(path)
                 return file
-            file.close()  # deleted before it was held
+            file.close()  # evicted before it was locked
 
-    def prepare(self, url: str, shard: dict[str, Any]) -> bool:
-        """Brings a shard ahead of need. False where there is no room but by deleting what is in use; True also where
-        another process is bringing it."""
-        with self._alone(shard, wait=False) as alone:
-            if not alone:
+    def prepare(self, url: str, shard: ShardEntry) -> bool:
+        """Download a shard ahead of need. Return False if that needs the room of shards in use.
+
+        Return True also if another process is downloading it.
+        """
+        with self._exclusive(shard, wait=False) as exclusive:
+            if not exclusive:
                 return True
-            if not self._is_there(shard):
+            if not self._is_cached(shard):
                 if not self._make_room(shard["size_bytes"]):
                     return False
-                self._bring(url, shard)
+                self._download(url, shard)
             with contextlib.suppress(FileNotFoundError):
                 os.utime(self._path(shard))
         return True
 
-    def discard(self, shard: dict[str, Any]) -> None:
-        """Forgets a copy that is not what it was any more."""
-        with self._alone(shard, wait=True):
+    def discard(self, shard: ShardEntry) -> None:
+        """Remove a copy that was changed after its download."""
+        with self._exclusive(shard, wait=True):
             self._path(shard).unlink(missing_ok=True)
 
-    def _path(self, shard: dict[str, Any]) -> Path:
-        return self._folder / f"{shard['sha256']}.tar"
+    def _path(self, shard: ShardEntry) -> Path:
+        return self._folder / (shard["sha256"] + SHARD_SUFFIX)
 
-    def _is_there(self, shard: dict[str, Any]) -> bool:
-        # A file with this name was complete and checked before it got the name.
+    def _is_cached(self, shard: ShardEntry) -> bool:
+        # A file gets this name only after it was verified.
         with contextlib.suppress(FileNotFoundError):
             return bool(self._path(shard).stat().st_size == shard["size_bytes"])
         return False
 
     @contextlib.contextmanager
-    def _alone(self, shard: dict[str, Any], *, wait: bool) -> Iterator[bool]:
-        """Whether no other process brings this shard within the block."""
+    def _exclusive(self, shard: ShardEntry, *, wait: bool) -> Iterator[bool]:
+        """Lock the shard against other downloads. Yield False if another process holds the lock and `wait` is False."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._path(shard).with_suffix(".lock").open("w") as lock:
             try:
@@ -93,43 +103,40 @@ class ShardCache:
                 return
             yield True
 
-    def _bring(self, url: str, shard: dict[str, Any]) -> None:
-        place = storage.join(url, shard["path"])
-        unchecked = self._path(shard).with_suffix(".unchecked")
+    def _download(self, url: str, shard: ShardEntry) -> None:
+        remote = storage.join(url, shard["path"])
+        unverified = self._path(shard).with_suffix(".unchecked")
         self._make_room(shard["size_bytes"])
         for attempt in (1, 2):
-            self._patiently(lambda: storage.download(place, unchecked))
-            if unchecked.stat().st_size == shard["size_bytes"] and _sha256(unchecked) == shard["sha256"]:
-                unchecked.replace(self._path(shard))
+            storage.retry_while_unreachable(lambda: storage.download(remote, unverified), PATIENCE_S)
+            if unverified.stat().st_size == shard["size_bytes"] and _sha256(unverified) == shard["sha256"]:
+                unverified.replace(self._path(shard))
                 return
-            again = "; it is fetched once more" if attempt == 1 else ""
-            logger.warning("%s: its length or SHA-256 is not the one in the manifest%s", place, again)
-        unchecked.unlink()
-        raise DamagedShardError(place)
+            again = "; downloading it again" if attempt == 1 else ""
+            logger.warning("%s: its length or SHA-256 does not match the manifest%s", remote, again)
+        unverified.unlink()
+        raise DamagedShardError(remote)
 
     def _make_room(self, size_bytes: int) -> bool:
-        """Deletes what was not asked for the longest and is not in use. Whether there is room then."""
+        """Evict the least recently used shards that are not in use. Return whether there is room then."""
         with (self._folder / "room.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            kept = {}
-            for path in self._folder.glob("*.tar"):
+            cached = {}
+            for path in self._folder.glob(f"*{SHARD_SUFFIX}"):
                 with contextlib.suppress(FileNotFoundError):
-                    kept[path] = path.stat()
-            total = sum(status.st_size for status in kept.values())
-            for path in sorted(kept, key=lambda path: kept[path].st_mtime_ns):
+                    cached[path] = path.stat()
+            total = sum(status.st_size for status in cached.values())
+            for path in sorted(cached, key=lambda path: cached[path].st_mtime_ns):
                 if total + size_bytes <= self._capacity:
                     break
                 if _delete_unused(path):
-                    total -= kept[path].st_size
+                    total -= cached[path].st_size
         return total + size_bytes <= self._capacity
-
-    def _patiently(self, action: Callable[[], None]) -> None:
-        storage.patiently(action, PATIENCE_S)
 
 
 def _delete_unused(path: Path) -> bool:
     with contextlib.suppress(OSError), path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError where it is in use
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError if it is in use
         path.unlink()
         return True
     return False

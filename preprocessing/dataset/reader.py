@@ -1,10 +1,8 @@
-"""Reading a dataset: any clip by its index, with numpy alone.
+"""Random access to the clips of a dataset, with numpy alone.
 
-Local shards are read in place. Shards in S3 are brought whole into a cache on this machine, see shard_cache.py.
+Local shards are read in place. Shards in S3 are downloaded into a local cache; see `preprocessing.dataset.cache`.
 """
 
-import hashlib
-import json
 import math
 import os
 import threading
@@ -21,29 +19,33 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.dataset.cache import CACHE_BYTES, DamagedShardError, ShardCache
+from preprocessing.dataset.errors import DamagedDatasetError, damaged_file
+from preprocessing.dataset.format import Manifest, ShardEntry
+from preprocessing.dataset.index import read_index
+from preprocessing.dataset.manifest import read_manifest
 
-FORMATS = (1, 2)
-"""The versions of the dataset's format that are understood here."""
-
-MOST_OPEN = 256
-"""Shards that a process keeps open."""
-
-
-class DamagedDatasetError(UserError):
-    """A file of the dataset is not what its manifest says."""
+MAX_OPEN = 256
+"""Most shards that a process keeps open."""
 
 
 @dataclass(frozen=True)
 class ClipLocation:
+    """Where the frames of a clip are stored, and what they must hash to."""
+
     shard: int
+    """Number of the shard among those of the split."""
     offset: int
+    """Offset of the `.frames.npy` member's content in the tar, in bytes."""
     length: int
+    """Length of that member, in bytes."""
     crc32: int
+    """CRC-32 of that member."""
     shape: tuple[int, int, int, int]
+    """[T, H, W, C]."""
 
 
 class _OpenShard:
-    """A file that is closed when the last who reads in it has let go of it. The cache sees that it is in use."""
+    """An open file that is closed with its last reference. Until then the cache does not evict it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.fileno = file, file.fileno()
@@ -57,20 +59,20 @@ class ClipDataset:
     """The clips of one split, in the manifest's order.
 
     Args:
-        url: folder or s3:// prefix that holds `manifest.json`.
+        url: folder or s3:// prefix that holds the manifest.
         split: `train` or `test`.
-        cache: folder for shards from S3; `$VDSM_CACHE` or `~/.cache/vdsm` if absent.
-        cache_bytes: room in it.
+        cache: folder for shards from S3; by default `$VDSM_CACHE` or `~/.cache/vdsm`.
+        cache_bytes: capacity of the cache.
 
     Raises:
         DamagedDatasetError: a shard or an index is missing, cut short or changed.
-        UserError: there is no dataset, or it has no such split, or another format.
+        UserError: there is no dataset, it has no such split, or its format is not readable.
     """
 
-    manifest: dict[str, Any]
+    manifest: Manifest
     """The manifest, as stored."""
     manifest_sha256: str
-    """SHA-256 of the manifest's bytes: identifies everything in the dataset."""
+    """SHA-256 of the manifest's bytes; identifies everything in the dataset."""
     keys: list[str]
     """Key of each clip."""
     identities: list[str]
@@ -80,9 +82,9 @@ class ClipDataset:
     vocabulary: dict[str, list[str]]
     """Per label, the names of its values."""
     factors: dict[str, NDArray[np.float64]]
-    """Per continuous factor of a clip, [N] values. Those of the frames are in `tracks`."""
+    """Per continuous factor with one value per clip, [N] values. See `tracks` for those with one value per frame."""
     clip_frames: list[int]
-    """Frames of each clip."""
+    """Number of frames of each clip."""
     clip_shards: list[int]
     """Number of the shard that holds each clip."""
     fps: NDArray[np.float64]
@@ -100,24 +102,32 @@ class ClipDataset:
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._lock = threading.Lock()
         self._prepared: dict[int, int] = {}
-        # So much of the cache may be in use by one process at a time; the other half can be filled ahead of need.
+        # One process uses at most half of the cache, so that the other half can be filled ahead of need.
         self._half_bytes = cache_bytes // 2
-        self._places: list[ClipLocation] = []
+        self._locations: list[ClipLocation] = []
         self.keys, self.identities = [], []
-        kinds: dict[str, str] = self.manifest.get("factors", {})  # older datasets have none
+        kinds = self.manifest.get("factors", {})  # older datasets have none
         values: dict[str, list[Any]] = {name: [] for name in (*self.vocabulary, *kinds)}
         rates: list[float] = []
         for number, shard in enumerate(self._shards):
-            if not storage.is_s3(url):  # what comes from S3 is checked when it is fetched
+            if not storage.is_s3(url):  # shards from S3 are verified when they are downloaded
                 _check_size(url, shard)
-            for sample in read_index(url, shard):
+            for sample in read_index(url, shard)["samples"]:
                 self.keys.append(sample["key"])
                 self.identities.append(sample["identity"])
                 rates.append(sample["fps"])
                 for name, column in values.items():
                     column.append(sample["labels"][name])
-                place = (sample["frames_offset"], sample["frames_length"], sample["frames_crc32"])
-                self._places.append(ClipLocation(number, *place, shape=tuple(sample["shape"])))
+                frames, height, width, channels = sample["shape"]
+                self._locations.append(
+                    ClipLocation(
+                        shard=number,
+                        offset=sample["frames_offset"],
+                        length=sample["frames_length"],
+                        crc32=sample["frames_crc32"],
+                        shape=(frames, height, width, channels),
+                    )
+                )
         self.labels = {name: np.array(values[name], dtype=np.int64) for name in self.vocabulary}
         self.factors = {n: np.array(values[n], dtype=np.float64) for n, kind in kinds.items() if kind == "clip"}
         self._tracks = {
@@ -125,43 +135,56 @@ class ClipDataset:
             for n, kind in kinds.items()
             if kind == "frame"
         }
-        self.clip_frames = [place.shape[0] for place in self._places]
-        self.clip_shards = [place.shard for place in self._places]
+        self.clip_frames = [location.shape[0] for location in self._locations]
+        self.clip_shards = [location.shard for location in self._locations]
         self.fps = np.array(rates, dtype=np.float64)
 
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """[H, W, C] of every frame of the dataset."""
+        _, height, width, channels = self.manifest["clip_shape"]
+        assert height is not None and width is not None and channels is not None  # noqa: PT018
+        return height, width, channels
+
     def frames(self, index: int) -> NDArray[np.uint8]:
-        """The frames of a clip, uint8 [T, H, W, C], as a new array; DamagedDatasetError if they were changed."""
+        """Return the frames of a clip, uint8 [T, H, W, C], as a new array.
+
+        Raises:
+            DamagedDatasetError: the stored bytes were changed.
+        """
         found = self._read(index)
-        if found is None and storage.is_s3(self._url):  # the copy on this machine was changed, or its disk is bad
-            self._forget(self._places[index].shard)
+        if found is None and storage.is_s3(self._url):  # the local copy was changed, or the disk is bad
+            self._discard(self._locations[index].shard)
             found = self._read(index)
         if found is None:
-            raise self._damage(self._places[index].shard, f"clip {self.keys[index]} is not as it was written")
+            raise self._damage(self._locations[index].shard, f"the bytes of clip {self.keys[index]} were changed")
         return found
 
     def _read(self, index: int) -> NDArray[np.uint8] | None:
-        """The frames of a clip; none if they are not what was written."""
-        place = self._places[index]
-        shard = self._shard(place.shard)
-        member = np.empty(place.length, dtype=np.uint8)
+        """Return the frames of a clip, or None if their CRC-32 is wrong."""
+        location = self._locations[index]
+        shard = self._shard(location.shard)
+        member = np.empty(location.length, dtype=np.uint8)
         buffer = memoryview(member)  # type: ignore[arg-type]
         try:
-            length = os.preadv(shard.fileno, [buffer], place.offset)
+            length = os.preadv(shard.fileno, [buffer], location.offset)
         except OSError as error:
-            raise self._damage(place.shard, str(error)) from None
-        if length != place.length or zlib.crc32(buffer) != place.crc32:
+            raise self._damage(location.shard, str(error)) from None
+        if length != location.length or zlib.crc32(buffer) != location.crc32:
             return None
-        # A .npy file is a header and then the values; the index tells their number.
-        return member[place.length - int(np.prod(place.shape)) :].reshape(place.shape)
+        # A .npy file is a header followed by the values; the index gives their number.
+        return member[location.length - int(np.prod(location.shape)) :].reshape(location.shape)
 
     def prepare(self, shard: int) -> bool:
-        """Bring a shard from S3 to this machine, or from the disk to memory, ahead of need. False where the cache has
-        no room for it now."""
+        """Load a shard ahead of need, from S3 into the cache or from disk into memory.
+
+        Return False if the cache has no room for it now.
+        """
         if not storage.is_s3(self._url):
-            # Clips come in any order; read once in order, their bytes wait in the system's cache.
+            # Clips are read in any order; one sequential read puts their bytes into the page cache.
             with Path(storage.join(self._url, self._shards[shard]["path"])).open("rb", buffering=0) as file:
                 while file.read(1 << 20):
                     pass
@@ -178,7 +201,7 @@ class ClipDataset:
         return True
 
     def tracks(self, index: int) -> dict[str, NDArray[np.float64]]:
-        """The continuous factors of the frames of a clip: name to [T] values."""
+        """Return the continuous factors of a clip's frames: name -> [T] values."""
         return {name: tracks[index] for name, tracks in self._tracks.items()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -188,94 +211,52 @@ class ClipDataset:
         self.__dict__ |= state
         self._open, self._lock = OrderedDict(), threading.Lock()
 
-    def _shard(self, number: int) -> "_OpenShard":
-        """A shard, opened on first use."""
+    def _shard(self, number: int) -> _OpenShard:
+        """Return a shard, opened on first use."""
         with self._lock:
             if number not in self._open:
-                self._open[number] = self._opened(number)
+                self._open[number] = self._open_shard(number)
                 self._prepared.pop(number, None)
-                self._let_go()
+                self._close_oldest()
             self._open.move_to_end(number)
             return self._open[number]
 
-    def _opened(self, number: int) -> "_OpenShard":
+    def _open_shard(self, number: int) -> _OpenShard:
         shard = self._shards[number]
         try:
             if storage.is_s3(self._url):
-                found = _OpenShard(self._cache.open(self._url, shard))
+                opened = _OpenShard(self._cache.open(self._url, shard))
             else:
-                found = _OpenShard(Path(storage.join(self._url, shard["path"])).open("rb", buffering=0))  # noqa: SIM115
+                opened = _OpenShard(Path(storage.join(self._url, shard["path"])).open("rb", buffering=0))  # noqa: SIM115
         except DamagedShardError:
-            raise self._damage(number, "its length or SHA-256 is not the one in the manifest") from None
+            raise self._damage(number, "its length or SHA-256 does not match the manifest") from None
         except OSError as error:
             raise self._damage(number, str(error)) from None
-        if found.size != shard["size_bytes"]:
-            raise self._damage(number, f"it has {found.size} bytes, not {shard['size_bytes']}")
-        return found
+        if opened.size != shard["size_bytes"]:
+            raise self._damage(number, f"it has {opened.size} bytes, not {shard['size_bytes']}")
+        return opened
 
-    def _let_go(self) -> None:
-        """Closes shards that were not used the longest: of those from S3 so many that the cache can make room for
-        others, and never more are open than a process may have files."""
+    def _close_oldest(self) -> None:
+        """Close the least recently used shards: above `MAX_OPEN`, and above half of the cache if they are from S3."""
         room = self._half_bytes if storage.is_s3(self._url) else math.inf
         total = sum(shard.size for shard in self._open.values())
-        while len(self._open) > 1 and (total > room or len(self._open) > MOST_OPEN):
+        while len(self._open) > 1 and (total > room or len(self._open) > MAX_OPEN):
             _, oldest = self._open.popitem(last=False)
             total -= oldest.size
 
-    def _forget(self, number: int) -> None:
+    def _discard(self, number: int) -> None:
         with self._lock:
             self._open.pop(number, None)
         self._cache.discard(self._shards[number])
 
-    def _damage(self, number: int, what: str) -> DamagedDatasetError:
-        return damage(self._url, self._shards[number]["path"], what)
+    def _damage(self, number: int, problem: str) -> DamagedDatasetError:
+        return damaged_file(self._url, self._shards[number]["path"], problem)
 
 
-def read_manifest(url: str) -> tuple[dict[str, Any], str]:
-    """The manifest of the dataset at `url` and the SHA-256 of its bytes.
-
-    Raises:
-        UserError: there is none, it is not JSON, or it is of another format.
-    """
-    place = storage.join(url, "manifest.json")
-    try:
-        data = storage.read_bytes(place)
-    except MissingFileError:
-        raise UserError(
-            f"{place} is missing; make the dataset with `vdsm shard --out {url}`, or let it finish"
-        ) from None
-    try:
-        manifest = json.loads(data)
-        version = manifest["schema_version"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{place} is not the manifest of a dataset") from None
-    if version not in FORMATS:
-        known = " and ".join(map(str, FORMATS))
-        raise UserError(f"{place} has format {version}, and this program reads {known}; make the dataset again")
-    return manifest, hashlib.sha256(data).hexdigest()
-
-
-def read_index(url: str, shard: dict[str, Any]) -> list[dict[str, Any]]:
-    """The samples of a shard that the manifest lists, from the index beside it, whose hash is checked."""
-    try:
-        data = storage.read_bytes(storage.join(url, shard["index"]))
-    except MissingFileError:
-        raise damage(url, shard["index"], "it is missing") from None
-    if hashlib.sha256(data).hexdigest() != shard["index_sha256"]:
-        raise damage(url, shard["index"], "its SHA-256 is not the one in the manifest")
-    samples: list[dict[str, Any]] = json.loads(data)["samples"]
-    return samples
-
-
-def damage(url: str, path: str, what: str) -> DamagedDatasetError:
-    """The error for a damaged file of the dataset at `url`."""
-    return DamagedDatasetError(f"{storage.join(url, path)}: {what}; run `vdsm verify {url}` and make the shard again")
-
-
-def _check_size(url: str, shard: dict[str, Any]) -> None:
+def _check_size(url: str, shard: ShardEntry) -> None:
     try:
         size = storage.size(storage.join(url, shard["path"]))
     except MissingFileError:
-        raise damage(url, shard["path"], "it is missing") from None
+        raise damaged_file(url, shard["path"], "it is missing") from None
     if size != shard["size_bytes"]:
-        raise damage(url, shard["path"], f"it has {size} bytes, but the manifest says {shard['size_bytes']}")
+        raise damaged_file(url, shard["path"], f"it has {size} bytes, but the manifest says {shard['size_bytes']}")

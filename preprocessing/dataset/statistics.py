@@ -1,24 +1,27 @@
-"""What is counted of a shard's clips, so that the counts of all shards add up to those of the dataset exactly.
+"""Statistics of clips, counted per shard so that they add up to those of the dataset exactly.
 
-Pixel sums are whole numbers; the order of adding up is that of the plan. So the result is the same to the last digit,
-whatever was interrupted and however many tasks ran at once.
+Pixel sums are integers, and shards are added in the order of the plan. The result is therefore the same to the last
+digit, whatever was interrupted and however many tasks ran at once.
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
+from cluster.errors import UserError
 from preprocessing.clip import Clip, Source
-
-Counts = dict[str, Any]
-"""As JSON has it: frames, seconds, lengths, sizes, labels, factors, pixels."""
+from preprocessing.dataset.format import ClipCounts, PixelMoments, PixelSums, SplitStatistics
 
 
 class Statistics:
-    """Counts of the clips added so far."""
+    """Counts over the clips added so far.
+
+    Args:
+        source: declares the labels.
+    """
 
     def __init__(self, source: Source) -> None:
         self._frames, self._seconds = 0, 0.0
@@ -26,7 +29,7 @@ class Statistics:
         self._sizes: set[tuple[int, ...]] = set()
         self._labels = {name: Counter[int]() for name in source.vocabulary}
         self._factors: dict[str, list[float]] = {name: [math.inf, -math.inf, 0.0, 0] for name in source.factors}
-        self._pixels: dict[str, Any] = {"count": 0, "sum": [], "sum_squares": []}
+        self._pixels: PixelSums = {"count": 0, "sum": [], "sum_squares": []}
 
     def add(self, clip: Clip) -> None:
         """Count a clip."""
@@ -43,7 +46,7 @@ class Statistics:
             self._factors[name] = [
                 min(low, *values), max(high, *values), total + math.fsum(values), count + len(values),
             ]  # fmt: skip
-        # Row by row first: numpy adds up long rows many times faster than the three values of a pixel.
+        # Row by row first: numpy sums long rows many times faster than the three values of a pixel.
         rows = np.ascontiguousarray(clip.frames).reshape(length * height, width * channels)
         sums = rows.sum(axis=0, dtype=np.int64).reshape(width, channels).sum(axis=0)
         squares = np.square(rows, dtype=np.uint16).sum(axis=0, dtype=np.int64).reshape(width, channels).sum(axis=0)
@@ -52,8 +55,8 @@ class Statistics:
             {"count": length * height * width, "sum": sums.tolist(), "sum_squares": squares.tolist()},
         )
 
-    def content(self) -> Counts:
-        """The counts as JSON has it."""
+    def content(self) -> ClipCounts:
+        """Return the counts as the index stores them."""
         return {
             "frames": self._frames,
             "seconds": self._seconds,
@@ -65,30 +68,22 @@ class Statistics:
         }
 
 
-def _add_pixels(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Of clips with different numbers of channels the larger number counts; such a dataset is refused at its end."""
-    channels = max(len(one["sum"]), len(other["sum"]))
-    summed: dict[str, Any] = {"count": one["count"] + other["count"]}
-    for name in ("sum", "sum_squares"):
-        pairs = (
-            tuple(values[name][c] if c < len(values[name]) else 0 for values in (one, other)) for c in range(channels)
-        )
-        summed[name] = [a + b for a, b in pairs]
-    return summed
+def _add_pixels(one: PixelSums, other: PixelSums) -> PixelSums:
+    """Add two sums. Missing channels count as 0; `clip_shape` refuses datasets where their number differs."""
+    return {
+        "count": one["count"] + other["count"],
+        "sum": [a + b for a, b in itertools.zip_longest(one["sum"], other["sum"], fillvalue=0)],
+        "sum_squares": [a + b for a, b in itertools.zip_longest(one["sum_squares"], other["sum_squares"], fillvalue=0)],
+    }
 
 
-def total(parts: Iterable[Counts], vocabulary: dict[str, list[str]]) -> Counts:
-    """The statistics of a split from those of its shards.
-
-    Returns:
-        frames, seconds, clip_lengths (frames: clips), label_counts (per label, a count per name), factors (per name:
-        min, max, mean) and pixel_mean and pixel_std per channel, in 0..255.
-    """
+def total(parts: Iterable[ClipCounts], vocabulary: dict[str, list[str]]) -> SplitStatistics:
+    """Return the statistics of a split from the counts of its shards."""
     frames, seconds = 0, 0.0
     lengths: Counter[int] = Counter()
     labels = {name: [0] * len(names) for name, names in vocabulary.items()}
     factors: dict[str, list[float]] = {}
-    pixels: dict[str, Any] = {"count": 0, "sum": [], "sum_squares": []}
+    pixels: PixelSums = {"count": 0, "sum": [], "sum_squares": []}
     for part in parts:
         frames += part["frames"]
         seconds += part["seconds"]
@@ -96,9 +91,9 @@ def total(parts: Iterable[Counts], vocabulary: dict[str, list[str]]) -> Counts:
         for name, counts in part["labels"].items():
             for value, count in counts.items():
                 labels[name][int(value)] += count
-        for name, (low, high, added, count) in part["factors"].items():
+        for name, (low, high, added, values) in part["factors"].items():
             before = factors.get(name, [math.inf, -math.inf, 0.0, 0])
-            factors[name] = [min(low, before[0]), max(high, before[1]), before[2] + added, before[3] + count]
+            factors[name] = [min(low, before[0]), max(high, before[1]), before[2] + added, before[3] + values]
         pixels = _add_pixels(pixels, part["pixels"])
     return {
         "frames": frames,
@@ -106,20 +101,36 @@ def total(parts: Iterable[Counts], vocabulary: dict[str, list[str]]) -> Counts:
         "clip_lengths": {str(length): lengths[length] for length in sorted(lengths)},
         "label_counts": labels,
         "factors": {
-            name: {"min": low, "max": high, "mean": added / count}
-            for name, (low, high, added, count) in factors.items()
+            name: {"min": low, "max": high, "mean": added / values}
+            for name, (low, high, added, values) in factors.items()
         },
         **pixel_moments(pixels),
     }
 
 
-def pixel_moments(pixels: dict[str, Any]) -> dict[str, list[float]]:
-    """Mean and standard deviation of the pixels per channel, in 0..255, rounded to 1/10000."""
+def pixel_moments(pixels: PixelSums) -> PixelMoments:
+    """Return mean and standard deviation of the pixels per channel, in 0..255, rounded to 1/10000."""
     count = pixels["count"]
     means = [value / count for value in pixels["sum"]]
-    # In whole numbers up to the last step: a difference of large squares would lose digits.
+    # In integers up to the last step: a difference of large floating-point squares would lose digits.
     variances = [(s2 * count - s * s) / count**2 for s, s2 in zip(pixels["sum"], pixels["sum_squares"], strict=True)]
     return {
         "pixel_mean": [round(mean, 4) for mean in means],
         "pixel_std": [round(math.sqrt(variance), 4) for variance in variances],
     }
+
+
+def clip_shape(parts: Iterable[ClipCounts]) -> list[int | None]:
+    """Return the shape [T, H, W, C] of all clips; T is None where clips differ in length.
+
+    Raises:
+        UserError: clips differ in height, width or channels.
+    """
+    sizes: set[tuple[int, ...]] = set()
+    lengths: set[int] = set()
+    for part in parts:
+        sizes |= {tuple(size) for size in part["sizes"]}
+        lengths |= {int(length) for length in part["lengths"]}
+    if len(sizes) != 1:
+        raise UserError(f"clips differ in height, width or channels: {sorted(sizes)}")
+    return [lengths.pop() if len(lengths) == 1 else None, *sizes.pop()]

@@ -1,4 +1,4 @@
-"""One shard looked at clip by clip, so that damage is named as exactly as can be."""
+"""Verification of one shard, clip by clip, so that an error names the damaged clip."""
 
 import contextlib
 import hashlib
@@ -10,125 +10,142 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
-from preprocessing.sharding.write_shard import Summary, read_index_bytes, summarize
-
-Member = tuple[str, int, bytes]
-"""Name, offset and content of a file in a tar."""
-
-
-class DamageError(Exception):
-    """The first thing that is wrong; the message names the shard and, where there is one, the clip."""
+from preprocessing.dataset.errors import HASH_MISMATCH
+from preprocessing.dataset.format import DESCRIPTION_SUFFIX, FRAMES_SUFFIX, Manifest, Sample, ShardEntry
+from preprocessing.dataset.index import ShardSummary, read_index, summarize
 
 
-def verify_shard(url: str, shard: dict[str, Any], content: dict[str, Any], decode: float) -> Summary:
-    """Compare a shard with its index and with its entry in the manifest `content`; gives the summary of the index.
+class VerificationError(Exception):
+    """The first difference between a dataset and its manifest; the message names the shard and, if known, the clip."""
+
+
+class _Member(NamedTuple):
+    """A file in a tar."""
+
+    name: str
+    offset: int
+    content: bytes
+
+
+_NO_MEMBER = _Member("nothing", 0, b"")
+
+
+def verify_shard(url: str, shard: ShardEntry, manifest: Manifest, decode: float) -> ShardSummary:
+    """Compare a shard with its index and its entry in the manifest, and return the summary of the index.
 
     Args:
-        decode: share of its clips that are decoded.
+        url: the dataset.
+        shard: the entry of the shard.
+        manifest: the manifest, for the labels that every clip must have.
+        decode: share of the clips whose frames are decoded.
 
     Raises:
-        DamageError, DamagedDatasetError: it is not as it was made.
+        VerificationError: the shard differs from its index or from the manifest.
+        DamagedDatasetError: the index is missing or was changed.
     """
     path = shard["path"]
-    index = read_index_bytes(url, shard)
-    samples = json.loads(index)["samples"]
-    with _mapped(url, path) as data:
-        # Clip by clip first, since a hash of the whole could not say which one is damaged.
+    index = read_index(url, shard)
+    samples = index["samples"]
+    with _map(url, path) as data:
+        # Clip by clip first: a hash of all bytes could not tell which clip is damaged.
         members = _members(path, data)
         for number, sample in enumerate(samples):
-            pair = [next(members, ("nothing", 0, b"")) for _ in range(2)]
+            frames, description = next(members, _NO_MEMBER), next(members, _NO_MEMBER)
             chosen = int((number + 1) * decode) > int(number * decode)
-            _verify_sample(path, sample, pair[0], pair[1], content, decode=chosen)
+            _verify_sample(path, sample, frames, description, manifest, decode=chosen)
         extra = next(members, None)
         if extra is not None:
-            raise DamageError(f"{path}: {extra[0]} follows after the last clip of the index")
+            raise VerificationError(f"{path}: {extra.name} follows the last clip of the index")
         size, sha256 = len(data), hashlib.sha256(data).hexdigest()
     if len(samples) != shard["clips"]:
-        raise DamageError(f"{path}: its index has {len(samples)} clips, but the manifest says {shard['clips']}")
+        raise VerificationError(f"{path}: its index has {len(samples)} clips, but the manifest says {shard['clips']}")
     if size != shard["size_bytes"]:
-        raise DamageError(f"{path}: it has {size} bytes, but the manifest says {shard['size_bytes']}")
+        raise VerificationError(f"{path}: it has {size} bytes, but the manifest says {shard['size_bytes']}")
     if sha256 != shard["sha256"]:
-        raise DamageError(
-            f"{path}: its SHA-256 is not the one in the manifest (the damage is outside of the clips' contents)"
-        )
-    summary = summarize(index)
-    told = (summary.index["shard"], summary.index["split"], summary.index["sha256"], summary.index["clips"])
-    if told != (path, shard["split"], sha256, len(samples)):
-        raise DamageError(f"{shard['index']}: it is the index of another shard")
-    return summary
+        raise VerificationError(f"{path}: {HASH_MISMATCH} (the damage is outside the clips)")
+    if (index["shard"], index["split"], index["sha256"], index["clips"]) != (
+        path,
+        shard["split"],
+        sha256,
+        len(samples),
+    ):
+        raise VerificationError(f"{shard['index']}: it is the index of another shard")
+    return summarize(index, shard["index_sha256"])
 
 
 @contextlib.contextmanager
-def _mapped(url: str, path: str) -> Iterator[mmap.mmap]:
-    """The bytes of a shard, not all of which need to be in memory."""
+def _map(url: str, path: str) -> Iterator[mmap.mmap]:
+    """Map the bytes of a shard, which need not fit into memory."""
     with tempfile.TemporaryDirectory() as folder:
         local = Path(storage.join(url, path))
         try:
             if storage.is_s3(url):
-                local = Path(folder) / "shard.tar"
+                local = Path(folder) / "shard"
                 storage.download(storage.join(url, path), local)
             with local.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 yield data
         except (FileNotFoundError, MissingFileError):
-            raise DamageError(f"{path}: it is missing") from None
+            raise VerificationError(f"{path}: it is missing") from None
         except (OSError, ValueError) as error:
-            raise DamageError(f"{path}: it cannot be read ({error})") from None
+            raise VerificationError(f"{path}: it cannot be read ({error})") from None
 
 
-def _members(path: str, data: mmap.mmap) -> Iterator[Member]:
-    """The files in a tar, in order."""
+def _members(path: str, data: mmap.mmap) -> Iterator[_Member]:
+    """Yield the files of a tar, in order."""
     last = "its beginning"
     try:
         with tarfile.open(fileobj=data, mode="r:") as tar:
             for member in tar:
-                yield member.name, member.offset_data, data[member.offset_data : member.offset_data + member.size]
+                begin = member.offset_data
+                yield _Member(member.name, begin, data[begin : begin + member.size])
                 last = member.name
     except tarfile.TarError as error:
-        raise DamageError(f"{path}: the tar breaks off after {last} ({error})") from None
+        raise VerificationError(f"{path}: the tar ends unexpectedly after {last} ({error})") from None
 
 
 def _verify_sample(
-    path: str, sample: dict[str, Any], frames: Member, about: Member, content: dict[str, Any], *, decode: bool
+    path: str, sample: Sample, frames: _Member, description: _Member, manifest: Manifest, *, decode: bool
 ) -> None:
-    """DamageError if the two members of a sample are not what the index says of it."""
+    """Raise VerificationError if the two members of a sample differ from the index."""
     key = sample["key"]
-    where = f"{path}: clip {key}"
-    for member, name in ((frames, f"{key}.frames.npy"), (about, f"{key}.json")):
-        if member[0] != name:
-            raise DamageError(f"{where}: {name} is missing, {member[0]} is in its place")
-    if (frames[1], len(frames[2])) != (sample["frames_offset"], sample["frames_length"]):
-        raise DamageError(f"{where}: its frames are not where the index says, or cut short")
-    if zlib.crc32(frames[2]) != sample["frames_crc32"]:
-        raise DamageError(f"{where}: its frames were changed")
+    clip = f"{path}: clip {key}"
+    for member, name in ((frames, key + FRAMES_SUFFIX), (description, key + DESCRIPTION_SUFFIX)):
+        if member.name != name:
+            raise VerificationError(f"{clip}: {name} is missing; found {member.name} in its place")
+    if (frames.offset, len(frames.content)) != (sample["frames_offset"], sample["frames_length"]):
+        raise VerificationError(f"{clip}: its frames are at another offset than the index says, or cut short")
+    if zlib.crc32(frames.content) != sample["frames_crc32"]:
+        raise VerificationError(f"{clip}: its frames were changed")
     try:
-        described = json.loads(about[2])
+        described = json.loads(description.content)
     except ValueError:
-        raise DamageError(f"{where}: its description is not JSON") from None
+        raise VerificationError(f"{clip}: its description is not JSON") from None
     if any(sample.get(name) != value for name, value in described.items()):
-        raise DamageError(f"{where}: its description is not the one in the index")
-    for name, names in content["vocabulary"].items():
-        if not 0 <= sample["labels"].get(name, -1) < len(names):
-            raise DamageError(f"{where}: label {name} is not in the vocabulary")
-    for name, kind in content["factors"].items():
-        values = sample["labels"].get(name)
+        raise VerificationError(f"{clip}: its description differs from the index")
+    for label, names in manifest["vocabulary"].items():
+        value = sample["labels"].get(label, -1)
+        if isinstance(value, list) or not 0 <= value < len(names):
+            raise VerificationError(f"{clip}: label {label} is not in the vocabulary")
+    for factor, kind in manifest["factors"].items():
+        values = sample["labels"].get(factor)
         if isinstance(values, list) != (kind == "frame") or values is None:
-            raise DamageError(f"{where}: factor {name} has no value for each {kind}")
+            raise VerificationError(f"{clip}: factor {factor} lacks a value for each {kind}")
     if decode:
-        _decode(where, sample, frames[2])
+        _verify_frames(clip, sample, frames.content)
 
 
-def _decode(where: str, sample: dict[str, Any], member: bytes) -> None:
+def _verify_frames(clip: str, sample: Sample, member: bytes) -> None:
     try:
-        clip = np.load(io.BytesIO(member), allow_pickle=False)
+        frames = np.load(io.BytesIO(member), allow_pickle=False)
     except ValueError as error:
-        raise DamageError(f"{where}: its frames cannot be decoded ({error})") from None
-    if clip.dtype != np.uint8 or list(clip.shape) != sample["shape"]:
-        raise DamageError(
-            f"{where}: frames are {clip.dtype} {list(clip.shape)}, but the index says uint8 {sample['shape']}"
+        raise VerificationError(f"{clip}: its frames cannot be decoded ({error})") from None
+    if frames.dtype != np.uint8 or list(frames.shape) != sample["shape"]:
+        raise VerificationError(
+            f"{clip}: frames are {frames.dtype} {list(frames.shape)}, but the index says uint8 {sample['shape']}"
         )

@@ -1,6 +1,6 @@
 """The sharding job: plan, acquire the output, write the missing shards, complete the dataset, report.
 
-Each shard's index is written after its tar and marks it as complete, and the manifest is written last. A rerun therefore
+A shard's index is written after its tar and marks it as complete; the manifest is written last. A rerun therefore
 writes only what is missing, and ends with the same bytes.
 """
 
@@ -16,15 +16,19 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Source
+from preprocessing.dataset.format import MANIFEST, PREVIEW, REJECTS, Manifest
+from preprocessing.dataset.index import ShardSummary
 from preprocessing.recipe import DataRecipe
-from preprocessing.sharding import manifest, plan, rejects
 from preprocessing.sharding.dry_run import report_plan
+from preprocessing.sharding.manifest import make_manifest, write_manifest
 from preprocessing.sharding.output_lock import acquire_output
+from preprocessing.sharding.plan import Plan, ShardPlan, make_plan
 from preprocessing.sharding.preview import write_preview
+from preprocessing.sharding.rejects import check_any, check_share, write_rejects
 from preprocessing.sharding.report import print_report
 from preprocessing.sharding.tasks import write_shards
 from preprocessing.sharding.throughput import Throughput
-from preprocessing.sharding.write_shard import Summary, finished
+from preprocessing.sharding.write_shard import find_finished_shard
 from preprocessing.sources.registry import make_source
 
 log = logging.getLogger(__name__)
@@ -50,8 +54,8 @@ def shard_source(recipe: DataRecipe, out: str, *, dry_run: bool = False) -> None
     with ProgressDisplay(phases=2 if dry_run else _PHASES) as progress:
         progress.start("listing the inputs")
         source = make_source(recipe.source, recipe.seed)
-        planned = plan.make_plan(recipe, source)
-        storage.exists(storage.join(out, manifest.FILE))  # a wrong address or key fails now, not after retries
+        planned = make_plan(recipe, source)
+        storage.exists(storage.join(out, MANIFEST))  # a wrong address or key fails now, not after retries
         job = _Job(recipe, out, source, planned, progress)
         job.acquire_output(store=not dry_run)
         if not dry_run:
@@ -66,12 +70,10 @@ def shard_source(recipe: DataRecipe, out: str, *, dry_run: bool = False) -> None
 class _Job:
     """A dataset being written: its plan, and the summaries of the shards that are complete so far."""
 
-    def __init__(
-        self, recipe: DataRecipe, out: str, source: Source, planned: plan.Plan, progress: ProgressDisplay
-    ) -> None:
+    def __init__(self, recipe: DataRecipe, out: str, source: Source, planned: Plan, progress: ProgressDisplay) -> None:
         self._recipe, self._out, self._source, self._plan, self._progress = recipe, out, source, planned, progress
         self._inputs = {shard.path: len(shard.items) for shard in planned.shards}
-        self._done: dict[str, Summary] = {}
+        self._done: dict[str, ShardSummary] = {}
 
     def acquire_output(self, *, store: bool) -> None:
         self._retry(lambda: acquire_output(self._out, self._plan, store=store))
@@ -96,18 +98,20 @@ class _Job:
 
     def _retry(self, action: Callable[[], R]) -> R:
         """Return the result of a repeatable action, retried while storage does not respond."""
-        return storage.patiently(action, self._recipe.shards.patience_seconds)
+        return storage.retry_while_unreachable(action, self._recipe.shards.patience_seconds)
 
     def _find_finished_shards(self) -> None:
         self._progress.update(0)
         with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-            found = pool.map(lambda shard: finished(self._out, self._plan.identity, shard), self._plan.shards)
+            found = pool.map(
+                lambda shard: find_finished_shard(self._out, self._plan.identity, shard), self._plan.shards
+            )
             for shard, summary in zip(self._plan.shards, found, strict=True):
                 if summary is not None:
                     self._done[shard.path] = summary
                 self._progress.advance()
 
-    def _write(self, missing: list[plan.ShardPlan]) -> None:
+    def _write(self, missing: list[ShardPlan]) -> None:
         """Write the missing shards; stop when too many inputs give no clip."""
         self._progress.start("writing shards", len(missing))
         self._check_rejected_share()
@@ -123,7 +127,7 @@ class _Job:
 
     def _check_rejected_share(self) -> None:
         try:
-            rejects.check_share(
+            check_share(
                 self._out,
                 empty=sum(not record["clips"] for one in self._done.values() for record in one.index["rejects"]),
                 tried=sum(self._inputs[path] for path in self._done),
@@ -136,24 +140,24 @@ class _Job:
 
     def _write_rejects(self) -> bytes:
         known = (self._done[shard.path] for shard in self._plan.shards if shard.path in self._done)
-        return rejects.write_rejects(self._out, (record for one in known for record in one.index["rejects"]))
+        return write_rejects(self._out, (record for one in known for record in one.index["rejects"]))
 
     def _complete(self) -> None:
         """Write everything that follows the last shard, the manifest last."""
         self._progress.start("writing the manifest and the preview")
         summaries = [self._done[shard.path] for shard in self._plan.shards]
         rejected = self._retry(self._write_rejects)
-        rejects.check_any(self._out, sum(one.index["clips"] for one in summaries), sum(self._inputs.values()))
-        content = self._retry(lambda: manifest.make_manifest(self._out, self._plan, self._source, summaries, rejected))
+        check_any(self._out, sum(one.index["clips"] for one in summaries), sum(self._inputs.values()))
+        content = self._retry(lambda: make_manifest(self._out, self._plan, self._source, summaries, rejected))
         self._retry(lambda: write_preview(self._out, content, rejected))
         storage.remove_partial_files(self._out)
-        self._retry(lambda: manifest.write_manifest(self._out, content))
+        self._retry(lambda: write_manifest(self._out, content))
 
     def _is_complete(self) -> bool:
         """Return whether everything that follows the last shard exists."""
         try:
-            stored = json.loads(storage.read_bytes(storage.join(self._out, manifest.FILE)))
-            others = all(storage.exists(storage.join(self._out, name)) for name in (rejects.FILE, "preview.html"))
-            return bool(stored["plan_sha256"] == self._plan.identity) and others
+            stored: Manifest = json.loads(storage.read_bytes(storage.join(self._out, MANIFEST)))
+            others = all(storage.exists(storage.join(self._out, name)) for name in (REJECTS, PREVIEW))
+            return stored["plan_sha256"] == self._plan.identity and others
         except (MissingFileError, ValueError, KeyError, TypeError):
             return False

@@ -1,28 +1,36 @@
-"""The manifest: what a finished dataset holds, written when everything else is there."""
+"""The manifest of a finished dataset, made from the plan and the summaries of its shards."""
 
 import hashlib
 import platform
-from collections.abc import Iterable
 from importlib import metadata
-from typing import Any
 
-from cluster.errors import UserError
 from cluster.storage import api as storage
 from preprocessing.clip import SPLITS, Source
-from preprocessing.dataset.statistics import pixel_moments, total
-from preprocessing.sharding import rejects
-from preprocessing.sharding.disjoint import check_disjoint
-from preprocessing.sharding.plan import FORMAT, Plan, encode, stats_path
-from preprocessing.sharding.write_shard import Summary
+from preprocessing.dataset.disjoint import check_disjoint
+from preprocessing.dataset.format import (
+    MANIFEST,
+    REJECTS,
+    VERSION,
+    IndexEntry,
+    Manifest,
+    ShardEntry,
+    encode_json,
+    index_path,
+)
+from preprocessing.dataset.index import ShardSummary
+from preprocessing.dataset.statistics import clip_shape, pixel_moments, total
+from preprocessing.sharding.plan import Plan
 
-FILE = "manifest.json"
 _LIBRARIES = ("numpy", "pillow", "av")
 
 
-def make_manifest(url: str, plan: Plan, source: Source, summaries: list[Summary], rejected: bytes) -> dict[str, Any]:
-    """The manifest of a dataset whose shards have the given summaries.
+def make_manifest(url: str, plan: Plan, source: Source, summaries: list[ShardSummary], rejected: bytes) -> Manifest:
+    """Return the manifest of a dataset whose shards have the given summaries.
 
     Args:
+        url: the dataset, all of whose shards are written.
+        plan: the plan of the dataset.
+        source: the source of the clips; it declares their labels.
         summaries: one per shard, in the order of the plan.
         rejected: content of the stored `rejects.jsonl`.
 
@@ -30,11 +38,11 @@ def make_manifest(url: str, plan: Plan, source: Source, summaries: list[Summary]
         UserError: an identity is in two splits, a key appears twice, or clips differ in height, width or channels.
     """
     full = [one for one in summaries if one.index["clips"]]
-    shards = [_entry(one) for one in full]
+    shards = [_shard_entry(one) for one in full]
     groups, identities = plan.groups(), check_disjoint(url, shards, full)
     inputs = {split: sum(len(shard.items) for shard in plan.shards if shard.split == split) for split in SPLITS}
     return {
-        "schema_version": FORMAT,
+        "schema_version": VERSION,
         "plan_sha256": plan.identity,
         "configuration": plan.configuration,
         "source_sha256": plan.fingerprint,
@@ -55,33 +63,21 @@ def make_manifest(url: str, plan: Plan, source: Source, summaries: list[Summary]
             }
             for split in SPLITS
         },
-        # Both were checked before this was written.
+        # `make_plan` and `check_disjoint` have checked both.
         "disjoint": {"groups_in_two_splits": 0, "identities_in_two_splits": 0},
-        "rejects": {"path": rejects.FILE, "sha256": hashlib.sha256(rejected).hexdigest()},
+        "rejects": {"path": REJECTS, "sha256": hashlib.sha256(rejected).hexdigest()},
         "shards": shards,
-        # Shards whose inputs were all bad have an index, which says so, and no tar.
+        # Shards whose inputs were all rejected: an index that says so, and no tar.
         "empty": [_index_entry(one) for one in summaries if not one.index["clips"]],
     }
 
 
-def write_manifest(url: str, manifest: dict[str, Any]) -> None:
-    """Store the manifest: from now on the dataset is complete."""
-    storage.write_bytes(storage.join(url, FILE), encode(manifest))
+def write_manifest(url: str, manifest: Manifest) -> None:
+    """Store the manifest, which marks the dataset as complete."""
+    storage.write_bytes(storage.join(url, MANIFEST), encode_json(manifest))
 
 
-def clip_shape(statistics: Iterable[dict[str, Any]]) -> list[int | None]:
-    """[T, H, W, C] of all clips; T is None where clips differ in length."""
-    sizes: set[tuple[int, ...]] = set()
-    lengths: set[int] = set()
-    for one in statistics:
-        sizes |= {tuple(size) for size in one["sizes"]}
-        lengths |= {int(length) for length in one["lengths"]}
-    if len(sizes) != 1:
-        raise UserError(f"clips differ in height, width or channels: {sorted(sizes)}")
-    return [lengths.pop() if len(lengths) == 1 else None, *sizes.pop()]
-
-
-def _entry(summary: Summary) -> dict[str, Any]:
+def _shard_entry(summary: ShardSummary) -> ShardEntry:
     index = summary.index
     return {
         "path": index["shard"],
@@ -95,5 +91,5 @@ def _entry(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _index_entry(summary: Summary) -> dict[str, Any]:
-    return {"index": stats_path(summary.index["shard"]), "index_sha256": summary.index_sha256}
+def _index_entry(summary: ShardSummary) -> IndexEntry:
+    return {"index": index_path(summary.index["shard"]), "index_sha256": summary.index_sha256}

@@ -1,7 +1,7 @@
-"""An output belongs to the plan that it was begun with, which is stored there before any shard.
+"""The lock of an output: it belongs to the plan that is stored there before any shard.
 
-`plan.json` says what the dataset depends on, `inputs.jsonl` lists the inputs, one a line, so that a later run with
-other settings or changed inputs is refused and can be told what changed.
+`plan.json` holds what the dataset depends on, and `inputs.jsonl` lists the inputs. A later run with other settings or
+changed inputs is refused, with a message that names the differences.
 """
 
 import itertools
@@ -14,60 +14,77 @@ from typing import Any, BinaryIO
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
-from preprocessing.sharding.plan import Plan, encode, list_item
-
-FILE = "plan.json"
-INPUTS = "inputs.jsonl"
+from preprocessing.clip import Item
+from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, InputLine, StoredPlan, encode_json
+from preprocessing.sharding.plan import Plan, input_line
 
 
 def acquire_output(url: str, plan: Plan, *, store: bool = True) -> None:
-    """Store `plan` at `url` before any shard is written, or check that what is there was begun with the same plan.
+    """Store the plan at `url`, or check that the plan stored there is the same.
 
     Args:
+        url: folder or s3:// prefix of the dataset.
+        plan: the plan of this run.
         store: whether to store the plan where there is none.
 
     Raises:
-        UserError: the folder holds a dataset of other settings or inputs (the difference is named).
+        UserError: the output holds a dataset of other settings or inputs; names the differences.
     """
     try:
-        stored = json.loads(storage.read_bytes(storage.join(url, FILE)))
+        stored: StoredPlan = json.loads(storage.read_bytes(storage.join(url, PLAN)))
     except MissingFileError:
-        if storage.exists(storage.join(url, "manifest.json")):
-            raise UserError(f"{url} holds a dataset without its {FILE}; choose another --out") from None
-        if not store:
-            return
-        with tempfile.NamedTemporaryFile() as file:
-            file.writelines(_lines(plan))
-            file.flush()
-            storage.upload(Path(file.name), storage.join(url, INPUTS))
-        storage.write_bytes(storage.join(url, FILE), encode(plan.content()))
+        if storage.exists(storage.join(url, MANIFEST)):
+            raise UserError(f"{url} holds a dataset without its {PLAN}; choose another --out") from None
+        if store:
+            _store(url, plan)
         return
     except ValueError:
-        raise UserError(f"{url}/{FILE} is not JSON; choose another --out, or remove that folder") from None
-    wanted = json.loads(encode(plan.content()))
-    changed = [
-        *_compare("format", stored.get("schema_version"), wanted["schema_version"]),
-        *_compare("", stored.get("configuration"), wanted["configuration"]),
-    ]
-    if not changed:
-        changed = [*_changed_inputs(url, plan)]
-    if not changed and stored.get("source_sha256") != wanted["source_sha256"]:
-        changed = ["the contents of the source's files changed"]
-    if not changed and stored != wanted:
-        changed = ["the list of inputs does not belong to the plan"]
-    if changed:
+        raise UserError(f"{url}/{PLAN} is not JSON; choose another --out, or remove that folder") from None
+    differences = _differences(url, plan, stored)
+    if differences:
         raise UserError(
-            f"{url} was begun with other settings or inputs: {'; '.join(changed)}; choose another --out, or go back to "
-            "what it was begun with"
+            f"{url} was created with other settings or inputs: {'; '.join(differences)}; choose another --out, or "
+            "restore the original settings and inputs"
         )
 
 
+def _store(url: str, plan: Plan) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.writelines(_lines(plan))
+        file.flush()
+        storage.upload(Path(file.name), storage.join(url, INPUTS))
+    storage.write_bytes(storage.join(url, PLAN), encode_json(plan.content()))  # last: it marks both as complete
+
+
+def _differences(url: str, plan: Plan, stored: StoredPlan) -> list[str]:
+    """Return the differences between the stored plan and that of this run; the most specific kind only."""
+    current: StoredPlan = json.loads(encode_json(plan.content()))
+    settings = [
+        *_compare("format", stored.get("schema_version"), current["schema_version"]),
+        *_compare("", stored.get("configuration"), current["configuration"]),
+    ]
+    if settings:
+        return settings
+    inputs = [*_changed_inputs(url, plan)]
+    if inputs:
+        return inputs
+    if stored.get("source_sha256") != current["source_sha256"]:
+        return ["the contents of the source's files changed"]
+    if stored != current:
+        return ["the list of inputs does not belong to the plan"]
+    return []
+
+
 def _lines(plan: Plan) -> Iterator[bytes]:
-    return (encode(list_item(item, version=True)) for shard in plan.shards for item in shard.items)
+    return (encode_json(input_line(item, version=True)) for item in _items(plan))
+
+
+def _items(plan: Plan) -> Iterator[Item]:
+    return (item for shard in plan.shards for item in shard.items)
 
 
 def _changed_inputs(url: str, plan: Plan) -> Iterator[str]:
-    """What separates the stored list of inputs from that of the plan, in words; nothing if they are the same."""
+    """Yield the differences between the stored list of inputs and that of the plan."""
     with tempfile.NamedTemporaryFile() as file:
         try:
             storage.download(storage.join(url, INPUTS), Path(file.name))
@@ -78,34 +95,30 @@ def _changed_inputs(url: str, plan: Plan) -> Iterator[str]:
             if all(ours == theirs for ours, theirs in itertools.zip_longest(_lines(plan), stored)):
                 return
             stored.seek(0)
-            yield from _named(_by_key(stored), {item.key: list_item(item, version=True) for item in _items(plan)})
+            yield from _named(_by_key(stored), {item.key: input_line(item, version=True) for item in _items(plan)})
 
 
-def _by_key(lines: BinaryIO) -> dict[str, list[Any]]:
-    return {listed[0]: listed for listed in map(json.loads, lines)}
+def _by_key(lines: BinaryIO) -> dict[str, InputLine]:
+    return {line[0]: line for line in map(json.loads, lines)}
 
 
-def _items(plan: Plan) -> Iterator[Any]:
-    return (item for shard in plan.shards for item in shard.items)
-
-
-def _named(stored: dict[str, list[Any]], wanted: dict[str, list[Any]]) -> Iterator[str]:
-    """Inputs that changed, went and came, the first few by name."""
-    both = stored.keys() & wanted.keys()
+def _named(stored: dict[str, InputLine], current: dict[str, InputLine]) -> Iterator[str]:
+    """Describe the inputs that were changed, removed and added, the first few by name."""
+    both = stored.keys() & current.keys()
     changes = {
-        "changed": [key for key in both if stored[key] != wanted[key]],
-        "no longer there": stored.keys() - both,
-        "new": wanted.keys() - both,
+        "changed": [key for key in both if stored[key] != current[key]],
+        "removed": stored.keys() - both,
+        "added": current.keys() - both,
     }
-    for what, keys in changes.items():
+    for change, keys in changes.items():
         if keys:
-            names = sorted((wanted.get(key) or stored[key])[1] or key for key in keys)
+            names = sorted((current.get(key) or stored[key])[1] or key for key in keys)
             more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-            yield f"inputs {what}: {', '.join(names[:3])}{more}"
+            yield f"inputs {change}: {', '.join(names[:3])}{more}"
 
 
-def _compare(path: str, stored: Any, wanted: Any) -> list[str]:
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        names = sorted(stored.keys() | wanted.keys())
-        return [line for name in names for line in _compare(f"{path}.{name}", stored.get(name), wanted.get(name))]
-    return [] if stored == wanted else [f"{path.removeprefix('.')} was {stored}, is now {wanted}"]
+def _compare(path: str, stored: Any, current: Any) -> list[str]:
+    if isinstance(stored, dict) and isinstance(current, dict):
+        names = sorted(stored.keys() | current.keys())
+        return [line for name in names for line in _compare(f"{path}.{name}", stored.get(name), current.get(name))]
+    return [] if stored == current else [f"{path.removeprefix('.')} was {stored}, is now {current}"]

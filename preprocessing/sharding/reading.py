@@ -1,4 +1,4 @@
-"""The clips of an input or the reason why there are none: what is tried again, and what counts as bad."""
+"""Reading the clips of one input: which failures are retried, and which reject the input."""
 
 import logging
 import time
@@ -12,19 +12,20 @@ from preprocessing.sharding.rejects import Reject
 
 log = logging.getLogger(__name__)
 
-PROCESSES = 5
-"""Decoding processes that may fail at an input without it being clear that it is the input's fault."""
+MAX_INCONCLUSIVE_FAILURES = 5
+"""Decoding processes that may fail at an input, without proof that it is the cause, before the input is rejected."""
 
 
 def read_item(clips: Clips, item: Item, patience_s: float) -> Generator[Clip, None, Reject | None]:
-    """Give the clips of an item, each once, whatever had to be tried again; return the record if it is bad.
+    """Yield each clip of an item once, whatever had to be retried. Return the record if the item is rejected.
 
     Args:
-        clips: gives them from the beginning, each time it is called.
-        patience_s: how long it is tried again, from its last clip on, while the network or a disk fails, in seconds.
+        clips: returns the clips of an item, from the first one each time it is called.
+        item: the input.
+        patience_s: how long to retry while the network or a disk fails, in seconds since the last clip.
 
     Raises:
-        UserError: the item could not be read, though it may be good.
+        UserError: the item could not be read, although it may be good.
     """
     given = failed = 0
     name = item.path or item.key
@@ -43,15 +44,15 @@ def read_item(clips: Clips, item: Item, patience_s: float) -> Generator[Clip, No
         except SandboxFailedError as error:
             failed += 1
             reason, where = error.reason, f"after {given} clips"
-            if error.conclusive or failed == PROCESSES:
+            if error.conclusive or failed == MAX_INCONCLUSIVE_FAILURES:
                 break
         except (TransientError, UnreachableError) as error:
             if time.monotonic() + wait > end:
                 raise UserError(
-                    f"{name} could not be read for {patience_s:.0f} s ({error}); start the same command again when the "
-                    "storage answers"
+                    f"{name} could not be read for {patience_s:.0f} s ({error}); rerun the same command when the "
+                    "storage responds"
                 ) from None
-            log.warning("%s: %s; trying again", name, error)
+            log.warning("%s: %s; retrying", name, error)
             time.sleep(wait)
             wait = min(2 * wait, 15.0)
     log.warning("%s is rejected: %s%s", name, reason, f" ({where})" if where else "")

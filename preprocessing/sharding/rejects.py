@@ -1,64 +1,82 @@
-"""Inputs that gave less than they should have: one record each, the same in every run, and a limit to their share."""
+"""Rejected inputs: one record each, the same in every run, and a limit on their share."""
 
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from preprocessing.sharding.plan import encode
+from preprocessing.dataset.format import REJECTS, RejectRecord, encode_json
 
-FILE = "rejects.jsonl"
-CERTAIN_AFTER = 20
-"""Inputs that must have been tried before a job is stopped because most of them are bad."""
+MIN_TRIED = 20
+"""Inputs that must have been tried before a job stops because too many of them are rejected."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reject:
-    """An input that is bad, wholly or from some place on."""
+    """An input that is unusable, or usable only up to some point."""
 
     path: str
     """The input, as the source lists it."""
     reason: str
-    """Why, in words that are the same for every input with this fault."""
+    """The cause, worded the same for every input with this fault."""
     where: str
     """Where in the input."""
     clips: int
-    """Clips that it gave before and that are in the dataset."""
+    """Clips read before that point, which are in the dataset."""
     split: str
-    """The split that these are, or would have been, in."""
+    """The split of the input."""
 
-    def record(self) -> dict[str, Any]:
-        """As a line of the file has it."""
-        return dataclasses.asdict(self)
+    def record(self) -> RejectRecord:
+        """Return the line of `rejects.jsonl`."""
+        return {
+            "path": self.path,
+            "reason": self.reason,
+            "where": self.where,
+            "clips": self.clips,
+            "split": self.split,
+        }
 
 
-def write_rejects(url: str, records: Iterable[dict[str, Any]]) -> bytes:
-    """Store `rejects.jsonl`, in the order of the plan; gives its bytes. It is there, if empty, for every dataset."""
-    data = b"".join(map(encode, records))
-    storage.write_bytes(storage.join(url, FILE), data)
+def write_rejects(url: str, records: Iterable[RejectRecord]) -> bytes:
+    """Store `rejects.jsonl`, in the order of the plan, and return its bytes. Every dataset has it, even if empty."""
+    data = b"".join(map(encode_json, records))
+    storage.write_bytes(storage.join(url, REJECTS), data)
     return data
 
 
 def check_share(url: str, *, empty: int, tried: int, inputs: int, limit: float) -> None:
-    """UserError if too many inputs gave no clip.
+    """Check the share of inputs without clips. Inputs come in a random order, so those tried are a sample of all.
 
-    Before all were `tried`, only if the share among those is so far above the limit that chance cannot be why: inputs
-    come in a random order, so those tried are a sample of all.
+    Before all inputs are tried, the share must exceed the limit by four standard errors, so that chance cannot be the
+    cause.
+
+    Args:
+        url: the dataset.
+        empty: inputs that gave no clip.
+        tried: inputs read so far.
+        inputs: inputs in total.
+        limit: the largest share allowed.
+
+    Raises:
+        UserError: the share is above the limit.
     """
-    if tried < min(CERTAIN_AFTER, inputs):
+    if tried < min(MIN_TRIED, inputs):
         return
     slack = 0.0 if tried == inputs else 4 * math.sqrt(0.25 / tried)
-    # A handful of inputs tells nothing about a share.
-    if inputs >= CERTAIN_AFTER and empty > (limit + slack) * tried:
+    # The share of a handful of inputs means nothing.
+    if inputs >= MIN_TRIED and empty > (limit + slack) * tried:
         raise UserError(
             f"{empty:,} of the first {tried:,} inputs gave no clip, more than shards.max_rejected_share = {limit} "
-            f"allows; {storage.join(url, FILE)} says why; mend the input, or raise the limit and choose another --out"
+            f"allows; see {storage.join(url, REJECTS)} for the reasons; fix the input, or raise the limit and choose "
+            "another --out"
         )
 
 
 def check_any(url: str, clips: int, inputs: int) -> None:
-    """UserError if there is not one clip."""
+    """Raise UserError if the dataset has no clip at all."""
     if not clips:
-        raise UserError(f"none of the {inputs:,} inputs gave a clip; {storage.join(url, FILE)} says why")
+        raise UserError(
+            f"none of the {inputs:,} inputs gave a clip; see {storage.join(url, REJECTS)} for the reasons, and fix the "
+            "input"
+        )

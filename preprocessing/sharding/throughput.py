@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from preprocessing.sharding.write_shard import Summary
+from preprocessing.dataset.index import ShardSummary
 
 
 class Throughput:
@@ -17,7 +17,7 @@ class Throughput:
         self._clock, self._began = clock, clock()
         self._clips = self._rejects = self._bytes = 0
 
-    def add(self, shard: Summary) -> None:
+    def add(self, shard: ShardSummary) -> None:
         """Count a shard."""
         self._clips += shard.index["clips"]
         self._rejects += len(shard.index["rejects"])

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing.verify import verify
+from preprocessing.dataset.verify_dataset import verify_dataset
 from tests.e2e.shard_job import ShardJob, tree
-from tests.preprocessing.made_videos import make_films
+from tests.preprocessing.video_files import make_videos
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ KINDS = ("driver", "worker", "raylet", "decoder")
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source") / "films"
-    make_films(folder, 14)
+    make_videos(folder, 14)
     return folder
 
 
@@ -50,7 +50,7 @@ def undisturbed(start: Callable[..., ShardJob], tmp_path_factory: pytest.TempPat
 
 
 def test_the_undisturbed_run_has_every_clip_and_names_the_bad_inputs(undisturbed: Path) -> None:
-    verify(str(undisturbed))
+    verify_dataset(str(undisturbed))
     manifest = json.loads((undisturbed / "manifest.json").read_text())
     assert len(manifest["shards"]) >= 6
     whole = sum((40 + 4 * number) // 8 for number in range(14))

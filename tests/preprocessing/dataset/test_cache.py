@@ -14,7 +14,8 @@ import pytest
 
 from cluster.storage import api as storage
 from preprocessing.dataset.cache import DamagedShardError, ShardCache
-from preprocessing.dataset.reader import ClipDataset, DamagedDatasetError
+from preprocessing.dataset.errors import DamagedDatasetError
+from preprocessing.dataset.reader import ClipDataset
 
 SIZE = 1000
 
@@ -125,7 +126,7 @@ def test_what_is_not_as_promised_is_named_fetched_once_more_and_refused(
     with caplog.at_level(logging.WARNING), pytest.raises(DamagedShardError, match="shard1"):
         ShardCache(tmp_path, 10 * SIZE).open(s3_bucket, shards[1])
     assert [f"{s3_bucket}/shard1: its length or SHA-256" in line for line in caplog.messages] == [True, True]
-    assert "fetched once more" in caplog.messages[0]
+    assert "downloading it again" in caplog.messages[0]
     assert names(tmp_path, shards) == []
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from preprocessing.dataset.reader import ClipDataset, DamagedDatasetError
+from preprocessing.dataset.errors import DamagedDatasetError
+from preprocessing.dataset.reader import ClipDataset
 from preprocessing.sources.config import FiguresConfig
 from preprocessing.sources.figures import FiguresSource
 
@@ -87,7 +88,7 @@ def test_one_changed_bit_is_noticed_when_its_clip_is_read(copy: Path) -> None:
     dataset.frames(1)
     dataset.frames(3)
     with pytest.raises(
-        DamagedDatasetError, match=rf"shard-000000.tar: clip {dataset.keys[2]} is not as it was written"
+        DamagedDatasetError, match=rf"shard-000000.tar: the bytes of clip {dataset.keys[2]} were changed"
     ):
         dataset.frames(2)
 
@@ -107,13 +108,13 @@ def test_a_changed_index_is_named(copy: Path) -> None:
 
 
 def test_what_is_no_dataset_is_said_clearly(copy: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere/manifest.json is missing; make .*, or let it finish"):
+    with pytest.raises(UserError, match=r"nowhere/manifest.json is missing; create .*, or let that command finish"):
         ClipDataset(str(tmp_path / "nowhere"), "train")
     with pytest.raises(UserError, match="has no split validation; it has train, test"):
         ClipDataset(str(copy), "validation")
     manifest = copy / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"schema_version":2', '"schema_version":99'))
-    with pytest.raises(UserError, match="has format 99, and this program reads 1 and 2"):
+    with pytest.raises(UserError, match="has format 99, but this version reads 1 and 2"):
         ClipDataset(str(copy), "train")
     manifest.write_text("{}")
     with pytest.raises(UserError, match="is not the manifest of a dataset"):
@@ -152,7 +153,7 @@ def test_a_damaged_object_is_never_used(remote: str, tmp_path: Path) -> None:
     data = bytearray(storage.read_bytes(f"{remote}/test/shard-000000.tar"))
     data[-1] ^= 1  # in the padding, where no clip is
     storage.write_bytes(f"{remote}/test/shard-000000.tar", bytes(data))
-    with pytest.raises(DamagedDatasetError, match=r"test/shard-000000.tar: its length or SHA-256 is not the one"):
+    with pytest.raises(DamagedDatasetError, match=r"test/shard-000000.tar: its length or SHA-256 does not match"):
         dataset.frames(0)
     assert not list(tmp_path.glob("**/*.tar"))
 

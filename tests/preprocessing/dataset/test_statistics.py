@@ -12,9 +12,10 @@ import pytest
 from cluster.storage import api as storage
 from preprocessing.clip import Clip, Factors, Item, check
 from preprocessing.dataset import statistics
+from preprocessing.dataset.format import MANIFEST, VERSION, encode_json, index_path
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.dataset.statistics import Statistics
-from preprocessing.sharding.plan import ShardPlan, encode, stats_path
+from preprocessing.sharding.plan import ShardPlan
 from preprocessing.sharding.write_shard import write_shard
 
 
@@ -71,7 +72,7 @@ def written(folder: Path) -> list[dict[str, object]]:
     for number, group in enumerate((items[:1], items[1:])):
         shard = ShardPlan(f"train/shard-{number:06d}.tar", "train", tuple(group))
         write_shard(str(folder), "plan", shard, Waves())
-        indexes.append(json.loads((folder / shard.stats_path).read_text()))
+        indexes.append(json.loads((folder / shard.index_path).read_text()))
     return indexes
 
 
@@ -115,13 +116,13 @@ def test_continuous_labels_come_back_to_the_last_digit(tmp_path: Path) -> None:
     entries = [
         {
             "path": index["shard"], "split": "train", "clips": index["clips"], "size_bytes": index["size_bytes"],
-            "sha256": index["sha256"], "index": stats_path(str(index["shard"])),
-            "index_sha256": hashlib.sha256((tmp_path / stats_path(str(index["shard"]))).read_bytes()).hexdigest(),
+            "sha256": index["sha256"], "index": index_path(str(index["shard"])),
+            "index_sha256": hashlib.sha256((tmp_path / index_path(str(index["shard"]))).read_bytes()).hexdigest(),
         }
         for index in indexes
     ]  # fmt: skip
     about = {"vocabulary": Waves().vocabulary, "factors": Waves().factors, "splits": {"train": {}}, "shards": entries}
-    storage.write_bytes(str(tmp_path / "manifest.json"), encode({"schema_version": 2} | about))
+    storage.write_bytes(str(tmp_path / MANIFEST), encode_json({"schema_version": VERSION} | about))
     dataset = ClipDataset(str(tmp_path), "train")
     clips = [clip for item in Waves().items() for clip in Waves().clips(item)]
     assert dataset.keys == [clip.key for clip in clips]

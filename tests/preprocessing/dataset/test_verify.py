@@ -88,7 +88,7 @@ def test_a_flipped_bit_is_traced_to_its_clip(
 def test_a_flipped_bit_between_clips_is_found(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tar = copy / f"{SHARD}.tar"
     flip(tar, tar.stat().st_size - 1)
-    assert f"{SHARD}.tar: its SHA-256 is not the one in the manifest" in damage_of(copy, capsys)
+    assert f"{SHARD}.tar: its SHA-256 does not match the manifest" in damage_of(copy, capsys)
 
 
 def test_a_flipped_bit_in_a_tar_header_is_found(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +164,7 @@ def test_a_share_of_the_clips_may_be_decoded_and_every_byte_is_hashed_still(
     copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
-    monkeypatch.setattr(verify_shard, "_decode", lambda where, *_: decoded.append(where))
+    monkeypatch.setattr(verify_shard, "_verify_frames", lambda clip, *_: decoded.append(clip))
     verify.main([str(copy), "--decode", "0.25"])
     shards = json.loads((copy / "manifest.json").read_text())["shards"]
     assert len(decoded) == sum(shard["clips"] // 4 for shard in shards)
@@ -186,10 +186,10 @@ def test_a_share_of_the_clips_may_be_decoded_and_every_byte_is_hashed_still(
         ("manifest.json", '"clips":54,', '"clips":55,', "train: clips are 54, but the manifest says 55"),
         ("manifest.json", '"identities":9,', '"identities":8,', "train: identities are 9, but the manifest says 8"),
         ("manifest.json", '"seconds":54.0,', '"seconds":53.0,', "train: seconds are 54.0, but the manifest says 53.0"),
-        ("plan.json", '"shards":', '"shards": ', "plan.json: its SHA-256 is not the one in the manifest"),
+        ("plan.json", '"shards":', '"shards": ', "plan.json: its SHA-256 does not match the manifest"),
         ("inputs.jsonl", '"test"', '"train"', "inputs.jsonl: it does not list the inputs of plan.json"),
-        ("inputs.jsonl", "[", "{", "inputs.jsonl: it is no list of inputs"),
-        ("rejects.jsonl", "", "more", "rejects.jsonl: its SHA-256 is not the one in the manifest"),
+        ("inputs.jsonl", "[", "{", "inputs.jsonl: it is not a list of inputs"),
+        ("rejects.jsonl", "", "more", "rejects.jsonl: its SHA-256 does not match the manifest"),
     ],
 )
 def test_what_lies_beside_the_shards_is_checked_too(

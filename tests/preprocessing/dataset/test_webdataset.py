@@ -35,7 +35,7 @@ def test_the_line_of_the_docs_runs_as_it_is(
 ) -> None:
     import webdataset
 
-    text = (root / "docs" / "preprocessing.md").read_text()
+    text = (root / "docs" / "dataset-format.md").read_text()
     (line,) = re.findall(r"```python\n(.*wds.*)\n```", text)
     (tmp_path / "DATA").symlink_to(figures_dataset)
     monkeypatch.chdir(tmp_path)

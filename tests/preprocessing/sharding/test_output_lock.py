@@ -47,9 +47,9 @@ def test_the_same_inputs_in_another_order_go_on(begun: Path) -> None:
 @pytest.mark.parametrize(
     ("items", "said"),
     [
-        (inputs(12), "inputs new: cam/10.mp4, cam/11.mp4;"),
-        (inputs(9), "inputs no longer there: cam/9.mp4;"),
-        (inputs(5), "inputs no longer there: cam/5.mp4, cam/6.mp4, cam/7.mp4 and 2 more;"),
+        (inputs(12), "inputs added: cam/10.mp4, cam/11.mp4;"),
+        (inputs(9), "inputs removed: cam/9.mp4;"),
+        (inputs(5), "inputs removed: cam/5.mp4, cam/6.mp4, cam/7.mp4 and 2 more;"),
         ([dataclasses.replace(inputs(10)[0], version="touched"), *inputs(10)[1:]], "inputs changed: cam/0.mp4;"),
         ([dataclasses.replace(inputs(10)[0], estimated_bytes=11), *inputs(10)[1:]], "inputs changed: cam/0.mp4;"),
         ([dataclasses.replace(inputs(10)[0], detail="other labels"), *inputs(10)[1:]], "inputs changed: cam/0.mp4;"),
@@ -86,5 +86,5 @@ def test_a_list_that_was_lost_or_changed_is_said(begun: Path) -> None:
 def test_a_look_leaves_nothing_behind(tmp_path: Path, begun: Path) -> None:
     acquire_output(str(tmp_path / "new"), planned(inputs(10)), store=False)
     assert not (tmp_path / "new").exists()
-    with pytest.raises(UserError, match="inputs new"):
+    with pytest.raises(UserError, match="inputs added"):
         acquire_output(str(begun), planned(inputs(11)), store=False)

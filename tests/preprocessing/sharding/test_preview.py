@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from preprocessing.dataset.format import encode_json
 from preprocessing.sharding import preview
-from preprocessing.sharding.plan import ShardPlan, encode
+from preprocessing.sharding.plan import ShardPlan
 from preprocessing.sharding.rejects import Reject
 from preprocessing.sharding.write_shard import write_shard
 from tests.preprocessing.dataset.test_statistics import Waves
@@ -58,7 +59,7 @@ def test_it_tells_labels_lengths_and_sizes(page: str, figures_dataset: Path) -> 
         assert f"<h3>{name}</h3>" in page
         assert all(f">{value}</span>" in page for value in values)
     assert "8 frames of 64×64 pixels, 3 channels" in page
-    assert "None: every input gave all that it should." in page
+    assert "None: every input was read in full." in page
 
 
 def made(folder: Path, rejected: list[dict[str, Any]], **changes: Any) -> str:
@@ -70,7 +71,7 @@ def made(folder: Path, rejected: list[dict[str, Any]], **changes: Any) -> str:
     planned = plan.Plan({}, "", shards)
     summaries = [write_shard(str(folder), planned.identity, shard, source) for shard in shards]
     content = manifest.make_manifest(str(folder), planned, source, summaries, b"") | changes
-    preview.write_preview(str(folder), content, b"".join(map(encode, rejected)))
+    preview.write_preview(str(folder), content, b"".join(map(encode_json, rejected)))
     return (folder / "preview.html").read_text()
 
 

@@ -9,20 +9,20 @@ import pytest
 
 from cluster.errors import UserError
 from preprocessing import shard
+from preprocessing.dataset.verify_dataset import verify_dataset
 from preprocessing.decoding.sandbox import DecodeProcess
 from preprocessing.sharding.reading import read_item
 from preprocessing.sharding.rejects import check_share
-from preprocessing.sources.registry import make_source, open_serialized_source, serialize_source
 from preprocessing.sources.config import SourceConfig, VideosConfig
-from preprocessing.verify import verify
+from preprocessing.sources.registry import make_source, open_serialized_source, serialize_source
 from tests.e2e.shard_job import SETTINGS, tree
-from tests.preprocessing.made_videos import make_films
+from tests.preprocessing.video_files import make_videos
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source") / "films"
-    make_films(folder, 8)
+    make_videos(folder, 8)
     return folder
 
 
@@ -40,7 +40,7 @@ def test_bad_videos_cost_nothing_good_however_many_tasks_run_at_once(
         trees.append(tree(str(out)))
         assert f"rejects: {out}/rejects.jsonl" in capsys.readouterr().out
     assert trees[0] == trees[1] == trees[2]
-    verify(str(out))
+    verify_dataset(str(out))
     records = [json.loads(line) for line in (out / "rejects.jsonl").open()]
     assert sorted(record["path"] for record in records) == ["broken.mkv", "text.avi"]
     manifest = json.loads((out / "manifest.json").read_text())
@@ -61,7 +61,9 @@ def test_inputs_that_are_all_bad_are_said_and_listed(
         shard.main(words(source, out))
     assert end.value.code == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == f"error: none of the 6 inputs gave a clip; {out}/rejects.jsonl says why"
+    assert (
+        said == f"error: none of the 6 inputs gave a clip; see {out}/rejects.jsonl for the reasons, and fix the input"
+    )
     assert len((out / "rejects.jsonl").read_text().splitlines()) == 6
     assert not (out / "manifest.json").exists()
 
@@ -71,7 +73,7 @@ def test_a_job_whose_input_is_plainly_wrong_stops(
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
-    (source / "good.mp4").symlink_to(films / "film07.mp4")
+    (source / "good.mp4").symlink_to(films / "video07.mp4")
     for number in range(30):
         (source / f"{number}.mp4").write_text("nothing" * 2000)
     with pytest.raises(SystemExit) as end:
@@ -83,7 +85,7 @@ def test_a_job_whose_input_is_plainly_wrong_stops(
     capsys.readouterr()
     # The limit changes no byte of the shards, so it may be raised under the same output.
     shard.main(words(source, out, "--shards.max-rejected-share", "1"))
-    verify(str(out))
+    verify_dataset(str(out))
     assert len((out / "rejects.jsonl").read_text().splitlines()) == 30
 
 

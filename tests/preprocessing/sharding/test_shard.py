@@ -15,7 +15,8 @@ import yaml
 
 from cluster.development.s3_server import S3Server
 from cluster.storage import api as storage
-from preprocessing import shard, verify
+from preprocessing import shard
+from preprocessing.dataset.verify_dataset import verify_dataset
 from preprocessing.sharding import job
 
 SMALL = ("--source.figures.identities", "10", "--shards.target-mb", "1.2")
@@ -73,7 +74,7 @@ def test_a_bucket_gets_the_same_bytes_as_a_folder(undisturbed: Path, s3_bucket: 
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert tree(out) == tree(str(undisturbed))
-    verify.verify(out)
+    verify_dataset(out)
     secret = s3_server.secret_key
     assert secret not in done.stdout + done.stderr
     assert not any(secret.encode() in storage.read_bytes(f"{out}/{name}") for name in storage.list_files(out))
@@ -186,7 +187,10 @@ def test_dry_run_says_what_would_be_made_and_writes_nothing(tmp_path: Path, caps
     shard.main([*SMALL, "--dry-run", "--out", str(tmp_path / "data")])
     said = capsys.readouterr().out
     assert "train: 48 clips, shards: 4, about 4.7 MB\ntest: 12 clips, shards: 1, about 1.2 MB\n" in said
-    assert re.search(r"time: about \d+ s with \d tasks at once, going by 10 inputs tried here, .* 60 clips", said)
+    assert re.search(
+        r"time: about \d+ s with \d concurrent tasks, extrapolated from 10 inputs .* 60 clips",
+        said,
+    )
 
     assert list(tmp_path.iterdir()) == []
 

@@ -1,7 +1,9 @@
 """A key that comes twice and an identity in two splits are found, and nothing else is."""
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +11,22 @@ import numpy as np
 import pytest
 
 from cluster.errors import UserError
-from preprocessing.sharding import disjoint
-from preprocessing.sharding.plan import encode
-from preprocessing.sharding.write_shard import Summary, summarize
+from preprocessing.dataset import disjoint
+from preprocessing.dataset.format import encode_json
+from preprocessing.dataset.index import ShardSummary, summarize
 
 
-def dataset(folder: Path, shards: dict[str, list[tuple[str, str]]]) -> tuple[list[dict[str, Any]], list[Summary]]:
+def dataset(folder: Path, shards: dict[str, list[tuple[str, str]]]) -> tuple[list[dict[str, Any]], list[ShardSummary]]:
     """Indexes with clips of the given (key, identity), and what the manifest says of them."""
     entries, summaries = [], []
     for name, clips in shards.items():
         split = name.partition("/")[0]
         samples = [{"key": key, "identity": identity} for key, identity in clips]
-        data = encode({"shard": f"{name}.tar", "split": split, "samples": samples})
+        index = {"shard": f"{name}.tar", "split": split, "samples": samples}
+        data = encode_json(index)
         (folder / split).mkdir(exist_ok=True)
         (folder / f"{name}.json").write_bytes(data)
-        summary = summarize(data)
+        summary = summarize(index, hashlib.sha256(data).hexdigest())
         entries.append(
             {"path": f"{name}.tar", "split": split, "index": f"{name}.json", "index_sha256": summary.index_sha256}
         )
@@ -59,7 +62,7 @@ def test_an_identity_in_two_splits_is_named_with_its_clips(tmp_path: Path) -> No
 def test_digests_that_are_the_same_by_chance_are_no_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries, summaries = dataset(tmp_path, GOOD)
 
-    def poor(names: list[str]) -> np.ndarray:
+    def poor(names: Iterable[str]) -> np.ndarray:
         return np.array([len(name) for name in names], np.uint64)
 
     clashing = []
