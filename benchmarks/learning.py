@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.evaluate import the_judge
+from pipeline.evaluation.judge_cache import load_or_train
 from pipeline.runs.checkpoints import checkpoints, local_copy
 from pipeline.runs.store import data_hash, read_recipe
 from pipeline.tuning.validation_score import BATCH_CLIPS
@@ -49,7 +49,7 @@ def main() -> None:
     clips = ClipDataset(words.data, "train")
     steps = words.judge_steps or settings.judge_steps
     config = JudgeConfig(steps=steps, batch_clips=settings.judge_batch_clips, clip_frames=length)
-    judge, _ = the_judge(words.judges, clips, data_hash(clips.manifest), config, NO_PROGRESS)
+    judge, _ = load_or_train(words.judges, clips, data_hash(clips.manifest), config, NO_PROGRESS)
     held_out = split_by_identity(clips, recipe).validation
     pairs = draw_pairs(held_out, words.pairs, 0)
     for place, file in sorted(checkpoints(words.run, recipe.training).items()):

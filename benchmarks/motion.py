@@ -27,13 +27,13 @@ from torch import Tensor
 
 from cluster.errors import UserError
 from pipeline.evaluation.inputs import load
-from vdsm.evaluation.clips import LabelledClips, batch_of, clip_factors, frame_factors
+from vdsm.evaluation.clips import LabelledClips, clip_factors, clips_per_batch, frame_factors
+from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import SwapDecoder, decode_batches, of_pairs
+from vdsm.evaluation.outputs import SwapDecoder, decode_batches, slice_decoder
 from vdsm.evaluation.pairs import Indices, Pairs, draw_pairs
 from vdsm.evaluation.progress import NO_PROGRESS
 from vdsm.evaluation.scores import Score, mean_score
-from vdsm.evaluation.swap_scores import identities
 
 Array = NDArray[np.float64]
 PERIODS_S = np.geomspace(0.7, 6, 1200)
@@ -110,7 +110,7 @@ def located(
         for clip in frames.permute(0, 1, 3, 4, 2).numpy():
             places.append(locate(clip, int(pairs.static_of[len(places)])))
 
-    decode_batches(len(pairs), of_pairs(decode, pairs), decoder.batch_clips, "decoding", NO_PROGRESS, watch)
+    decode_batches(len(pairs), slice_decoder(decode, pairs), decoder.batch_clips, "decoding", NO_PROGRESS, watch)
     return np.stack(places)
 
 
@@ -123,7 +123,7 @@ def measure(run: str, data: str, count: int, seed: int) -> dict[str, Score]:
         raise UserError(f"{data} was made from {name}; the motion is known of moving_mnist and pendulum")
     locate: Digits | Angles = (Digits if name == "moving_mnist" else Angles)(clips, length)
     pairs = draw_pairs(clips, count, seed)
-    model, size = inputs.model, batch_of(length)
+    model, size = inputs.model, clips_per_batch(length)
     decoder = SwapDecoder(model, encode_clips(model, clips, length, size), length, size)
     a, b = pairs.dynamics_of, pairs.static_of
 
@@ -136,7 +136,7 @@ def measure(run: str, data: str, count: int, seed: int) -> dict[str, Score]:
     }
     if inputs.sequence_stage:
         places["dynamics"] = located(locate, decoder, pairs, decoder.swap)
-    who = identities(clips)[a]
+    who = identity_indices(clips.identities)[a]
     scores: dict[str, Score] = {}
     for system, found in places.items():
         off = np.linalg.norm(found - wanted, axis=-1).mean(1)

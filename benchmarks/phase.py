@@ -24,14 +24,14 @@ from torch import Tensor
 
 from cluster.errors import UserError
 from pipeline.evaluation.inputs import load
-from vdsm.evaluation.clips import ACTION, LabelledClips, batch_of
+from vdsm.evaluation.clips import ACTION, LabelledClips, clips_per_batch
+from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.model import encode_clips
-from vdsm.evaluation.outputs import SwapDecoder, Watch, decode_batches, of_pairs
+from vdsm.evaluation.outputs import BatchObserver, SwapDecoder, decode_batches, slice_decoder
 from vdsm.evaluation.pairs import Pairs, draw_pairs
 from vdsm.evaluation.progress import NO_PROGRESS
 from vdsm.evaluation.reconstruction import HIGHEST_PSNR
 from vdsm.evaluation.scores import Score, mean_score
-from vdsm.evaluation.swap_scores import identities
 
 Array = NDArray[np.float64]
 SAME = 1e-9
@@ -44,7 +44,7 @@ class Characters:
     def __init__(self, clips: LabelledClips, length: int) -> None:
         self._clips, self._length = clips, length
         self.actions = clips.labels[ACTION]
-        self._who = identities(clips)
+        self._who = identity_indices(clips.identities)
         self._clip_of = np.full((self._who.max() + 1, len(clips.vocabulary[ACTION])), -1)
         self._clip_of[self._who, self.actions] = np.arange(len(clips))
         if (self._clip_of < 0).any() or self._clip_of.size != len(clips):
@@ -73,15 +73,15 @@ def measure(run: str, data: str, count: int, frames: int, seed: int) -> dict[str
     clips, length = inputs.test, inputs.clip_frames
     characters = Characters(clips, length)
     pairs = draw_pairs(clips, count, seed)
-    size = batch_of(length)
+    size = clips_per_batch(length)
     decoder = SwapDecoder(inputs.model, encode_clips(inputs.model, clips, length, size), length, size)
-    who = identities(clips)[pairs.dynamics_of]
+    who = identity_indices(clips.identities)[pairs.dynamics_of]
     found: dict[str, list[Array]] = {}
 
     def add(name: str, values: Array) -> None:
         found.setdefault(name, []).append(values.mean(keepdims=True))
 
-    def swapped(system: str) -> Watch:
+    def swapped(system: str) -> BatchObserver:
         seen = iter(range(len(pairs)))
 
         def watch(batch: Tensor) -> None:
@@ -116,12 +116,12 @@ def measure(run: str, data: str, count: int, frames: int, seed: int) -> dict[str
                 add(f"rollout.{start}.nearest", decibels(error[part].min(1)))
                 add(f"rollout.{start}.change", change[part])
 
-    decode_batches(count, of_pairs(decoder.pose_swap, pairs), size, "decoding", NO_PROGRESS, swapped("poses"))
+    decode_batches(count, slice_decoder(decoder.pose_swap, pairs), size, "decoding", NO_PROGRESS, swapped("poses"))
     if inputs.sequence_stage:
-        decode_batches(count, of_pairs(decoder.swap, pairs), size, "decoding", NO_PROGRESS, swapped("dynamics"))
-        longer = SwapDecoder(inputs.model, decoder.codes, frames, batch_of(frames))
+        decode_batches(count, slice_decoder(decoder.swap, pairs), size, "decoding", NO_PROGRESS, swapped("dynamics"))
+        longer = SwapDecoder(inputs.model, decoder.codes, frames, clips_per_batch(frames))
         itself = Pairs(pairs.dynamics_of, pairs.dynamics_of)
-        decode_batches(count, of_pairs(longer.swap, itself), longer.batch_clips, "decoding", NO_PROGRESS, rolled)
+        decode_batches(count, slice_decoder(longer.swap, itself), longer.batch_clips, "decoding", NO_PROGRESS, rolled)
     return {name: mean_score(np.concatenate(values), who, None, seed) for name, values in found.items()}
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.evaluate import the_judge
+from pipeline.evaluation.judge_cache import load_or_train
 from pipeline.runs.store import data_hash, load_run
 from pipeline.tuning.validation_score import BATCH_CLIPS, above_chance, harmonic_mean
 from preprocessing.dataset.reader import ClipDataset
@@ -57,7 +57,7 @@ def main() -> None:
         times = list(pool.map(lambda job: train(job[0], job[1], words.data, words.out / "runs"), jobs))
     train_clips, test_clips = ClipDataset(words.data, "train"), ClipDataset(words.data, "test")
     config = JudgeConfig(steps=words.judge_steps)
-    judge, _ = the_judge(str(words.out), train_clips, data_hash(train_clips.manifest), config, NO_PROGRESS)
+    judge, _ = load_or_train(str(words.out), train_clips, data_hash(train_clips.manifest), config, NO_PROGRESS)
     rows = [
         {"recipe": recipe.stem, "seed": seed}
         | figures(words.out / "runs" / run_name(recipe, seed), test_clips, judge, words.pairs)

@@ -1,4 +1,4 @@
-"""What `vdsm evaluate` and `vdsm generate` begin with: a run and its data, checked to belong together."""
+"""What `vdsm evaluate` and `vdsm generate` start from: a run and its data, checked to belong together."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class EvaluationRecipe(Section):
-    """The settings of a recipe that say how a model is measured and shown. Without `--config`: the run's own."""
+    """The settings of a recipe that control how a model is measured and shown. Without `--config`: those of the run."""
 
     seed: int = 0
     """Seed of everything random: the same seed, run and data give the same result."""
@@ -29,19 +29,19 @@ class EvaluationRecipe(Section):
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """A trained model with the data it can be shown."""
+    """A trained model with data that fits it."""
 
     model: "Disentangler"
     recipe: Recipe
     """The run's recipe."""
     info: dict[str, Any]
-    """Where the model comes from, as `load_run` says it."""
+    """Origin of the model, as returned by `load_run`."""
     test: "ClipDataset"
     data_sha256: str
 
     @property
     def clip_frames(self) -> int:
-        """Frames of a clip, as in the training of the sequence stage."""
+        """Frames per clip in the training of the sequence stage."""
         return self.recipe.training.stage2.clip_frames
 
     @property
@@ -50,29 +50,34 @@ class EvaluationInputs:
         return bool(self.info["stage"] >= 2)
 
     def provenance(self) -> dict[str, Any]:
-        """What metrics.json says of the run."""
-        told = {name: self.info[name] for name in ("run", "stage", "step", "finished", "checkpoint_sha256")}
-        return told | {
+        """Return the fields of the run in the provenance of metrics.json."""
+        origin = {name: self.info[name] for name in ("run", "stage", "step", "finished", "checkpoint_sha256")}
+        return origin | {
             "trained_on_data_sha256": self.info["data_sha256"], "recipe": self.recipe.model_dump(mode="json")
         }  # fmt: skip
 
 
-def with_recipe_of_run(words: list[str], scratch: Path) -> list[str]:
-    """A command line that names no recipe, with that of the run it names; any other as it is."""
-    run = options.value_of("run", words)
-    if run is None or options.value_of("config", words) is not None:
-        return words
-    place = storage.join(run, "config.yaml")
-    if not storage.exists(place):
-        return words  # the run is not there; `load` says so
+def with_recipe_of_run(args: list[str], scratch: Path) -> list[str]:
+    """Return command-line arguments that name a recipe: where `args` name none, the recipe of the run they name.
+
+    Args:
+        args: arguments of the command.
+        scratch: folder for a copy of a recipe in S3; it must exist until the arguments are parsed.
+    """
+    run = options.value_of("run", args)
+    if run is None or options.value_of("config", args) is not None:
+        return args
+    url = storage.join(run, "config.yaml")
+    if not storage.exists(url):
+        return args  # `load` reports that the run is missing
     if not storage.is_s3(run):
-        return ["--config", place, *words]
-    storage.download(place, scratch / "config.yaml")
-    return ["--config", str(scratch / "config.yaml"), *words]
+        return ["--config", url, *args]
+    storage.download(url, scratch / "config.yaml")
+    return ["--config", str(scratch / "config.yaml"), *args]
 
 
 def load(run: str, data: str, other_data: bool = False, refinement_steps: int = 0) -> EvaluationInputs:
-    """The newest model of the run at `run` and the test split of the dataset at `data`.
+    """Return the newest model of the run at `run` with the test split of the dataset at `data`.
 
     Raises:
         UserError: either is missing or damaged, the dataset is not the one of the training (unless `other_data`), or
@@ -83,33 +88,55 @@ def load(run: str, data: str, other_data: bool = False, refinement_steps: int = 
 
     model, recipe, info = load_run(run)
     test = ClipDataset(data, "test")
-    found = data_hash(test.manifest)
-    if found != info["data_sha256"] and not other_data:
+    data_sha256 = data_hash(test.manifest)
+    if data_sha256 != info["data_sha256"] and not other_data:
         raise UserError(
             f"{data} is not the data that {run} was trained on, {info['data']} (their hashes differ); "
-            "name that one, or give --other-data to measure on this one"
+            "name that dataset, or pass --other-data to measure on this one"
         )
-    wanted = [recipe.model.frame_size, recipe.model.frame_size, recipe.model.channels]
-    if test.manifest["clip_shape"][1:] != wanted:
+    expected = [recipe.model.frame_size, recipe.model.frame_size, recipe.model.channels]
+    if test.manifest["clip_shape"][1:] != expected:
         shape = "x".join(str(size) for size in test.manifest["clip_shape"][1:])
         raise UserError(
-            f"{data} has frames of {shape}, but the model of {run} was made for {'x'.join(map(str, wanted))}; "
-            "name data of that size"
+            f"{data} has frames of {shape}, but the model of {run} expects {'x'.join(map(str, expected))}; "
+            "use data of that size"
         )
     if info["stage"] < 2:
-        log.warning("%s has no sequence stage yet: poses are swapped, not dynamics codes", run)
-    return EvaluationInputs(ready(model, info, refinement_steps), recipe, info, test, found)
+        log.warning("%s has no sequence stage yet: swapping poses instead of dynamics codes", run)
+    return EvaluationInputs(ready(model, info, refinement_steps), recipe, info, test, data_sha256)
 
 
 def ready(model: "Disentangler", info: dict[str, Any], refinement_steps: int) -> "Disentangler":
-    """The model of `load_run` in evaluation mode; its `encode` refines static codes by what draws its swaps."""
+    """Put a model of `load_run` into evaluation mode; its `encode` refines static codes for the swaps of its stage."""
     model.refinement_steps = refinement_steps
     model.refined_by = "dynamics" if info["stage"] >= 2 else "poses"
     return model.eval()
 
 
+def training_split(data: str, test: "ClipDataset", length: int) -> "ClipDataset":
+    """Return the training split, from which judge and probes learn.
+
+    Args:
+        data: URL of the dataset.
+        test: its test split.
+        length: frames per clip that are measured.
+
+    Raises:
+        UserError: the data cannot be measured honestly; see `check_splits`.
+    """
+    from preprocessing.dataset.reader import ClipDataset
+    from vdsm.evaluation.clips import check_splits
+
+    train = ClipDataset(data, "train")
+    try:
+        check_splits(train, test, length)
+    except ValueError as error:
+        raise UserError(f"{data}: {error}") from error
+    return train
+
+
 def use_all_cpus() -> None:
-    """One torch thread for each CPU that this process may use, or as many as OMP_NUM_THREADS says."""
+    """Use one torch thread per CPU of this process, or OMP_NUM_THREADS threads where that is set."""
     import torch
 
     from vdsm.memory import keep_freed_memory

@@ -1,6 +1,7 @@
-"""metrics.json: every figure of an evaluation, and where it comes from."""
+"""metrics.json: every metric of an evaluation, and its provenance."""
 
 import datetime
+import json
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -8,8 +9,8 @@ from typing import Any
 
 import torch
 
-from pipeline.evaluation.schema import SCHEMA_VERSION
-from pipeline.evaluation.schema import Metrics as Layout
+from cluster.storage import api as storage
+from pipeline.evaluation import schema
 from vdsm.evaluation.clips import ACTION, LabelledClips, static_attributes
 from vdsm.evaluation.controls import CONTROLS
 from vdsm.evaluation.judge import JUDGE_VERSION, JudgeConfig
@@ -21,7 +22,7 @@ _LIBRARIES = ("torch", "torchmetrics", "numpy", "pyro-ppl")
 Metrics = dict[str, Any]
 
 
-def metrics_of(
+def build_metrics(
     clips: LabelledClips,
     scores: Mapping[str, Score],
     controls: Mapping[str, Mapping[str, Score]],
@@ -31,30 +32,30 @@ def metrics_of(
     provenance: Mapping[str, Any],
     expert_use: list[float],
 ) -> Metrics:
-    """What metrics.json holds, as `pipeline.evaluation.schema` lays it out.
+    """Return the content of metrics.json, in the layout of `pipeline.evaluation.schema`.
 
-    Nothing in it depends on the clock but `provenance.time`, nor on the machine's load; the number of threads can
-    change last digits, so it is named.
+    Nothing in it depends on the clock except `provenance.time`. The number of threads can change last digits, so the
+    provenance has it.
     """
-    found = {
-        "schema_version": SCHEMA_VERSION,
+    metrics = {
+        "schema_version": schema.SCHEMA_VERSION,
         "swap_by": swap_by,
         "factors": {"action": ACTION, "static": static_attributes(clips)},
         "vocabulary": clips.vocabulary,
         "figures": _plain(scores),
-        "controls": {name: _plain(figures) for name, figures in controls.items()},
+        "controls": {name: _plain(control) for name, control in controls.items()},
         "control_descriptions": {name: CONTROLS[name] for name in controls},
-        "warnings": warnings_of(scores, swap_by),
+        "warnings": find_warnings(scores, swap_by),
         "confusion": dict(swapped.confusion),
         "expert_use": [round(share, 6) for share in expert_use],
         "wrong_swaps": len(swapped.wrong),
         "provenance": {**provenance, "pairs_sha256": swapped.pairs.sha256(clips)},
     }
-    Layout.model_validate(found)
-    return found
+    schema.Metrics.model_validate(metrics)
+    return metrics
 
 
-def provenance_of(
+def build_provenance(
     clips: LabelledClips,
     *,
     data: str,
@@ -65,15 +66,15 @@ def provenance_of(
     evaluation: Mapping[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
-    """Where the figures of any evaluation come from; `judge` is its key with its settings."""
-    known = {"key": judge[0], "version": JUDGE_VERSION, "steps": judge[1].steps} if judge else None
+    """Return the provenance that evaluations of runs and of samples share; `judge` is its key and its settings."""
+    judge_provenance = {"key": judge[0], "version": JUDGE_VERSION, "steps": judge[1].steps} if judge else None
     return {
         "data": data,
         "data_sha256": data_sha256,
         "test_clips": len(clips),
         "test_identities": len(set(clips.identities)),
         "clip_frames": clip_frames,
-        "judge": known,
+        "judge": judge_provenance,
         "seed": seed,
         "bootstrap": {"resamples": RESAMPLES, "level": 0.95, "draws": "test identities"},
         "evaluation": dict(evaluation),
@@ -86,8 +87,14 @@ def provenance_of(
     }
 
 
-def warnings_of(scores: Mapping[str, Score], swap_by: str) -> list[str]:
-    """What a reader must know before believing a single figure: one factor alone can be perfect in a useless model."""
+def write_metrics(out: str, metrics: Metrics) -> None:
+    """Write metrics.json into the folder `out`."""
+    text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
+    storage.write_bytes(storage.join(out, "metrics.json"), text.encode())
+
+
+def find_warnings(scores: Mapping[str, Score], swap_by: str) -> list[str]:
+    """Return what a reader must know before believing any single metric: a useless model can be perfect in one."""
     prefix = "pose_" if swap_by == "poses" else ""
     found = []
     joint, action = scores.get(f"{prefix}swap.static.joint"), scores.get(f"{prefix}swap.action.accuracy")
@@ -103,7 +110,7 @@ def warnings_of(scores: Mapping[str, Score], swap_by: str) -> list[str]:
         if name.startswith(f"{prefix}leakage.") and above:
             factor = name.removeprefix(f"{prefix}leakage.")
             found.append(f"The replaced {factor} still shows in {score.value:.1%} of the swaps.")
-        if above and _misplaced(name, scores):
+        if above and _is_misplaced(name, scores):
             _, code, factor, _ = name.split(".", 3)
             found.append(
                 f"The {code} code holds the {factor} too: a linear probe reads it in {score.value:.1%} of clips."
@@ -115,12 +122,12 @@ def warnings_of(scores: Mapping[str, Score], swap_by: str) -> list[str]:
     return found
 
 
-def _misplaced(name: str, scores: Mapping[str, Score]) -> bool:
-    """Whether a figure is the linear probe of a label that its code should not hold."""
-    words = name.split(".")
-    if words[0] != "probe" or words[-1] != "linear" or f"judge.{words[2]}.accuracy" not in scores:
+def _is_misplaced(name: str, scores: Mapping[str, Score]) -> bool:
+    """Whether a metric is the linear probe of a label that its code should not hold."""
+    parts = name.split(".")
+    if parts[0] != "probe" or parts[-1] != "linear" or f"judge.{parts[2]}.accuracy" not in scores:
         return False
-    return words[1] == ("static" if words[2] == ACTION else "dynamics")
+    return parts[1] == ("static" if parts[2] == ACTION else "dynamics")
 
 
 def _plain(scores: Mapping[str, Score]) -> dict[str, Any]:

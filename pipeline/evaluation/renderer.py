@@ -1,4 +1,4 @@
-"""Programs that drew a dataset, as a control of its evaluation: the perfect model."""
+"""The program that drew a dataset, as a control of its evaluation: the perfect model."""
 
 import functools
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SpritesRenderer:
-    """Draws any character of a Sprites set in any action; see `renderer_of`."""
+    """Draws any character of a Sprites set in any action; see `load_renderer`."""
 
     def __init__(self, source: "Source") -> None:
         self._items: dict[str, Item] = {item.key: item for item in source.items()}
@@ -27,12 +27,17 @@ class SpritesRenderer:
         self._clips = clips
 
     def draw(self, identity: str, action: int) -> NDArray[np.uint8]:
-        """A clip of a character: uint8 [T, H, W, C]."""
+        """Return a clip of a character: uint8 [T, H, W, C]."""
         return self._clips(identity)[action]
 
 
-def renderer_of(dataset: "ClipDataset", url: str, sheets: str) -> SpritesRenderer:
-    """The renderer of a dataset of either Sprites set at `url`, from the folder of their sheets.
+def load_renderer(dataset: "ClipDataset", url: str, sheets: str) -> SpritesRenderer:
+    """Return the renderer of a dataset.
+
+    Args:
+        dataset: either Sprites set.
+        url: where it is, for messages.
+        sheets: folder of the sheets that it was drawn from.
 
     Raises:
         UserError: the dataset is not one of Sprites, or was drawn from other sheets.
@@ -44,5 +49,5 @@ def renderer_of(dataset: "ClipDataset", url: str, sheets: str) -> SpritesRendere
         raise UserError(f"{url} was not drawn from Sprites sheets; leave out --sheets {sheets}")
     source = make_source(SourceConfig(name="lpc", path=sheets), seed=0)
     if source.fingerprint() != dataset.manifest["source_sha256"]:
-        raise UserError(f"{sheets}: these are not the sheets that {url} was drawn from; name those")
+        raise UserError(f"{sheets}: {url} was drawn from other sheets; give those")
     return SpritesRenderer(source)

@@ -1,144 +1,138 @@
-"""`vdsm evaluate --samples`: clips that another system made of the pairs of `vdsm pairs`, by the same judge."""
+"""Evaluation of another system's samples of the pairs of `vdsm pairs`, by the judge and the controls of a run's."""
 
 import hashlib
-import io
-import sys
 import time
-import zipfile
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.cli.progress import ProgressDisplay
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from pipeline.evaluation.inputs import use_all_cpus
-from pipeline.pairs import read_description
-from pipeline.recipe import EvaluationConfig
+from pipeline.evaluation.inputs import training_split
+from pipeline.evaluation.judge_cache import load_or_train
+from pipeline.evaluation.metrics import Metrics, build_metrics, build_provenance, write_metrics
+from pipeline.evaluation.pairs_file import PairsDescription, read_pairs
+from pipeline.evaluation.renderer import SpritesRenderer, load_renderer
+from pipeline.evaluation.request import EvaluationRequest
+from pipeline.evaluation.samples_files import read_samples
+from pipeline.report.page import write_samples_report
+from pipeline.runs.store import data_hash
+from preprocessing.dataset.reader import ClipDataset
+from vdsm.evaluation.clips import is_labelled
+from vdsm.evaluation.judge import JudgeConfig
+from vdsm.evaluation.pairs import Pairs, draw_pairs
+from vdsm.evaluation.progress import Progress
+from vdsm.evaluation.samples import sample_phases, score_samples
 
-if TYPE_CHECKING:
-    from pipeline.evaluate import EvaluateCommand
-    from vdsm.evaluation.samples import Samples
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesEvaluation:
+    """A checked evaluation of samples, ready to execute. Seed and settings are those in the folder's pairs.json."""
+
+    request: EvaluationRequest
+    folder: str
+    """URL of the samples."""
+    files: list[str]
+    """Their .npz files, in order."""
+    description: PairsDescription
+    pairs: Pairs
+    test: ClipDataset
+    train: ClipDataset
+    renderer: SpritesRenderer | None
+
+    @property
+    def phases(self) -> int:
+        """Number of phases of progress that `execute` starts: the judge, the scores, the report."""
+        return 1 + len(sample_phases(renderer=self.renderer is not None)) + 1
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (self.description.clip_frames, *self.test.manifest["clip_shape"][1:])
+
+    def describe(self) -> str:
+        """Return what would be measured, in one line."""
+        return f"would measure the samples of {len(self.files)} files by {self.description.evaluation.pairs} pairs"
+
+    def execute(self, progress: Progress) -> Metrics:
+        """Measure the samples, write metrics.json and report.html, and return what metrics.json holds.
+
+        Raises:
+            UserError: the samples are not those that pairs.json lists.
+        """
+        request, wanted = self.request, self.description
+        settings, seed, length = wanted.evaluation, wanted.seed, wanted.clip_frames
+        start = time.monotonic()
+        judge_config = JudgeConfig(
+            steps=settings.judge_steps, batch_clips=settings.judge_batch_clips, clip_frames=length, seed=seed
+        )
+        judge, stored = load_or_train(request.judge_folder, self.train, wanted.data_sha256, judge_config, progress)
+        digest = hashlib.sha256()
+        parts = (read_samples(self.folder, name, self._shape, digest) for name in self.files)
+        try:
+            measured = score_samples(
+                judge, self.test, self.pairs, parts, length, seed, progress, renderer=self.renderer
+            )
+        except ValueError as error:
+            raise UserError(f"{self.folder}: {error}; pairs.json lists the samples that are needed") from error
+        provenance = build_provenance(
+            self.test, data=request.data, data_sha256=wanted.data_sha256, clip_frames=length,
+            judge=(stored.key, judge_config), seed=seed, evaluation=settings.model_dump(mode="json"),
+            seconds=time.monotonic() - start,
+        )  # fmt: skip
+        metrics = build_metrics(
+            self.test, measured.scores, measured.controls, measured.swapped, swap_by="samples",
+            provenance=provenance | {"samples": self.folder, "samples_sha256": digest.hexdigest()}, expert_use=[],
+        )  # fmt: skip
+        write_metrics(request.out, metrics)
+        progress.start("drawing the report", 2 * len(self.files), unit="files")
+        write_samples_report(
+            request.out, samples=self.folder, clips=self.test, swapped=measured.swapped,
+            samples_of=self._reader(progress), metrics=metrics, command=request.command(),
+        )  # fmt: skip
+        return metrics
+
+    def _sample_reader(self, progress: Progress) -> Callable[[NDArray[np.int64]], Sequence[NDArray[np.uint8]]]:
+        """Return a function from positions of pairs to the samples of their swaps."""
+
+        def read(positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+            keys = self.test.keys
+            donors = [(keys[self.pairs.dynamics_of[n]], keys[self.pairs.static_of[n]]) for n in positions]
+            kept: dict[tuple[str, str], NDArray[np.uint8]] = {}
+            for name in self.files:
+                part = read_samples(self.folder, name, self._shape, hashlib.sha256())
+                kept |= {pair: part.frames[row] for row, pair in enumerate(part.donors) if pair in donors}
+                progress.advance()
+            return [kept[pair] for pair in donors]
+
+        return read
 
 
-def evaluate_samples(command: "EvaluateCommand", folder: str) -> dict[str, Any]:
-    """Measure samples, write metrics.json and report.html, print the table; returns what metrics.json holds.
-
-    Seed, judge and number of pairs are those of the folder's pairs.json.
+def prepare_samples(folder: str, request: EvaluationRequest) -> SamplesEvaluation:
+    """Return the evaluation of samples after checking everything that can be checked beforehand.
 
     Raises:
-        UserError: the samples are not what pairs.json asks for, or not of this data.
+        UserError: the folder has no pairs or no samples, or they belong to other data.
     """
-    from pipeline.evaluate import checked_splits, sprites_renderer, the_judge, write_metrics
-    from pipeline.evaluation.metrics import metrics_of, provenance_of
-    from pipeline.report.page import write_samples_report
-    from pipeline.runs.store import data_hash
-    from preprocessing.dataset.reader import ClipDataset
-    from vdsm.evaluation.clips import is_labelled
-    from vdsm.evaluation.judge import JudgeConfig
-    from vdsm.evaluation.pairs import draw_pairs
-    from vdsm.evaluation.samples import score_samples
-
-    description = read_description(folder)
-    settings = EvaluationConfig.model_validate(description["evaluation"])
-    seed, length = int(description["seed"]), int(description["clip_frames"])
-    test = ClipDataset(command.data, "test")
-    found = data_hash(test.manifest)
-    if found != description["data_sha256"]:
+    wanted = read_pairs(folder)
+    test = ClipDataset(request.data, "test")
+    if data_hash(test.manifest) != wanted.data_sha256:
         raise UserError(
-            f"{folder}: its pairs are of other data than {command.data} (their hashes differ); name that one"
+            f"{folder}: its pairs belong to other data than {request.data} (their hashes differ); name that dataset"
         )
     if not is_labelled(test):
-        raise UserError(f"{command.data} has no action label, so that a judge cannot learn what samples show")
-    train = checked_splits(command.data, test, length)
-    renderer = sprites_renderer(command, test)
-    pairs = draw_pairs(test, settings.pairs, seed)
-    if pairs.sha256(test) != description["pairs_sha256"]:
+        raise UserError(f"{request.data} has no action label, which the judge of samples needs; use labelled data")
+    train = training_split(request.data, test, wanted.clip_frames)
+    renderer = load_renderer(test, request.data, request.sheets) if request.sheets else None
+    pairs = draw_pairs(test, wanted.evaluation.pairs, wanted.seed)
+    if pairs.sha256(test) != wanted.pairs_sha256:
         raise UserError(f"{folder}: pairs.json was changed; write it again with `vdsm pairs`")
     files = [name for name in storage.list_files(folder) if name.endswith(".npz")]
     if not files:
-        raise UserError(f"{folder} holds no .npz file; HOW.txt in it says how to write them")
-    shape = (length, *test.manifest["clip_shape"][1:])
-    digest = hashlib.sha256()
-    storage.check_writable(command.out)
-    if command.dry_run:
-        sys.stdout.write(f"would measure the samples of {len(files)} files by {settings.pairs} pairs\n")
-        return {}
-    use_all_cpus()
-    began = time.monotonic()
-    judge_config = JudgeConfig(
-        steps=settings.judge_steps, batch_clips=settings.judge_batch_clips, clip_frames=length, seed=seed
-    )
-    with ProgressDisplay() as progress:
-        judge, key = the_judge(command.judges or command.out, train, found, judge_config, progress)
-        parts = (read_samples(folder, name, shape, digest) for name in files)
-        try:
-            measured = score_samples(judge, test, pairs, parts, length, seed, progress, renderer=renderer)
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(f"{folder}: {error}; pairs.json lists what is wanted") from error
-    provenance = provenance_of(
-        test, data=command.data, data_sha256=found, clip_frames=length, judge=(key, judge_config), seed=seed,
-        evaluation=settings.model_dump(mode="json"), seconds=time.monotonic() - began,
+        raise UserError(f"{folder} holds no .npz file; its HOW.txt describes how to write them")
+    storage.check_writable(request.out)
+    return SamplesEvaluation(
+        request=request, folder=folder, files=files, description=wanted, pairs=pairs, test=test, train=train,
+        renderer=renderer,
     )  # fmt: skip
-    metrics = metrics_of(
-        test, measured.scores, measured.controls, measured.swapped, swap_by="samples",
-        provenance=provenance | {"samples": folder, "samples_sha256": digest.hexdigest()}, expert_use=[],
-    )  # fmt: skip
-    place = write_metrics(command.out, metrics)
-
-    def made(places: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        donors = [(test.keys[pairs.dynamics_of[number]], test.keys[pairs.static_of[number]]) for number in places]
-        kept: dict[tuple[str, str], NDArray[np.uint8]] = {}
-        for name in files:
-            part = read_samples(folder, name, shape, hashlib.sha256())
-            kept |= {key: part.frames[row] for row, key in enumerate(part.donors) if key in donors}
-        return [kept[key] for key in donors]
-
-    write_samples_report(command.out, folder, test, measured.swapped, made, metrics)
-    sys.stdout.write(f"figures: {place}\nreport:  {storage.join(command.out, 'report.html')}\n")
-    return metrics
-
-
-def read_samples(folder: str, name: str, shape: tuple[int, ...], digest: "hashlib._Hash") -> "Samples":
-    """The samples of one file, whose bytes are added to the hash of all files.
-
-    Args:
-        folder: where the file is.
-        name: of the file.
-        shape: of a clip, (T, H, W, C).
-        digest: of all files so far.
-
-    Raises:
-        UserError: the file is damaged, holds Python objects, or arrays of another kind.
-    """
-    from vdsm.evaluation.samples import Samples
-
-    place = storage.join(folder, name)
-    data = storage.read_bytes(place)
-    digest.update(f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            found = [arrays[key] for key in ("frames", "dynamics_of", "static_of")]
-        if not all(isinstance(array, np.ndarray) for array in found):
-            raise ValueError("a member is no array")  # numpy gives its bytes
-        frames, first, second = found
-    except KeyError as error:
-        raise UserError(f"{place}: {error.args[0]!s}; it must have frames, dynamics_of and static_of") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{place}: is no .npz of plain arrays ({str(error).splitlines()[0]}); write it again") from None
-    if frames.dtype != np.uint8 or frames.shape[1:] != shape:
-        wanted = ", ".join(map(str, shape))
-        raise UserError(f"{place}: frames are {frames.dtype} {list(frames.shape)}, not uint8 [N, {wanted}]")
-    return Samples(frames, list(zip(_keys(place, first, frames), _keys(place, second, frames), strict=True)))
-
-
-def _keys(place: str, values: NDArray[Any], frames: NDArray[np.uint8]) -> list[str]:
-    if values.dtype.kind != "U" or values.shape != (len(frames),):
-        raise UserError(
-            f"{place}: donor keys are {values.dtype} {list(values.shape)}, not one string (numpy dtype <U) for each of "
-            f"the {len(frames)} clips"
-        )
-    return [str(value) for value in values]

@@ -113,5 +113,5 @@ class Metrics(_Strict):
 
 
 def json_schema() -> dict[str, Any]:
-    """The layout as JSON Schema."""
+    """Return the layout as JSON Schema."""
     return Metrics.model_json_schema()

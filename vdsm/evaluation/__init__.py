@@ -1,1 +1,1 @@
-"""How well a model separates who is seen from what they do, measured on held-out clips."""
+"""Evaluation of a model on held-out clips: how well it separates identity from motion."""

@@ -11,68 +11,68 @@ from torch import Tensor
 ACTION = "action"
 """The label that is the dynamic factor; every other label is a static attribute."""
 FRAMES_AT_ONCE = 256
-"""Most frames encoded, decoded or judged at once, whatever the length of a clip: bounds the memory."""
+"""Maximum number of frames encoded, decoded or judged at once, which bounds the memory."""
 
 
 class LabelledClips(Protocol):
-    """One split of a data set: random access to clips and what is known of them."""
+    """One split of a dataset: random access to its clips and their labels."""
 
     @property
     def keys(self) -> Sequence[str]:
-        """Name of each clip, unique within the data set."""
+        """Name of each clip, unique within the dataset."""
 
     @property
     def identities(self) -> Sequence[str]:
-        """Who or what is seen in each clip."""
+        """Name of who or what is seen in each clip."""
 
     @property
     def labels(self) -> dict[str, NDArray[np.int64]]:
-        """Label name to the index of each clip's value in the vocabulary: int64 [N]."""
+        """Per label, the index of each clip's value in the vocabulary: int64 [N]."""
 
     @property
     def vocabulary(self) -> dict[str, list[str]]:
-        """Label name to the names of its values."""
+        """Per label, the names of its values."""
 
     @property
     def clip_frames(self) -> Sequence[int] | NDArray[np.int64]:
         """Number of frames of each clip."""
 
     def __len__(self) -> int:
-        """Number of clips N."""
+        """Return the number of clips N."""
 
     def frames(self, index: int) -> NDArray[np.uint8]:
-        """Frames of one clip: uint8 [T, H, W, C]."""
+        """Return the frames of one clip: uint8 [T, H, W, C]."""
 
 
 def static_attributes(clips: LabelledClips) -> list[str]:
-    """Names of the static attributes, in the order of the vocabulary."""
+    """Return the names of the static attributes, in the order of the vocabulary."""
     return [name for name in clips.vocabulary if name != ACTION]
 
 
-def batch_of(length: int) -> int:
-    """How many clips of `length` frames are worked on at once."""
+def clips_per_batch(length: int) -> int:
+    """Return how many clips of `length` frames to process at once."""
     return max(1, FRAMES_AT_ONCE // length)
 
 
 def clip_factors(clips: LabelledClips) -> dict[str, NDArray[np.float64]]:
-    """Continuous factors of a clip: float64 [N] each. A split without any need not have the attribute `factors`."""
-    found: dict[str, NDArray[np.float64]] = getattr(clips, "factors", {})
-    return {name: np.asarray(values, dtype=np.float64) for name, values in found.items()}
+    """Return the continuous factors of clips, float64 [N] each: the attribute `factors`, which a split may lack."""
+    factors: dict[str, NDArray[np.float64]] = getattr(clips, "factors", {})
+    return {name: np.asarray(values, dtype=np.float64) for name, values in factors.items()}
 
 
 def frame_factors(
     clips: LabelledClips, length: int, indices: NDArray[np.int64] | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """Continuous factors of the first `length` frames of some clips, or of all: float64 [N, length] each.
+    """Return the continuous factors of the first `length` frames of clips: float64 [N, length] each.
 
-    A split without any need not have the method `tracks`.
+    They come from the method `tracks`, which a split may lack. `indices` selects clips; None means all.
     """
     tracks: Callable[[int], dict[str, NDArray[np.float64]]] | None = getattr(clips, "tracks", None)
-    wanted = np.arange(len(clips)) if indices is None else indices
-    if tracks is None or not len(wanted):
+    chosen = np.arange(len(clips)) if indices is None else indices
+    if tracks is None or not len(chosen):
         return {}
-    found = [tracks(int(index)) for index in wanted]
-    return {name: np.stack([np.asarray(track[name])[:length] for track in found]) for name in found[0]}
+    read = [tracks(int(index)) for index in chosen]
+    return {name: np.stack([np.asarray(track[name])[:length] for track in read]) for name in read[0]}
 
 
 def stack(
@@ -81,9 +81,12 @@ def stack(
     length: int,
     starts: NDArray[np.int64] | None = None,
 ) -> Tensor:
-    """Windows of `length` frames of some clips: f32 [B, T, C, H, W] in [0, 1].
+    """Return windows of `length` frames of some clips: f32 [B, T, C, H, W] in [0, 1].
 
-    They begin at the frames `starts` (int64 [B]), or at frame 0.
+    They begin at the frames `starts` (int64 [B]), by default at frame 0.
+
+    Raises:
+        ValueError: a clip is too short.
     """
     windows = []
     for position, index in enumerate(indices):
@@ -91,7 +94,7 @@ def stack(
         window = clips.frames(int(index))[start : start + length]
         if len(window) != length:
             raise ValueError(
-                f"clip {clips.keys[int(index)]} has no {length} frames from frame {start}; ask for fewer frames"
+                f"clip {clips.keys[int(index)]} has fewer than {length} frames from frame {start} on; use fewer frames"
             )
         windows.append(window)
     frames = torch.from_numpy(np.stack(windows))
@@ -99,25 +102,28 @@ def stack(
 
 
 def is_labelled(clips: LabelledClips) -> bool:
-    """Whether a judge can learn what the clips show: they have a label of the dynamic factor."""
+    """Whether a judge can learn from the clips: they have an action label."""
     return ACTION in clips.vocabulary
 
 
 def check_splits(train: LabelledClips, test: LabelledClips, length: int) -> None:
-    """Refuse data that cannot be measured honestly: an empty split, shared identities, or clips that are too short."""
+    """Check that data can be measured honestly.
+
+    Raises:
+        ValueError: a split is empty, the splits share identities, or clips are shorter than `length` frames.
+    """
     for split, clips in (("train", train), ("test", test)):
         if not len(clips):
-            raise ValueError(f"the {split} split holds no clip; shard the data with a test share above 0")
+            raise ValueError(f"the {split} split is empty; shard the data with a test fraction above 0")
         shortest = int(np.min(np.asarray(clips.clip_frames)))
         if shortest < length:
             raise ValueError(
-                f"a clip of the {split} split has only {shortest} frames, but {length} are to be judged; "
-                "ask for fewer frames"
+                f"a clip of the {split} split has only {shortest} frames, but {length} are measured; use fewer frames"
             )
     shared = set(train.identities) & set(test.identities)
     if shared:
         raise ValueError(
-            f"{len(shared)} identities are in train and in test (such as {min(shared)}); split the data by identity"
+            f"{len(shared)} identities are in both train and test (such as {min(shared)}); split the data by identity"
         )
     if len(set(test.identities)) < 2:
         raise ValueError("the test split has a single identity; a swap needs at least two")

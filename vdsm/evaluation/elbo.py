@@ -1,4 +1,4 @@
-"""The un-annealed evidence lower bound on test clips: the one figure of fit that needs neither labels nor a judge."""
+"""The un-annealed evidence lower bound on test clips: the one metric of fit that needs neither labels nor a judge."""
 
 import numpy as np
 import torch
@@ -6,12 +6,12 @@ import torch
 from vdsm.annealing import un_annealed
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation.clips import LabelledClips, stack
+from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.progress import Progress
 from vdsm.evaluation.scores import Score, mean_score
-from vdsm.evaluation.swap_scores import identities
 
 CLIPS = 512
-"""Most clips that it is measured on."""
+"""No further identity is measured after this many clips."""
 
 
 @torch.no_grad()
@@ -19,21 +19,21 @@ def elbo_scores(
     model: Disentangler, clips: LabelledClips, length: int, batch_clips: int, sequence_stage: bool, seed: int,
     progress: Progress,
 ) -> dict[str, Score]:  # fmt: skip
-    """`elbo.frame`, and `elbo.sequence` of a trained sequence stage: one-sample bounds in nats per pixel value.
+    """Return `elbo.frame` and, with a sequence stage, `elbo.sequence`: one-sample bounds in nats per pixel value.
 
     Clips of one identity are measured together, so that the interval can draw identities.
     """
-    who = identities(clips)
+    identities = identity_indices(clips.identities)
     generator = torch.Generator().manual_seed(seed)
     weights = un_annealed(model.temperature)
     values: dict[str, list[float]] = {name: [] for name in ("elbo.frame", "elbo.sequence")[: 1 + sequence_stage]}
     counts: list[int] = []
     groups: list[int] = []
     progress.start("measuring the ELBO", min(CLIPS, len(clips)), unit="clips")
-    for person in np.random.default_rng([seed, 5]).permutation(who.max() + 1):
+    for identity in np.random.default_rng([seed, 5]).permutation(identities.max() + 1):
         if sum(counts) >= CLIPS:
             break
-        batch = np.flatnonzero(who == person)[:batch_clips]
+        batch = np.flatnonzero(identities == identity)[:batch_clips]
         frames = stack(clips, batch, length)
         stage1, stage2 = model.frame_model, model.sequence_model
         noise = stage1.draw_noise(len(batch), length, generator)
@@ -42,7 +42,7 @@ def elbo_scores(
             drawn = stage2.draw_noise(len(batch), length, generator)
             values["elbo.sequence"].append(-float(stage2(frames, drawn, weights).negative_elbo))
         counts.append(len(batch))
-        groups.append(int(person))
+        groups.append(int(identity))
         progress.advance(len(batch))
     clusters = np.repeat(groups, counts)
-    return {name: mean_score(np.repeat(found, counts), clusters, None, seed) for name, found in values.items()}
+    return {name: mean_score(np.repeat(each, counts), clusters, None, seed) for name, each in values.items()}

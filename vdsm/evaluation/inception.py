@@ -1,7 +1,7 @@
 """Frechet distance on the features of an Inception network, where a file with its weights is given.
 
-The network is the one of the FID as published (2015), built by torch-fidelity, which torchmetrics wraps. It looks at
-one frame of each clip, the middle one: on a CPU it takes about a tenth of a second for each.
+The network is that of the original FID (2015), built by torch-fidelity, which torchmetrics wraps. It reads one frame of
+each clip, the middle one: on a CPU this takes about a tenth of a second per clip.
 """
 
 import tempfile
@@ -23,10 +23,10 @@ Inception = nn.Module
 
 
 def load_inception(weights: Path) -> Inception:
-    """The network with the weights of a file, a state dict of plain tensors.
+    """Return the network with the weights of a file, a state dict of plain tensors.
 
     Raises:
-        ValueError: the library is not installed, or the file is missing, holds code, or does not fit.
+        ValueError: the library is not installed, or the file is missing, contains code, or does not fit.
     """
     from torchmetrics.image.fid import NoTrainInceptionV3
 
@@ -34,8 +34,8 @@ def load_inception(weights: Path) -> Inception:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"{weights}: there is no such file; give the weights of the FID's Inception network") from None
-    except Exception as error:  # torch.load has no narrower promise for what is not its own
-        raise ValueError(f"{weights}: is not a file of tensors alone, and is not loaded") from error
+    except Exception as error:  # torch.load promises nothing narrower for files that are not its own
+        raise ValueError(f"{weights}: does not consist of tensors alone and was not loaded") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{weights}: holds no state dict; give the weights of the FID's Inception network")
     try:
@@ -48,7 +48,7 @@ def load_inception(weights: Path) -> Inception:
     except ModuleNotFoundError:
         raise ValueError(
             "the Frechet distance on Inception features needs torch-fidelity (pip install 'vdsm-pipeline[inception]'); "
-            "install it, or leave the weights file out"
+            "install it, or leave out the weights file"
         ) from None
     except (RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -57,7 +57,7 @@ def load_inception(weights: Path) -> Inception:
 
 
 class InceptionFeatures:
-    """Watches clips being decoded, and keeps the features of their middle frames."""
+    """Observes clips being decoded, and keeps the features of their middle frames."""
 
     def __init__(self, network: Inception) -> None:
         self._network = network
@@ -65,14 +65,14 @@ class InceptionFeatures:
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor) -> None:
-        """A batch f32 [B, T, C, H, W] in [0, 1]; grey clips are shown in three equal channels."""
+        """Compute the features of a batch f32 [B, T, C, H, W] in [0, 1]; grey frames become three equal channels."""
         middle = frames[:, frames.shape[1] // 2]
-        pictures = (middle.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
-        self._parts.append(self._network(pictures).reshape(len(frames), -1).float().numpy())
+        pixels = (middle.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
+        self._parts.append(self._network(pixels).reshape(len(frames), -1).float().numpy())
 
     @property
     def features(self) -> NDArray[np.float32]:
-        """Of all clips so far: [N, FEATURES]."""
+        """Features of all observed clips: [N, FEATURES]."""
         return np.concatenate(self._parts)
 
 
@@ -80,11 +80,11 @@ def inception_features(
     network: Inception, clips: LabelledClips, indices: NDArray[np.int64], length: int, batch_clips: int,
     progress: Progress,
 ) -> NDArray[np.float32]:  # fmt: skip
-    """Features of the middle frames of real clips: [N, FEATURES]."""
-    watch = InceptionFeatures(network)
-    progress.start("real clips through Inception", len(indices), unit="clips")
+    """Return the features of the middle frames of real clips: [N, FEATURES]."""
+    observer = InceptionFeatures(network)
+    progress.start("Inception features of real clips", len(indices), unit="clips")
     for start in range(0, len(indices), batch_clips):
         batch = indices[start : start + batch_clips]
-        watch(stack(clips, batch, length))
+        observer(stack(clips, batch, length))
         progress.advance(len(batch))
-    return watch.features
+    return observer.features

@@ -1,4 +1,4 @@
-"""What an evaluation found: figures for a table, and what pictures of them are drawn from.
+"""Results of an evaluation: metrics for a table, and the data behind its pictures.
 
 Letters: P pairs of clips A (dynamics) and B (static); N test clips of T frames; V values of a factor.
 """
@@ -14,12 +14,12 @@ from vdsm.evaluation.model import CodeTable
 from vdsm.evaluation.outputs import SwapDecoder
 from vdsm.evaluation.pairs import Pairs
 from vdsm.evaluation.scores import Score
-from vdsm.evaluation.swap_scores import confusion, worst
+from vdsm.evaluation.swap_scores import confusion, worst_pairs
 
 
 @dataclass(frozen=True)
 class Latents:
-    """The codes of all test clips beside everything known of the clips: what a map of a code is coloured by."""
+    """The codes of clips with their labels and factors, by which a map of a code is coloured."""
 
     codes: CodeTable
     """Posterior means: static [N, K], pose [N, T, Z], dynamics [N, D]."""
@@ -32,11 +32,11 @@ class Latents:
     tracks: Mapping[str, NDArray[np.float64]]
     """Continuous factors of each frame: [N, T]."""
     identities: list[str]
-    """Who is seen in each clip: N names."""
+    """Identity in each clip: N names."""
 
 
-def latents_of(clips: LabelledClips, codes: CodeTable, indices: NDArray[np.int64] | None = None) -> Latents:
-    """The codes of the clips at `indices`, or of all, beside what is known of these clips."""
+def collect_latents(clips: LabelledClips, codes: CodeTable, indices: NDArray[np.int64] | None = None) -> Latents:
+    """Return the codes of the clips at `indices`, by default of all, with the labels and factors of these clips."""
     chosen = np.arange(len(clips)) if indices is None else indices
     return Latents(
         codes,
@@ -50,35 +50,35 @@ def latents_of(clips: LabelledClips, codes: CodeTable, indices: NDArray[np.int64
 
 @dataclass(frozen=True)
 class Swapped:
-    """One output per pair, as the judge sees it; without a judge (data without an action label) only the pairs."""
+    """The judged outputs of the pairs; without a judge (data without an action label) only the pairs."""
 
     pairs: Pairs
     judged: Mapping[str, NDArray[np.int64]]
     """Judged value of each factor: [P]."""
     confusion: Mapping[str, list[list[int]]]
-    """Per factor, how often each value asked for (row) was judged as each value (column): V x V."""
+    """Per factor, how often each correct value (row) was judged as each value (column): V x V."""
     wrong: NDArray[np.int64]
-    """Positions of the pairs with a wrong factor, the most wrong first."""
+    """Positions of the pairs with a wrong factor, most wrong factors first."""
 
 
-def swapped_of(clips: LabelledClips, pairs: Pairs, judged: Mapping[str, NDArray[np.int64]]) -> Swapped:
-    """What the judge's values say of the pairs, ready to be shown."""
+def summarise_swaps(clips: LabelledClips, pairs: Pairs, judged: Mapping[str, NDArray[np.int64]]) -> Swapped:
+    """Return the pairs with the judged values of their outputs, compared with the correct ones."""
     matrices = {name: confusion(clips, pairs, name, values) for name, values in judged.items()}
-    return Swapped(pairs, judged, matrices, worst(clips, pairs, judged))
+    return Swapped(pairs, judged, matrices, worst_pairs(clips, pairs, judged))
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the protocol found of a model."""
+    """What the protocol measured of a model."""
 
     scores: dict[str, Score]
     """By dotted name, such as `swap.static.hat.accuracy` or `probe.static.action.mlp`."""
     controls: dict[str, dict[str, Score]]
-    """Per control, some of the same figures by the same names."""
+    """Per control, some of the same scores by the same names."""
     swapped: Swapped
     """The swaps: through the dynamics code, or through the poses where there is no sequence stage."""
     latents: Latents
     decoder: SwapDecoder
     """The model with the codes of the test clips: decodes any combination of them."""
     expert_use: list[float]
-    """Mean weight of each expert in the static codes of the test clips, 1 in all; empty where codes are no weights."""
+    """Mean weight of each expert in the test clips' static codes, 1 in total; empty where codes are no weights."""

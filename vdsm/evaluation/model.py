@@ -1,4 +1,4 @@
-"""What the evaluation asks of a model, and the codes of many clips."""
+"""The interface of a model to the evaluation, and the codes of many clips."""
 
 from typing import NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ from vdsm.evaluation.progress import NO_PROGRESS, Progress
 
 
 class ClipCodes(Protocol):
-    """Codes of a batch of clips; any tuple-like object with these names will do."""
+    """Codes of a batch of clips; any object with these attributes."""
 
     @property
     def static(self) -> Tensor:
@@ -31,19 +31,19 @@ class SwapModel(Protocol):
     """Any model that separates clips into a static code, poses and a dynamics code, such as `vdsm.Disentangler`."""
 
     def encode(self, frames: Tensor) -> ClipCodes:
-        """f32 [B, T, C, H, W] in [0, 1] -> codes."""
+        """Return the codes of frames f32 [B, T, C, H, W] in [0, 1]."""
 
     def poses(self, dynamics: Tensor, length: int) -> Tensor:
-        """Dynamics codes [B, D] -> poses [B, length, Z]."""
+        """Return the poses [B, length, Z] of dynamics codes [B, D]."""
 
     def decode(self, pose: Tensor, static: Tensor) -> Tensor:
-        """Poses [B, T, Z] and static codes [B, K] -> frames [B, T, C, H, W] in [0, 1]."""
+        """Return the frames [B, T, C, H, W] in [0, 1] of poses [B, T, Z] and static codes [B, K]."""
 
     def sample_static(self, count: int, generator: torch.Generator) -> Tensor:
-        """Static codes [count, K] from the prior."""
+        """Draw static codes [count, K] from the prior."""
 
     def sample_dynamics(self, count: int, generator: torch.Generator) -> Tensor:
-        """Dynamics codes [count, D] from the prior."""
+        """Draw dynamics codes [count, D] from the prior."""
 
 
 class CodeTable(NamedTuple):
@@ -65,13 +65,25 @@ def encode_clips(
     batch_clips: int = 32,
     progress: Progress = NO_PROGRESS,
     indices: NDArray[np.int64] | None = None,
+    *,
+    phase: str = "encoding clips",
 ) -> CodeTable:
-    """Codes of the first `length` frames of the clips at `indices`, or of every clip."""
-    wanted = np.arange(len(clips)) if indices is None else indices
+    """Return the codes of the first `length` frames of the clips at `indices`, by default of all.
+
+    Args:
+        model: encodes the clips.
+        clips: any split.
+        length: frames of each clip.
+        batch_clips: clips encoded at once.
+        progress: receives one phase.
+        indices: int64 [N].
+        phase: its name.
+    """
+    chosen = np.arange(len(clips)) if indices is None else indices
     parts = []
-    progress.start("encoding clips", len(wanted), unit="clips")
-    for start in range(0, len(wanted), batch_clips):
-        batch = wanted[start : start + batch_clips]
+    progress.start(phase, len(chosen), unit="clips")
+    for start in range(0, len(chosen), batch_clips):
+        batch = chosen[start : start + batch_clips]
         codes = model.encode(stack(clips, batch, length))
         parts.append((codes.static, codes.pose, codes.dynamics))
         progress.advance(len(batch))

@@ -1,4 +1,4 @@
-"""Everything that is decoded for the pairs, judged batch by batch, so that memory does not grow with their number.
+"""All outputs decoded for the pairs, judged batch by batch, so that memory does not grow with their number.
 
 Letters: P pairs of clips A (dynamics) and B (static); N test clips.
 """
@@ -16,8 +16,8 @@ from vdsm.evaluation.model import CodeTable, SwapModel
 from vdsm.evaluation.pairs import Indices, Pairs
 from vdsm.evaluation.progress import Progress
 
-Watch = Callable[[Tensor], None]
-"""Told every batch of decoded frames f32 [B, T, C, H, W], in the order of the pairs."""
+BatchObserver = Callable[[Tensor], None]
+"""Receives every batch of decoded frames f32 [B, T, C, H, W], in the order of the pairs."""
 
 
 @dataclass(frozen=True)
@@ -32,45 +32,50 @@ class SwapDecoder:
     """Clips decoded at once."""
 
     def swap(self, dynamics_of: Indices, static_of: Indices) -> Tensor:
-        """Action transfer through the dynamics code (stage 2): [B, T, C, H, W]."""
+        """Decode A's dynamics code with B's static code (stage 2): [B, T, C, H, W]."""
         return self.model.decode(
             self.model.poses(self.codes.dynamics[dynamics_of], self.length), self.codes.static[static_of]
         )
 
     def pose_swap(self, dynamics_of: Indices, static_of: Indices) -> Tensor:
-        """The poses of A's own frames with B's static code (stage 1 alone): [B, T, C, H, W]."""
+        """Decode the poses of A's own frames with B's static code (stage 1 alone): [B, T, C, H, W]."""
         return self.model.decode(self.codes.pose[dynamics_of], self.codes.static[static_of])
 
     def with_static(self, dynamics_of: Indices, static: Tensor) -> Tensor:
-        """A's dynamics code with given static codes [B, K]: [B, T, C, H, W]."""
+        """Decode A's dynamics code with given static codes [B, K]: [B, T, C, H, W]."""
         return self.model.decode(self.model.poses(self.codes.dynamics[dynamics_of], self.length), static)
 
     def with_dynamics(self, dynamics: Tensor, static_of: Indices) -> Tensor:
-        """Given dynamics codes [B, D] with B's static code: [B, T, C, H, W]."""
+        """Decode given dynamics codes [B, D] with B's static code: [B, T, C, H, W]."""
         return self.model.decode(self.model.poses(dynamics, self.length), self.codes.static[static_of])
 
 
-def of_pairs(swap: Callable[[Indices, Indices], Tensor], pairs: Pairs) -> Callable[[slice], Tensor]:
-    """`SwapDecoder.swap`, or its like, of a slice of the pairs."""
+def slice_decoder(swap: Callable[[Indices, Indices], Tensor], pairs: Pairs) -> Callable[[slice], Tensor]:
+    """Return a decoder of slices of the pairs; `swap` is `SwapDecoder.swap`, or a function like it."""
     return lambda batch: swap(pairs.dynamics_of[batch], pairs.static_of[batch])
 
 
 @torch.inference_mode()
 def decode_batches(
-    count: int, decode: Callable[[slice], Tensor], batch_clips: int, what: str, progress: Progress, *watches: Watch
+    count: int,
+    decode: Callable[[slice], Tensor],
+    batch_clips: int,
+    phase: str,
+    progress: Progress,
+    *observers: BatchObserver,
 ) -> None:
-    """Decode `count` clips in consecutive slices; every watch sees every batch, none is kept."""
-    progress.start(what, count, unit="clips")
+    """Decode `count` clips in consecutive slices; every observer receives every batch, none is kept."""
+    progress.start(phase, count, unit="clips")
     for start in range(0, count, batch_clips):
         batch = slice(start, min(start + batch_clips, count))
         frames = decode(batch)
-        for watch in watches:
-            watch(frames)
+        for observer in observers:
+            observer(frames)
         progress.advance(batch.stop - batch.start)
 
 
-class Judging:
-    """A watch that keeps the judge's verdicts."""
+class VerdictCollector:
+    """An observer that keeps the judge's verdicts."""
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
@@ -82,18 +87,18 @@ class Judging:
 
     @property
     def verdicts(self) -> Verdicts:
-        """On all batches so far."""
+        """Verdicts on all batches so far."""
         return join(self._parts)
 
 
 def judge_pairs(
-    judge: Judge, pairs: Pairs, decode: Callable[[slice], Tensor], batch_clips: int, what: str, progress: Progress,
-    *watches: Watch,
+    judge: Judge, pairs: Pairs, decode: Callable[[slice], Tensor], batch_clips: int, phase: str, progress: Progress,
+    *observers: BatchObserver,
 ) -> Verdicts:  # fmt: skip
-    """Verdicts on `decode(batch)` for consecutive slices of the pairs; the watches see every batch too."""
-    judging = Judging(judge)
-    decode_batches(len(pairs), decode, batch_clips, what, progress, judging, *watches)
-    return judging.verdicts
+    """Return verdicts on `decode(batch)` for consecutive slices of the pairs; `observers` receive every batch too."""
+    collector = VerdictCollector(judge)
+    decode_batches(len(pairs), decode, batch_clips, phase, progress, collector, *observers)
+    return collector.verdicts
 
 
 def judged_outputs(
@@ -103,26 +108,24 @@ def judged_outputs(
     sequence_stage: bool,
     seed: int,
     progress: Progress,
-    *watches: Watch,
+    *observers: BatchObserver,
 ) -> Outputs:
-    """Verdicts on all that a model makes of the pairs; `watches` see the swaps.
+    """Return verdicts on all outputs of a model for the pairs; `observers` receive the swaps.
 
-    Without a sequence stage there are no dynamics codes: only clips reconstructed from their poses.
+    Without a sequence stage there are no dynamics codes: clips are only reconstructed from their poses.
     """
     size = decoder.batch_clips
-    everything = np.unique(pairs.dynamics_of)
-    again = judge_pairs(
-        judge, Pairs(everything, everything), lambda batch: decoder.pose_swap(everything[batch], everything[batch]),
-        size, "reconstructing", progress,
-    )  # fmt: skip
+    reconstructed = np.unique(pairs.dynamics_of)
+    own = Pairs(reconstructed, reconstructed)
+    reconstruction = judge_pairs(judge, own, slice_decoder(decoder.pose_swap, own), size, "reconstructing", progress)
     if not sequence_stage:
-        return Outputs(reconstruction=again, reconstructed=everything)
+        return Outputs(reconstruction=reconstruction, reconstructed=reconstructed)
     generator = torch.Generator().manual_seed(seed)
     static = decoder.model.sample_static(len(pairs), generator)
     dynamics = decoder.model.sample_dynamics(len(pairs), generator)
     return Outputs(
         swap=judge_pairs(
-            judge, pairs, of_pairs(decoder.swap, pairs), size, "swapping dynamics codes", progress, *watches
+            judge, pairs, slice_decoder(decoder.swap, pairs), size, "swapping dynamics codes", progress, *observers
         ),
         prior_static=judge_pairs(
             judge, pairs, lambda batch: decoder.with_static(pairs.dynamics_of[batch], static[batch]), size,
@@ -132,6 +135,6 @@ def judged_outputs(
             judge, pairs, lambda batch: decoder.with_dynamics(dynamics[batch], pairs.static_of[batch]), size,
             "sampling actions", progress,
         ),
-        reconstruction=again,
-        reconstructed=everything,
+        reconstruction=reconstruction,
+        reconstructed=reconstructed,
     )  # fmt: skip

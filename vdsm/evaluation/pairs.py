@@ -7,24 +7,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vdsm.evaluation.clips import ACTION, LabelledClips, static_attributes
+from vdsm.evaluation.identities import identity_indices
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Positions of the clips of each pair in the test split."""
+    """Indices of the clips of each pair in the test split."""
 
     dynamics_of: Indices
-    """A: whose action the output should show: int64 [P]."""
+    """A, whose action the output should show: int64 [P]."""
     static_of: Indices
-    """B: whose identity the output should show: int64 [P]."""
+    """B, whose identity the output should show: int64 [P]."""
 
     def __len__(self) -> int:
         return len(self.dynamics_of)
 
     def sha256(self, clips: LabelledClips) -> str:
-        """Hash of the pairs by the names of their clips."""
+        """Return a hash of the pairs by the keys of their clips."""
         text = "\n".join(
             f"{clips.keys[a]} {clips.keys[b]}" for a, b in zip(self.dynamics_of, self.static_of, strict=True)
         )
@@ -32,13 +33,16 @@ class Pairs:
 
 
 def draw_pairs(clips: LabelledClips, count: int, seed: int) -> Pairs:
-    """`count` pairs of test clips of different identities, the same for the same clips and seed.
+    """Draw `count` pairs of test clips of different identities, the same for the same clips and seed.
 
-    Both sides go through the whole split in random order before any clip comes again, whatever the labels are: no pair
-    is chosen for its labels, for that would change the chance levels.
+    Both sides take every clip of the split in random order before any clip repeats. No pair is chosen for its labels,
+    which would change the chance levels.
+
+    Raises:
+        ValueError: the split has a single identity.
     """
     generator = np.random.default_rng([seed, 1])
-    identities = np.unique(np.asarray(clips.identities), return_inverse=True)[1]
+    identities = identity_indices(clips.identities)
     if identities.max(initial=0) < 1:
         raise ValueError("the test split has a single identity; a swap needs at least two")
     rounds = -(-count // len(clips))
@@ -51,10 +55,11 @@ def draw_pairs(clips: LabelledClips, count: int, seed: int) -> Pairs:
 
 
 def chances(clips: LabelledClips, pairs: Pairs) -> dict[str, float]:
-    """Chance of each factor, and of `joint` (all static attributes at once): the share of correct values when every
-    output shows the factors of a randomly drawn pair's other clip. With balanced labels it is 1 / number of values.
+    """Return the chance level of each factor, and of `joint`, all static attributes at once.
 
-    The joint chance is the product over the attributes, as for guesses that are drawn one by one.
+    It is the share of correct values when every output shows the factors of the other clip of a randomly drawn pair:
+    1 / number of values for balanced labels. The joint chance is the product over the attributes, as for independent
+    guesses.
     """
     result = {}
     for name, names in clips.vocabulary.items():
@@ -69,8 +74,8 @@ def chances(clips: LabelledClips, pairs: Pairs) -> dict[str, float]:
 
 
 def oracle(clips: LabelledClips, pairs: Pairs) -> Indices:
-    """The real test clip that shows B's identity in A's action, or -1 where none does: int64 [P]."""
-    place = {
+    """Return the index of the real test clip of B's identity in A's action, or -1 where there is none: int64 [P]."""
+    index_of = {
         (identity, int(action)): index
         for index, (identity, action) in enumerate(zip(clips.identities, clips.labels[ACTION], strict=True))
     }
@@ -78,4 +83,4 @@ def oracle(clips: LabelledClips, pairs: Pairs) -> Indices:
         (clips.identities[b], int(clips.labels[ACTION][a]))
         for a, b in zip(pairs.dynamics_of, pairs.static_of, strict=True)
     ]
-    return np.array([place.get(key, -1) for key in wanted], dtype=np.int64)
+    return np.array([index_of.get(key, -1) for key in wanted], dtype=np.int64)

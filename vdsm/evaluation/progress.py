@@ -1,4 +1,4 @@
-"""How a measurement reports its progress to whoever shows it."""
+"""How a measurement reports its progress to whatever displays it."""
 
 from typing import Protocol
 
@@ -7,21 +7,21 @@ class Progress(Protocol):
     """Receives the phases of a long measurement, one after the other."""
 
     def start(self, phase: str, total: float | None = None, *, unit: str = "") -> None:
-        """Begin the next phase, of `total` units; none where the number is not known."""
+        """Begin the next phase, of `total` units; None where the number is unknown."""
 
     def advance(self, units: float = 1) -> None:
         """Count finished units of the phase."""
 
 
 class NoProgress:
-    """A Progress that shows nothing."""
+    """A Progress that displays nothing."""
 
     def start(self, phase: str, total: float | None = None, *, unit: str = "") -> None:
-        """Ignore it."""
+        """Do nothing."""
 
     def advance(self, units: float = 1) -> None:
-        """Ignore it."""
+        """Do nothing."""
 
 
 NO_PROGRESS = NoProgress()
-"""For callers that show no progress."""
+"""For callers that display no progress."""

@@ -6,24 +6,25 @@ import numpy as np
 from torch import Tensor, nn
 
 from vdsm.disentangler import Disentangler
-from vdsm.evaluation.clips import LabelledClips, batch_of
-from vdsm.evaluation.controls import control_scores
-from vdsm.evaluation.cycle import EncodedAgain
+from vdsm.evaluation import frechet
+from vdsm.evaluation.clips import LabelledClips, clips_per_batch
+from vdsm.evaluation.controls import CONTROL_PHASES, control_scores
+from vdsm.evaluation.cycle import ReencodedSwaps
 from vdsm.evaluation.elbo import elbo_scores
-from vdsm.evaluation.frechet import frechet_score
+from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.inception import Inception, InceptionFeatures, inception_features
 from vdsm.evaluation.judge import Judge, judge_clips
 from vdsm.evaluation.judged_scores import judge_scores, output_scores
-from vdsm.evaluation.measurement import Latents, Measurement, Swapped, latents_of, swapped_of
+from vdsm.evaluation.measurement import Latents, Measurement, Swapped, collect_latents, summarise_swaps
 from vdsm.evaluation.model import SwapModel, encode_clips
-from vdsm.evaluation.outputs import SwapDecoder, decode_batches, judge_pairs, judged_outputs, of_pairs
+from vdsm.evaluation.outputs import SwapDecoder, decode_batches, judge_pairs, judged_outputs, slice_decoder
 from vdsm.evaluation.pairs import Pairs, draw_pairs
 from vdsm.evaluation.probes import probe_scores
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
-from vdsm.evaluation.reconstruction import reconstruction_scores, some_of
-from vdsm.evaluation.renderer import Renderer, renderer_scores
+from vdsm.evaluation.reconstruction import reconstruction_scores, subsample
+from vdsm.evaluation.renderer import RENDERER_PHASES, Renderer, renderer_scores
 from vdsm.evaluation.scores import Score, entropy_scores
-from vdsm.evaluation.swap_scores import identities, swap_scores
+from vdsm.evaluation.swap_scores import swap_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,9 @@ class ProtocolConfig:
     pairs: int = 1000
     """Pairs of test clips."""
     probe_clips: int = 3000
-    """Most training clips whose codes the probes learn from."""
+    """Maximum number of training clips whose codes the probes learn from."""
     batch_clips: int | None = None
-    """Clips in memory at once; none means as many as their length allows."""
+    """Clips in memory at once; None means as many as their length allows."""
     seed: int = 0
     """Seed of the pairs, the prior samples, the probes and the intervals."""
     sequence_stage: bool = True
@@ -46,7 +47,29 @@ class ProtocolConfig:
     @property
     def clips_at_once(self) -> int:
         """Clips in memory at once."""
-        return self.batch_clips or batch_of(self.clip_frames)
+        return self.batch_clips or clips_per_batch(self.clip_frames)
+
+
+def phases(
+    model: SwapModel, config: ProtocolConfig, *, judged: bool, train: bool, renderer: bool, inception: bool
+) -> list[str]:
+    """Return the phases of progress that `measure` starts, in order; the flags say which arguments it is given."""
+    found = ["encoding test clips"]
+    if judged:
+        found += ["judging real test clips", "swapping poses", "reconstructing"]
+        if config.sequence_stage:
+            found += ["swapping dynamics codes", "sampling identities", "sampling actions"]
+        found += ["scoring the outputs", *CONTROL_PHASES, *(RENDERER_PHASES if renderer else ())]
+    else:
+        found += ["swapping"]
+    if inception:
+        found += ["Inception features of real clips", "Frechet distance of Inception features"]
+    found += ["comparing reconstructions"]
+    if train:
+        found += ["encoding training clips", "fitting probes"]
+    if isinstance(model, Disentangler):
+        found += ["measuring the ELBO"]
+    return found
 
 
 def measure(
@@ -63,26 +86,27 @@ def measure(
     """Measure a model on the clips of the test split.
 
     Args:
-        model: what is measured.
+        model: the model to measure.
         clips: the test split.
-        judge: trained on the training split; none for data without an action label, of which only the cycle, the ELBO,
-            the reconstruction and whatever probes there are labels for are measured.
-        config: how much.
-        progress: told how far it is.
-        train: the training split, from whose codes the probes learn; none leaves them out.
+        judge: trained on the training split. None for data without an action label: only the cycle, the ELBO, the
+            reconstruction and probes of the labels that there are can be measured.
+        config: how much is measured.
+        progress: receives the phases listed by `phases`.
+        train: the training split, from whose codes the probes learn; None skips the probes.
         renderer: the program that drew the data, as one more control.
-        inception: for the Frechet distance on its features; none leaves it out.
+        inception: network for the Frechet distance of its features; None skips that.
     """
     seed, length, size = config.seed, config.clip_frames, config.clips_at_once
     if isinstance(model, nn.Module):
         model.eval()  # or batch norm and dropout would make a clip's score depend on the others, and on chance
     pairs = draw_pairs(clips, config.pairs, seed)
-    decoder = SwapDecoder(model, encode_clips(model, clips, length, size, progress), length, size)
-    latents = latents_of(clips, decoder.codes)
+    codes = encode_clips(model, clips, length, size, progress, phase="encoding test clips")
+    decoder = SwapDecoder(model, codes, length, size)
+    latents = collect_latents(clips, codes)
     scores, controls, swapped = _swaps(judge, clips, pairs, decoder, config, renderer, inception, progress)
-    some = some_of(np.unique(pairs.dynamics_of))
+    compared = subsample(np.unique(pairs.dynamics_of))
     scores |= reconstruction_scores(
-        clips, some, length, lambda batch: decoder.pose_swap(batch, batch), size, seed, progress
+        clips, compared, length, lambda batch: decoder.pose_swap(batch, batch), size, seed, progress
     )
     if train is not None:
         probes, shuffled = _probes(model, train, latents, config, progress)
@@ -91,9 +115,9 @@ def measure(
             controls["shuffled"] |= shuffled
     if isinstance(model, Disentangler):
         scores |= elbo_scores(model, clips, length, size, config.sequence_stage, seed, progress)
-    if on_simplex(decoder.codes.static):
+    if is_on_simplex(codes.static):
         scores["experts.in_use"] = experts_in_use(latents, seed)
-    return Measurement(scores, controls, swapped, latents, decoder, expert_use(decoder.codes.static))
+    return Measurement(scores, controls, swapped, latents, decoder, expert_use(codes.static))
 
 
 def _swaps(
@@ -106,64 +130,72 @@ def _swaps(
     inception: Inception | None,
     progress: Progress,
 ) -> tuple[dict[str, Score], dict[str, dict[str, Score]], Swapped]:
-    """Scores of what is decoded for the pairs, of the controls, and the swaps."""
+    """Return the scores of what is decoded for the pairs, those of the controls, and the swaps."""
     seed, size, stage2 = config.seed, config.clips_at_once, config.sequence_stage
-    again, pictures = EncodedAgain(decoder.model), InceptionFeatures(inception) if inception else None
-    watches = (again, *((pictures,) if pictures else ()))
+    reencoded = ReencodedSwaps(decoder.model)
+    features = InceptionFeatures(inception) if inception else None
+    observers = (reencoded, *((features,) if features else ()))
     swap = decoder.swap if stage2 else decoder.pose_swap
     scores: dict[str, Score] = {}
     controls: dict[str, dict[str, Score]] = {}
-    swapped = swapped_of(clips, pairs, {})
+    swapped = summarise_swaps(clips, pairs, {})
     if judge is None:
-        decode_batches(len(pairs), of_pairs(swap, pairs), size, "swapping", progress, *watches)
+        decode_batches(len(pairs), slice_decoder(swap, pairs), size, "swapping", progress, *observers)
     else:
         real = judge_clips(judge, clips, config.clip_frames, size, progress)
         scores |= judge_scores(clips, real, seed)
-        seen = () if stage2 else watches
-        by_pose = judge_pairs(judge, pairs, of_pairs(decoder.pose_swap, pairs), size, "swapping poses", progress, *seen)
+        pose_swap = slice_decoder(decoder.pose_swap, pairs)
+        pose_observers = () if stage2 else observers
+        by_pose = judge_pairs(judge, pairs, pose_swap, size, "swapping poses", progress, *pose_observers)
         scores |= {f"pose_{name}": score for name, score in swap_scores(clips, pairs, by_pose.values, seed).items()}
-        outputs = judged_outputs(judge, decoder, pairs, stage2, seed, progress, *watches)
-        scores |= output_scores(clips, pairs, outputs, real, seed)
-        controls = control_scores(clips, pairs, real, seed)
+        outputs = judged_outputs(judge, decoder, pairs, stage2, seed, progress, *observers)
+        progress.start("scoring the outputs", outputs.frechet_resamples, unit="resamples")
+        scores |= output_scores(clips, pairs, outputs, real, seed, progress)
+        controls = control_scores(clips, pairs, real, seed, progress)
         if renderer is not None:
             controls["renderer"] = renderer_scores(
                 judge, clips, pairs, renderer, real, config.clip_frames, size, seed, progress
             )
-        swapped = swapped_of(clips, pairs, (outputs.swap or by_pose).values)
+        swapped = summarise_swaps(clips, pairs, (outputs.swap or by_pose).values)
     if stage2:
-        scores |= again.scores(pairs, decoder.codes, identities(clips), seed)
-    if inception is not None and pictures is not None:
-        wanted = inception_features(inception, clips, pairs.static_of, config.clip_frames, size, progress)
-        clusters = identities(clips)[pairs.static_of]
-        scores["frechet.inception.swap"] = frechet_score(pictures.features, wanted, clusters, seed)
+        scores |= reencoded.scores(pairs, decoder.codes, identity_indices(clips.identities), seed)
+    if inception is not None and features is not None:
+        real_features = inception_features(inception, clips, pairs.static_of, config.clip_frames, size, progress)
+        clusters = identity_indices(clips.identities)[pairs.static_of]
+        progress.start("Frechet distance of Inception features", frechet.RESAMPLES, unit="resamples")
+        scores["frechet.inception.swap"] = frechet.frechet_score(
+            features.features, real_features, clusters, seed, progress
+        )
     return scores, controls, swapped
 
 
 def _probes(
     model: SwapModel, train: LabelledClips, test: Latents, config: ProtocolConfig, progress: Progress
 ) -> tuple[dict[str, Score], dict[str, Score]]:
-    """Scores of the probes, and of their answers given for other clips."""
+    """Return the scores of the probes, and of their answers when given for other clips."""
     chosen = np.sort(np.random.default_rng([config.seed, 7]).permutation(len(train))[: config.probe_clips])
-    codes = encode_clips(model, train, config.clip_frames, config.clips_at_once, progress, chosen)
-    return probe_scores(latents_of(train, codes, chosen), test, config.seed, progress=progress)
+    codes = encode_clips(
+        model, train, config.clip_frames, config.clips_at_once, progress, chosen, phase="encoding training clips"
+    )
+    return probe_scores(collect_latents(train, codes, chosen), test, config.seed, progress=progress)
 
 
-def on_simplex(static: Tensor) -> bool:
+def is_on_simplex(static: Tensor) -> bool:
     """Whether static codes [N, K] are weights of experts: points of one simplex, or of several side by side."""
     sums = static.sum(1)
     return bool((static >= 0).all() and sums.mean() > 0.5 and (sums - sums.mean()).abs().max() < 1e-3)
 
 
 def experts_in_use(latents: Latents, seed: int) -> Score:
-    """exp of the entropy of the mean static code, a number between 1 and K: how many experts share the work."""
+    """Return exp of the entropy of the mean static code, the effective number of experts: between 1 and K."""
     weights = latents.codes.static.double().numpy()
-    who = np.unique(np.asarray(latents.identities), return_inverse=True)[1].astype(np.int64)
-    return entropy_scores(weights / weights.sum(1, keepdims=True), who, seed)["h_y"].exponential()
+    clusters = identity_indices(latents.identities)
+    return entropy_scores(weights / weights.sum(1, keepdims=True), clusters, seed)["h_y"].exponential()
 
 
 def expert_use(static: Tensor) -> list[float]:
-    """Mean weight of each expert in static codes [N, K], 1 in all; empty where codes are no weights."""
-    if not on_simplex(static):
+    """Return the mean weight of each expert in static codes [N, K], 1 in total; empty where codes are no weights."""
+    if not is_on_simplex(static):
         return []
     mean = static.double().mean(0)
     return [float(share) for share in mean / mean.sum()]

@@ -1,4 +1,4 @@
-"""How near decoded clips are to the real ones, value by value."""
+"""Pixel-wise distance of decoded clips from the real ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vdsm.evaluation.clips import LabelledClips, stack
+from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.pairs import Indices
 from vdsm.evaluation.progress import Progress
 from vdsm.evaluation.scores import Score, mean_score
-from vdsm.evaluation.swap_scores import identities
 
 HIGHEST_PSNR = 100.0
-"""Decibels given to a frame without any error, whose PSNR would be infinite."""
+"""Upper bound in dB: a frame without any error would have an infinite PSNR."""
 CLIPS = 160
-"""Most clips that are compared value by value; SSIM in float64 takes longer than all the rest."""
+"""Maximum number of clips compared; SSIM in float64 takes longer than all the rest."""
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How far frames are from the real ones, per clip: [N]."""
+    """Distance of frames from the real ones, per clip: [N]."""
 
     mse: NDArray[np.float64]
     """Mean squared error of values in [0, 1]."""
@@ -34,24 +34,24 @@ class Fidelity:
 
 
 def fidelity(frames: Tensor, real: Tensor) -> Fidelity:
-    """Both f32 [B, T, C, H, W] in [0, 1]."""
+    """Compare decoded with real frames, both f32 [B, T, C, H, W] in [0, 1]."""
     per_frame = (frames - real).square().flatten(2).double().mean(2)
     psnr = (-10 * torch.log10(per_frame.clamp_min(10 ** (-HIGHEST_PSNR / 10)))).mean(1)
-    # A clip at a time: the filters of many frames at once take gigabytes.
+    # One clip at a time: the filters of many frames at once take gigabytes.
     ssim = torch.stack([_ssim(ours, theirs).mean() for ours, theirs in zip(frames, real, strict=True)])
     return Fidelity(per_frame.mean(1).numpy(), psnr.numpy(), ssim.numpy())
 
 
 def _ssim(frames: Tensor, real: Tensor) -> Tensor:
-    """[T] of frames f32 [T, C, H, W]."""
+    """Return SSIM [T] of frames f32 [T, C, H, W]."""
     # In float64: in float32 the variance of a flat patch is lost to rounding, and equal frames do not get 1.
     ssim = structural_similarity_index_measure(frames.double(), real.double(), data_range=1.0, reduction="none")
     assert isinstance(ssim, Tensor)
     return ssim
 
 
-def some_of(indices: Indices) -> Indices:
-    """At most CLIPS of the clips, evenly spread."""
+def subsample(indices: Indices) -> Indices:
+    """Return at most CLIPS of the clips, evenly spread."""
     return indices[:: -(-len(indices) // CLIPS)]
 
 
@@ -60,8 +60,10 @@ def reconstruction_scores(
     clips: LabelledClips, indices: Indices, length: int, decode: Callable[[Indices], Tensor], batch_clips: int,
     seed: int, progress: Progress,
 ) -> dict[str, Score]:  # fmt: skip
-    """`reconstruction.{mse,psnr,ssim}` of `decode(indices)` for clips, and `still.*` of the clip's mean frame repeated:
-    the best that is possible without motion."""
+    """Return `reconstruction.{mse,psnr,ssim}` of `decode(indices)`, and `still.*` of each clip's mean frame repeated.
+
+    The latter is the best that is possible without motion.
+    """
     measured, still = [], []
     progress.start("comparing reconstructions", len(indices), unit="clips")
     for start in range(0, len(indices), batch_clips):
@@ -70,10 +72,10 @@ def reconstruction_scores(
         measured.append(fidelity(decode(batch), real))
         still.append(fidelity(real.mean(1, keepdim=True).expand_as(real), real))
         progress.advance(len(batch))
-    who = identities(clips)[indices]
+    clusters = identity_indices(clips.identities)[indices]
     scores = {}
     for group, parts in (("reconstruction", measured), ("still", still)):
         for name in ("mse", "psnr", "ssim"):
             values = np.concatenate([getattr(part, name) for part in parts])
-            scores[f"{group}.{name}"] = mean_score(values, who, None, seed)
+            scores[f"{group}.{name}"] = mean_score(values, clusters, None, seed)
     return scores

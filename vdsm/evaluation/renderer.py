@@ -1,5 +1,8 @@
-"""The control `renderer`: the program that drew the data, measured like a model. It is the perfect one, so what it
-misses is the judge's error, and it shows what the figures of prior samples can be at best."""
+"""The control `renderer`: the program that drew the data, measured like a model.
+
+It is the perfect model, so what it misses is the judge's error. Its samples show the best possible metrics of prior
+samples.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -17,42 +20,61 @@ from vdsm.evaluation.pairs import Pairs
 from vdsm.evaluation.progress import Progress
 from vdsm.evaluation.scores import Score
 
+RENDERER_PHASES = ("renderer: swaps", "renderer: new identities", "renderer: new actions", "scoring the renderer")
+"""Phases of progress that `renderer_scores` starts."""
+
 
 class Renderer(Protocol):
     """Draws any identity in any action."""
 
     @property
     def identities(self) -> Sequence[str]:
-        """All whom it can draw: its prior over identities is uniform over them."""
+        """All identities that it can draw; its prior is uniform over them."""
 
     def draw(self, identity: str, action: int) -> NDArray[np.uint8]:
-        """A clip: uint8 [T, H, W, C]."""
+        """Return a clip: uint8 [T, H, W, C]."""
 
 
 def renderer_scores(
     judge: Judge, clips: LabelledClips, pairs: Pairs, renderer: Renderer, real: Verdicts, length: int,
     batch_clips: int, seed: int, progress: Progress,
 ) -> dict[str, Score]:  # fmt: skip
-    """Scores of its swaps, and of its samples of identities and actions."""
+    """Return the scores of a renderer's swaps, and of its samples of identities and actions.
+
+    Args:
+        judge: trained on the training split.
+        clips: the test split.
+        pairs: the pairs to swap.
+        renderer: the program that drew the data.
+        real: verdicts on all real test clips.
+        length: frames of each clip.
+        batch_clips: clips judged at once.
+        seed: seed of the samples and the intervals.
+        progress: receives RENDERER_PHASES.
+    """
     generator = np.random.default_rng([seed, 6])
-    people = [clips.identities[index] for index in pairs.static_of]
-    strangers = [
+    identities = [clips.identities[index] for index in pairs.static_of]
+    new_identities = [
         renderer.identities[int(number)] for number in generator.integers(len(renderer.identities), size=len(pairs))
     ]
     actions = np.asarray(clips.labels[ACTION])[pairs.dynamics_of]
-    others = generator.integers(len(clips.vocabulary[ACTION]), size=len(pairs))
+    new_actions = generator.integers(len(clips.vocabulary[ACTION]), size=len(pairs))
 
-    def drawn(who: Sequence[str], what: NDArray[np.int64]) -> Callable[[slice], Tensor]:
+    def decoder(identities: Sequence[str], actions: NDArray[np.int64]) -> Callable[[slice], Tensor]:
         def decode(batch: slice) -> Tensor:
-            frames = [renderer.draw(*asked)[:length] for asked in zip(who[batch], what[batch].tolist(), strict=True)]
+            wanted = zip(identities[batch], actions[batch].tolist(), strict=True)
+            frames = [renderer.draw(identity, action)[:length] for identity, action in wanted]
             return torch.from_numpy(np.stack(frames)).permute(0, 1, 4, 2, 3).float().div_(255)
 
         return decode
 
-    def judged(who: Sequence[str], what: NDArray[np.int64]) -> Verdicts:
-        return judge_pairs(judge, pairs, drawn(who, what), batch_clips, "the renderer as a model", progress)
+    def judged(identities: Sequence[str], actions: NDArray[np.int64], phase: str) -> Verdicts:
+        return judge_pairs(judge, pairs, decoder(identities, actions), batch_clips, phase, progress)
 
     outputs = Outputs(
-        swap=judged(people, actions), prior_static=judged(strangers, actions), prior_dynamics=judged(people, others)
+        swap=judged(identities, actions, RENDERER_PHASES[0]),
+        prior_static=judged(new_identities, actions, RENDERER_PHASES[1]),
+        prior_dynamics=judged(identities, new_actions, RENDERER_PHASES[2]),
     )
-    return output_scores(clips, pairs, outputs, real, seed)
+    progress.start(RENDERER_PHASES[3], outputs.frechet_resamples, unit="resamples")
+    return output_scores(clips, pairs, outputs, real, seed, progress)

@@ -118,8 +118,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "keys that are numbers": (lambda folder: keep(folder / "part-0.npz", static_of=np.arange(7)), "one string"),
     "floats": (lambda folder: keep(folder / "part-0.npz", frames=np.zeros((7, 8, 64, 64, 3))), "not uint8 [N, 8, 64"),
-    "other clips": (lambda folder: keep(folder / "part-0.npz", static_of=np.array(["x"] * 7)), "was not asked for"),
-    "twice": (lambda folder: shutil.copy(folder / "part-0.npz", folder / "part-1.npz") and None, "is there twice"),
+    "other clips": (lambda folder: keep(folder / "part-0.npz", static_of=np.array(["x"] * 7)), "is not in the pairs"),
+    "twice": (lambda folder: shutil.copy(folder / "part-0.npz", folder / "part-1.npz") and None, "is duplicated"),
 }
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cluster.errors import UserError
-from pipeline.evaluation.renderer import renderer_of
-from preprocessing.sources import make_source
+from pipeline.evaluation.renderer import load_renderer
 from preprocessing.sources.config import SourceConfig
+from preprocessing.sources.registry import make_source
 
 
 def dataset(sha256: str, name: str = "lpc") -> Any:
@@ -22,7 +22,7 @@ def dataset(sha256: str, name: str = "lpc") -> Any:
 def test_it_draws_what_the_dataset_holds(sheets: str, characters: int, request: pytest.FixtureRequest) -> None:
     folder = str(request.getfixturevalue(sheets))
     source = make_source(SourceConfig(name="lpc", path=folder), seed=0)
-    renderer = renderer_of(dataset(source.fingerprint()), "data", folder)
+    renderer = load_renderer(dataset(source.fingerprint()), "data", folder)
     assert len(renderer.identities) == characters
     for item in (source.items()[0], source.items()[777]):
         for clip in source.clips(item):
@@ -31,7 +31,7 @@ def test_it_draws_what_the_dataset_holds(sheets: str, characters: int, request: 
 
 
 def test_other_sheets_and_other_data_are_refused(sprites: Path) -> None:
-    with pytest.raises(UserError, match="not the sheets that data was drawn from"):
-        renderer_of(dataset("0" * 64), "data", str(sprites))
+    with pytest.raises(UserError, match="data was drawn from other sheets"):
+        load_renderer(dataset("0" * 64), "data", str(sprites))
     with pytest.raises(UserError, match="was not drawn from Sprites sheets"):
-        renderer_of(dataset("0" * 64, "figures"), "data", str(sprites))
+        load_renderer(dataset("0" * 64, "figures"), "data", str(sprites))

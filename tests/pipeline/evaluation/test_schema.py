@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.evaluation.metrics import warnings_of
+from pipeline.evaluation.metrics import find_warnings
 from pipeline.evaluation.schema import SCHEMA_VERSION, Metrics, json_schema
 from vdsm.evaluation.scores import Score
 
@@ -78,9 +78,9 @@ def test_a_code_that_holds_what_it_should_not_is_named() -> None:
     clean = {"probe.static.action.linear": 0.12, "probe.dynamics.hat.linear": 0.2, "probe.dynamics.action.linear": 1.0}
     clean |= {"probe.static.hat.linear": 1.0, "probe.dynamics.angle.linear": 0.9, "probe.static.action.mlp": 0.9}
     found = {name: score(value) for name, value in {**names, **clean}.items()}
-    assert warnings_of(found, "dynamics code") == []
+    assert find_warnings(found, "dynamics code") == []
     found |= {"probe.static.action.linear": score(0.97), "probe.dynamics.hat.linear": score(0.5)}
-    first, second = warnings_of(found, "dynamics code")
+    first, second = find_warnings(found, "dynamics code")
     assert "static code holds the action" in first
     assert "97.0%" in first
     assert "dynamics code holds the hat" in second

@@ -92,7 +92,7 @@ def test_code_in_a_stored_judge_is_not_run(tmp_path):
 
 def test_shift_moves_every_frame_of_a_clip_alike():
     frames = torch.rand(3, 4, 3, 8, 8)
-    moved = judge_module.shifted(frames, 2, np.random.default_rng(0))
+    moved = judge_module.random_shift(frames, 2, np.random.default_rng(0))
     padded = torch.nn.functional.pad(frames.flatten(1, 2), (2,) * 4, mode="replicate").view(3, 4, 3, 12, 12)
     for clip in range(3):
         places = [
@@ -114,7 +114,7 @@ def test_brightness_of_the_whole_frame_reaches_the_judge():
 
 def test_clips_of_one_identity_in_both_splits_are_refused(train_clips, test_clips):
     check_splits(train_clips, test_clips, 4)
-    with pytest.raises(ValueError, match="identities are in train and in test"):
+    with pytest.raises(ValueError, match="identities are in both train and test"):
         check_splits(train_clips, train_clips, 4)
     with pytest.raises(ValueError, match="has only 4 frames, but 5"):
         check_splits(train_clips, test_clips, 5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.evaluation.metrics import warnings_of
+from pipeline.evaluation.metrics import find_warnings
 from vdsm.evaluation.cycle import donor_rank
 from vdsm.evaluation.protocol import ProtocolConfig, measure
 from vdsm.evaluation.reconstruction import HIGHEST_PSNR, fidelity
@@ -35,7 +35,7 @@ def test_perfect_renderer_scores_the_judges_ceiling_and_its_leakage_is_exactly_c
     assert perfect.scores["swap.action.accuracy"].chance == pytest.approx(1 / 4, abs=0.01)
     assert len(perfect.swapped.wrong) == 0
     assert {np.trace(np.array(matrix)) for matrix in perfect.swapped.confusion.values()} == {192}
-    assert warnings_of(perfect.scores, "dynamics code") == []
+    assert find_warnings(perfect.scores, "dynamics code") == []
 
 
 def test_probes_of_a_perfect_model_read_each_factor_from_its_own_code_only(perfect):
@@ -92,7 +92,7 @@ def test_model_that_ignores_the_static_code_has_a_perfect_action_and_is_caught(
         assert leak is None or leak.value == pytest.approx(leak.chance, abs=0.1)
     assert value(measured, "cycle.static") == pytest.approx(0.5, abs=0.1)
     assert len(measured.swapped.wrong) > 100
-    (warning,) = warnings_of(measured.scores, "dynamics code")
+    (warning,) = find_warnings(measured.scores, "dynamics code")
     assert "does not follow the static code" in warning
 
 
@@ -102,7 +102,7 @@ def test_model_that_ignores_the_dynamics_code_is_caught(wrong_renderer, draw_squ
     assert value(measured, "swap.action.accuracy") == pytest.approx(0.25, abs=0.02)
     assert value(measured, "prior.dynamics.static.joint") == 1
     assert value(measured, "is") == pytest.approx(1, abs=0.05)
-    assert [text for text in warnings_of(measured.scores, "dynamics code") if "follow the dynamics code" in text]
+    assert [text for text in find_warnings(measured.scores, "dynamics code") if "follow the dynamics code" in text]
     # Three of the four actions are never shown, which the distance sees without asking whose clip is whose.
     assert value(measured, "frechet.judge.swap") > 10 * measured.controls["perfect"]["frechet.judge.swap"].value
 
@@ -136,7 +136,7 @@ def test_entangled_copy_fails_the_swap_and_leaks_everything(renderer, test_clips
         assert score.value == pytest.approx(score.chance, abs=0.1), name
         assert value(measured, f"leakage.{name}") == 1
         assert value(measured, f"prior.static.leakage.{name}") == 1
-    assert len([text for text in warnings_of(measured.scores, "dynamics code") if "still shows in 100.0%" in text]) == 2
+    assert len([text for text in find_warnings(measured.scores, "dynamics code") if "still shows in 100.0%" in text]) == 2
 
 
 def test_controls_stand_where_they_must(perfect):

@@ -5,7 +5,7 @@ import pytest
 
 from vdsm.evaluation.pairs import draw_pairs
 from vdsm.evaluation.protocol import ProtocolConfig, measure
-from vdsm.evaluation.samples import Samples, donors_of, score_samples
+from vdsm.evaluation.samples import Samples, wanted_donors, score_samples
 
 CONFIG = ProtocolConfig(clip_frames=4, pairs=96, batch_clips=20)
 
@@ -24,7 +24,7 @@ def make(test_clips, pairs, draw_square):
         return draw_square(*test_clips.people[place[second]], int(test_clips.labels["action"][place[first]]))
 
     def made(kinds=("swap",), render=perfect):
-        donors = [pair for kind in kinds for pair in dict.fromkeys(donors_of(test_clips, pairs)[kind])]
+        donors = [pair for kind in kinds for pair in dict.fromkeys(wanted_donors(test_clips, pairs)[kind])]
         return Samples(np.stack([render(*pair) for pair in donors]), donors)
 
     return made
@@ -74,8 +74,8 @@ def test_samples_that_copy_clip_a_are_caught(test_clips, judge, pairs, make):
     ("damage", "words"),
     [
         (lambda parts: [Samples(parts.frames[1:], parts.donors[1:])], "1 of 95 samples of the kind swap are missing"),
-        (lambda parts: [parts, parts], "is there twice"),
-        (lambda parts: [parts._replace(donors=[("x", "y"), *parts.donors[1:]])], "was not asked for"),
+        (lambda parts: [parts, parts], "is duplicated"),
+        (lambda parts: [parts._replace(donors=[("x", "y"), *parts.donors[1:]])], "is not in the pairs"),
     ],
 )
 def test_samples_that_are_not_those_of_the_pairs_are_refused(damage, words, test_clips, judge, pairs, make):

@@ -1,0 +1,113 @@
+"""Evaluation of a run: its newest model, measured on the test clips of its data."""
+
+import time
+from dataclasses import dataclass
+
+from cluster.errors import UserError
+from cluster.storage import api as storage
+from pipeline.evaluation.inputs import EvaluationInputs, load, training_split
+from pipeline.evaluation.judge_cache import load_or_train
+from pipeline.evaluation.metrics import Metrics, build_metrics, build_provenance, write_metrics
+from pipeline.evaluation.renderer import SpritesRenderer, load_renderer
+from pipeline.evaluation.request import EvaluationRequest
+from pipeline.report.gallery import PHASES as REPORT_PHASES
+from pipeline.report.page import write_report
+from preprocessing.dataset.reader import ClipDataset
+from vdsm.evaluation.clips import is_labelled
+from vdsm.evaluation.inception import Inception, load_inception
+from vdsm.evaluation.judge import JudgeConfig
+from vdsm.evaluation.progress import Progress
+from vdsm.evaluation.protocol import ProtocolConfig, measure, phases
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEvaluation:
+    """A checked evaluation of a run, ready to execute."""
+
+    request: EvaluationRequest
+    inputs: EvaluationInputs
+    train: ClipDataset
+    """The training split, from which judge and probes learn."""
+    renderer: SpritesRenderer | None
+    inception: Inception | None
+
+    @property
+    def phases(self) -> int:
+        """Number of phases of progress that `execute` starts."""
+        measured = phases(
+            self.inputs.model, self._protocol, judged=self._judged, train=True,
+            renderer=self.renderer is not None, inception=self.inception is not None,
+        )  # fmt: skip
+        return self._judged + len(measured) + REPORT_PHASES
+
+    @property
+    def _judged(self) -> bool:
+        return is_labelled(self.inputs.test)
+
+    @property
+    def _protocol(self) -> ProtocolConfig:
+        settings = self.request.evaluation
+        return ProtocolConfig(
+            clip_frames=self.inputs.clip_frames, pairs=settings.pairs, probe_clips=settings.probe_clips,
+            seed=self.request.seed, sequence_stage=self.inputs.sequence_stage,
+        )  # fmt: skip
+
+    def describe(self) -> str:
+        """Return what would be measured, in one line."""
+        info, settings = self.inputs.info, self.request.evaluation
+        return (
+            f"would measure {info['run']} (stage {info['stage']}, step {info['step']}) by {settings.pairs} pairs of "
+            f"{len(self.inputs.test):,} test clips, with a judge of {settings.judge_steps} steps, into "
+            f"{self.request.out}"
+        )
+
+    def execute(self, progress: Progress) -> Metrics:
+        """Measure the run, write metrics.json and the report, and return what metrics.json holds."""
+        request, inputs, settings = self.request, self.inputs, self.request.evaluation
+        start = time.monotonic()
+        judge, judge_provenance = None, None
+        if self._judged:
+            judge_config = JudgeConfig(
+                steps=settings.judge_steps, batch_clips=settings.judge_batch_clips,
+                clip_frames=inputs.clip_frames, seed=request.seed,
+            )  # fmt: skip
+            judge, stored = load_or_train(request.judge_folder, self.train, inputs.data_sha256, judge_config, progress)
+            judge_provenance = (stored.key, judge_config)
+        measured = measure(
+            inputs.model, inputs.test, judge, self._protocol, progress,
+            train=self.train, renderer=self.renderer, inception=self.inception,
+        )  # fmt: skip
+        provenance = build_provenance(
+            inputs.test, data=request.data, data_sha256=inputs.data_sha256, clip_frames=inputs.clip_frames,
+            judge=judge_provenance, seed=request.seed, evaluation=settings.model_dump(mode="json"),
+            seconds=time.monotonic() - start,
+        )  # fmt: skip
+        metrics = build_metrics(
+            inputs.test, measured.scores, measured.controls, measured.swapped,
+            swap_by="dynamics code" if inputs.sequence_stage else "poses",
+            provenance=provenance | inputs.provenance(), expert_use=measured.expert_use,
+        )  # fmt: skip
+        write_metrics(request.out, metrics)
+        write_report(
+            request.out, run=inputs.info["run"], clips=inputs.test, measured=measured, metrics=metrics,
+            sequence_stage=inputs.sequence_stage, grid_clips=settings.grid_clips, seed=request.seed,
+            command=request.command(inputs.recipe), progress=progress,
+        )  # fmt: skip
+        return metrics
+
+
+def prepare_run(run: str, request: EvaluationRequest) -> RunEvaluation:
+    """Return the evaluation of a run after checking everything that can be checked beforehand.
+
+    Raises:
+        UserError: the run or the data is missing or damaged, or does not fit the request.
+    """
+    inputs = load(run, request.data, request.other_data, request.evaluation.refinement_steps)
+    train = training_split(request.data, inputs.test, inputs.clip_frames)
+    renderer = load_renderer(inputs.test, request.data, request.sheets) if request.sheets else None
+    try:
+        inception = load_inception(request.inception) if request.inception else None
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    storage.check_writable(request.out)
+    return RunEvaluation(request=request, inputs=inputs, train=train, renderer=renderer, inception=inception)
