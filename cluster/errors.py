@@ -1,8 +1,8 @@
-"""Mistakes of the user, as opposed to faults of the program."""
+"""User errors, as opposed to bugs in the program."""
 
 
 class UserError(Exception):
-    """Something the user can put right. The message is one line that names file, value and remedy.
+    """Invalid input that the user can fix. The message is one line that names the file, the value and the remedy.
 
     The command line prints it without a traceback and exits with code 2.
     """

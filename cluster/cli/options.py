@@ -1,7 +1,7 @@
-"""Dotted command-line options for every field of a settings class, by tyro.
+"""Dotted command-line options for every field of a settings class, parsed by tyro.
 
-tyro reads the names, splits the words and prints the help. Values stay text here: they are checked together with those
-of the recipe (`cluster.cli.settings`), so that a mistake gets the same one-line answer wherever it was made.
+tyro parses the names, groups the arguments and prints the help. Values stay text here and are validated together with
+those of the recipe (`cluster.cli.settings`), so that both give the same one-line error.
 """
 
 import itertools
@@ -26,26 +26,29 @@ from cluster.errors import UserError
 
 
 def value_of(name: str, argv: Sequence[str]) -> str | None:
-    """The value of an option, found before the others can be read; None if the option is not there."""
+    """Return the value of one option, without parsing the others; None if it is not given."""
     found = None
-    for word, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
-        if word == f"--{name}":
+    for arg, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        if arg == f"--{name}":
             found = following
-        elif word.startswith(f"--{name}="):
-            found = word.partition("=")[2]
+        elif arg.startswith(f"--{name}="):
+            found = arg.partition("=")[2]
     if found is not None and (not found or found.startswith("--")):
         raise UserError(f"--{name} needs a value")
     return found
 
 
 def read(command: type[BaseModel], argv: Sequence[str], prog: str, shown: Tree) -> Tree:
-    """The settings given as options, as nested dicts of text, or lists of text where a setting has several values.
+    """Return the settings given as options: a tree of strings, or of lists of strings for settings of several values.
 
     Args:
-        shown: tree of the values that help shows as defaults.
+        command: class of the command.
+        argv: arguments after the name of the command.
+        prog: name of the command for the help.
+        shown: tree of the values that the help shows as defaults.
 
     Raises:
-        UserError: unknown option, or a wrong number of values.
+        UserError: unknown option, or wrong number of values.
     """
     _check_names(command, argv)
     registry = ConstructorRegistry()
@@ -59,33 +62,33 @@ def read(command: type[BaseModel], argv: Sequence[str], prog: str, shown: Tree) 
         return_unknown_args=True,
     )
     if rest:
-        raise UserError(f"{rest[0]!r} belongs to no option; options look like --seed 1 or --model.num-experts 24")
+        raise UserError(f"unexpected argument {rest[0]!r}; options look like --seed 1 or --model.num-experts 24")
     tree = typing.cast(Tree, given)
     return _converted(command, tree)
 
 
 def _check_names(command: type[BaseModel], argv: Sequence[str]) -> None:
     known = paths(command)
-    for word in argv:
-        if not word.startswith("--") or word in ("--", "--help"):
+    for arg in argv:
+        if not arg.startswith("--") or arg in ("--", "--help"):
             continue
-        path = word[2:].partition("=")[0].replace("-", "_")
+        path = arg[2:].partition("=")[0].replace("-", "_")
         parent, _, last = path.rpartition(".")
         positive = f"{parent}.{last.removeprefix('no_')}".lstrip(".")
         if path not in known and positive not in known:
             suggestion = nearest(option(path), [option(name) for name in known])
-            raise UserError(f"unknown option {word.partition('=')[0]}{suggestion}")
+            raise UserError(f"unknown option {arg.partition('=')[0]}{suggestion}")
 
 
 class _Branch:
-    """A section as tyro sees it: one subclass per section, which knows the fields and what help shows of them."""
+    """A section as tyro sees it: one subclass per section, with its fields and the defaults shown in the help."""
 
     cls: type
     shown: Tree
 
 
 class _Default:
-    """A value that was not given on the command line; keeps what help shows of it."""
+    """Stands for a value that is not given on the command line, and holds the default shown in the help."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -128,30 +131,30 @@ def _description(cls: type, name: str) -> str | None:
 
 
 def _text(annotation: Any, required: bool) -> Any:
-    """The type, for tyro, of an option whose words are kept as they are."""
+    """Return the type, for tyro, of an option whose arguments are kept as text."""
     spec = PrimitiveConstructorSpec[Any](
-        nargs="*",  # a wrong number of words is answered in `_value`
+        nargs="*",  # `_value` reports a wrong number of arguments
         metavar=_metavar(annotation),
-        instance_from_str=lambda words: list(words),
+        instance_from_str=lambda args: list(args),
         is_instance=lambda value: True,
-        str_from_instance=_words,
+        str_from_instance=_as_args,
     )
     if required:
         return Annotated[_Default, spec, tyro.conf.arg(help_behavior_hint="(required)")]
     return Annotated[_Default, spec]
 
 
-def _words(default: _Default) -> list[str]:
+def _as_args(default: _Default) -> list[str]:
     value = default.value
     if value is REQUIRED:
         return ["required"]
     if isinstance(value, tuple | list):
-        return [word for part in value for word in _words(_Default(part))]
+        return [arg for part in value for arg in _as_args(_Default(part))]
     return ["none" if value is None else str(value)]
 
 
-def _options_of(annotation: Any) -> tuple[Any, bool]:
-    """A type without None, and whether None was in it."""
+def _without_none(annotation: Any) -> tuple[Any, bool]:
+    """Return a type with None removed, and whether it included None."""
     if typing.get_origin(annotation) in (Union, types.UnionType):
         kept = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
         return (kept[0] if len(kept) == 1 else Union[tuple(kept)]), len(kept) < len(typing.get_args(annotation))  # noqa: UP007
@@ -159,7 +162,7 @@ def _options_of(annotation: Any) -> tuple[Any, bool]:
 
 
 def _metavar(annotation: Any) -> str:
-    kind, optional = _options_of(annotation)
+    kind, optional = _without_none(annotation)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         text = "{" + ",".join(str(value) for value in arguments) + "}"
@@ -172,6 +175,7 @@ def _metavar(annotation: Any) -> str:
 
 
 def _converted(cls: type, tree: Tree, prefix: str = "") -> Tree:
+    """Return the tree with each list of arguments converted to what its setting expects."""
     found: Tree = {}
     for name, value in tree.items():
         setting, path = settings_of(cls)[name], f"{prefix}{name}"
@@ -182,19 +186,19 @@ def _converted(cls: type, tree: Tree, prefix: str = "") -> Tree:
     return found
 
 
-def _value(annotation: Any, words: list[str], path: str) -> Any:
-    kind, optional = _options_of(annotation)
-    if optional and [word.lower() for word in words] == ["none"]:
+def _value(annotation: Any, args: list[str], path: str) -> Any:
+    kind, optional = _without_none(annotation)
+    if optional and [arg.lower() for arg in args] == ["none"]:
         return None
     if typing.get_origin(kind) in (tuple, list):
         inner = typing.get_args(kind)[0]
         if typing.get_origin(inner) is tuple:
             size = len(typing.get_args(inner))
-            if len(words) % size:
-                raise UserError(f"{option(path)} takes groups of {size} values, got {len(words)}: {' '.join(words)}")
-            return [words[start : start + size] for start in range(0, len(words), size)]
-        return list(words)
-    if len(words) != 1:
-        got = f"{len(words)}: {' '.join(words)}" if words else "none"
+            if len(args) % size:
+                raise UserError(f"{option(path)} takes groups of {size} values, got {len(args)}: {' '.join(args)}")
+            return [args[start : start + size] for start in range(0, len(args), size)]
+        return list(args)
+    if len(args) != 1:
+        got = f"{len(args)}: {' '.join(args)}" if args else "none"
         raise UserError(f"{option(path)} takes one value, got {got}")
-    return words[0]
+    return args[0]

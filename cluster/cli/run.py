@@ -1,8 +1,8 @@
-"""From the words of a command line to a checked command object, and from a failure to one clear line.
+"""From a command line to a validated command object, and from a failure to one line on stderr.
 
     main = entry(TrainCommand, train, prog="vdsm train")
 
-Libraries that take long to import are imported when they are needed, so that a list of commands costs nothing.
+Slow libraries are imported when they are needed, so that listing the commands is instant.
 """
 
 import logging
@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from cluster.errors import UserError
 
@@ -22,20 +22,39 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="BaseModel")
 
 
-def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
-    """The command that a command line and its recipe describe.
+def entry(
+    command: type[C], action: Callable[[C], object], prog: str, *, prepare: Callable[[list[str]], list[str]] = list
+) -> Callable[..., None]:
+    """Return the `main` of a command: parse its arguments, then call `action` with the command object.
 
-    Settings come from, in rising precedence: the defaults of `command`, the YAML file of `--config`, and dotted
+    Args:
+        command: class of the command, as for `parse`.
+        action: does the work.
+        prog: name of the command for help and messages, such as `vdsm train`.
+        prepare: rewrites the arguments before they are parsed.
+    """
+
+    def main(argv: Sequence[str] | None = None) -> None:
+        """Run the command with the arguments `argv`, by default those of the process."""
+        run(lambda args: action(parse(command, prepare(args), prog)), argv)
+
+    return main
+
+
+def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
+    """Return the command object described by a command line and its recipe.
+
+    Settings come from, in increasing precedence: the defaults of `command`, the YAML file of `--config`, and dotted
     options such as `--model.num-experts 24`. `--help` and `--print-config` print and exit with code 0.
 
     Args:
-        command: a class that extends a recipe and `cluster.cli.settings.Controls` by the fields of the command, such as
+        command: a class that adds the fields of the command to a recipe and `cluster.cli.settings.Controls`, such as
             `class TrainCommand(Recipe, Controls)`; its docstring is the description in the help.
-        argv: the words after the command's name.
-        prog: how the command is called, for help and messages.
+        argv: arguments after the name of the command.
+        prog: name of the command for help and messages.
 
     Raises:
-        UserError: unknown key or option, value that is not allowed, unreadable recipe, missing required setting.
+        UserError: unknown key or option, invalid value, unreadable recipe, or missing required setting.
     """
     from cluster.cli import former_names, options, recipe_file, settings
 
@@ -48,7 +67,7 @@ def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
         recipe = recipe_file.read_recipe(Path(recipe_path), command, renamed=renamed)
         for name in settings.Controls.model_fields:
             if name in recipe:
-                raise UserError(f"{recipe_path}: {name} belongs on the command line; take it out of the recipe")
+                raise UserError(f"{recipe_path}: {name} is an option, not a setting; remove it from the recipe")
     base = settings.merge(settings.defaults(command), recipe)
     given = options.read(command, argv, prog, base)
 
@@ -64,32 +83,13 @@ def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
     return settings.validated(command, tree, origin)
 
 
-def entry(
-    command: type[C], action: Callable[[C], object], prog: str, *, prepare: Callable[[list[str]], list[str]] = list
-) -> Callable[..., None]:
-    """Return the `main` of a command: parse its words, then call `action` with the command object.
-
-    Args:
-        command: the class of the command, as for `parse`.
-        action: what the command does.
-        prog: how the command is called, for help and messages.
-        prepare: changes the words before they are parsed.
-    """
-
-    def main(argv: Sequence[str] | None = None) -> None:
-        """Run the command with the words `argv`, by default those of the process."""
-        run(lambda words: action(parse(command, prepare(words), prog)), argv)
-
-    return main
-
-
 def print_recipe(command: "type[BaseModel]", tree: "Tree", origin: Callable[[str], str]) -> None:
-    """Print the settings that a recipe can hold as YAML, which `--config` takes again."""
+    """Print the settings that a recipe can hold as YAML, in the format that `--config` reads."""
     import yaml
 
     from cluster.cli import settings
 
-    # The recipe is what the command inherits: --data and --out may be absent here.
+    # The recipe is the base class of the command: --data and --out may be missing here.
     controls = set(settings.Controls.model_fields)
     recipe = next((base for base in command.__bases__ if set(settings.settings_of(base)) - controls), command)
     fields = {name: value for name, value in tree.items() if name in settings.settings_of(recipe)}
@@ -98,14 +98,14 @@ def print_recipe(command: "type[BaseModel]", tree: "Tree", origin: Callable[[str
 
 
 def run(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) -> None:
-    """Run a command as a program: logging, exit codes, and one line for what the user did wrong.
+    """Run a command as a program: set up logging, and turn exceptions into exit codes.
 
-    Exit codes are 0 for success, 2 for a mistake of the user, 130 for ctrl-C. Anything else is a fault of the program
-    and keeps its traceback.
+    The exit code is 0 on success, 2 for a user error (printed in one line), and 130 for Ctrl-C. Any other exception is
+    a bug and keeps its traceback.
 
     Args:
-        main: takes the words of the command line.
-        argv: those words; those of the process if absent.
+        main: takes the command-line arguments.
+        argv: the arguments, by default those of the process.
     """
     set_up_logging()
     try:
@@ -114,9 +114,9 @@ def run(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) 
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from where it stopped\n")
+        sys.stderr.write("interrupted; rerun the same command to resume\n")
         raise SystemExit(130) from None
-    except BrokenPipeError:  # the reader of our output, `head` for instance, has seen enough
+    except BrokenPipeError:  # the reader of our output, `head` for instance, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
 
@@ -127,7 +127,18 @@ def set_up_logging() -> None:
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         level = "INFO"
     logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+        level=level, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", handlers=[_StderrHandler()]
     )
-    # At INFO it says in every process where it found credentials.
+    # At INFO, it logs in every process where it found credentials.
     logging.getLogger("botocore").setLevel(max(logging.WARNING, getattr(logging, level)))
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is when a record is logged: a live progress bar replaces it to print above itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)  # StreamHandler's would store the stream
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr

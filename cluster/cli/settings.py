@@ -200,4 +200,6 @@ def _explain(cls: type[BaseModel], error: ValidationError, origin: Callable[[str
         shown = first["input"] if isinstance(first["input"], str) else repr(first["input"])
         message = f"{path} is {shown:.80}; {wanted}"
     more = f"; {len(others)} more error{'s' if others[1:] else ''}" if others else ""
-    raise UserError(f"{message}{origin(path)}{more}")
+    # A message on several fields of a section names one of them, and the invalid value may be that of another.
+    source = origin(path) or origin(".".join(names))
+    raise UserError(f"{message}{source}{more}")

@@ -1,4 +1,4 @@
-"""What one machine says of itself, for `vdsm doctor`: versions, GPUs, clock, disk, storage, whom it reaches."""
+"""Probes that `vdsm doctor` runs on each machine: versions, GPUs, clock, disk, storage, reachable peers."""
 
 import contextlib
 import hashlib
@@ -22,11 +22,11 @@ from cluster.storage.errors import StorageError
 
 Facts = dict[str, Any]
 SAMPLE_BYTES = 8 << 20
-"""Length of the object by which throughput is measured."""
+"""Size of the object that throughput is measured with."""
 
 
 def facts() -> Facts:
-    """Versions, GPUs, free disk, and whether Ray here wants a token."""
+    """Return versions, GPUs, free disk space, and whether Ray requires a token here."""
     free = shutil.disk_usage(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()).free
     return {
         "host": socket.gethostname(),
@@ -48,7 +48,7 @@ def _version(package: str) -> str:
 
 
 def project_version() -> str:
-    """A fingerprint of the code that this machine imports: machines that differ in it do not run the same thing."""
+    """Return a fingerprint of the code that this machine imports, which must be equal on all machines."""
     from cluster.ray_runtime import PACKAGES
 
     root = Path(__file__).resolve().parents[2]
@@ -60,12 +60,12 @@ def project_version() -> str:
 
 
 def _gpus() -> Facts:
-    """Version of the driver and, where there is one, names of the GPUs that torch can use and version of NCCL."""
+    """Return the driver version and, if there is a driver, the GPUs that torch can use and the NCCL version."""
     driver = ""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        asked = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
-        driver = asked.stdout.splitlines()[0].strip() if asked.returncode == 0 and asked.stdout.strip() else ""
+        args = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        done = subprocess.run(args, capture_output=True, text=True, timeout=30, check=False)
+        driver = done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else ""
     if not driver:
         return {"driver": "", "names": [], "nccl": "", "cuda_build": ""}
     import torch  # takes seconds
@@ -76,12 +76,15 @@ def _gpus() -> Facts:
 
 
 def clock() -> float:
-    """Seconds since 1970 by this machine's clock."""
+    """Return the time of this machine's clock, in seconds since 1970."""
     return time.time()
 
 
 def use_storage(url: str) -> Facts:
-    """Write, read, create once and delete a few objects below `url`. `failed` says at which step, and `error` why."""
+    """Write, read, list, create once and delete objects below `url`.
+
+    Returns the throughput in MB/s, and the step that failed with its error (`failed`, `error`; empty on success).
+    """
     probe = storage.join(url, f".doctor-{uuid.uuid4().hex}")
     found: Facts = {"failed": "", "error": ""}
     data = os.urandom(SAMPLE_BYTES)
@@ -95,13 +98,13 @@ def use_storage(url: str) -> Facts:
         same = storage.read_bytes(probe) == data
         found["read_mb_s"] = round(len(data) / 1e6 / (time.monotonic() - began), 1)
         if not same:
-            raise StorageError(f"{url}: other bytes came back than were written")
+            raise StorageError(f"{url}: the bytes read differ from those written")
         step = "list"
         if probe.rpartition("/")[2] not in storage.list_files(url):
-            raise StorageError(f"{url}: what was just written is not listed")
+            raise StorageError(f"{url}: the object just written is missing from the listing")
         step = "conditional"
         if not storage.create(f"{probe}-once", b"1") or storage.create(f"{probe}-once", b"2"):
-            raise StorageError(f"{url}: of two writers that must find nothing there, both were let through")
+            raise StorageError(f"{url}: two conditional writes of the same new object both succeeded")
     except StorageError as error:
         found |= {"failed": step, "error": str(error)}
     for name in (probe, f"{probe}-once"):
@@ -110,8 +113,8 @@ def use_storage(url: str) -> Facts:
     return found
 
 
-def storage_clock(url: str) -> float | None:
-    """How many seconds this machine's clock is ahead of the S3 server's; none where that is not told."""
+def storage_clock_skew(url: str) -> float | None:
+    """Return the seconds by which this machine's clock is ahead of the S3 server's; None if unknown."""
     if not storage.is_s3(url):
         return None
     from email.utils import parsedate_to_datetime
@@ -121,45 +124,46 @@ def storage_clock(url: str) -> float | None:
 
     try:
         answer = client().list_objects_v2(Bucket=s3.split_url(url)[0], Prefix=s3.split_url(url)[1], MaxKeys=1)
-        told = answer["ResponseMetadata"]["HTTPHeaders"]["date"]
-    except Exception:  # use_storage says why
+        date = answer["ResponseMetadata"]["HTTPHeaders"]["date"]
+    except Exception:  # use_storage reports the cause
         return None
-    return time.time() - parsedate_to_datetime(told).timestamp()
+    return time.time() - parsedate_to_datetime(date).timestamp()
 
 
 def sees(path: str) -> bool:
-    """Whether a file of another machine is here too."""
+    """Return whether a file written by another machine is visible here."""
     return Path(path).exists()
 
 
-def unreachable(peers: Sequence[tuple[str, int]], wait_s: float = 3.0) -> list[str]:
-    """Those of the addresses to which no connection can be made from here."""
+def unreachable(peers: Sequence[tuple[str, int]], timeout_s: float = 3.0) -> list[str]:
+    """Return the peers that do not accept a connection from here, as host:port."""
     found = []
     for host, port in peers:
         try:
-            socket.create_connection((host, port), timeout=wait_s).close()
+            socket.create_connection((host, port), timeout=timeout_s).close()
         except OSError:
             found.append(f"{host}:{port}")
     return found
 
 
-def open_without_token(host: str, port: int) -> str:
-    """What the job API at an address does with a stranger: `closed`, `refuses`, or `answers`, which it must not."""
+def job_api_without_token(host: str, port: int) -> str:
+    """Return how a job API treats a request without a token: `closed`, `refused`, or `open`, which is a fault."""
     try:
         with urllib.request.urlopen(f"http://{host}:{port}/api/jobs/", timeout=5):
-            return "answers"
+            return "open"
     except urllib.error.HTTPError as error:
-        return "refuses" if error.code in (401, 403) else "closed"
+        return "refused" if error.code in (401, 403) else "closed"
     except (OSError, ValueError):
         return "closed"
 
 
-class Doorbell:
-    """A port that the system chooses, as collectives do, for others to try."""
+class Listener:
+    """An open port chosen by the system, as collectives use, for other nodes to connect to."""
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("", 0))
 
     def port(self) -> int:
-        """The port's number."""
+        """Return the number of the port."""
+
         return int(self._socket.getsockname()[1])

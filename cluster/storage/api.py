@@ -1,14 +1,13 @@
-"""Bytes in local folders and in S3, behind one set of functions.
+"""Read and write bytes in local folders and in S3 through one set of functions.
 
-A URL is a local path or `s3://bucket/key`. Errors that a user can mend (no such bucket, refused credentials, a missing
-folder) are `StorageError`s with one line that says what to do; a missing file is a `MissingFileError`.
+A URL is a local path or `s3://bucket/key`. Errors that a user can fix (no such bucket, refused credentials, a missing
+folder) are `StorageError`s of one line with the remedy; a missing file is a `MissingFileError`.
 """
 
 import contextlib
 import logging
 import os
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,11 +18,15 @@ from cluster.storage.errors import MissingFileError, StorageError, UnreachableEr
 
 R = TypeVar("R")
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def is_s3(url: str) -> bool:
-    """Whether `url` names something in S3. Other schemes than `s3://` raise StorageError."""
+    """Return whether `url` is in S3.
+
+    Raises:
+        StorageError: the scheme is neither absent nor `s3://`.
+    """
     scheme, separator, _ = url.partition("://")
     if separator and scheme != "s3":
         raise StorageError(f"{url}: {scheme}:// is not supported; give a local folder or s3://bucket/prefix")
@@ -31,14 +34,18 @@ def is_s3(url: str) -> bool:
 
 
 def join(url: str, *parts: str) -> str:
-    """`url` with `parts` below it, joined by `/`."""
+    """Return `url` with `parts` appended, separated by `/`."""
     tail = "/".join(part.strip("/") for part in parts if part.strip("/"))
     base = url.rstrip("/")
     return f"{base}/{tail}" if tail else base or "/"
 
 
 def read_bytes(url: str) -> bytes:
-    """The whole content; MissingFileError if there is none."""
+    """Return the complete content.
+
+    Raises:
+        MissingFileError: the file does not exist.
+    """
     if is_s3(url):
         from cluster.storage import s3
 
@@ -50,7 +57,7 @@ def read_bytes(url: str) -> bytes:
 
 
 def write_bytes(url: str, data: bytes) -> None:
-    """Write `data` so that a reader sees either all of it or what was there before, whenever a process may die."""
+    """Write `data` atomically: a reader sees the new content or the old, even if this process is killed."""
     if is_s3(url):
         from cluster.storage import s3
 
@@ -61,7 +68,7 @@ def write_bytes(url: str, data: bytes) -> None:
 
 
 def read_range(url: str, start: int, length: int) -> bytes:
-    """At most `length` bytes from offset `start`; fewer only where the file ends."""
+    """Return `length` bytes from offset `start`, or fewer at the end of the file."""
     if is_s3(url):
         from cluster.storage import s3
 
@@ -75,7 +82,7 @@ def read_range(url: str, start: int, length: int) -> bytes:
 
 
 def create(url: str, data: bytes) -> bool:
-    """Write `data` if there is nothing at `url` yet: of all who try at once, exactly one is told True."""
+    """Write `data` unless `url` exists; return whether it was written. Exactly one of concurrent calls succeeds."""
     if is_s3(url):
         from cluster.storage import s3
 
@@ -110,8 +117,11 @@ def upload(path: Path, url: str) -> None:
 
 
 def download(url: str, path: Path) -> None:
-    """Copy `url` to the local file `path`, atomically. From S3: ranged reads that resume where a connection broke, of
-    one version of the object (by its ETag), with the length checked."""
+    """Copy `url` to the local file `path`, atomically.
+
+    From S3, a broken connection is resumed by ranged reads of the same version of the object (ETag), and the length is
+    verified.
+    """
     with _replacing(str(path)) as partial:
         if is_s3(url):
             from cluster.storage import s3
@@ -125,7 +135,11 @@ def download(url: str, path: Path) -> None:
 
 
 def size(url: str) -> int:
-    """Length in bytes; MissingFileError if there is none."""
+    """Return the length in bytes.
+
+    Raises:
+        MissingFileError: the file does not exist.
+    """
     if is_s3(url):
         from cluster.storage import s3
 
@@ -137,7 +151,11 @@ def size(url: str) -> int:
 
 
 def exists(url: str) -> bool:
-    """Whether a file (not a folder) is there. A missing bucket or refused credentials raise StorageError."""
+    """Return whether `url` is a file (not a folder).
+
+    Raises:
+        StorageError: the bucket is missing, or the credentials are refused.
+    """
     try:
         size(url)
     except MissingFileError:
@@ -146,9 +164,12 @@ def exists(url: str) -> bool:
 
 
 def list_files(url: str) -> list[str]:
-    """Paths of all files below the folder `url`, relative to it, with `/`, sorted; unfinished local writes left out.
+    """Return the sorted paths of all files below the folder `url`, relative to it and without unfinished local writes.
 
-    A local folder that does not exist raises StorageError; in S3 there are no folders, so the list is empty.
+    S3 has no folders: there, a prefix without objects gives an empty list.
+
+    Raises:
+        StorageError: the local folder does not exist.
     """
     if is_s3(url):
         from cluster.storage import s3
@@ -162,7 +183,7 @@ def list_files(url: str) -> list[str]:
 
 
 def delete(url: str) -> None:
-    """Remove a file; nothing happens if there is none."""
+    """Remove a file, if it exists."""
     if is_s3(url):
         from cluster.storage import s3
 
@@ -175,14 +196,14 @@ def delete(url: str) -> None:
 
 
 def check_writable(url: str) -> None:
-    """Raise StorageError now, rather than after long work, if nothing can be written under the folder `url`."""
+    """Raise StorageError if the folder `url` is not writable, so that long work fails before it starts."""
     probe = join(url, f".write-test-{uuid.uuid4().hex}")
     write_bytes(probe, b"")
     delete(probe)
 
 
 def remove_partial_files(url: str) -> None:
-    """Remove what writers that were killed left under a local folder (S3 keeps no such leftovers)."""
+    """Remove the partial files that killed writers left below a local folder. S3 keeps none."""
     if is_s3(url) or not Path(url).is_dir():
         return
     for folder, _, names in os.walk(url):
@@ -191,10 +212,10 @@ def remove_partial_files(url: str) -> None:
                 (Path(folder) / name).unlink(missing_ok=True)
 
 
-def patiently(action: Callable[[], R], seconds: float, stop: threading.Event | None = None) -> R:
-    """What `action` returns, tried again and again while storage is UnreachableError, for `seconds` in all or until `stop`.
+def retry_while_unreachable(action: Callable[[], R], seconds: float) -> R:
+    """Return the result of `action`, retried with back-off on UnreachableError for `seconds` in total.
 
-    What the action does must be repeatable. Any other mistake, such as refused credentials, is raised at once.
+    The action must be idempotent. Any other error, such as refused credentials, is raised immediately.
     """
     end = time.monotonic() + seconds
     wait = 0.5
@@ -202,9 +223,9 @@ def patiently(action: Callable[[], R], seconds: float, stop: threading.Event | N
         try:
             return action()
         except UnreachableError as error:
-            if time.monotonic() + wait > end or (stop is not None and stop.is_set()):
+            if time.monotonic() + wait > end:
                 raise
-            logger.warning("%s (trying for %.0f s more)", error, end - time.monotonic())
+            log.warning("%s (retrying for another %.0f s)", error, end - time.monotonic())
         time.sleep(wait)
         wait = min(5.0, 2 * wait)
 
@@ -215,7 +236,8 @@ def _is_partial(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _replacing(url: str) -> Iterator[Path]:
-    """A file beside `url` that takes its name, synced to disk, when the block ends well."""
+    """Yield a temporary path next to `url`; if the block succeeds, sync it to disk and rename it to `url`."""
+
     path = Path(url)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:

@@ -45,7 +45,7 @@ TRAIN = ("python", "pipeline/train.py", "--config", "tiny.yaml", "--data", f"{UR
 def stored(machines: Machines, code: Path, name: str) -> str:
     """Text of an object below URL; empty if there is none."""
     program = (
-        "import sys; from cluster import storage\n"
+        "import sys; from cluster.storage import api as storage\n"
         f"url = '{URL}/{name}'\n"
         "print(storage.read_bytes(url).decode() if storage.exists(url) else '', end='')"
     )

@@ -112,7 +112,7 @@ def test_from_ray_up_to_ray_down(root: Path, tmp_path: Path) -> None:
 
 def listing(net: Machines, code: Path) -> str:
     return net.python(
-        f"from cluster import storage; print(storage.list_files('s3://{BUCKET}/vdsm/runs/spot'))", PYTHONPATH=str(code)
+        f"from cluster.storage import api as storage; print(storage.list_files('s3://{BUCKET}/vdsm/runs/spot'))", PYTHONPATH=str(code)
     )
 
 
@@ -136,7 +136,7 @@ def check_no_key_is_stored(net: Machines, code: Path) -> None:
     program = (
         "import os, urllib.request\n"
         "from pathlib import Path\n"
-        "from cluster import storage\n"
+        "from cluster.storage import api as storage\n"
         "token = (Path.home() / '.ray' / 'auth_token').read_text()\n"
         f"request = urllib.request.Request('{ADDRESS}/api/jobs/', headers={{'Authorization': f'Bearer {{token}}'}})\n"
         "told = [urllib.request.urlopen(request).read()]\n"

@@ -208,7 +208,7 @@ def test_every_setting_has_a_description(command: type) -> None:
         (["--dta", "a"], "unknown option --dta; did you mean --data?"),
         (["--model.num-exprts", "3"], "unknown option --model.num-exprts; did you mean --model.num-experts?"),
         (["--num-experts=3"], "unknown option --num-experts; did you mean --model.num-experts?"),
-        (["stray"], "'stray' belongs to no option; options look like --seed 1 or --model.num-experts 24"),
+        (["stray"], "unexpected argument 'stray'; options look like --seed 1 or --model.num-experts 24"),
         (
             ["--model.num-experts", "-3"],
             "model.num_experts is -3; it must be at least 1 (option --model.num-experts)",
@@ -234,7 +234,7 @@ def test_every_setting_has_a_description(command: type) -> None:
         ),
         (
             ["--training.stage1.annealing.static.end", "0"],
-            "training.stage1.annealing.static: a weight must stay above 0, but it goes from 0.1 to 0.0 "
+            "training.stage1.annealing.static.start is 0.1 and end 0.0; both must be above 0 "
             "(option --training.stage1.annealing.static)",
         ),
         (
@@ -273,7 +273,7 @@ def test_a_mistake_on_the_command_line_gets_one_line(
         ("seed: !!python/object/apply:os.getpid []",
          "PATH, line 1 is not valid YAML: could not determine a constructor for the tag "
          "'tag:yaml.org,2002:python/object/apply:os.getpid'"),
-        ("dry_run: true", "PATH: dry_run belongs on the command line; take it out of the recipe"),
+        ("dry_run: true", "PATH: dry_run is an option, not a setting; remove it from the recipe"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_recipe_gets_one_line_that_names_the_file(
@@ -320,7 +320,7 @@ def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as stopped:
         run(interrupted, [])
     assert stopped.value.code == 130
-    assert capsys.readouterr().err == "interrupted; the same command goes on from where it stopped\n"
+    assert capsys.readouterr().err == "interrupted; rerun the same command to resume\n"
 
 
 def test_logging_is_set_up_once() -> None:

@@ -159,10 +159,10 @@ def test_planted_faults_of_a_node_are_found_with_their_remedies(
         "torch": ("2.6.0 on", "constraints.txt"),
         "project": ("another code on", "--working-dir"),
         "gpus": ("claims 1, torch sees 0", "without --num-gpus"),
-        "clock": ("s from the examiner", "NTP"),
+        "clock": ("s from the doctor's clock", "NTP"),
         "disk": ("GB free", "RAY_TMPDIR"),
         "token": ("off on", "RAY_AUTH_MODE=token"),
-        "job api": ("answers without a token", "end this cluster now"),
+        "job api": ("open to requests without a token", "stop this cluster now"),
     }
     assert set(failed) == set(remedies)
     for check, (found, remedy) in remedies.items():
@@ -185,11 +185,12 @@ def test_planted_faults_of_storage_are_found_with_their_remedies(
         assert found in findings[check]["found"]
         assert remedy in findings[check]["remedy"]
 
-    fault("refused the credentials", "let the key", {"AWS_SECRET_ACCESS_KEY": "wrong"})
+    fault("rejected the credentials", "grant the key", {"AWS_SECRET_ACCESS_KEY": "wrong"})
     fault("no bucket absent; create it", "a bucket or folder that exists", {}, "--storage", "s3://absent/x")
     read_only = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
-    fault("write on this machine", "write there", read_only)
-    fault("does not answer", "the error says more", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    fault("write on this machine", "write access"
+, read_only)
+    fault("does not respond", "see the error for details", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
     (tmp_path / "file").write_text("")
     fault("Not a directory", "a bucket or folder that exists", {}, "--storage", str(tmp_path / "file" / "below"))
     with fault_proxy(store["AWS_ENDPOINT_URL"], lambda method, path, n: Fault(bytes_per_s=2e6)) as slow:
@@ -204,7 +205,7 @@ def test_planted_faults_of_storage_are_found_with_their_remedies(
         store["AWS_ACCESS_KEY_ID"], store["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
     ).client("s3", endpoint_url=store["AWS_ENDPOINT_URL"])
     with fault_proxy(store["AWS_ENDPOINT_URL"], overwrite) as old:
-        fault("both were let through", "If-None-Match", {"AWS_ENDPOINT_URL": old.endpoint})
+        fault("both succeeded", "If-None-Match", {"AWS_ENDPOINT_URL": old.endpoint})
 
 
 def test_the_lines_for_people_name_check_and_remedy(root: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_missing_local_folder_is_named(tmp_path: Path) -> None:
 def test_a_writer_killed_at_any_moment_leaves_the_old_content_or_the_new(tmp_path: Path) -> None:
     target = tmp_path / "file"
     code = (
-        "import sys; from cluster import storage\n"
+        "import sys; from cluster.storage import api as storage\n"
         "n = 0\n"
         "while True:\n"
         "    n += 1\n"

@@ -46,7 +46,7 @@ class Mortal:
             code = (
                 "import os, subprocess, sys, time\n"
                 "from pathlib import Path\n"
-                "from cluster import s3_server\n"
+                "from cluster.development import s3_server\n"
                 "with s3_server.serve(Path(sys.argv[1]), access_key='k', secret_key='s') as server:\n"
                 "    print(server.endpoint, flush=True)\n"
                 "    time.sleep(600)\n"
@@ -106,7 +106,7 @@ def test_a_server_killed_and_restarted_costs_nothing_but_time(
             monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
             revive = threading.Thread(target=lambda: (dead.wait(30), time.sleep(2), server.start()))
             revive.start()
-            storage.patiently(work, 60)
+            storage.retry_while_unreachable(work, 60)
             revive.join()
             asked = proxy.count(method)
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
@@ -116,4 +116,4 @@ def test_a_server_killed_and_restarted_costs_nothing_but_time(
     assert sha((tmp_path / "got").read_bytes()) == sha(data)
     parts = 3  # of 8 MiB
     assert killed_during(lambda: storage.upload(tmp_path / "new", "s3://store/written"), "PUT") > parts
-    assert storage.patiently(lambda: sha(storage.read_bytes("s3://store/written")), 60) == sha(data[::-1])
+    assert storage.retry_while_unreachable(lambda: sha(storage.read_bytes("s3://store/written")), 60) == sha(data[::-1])
