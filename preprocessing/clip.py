@@ -1,4 +1,4 @@
-"""What a source gives and a shard holds, and how a source says that an input is bad."""
+"""Clips, the inputs they come from, and the interface of sources. Everything else in preprocessing builds on these."""
 
 import math
 import re
@@ -15,37 +15,37 @@ SPLITS = ("train", "test")
 """The splits of every dataset."""
 
 Factors = dict[str, Literal["clip", "frame"]]
-"""Names of continuous labels; each has one value per clip or one per frame."""
+"""Continuous factor -> whether it has one value per clip or one per frame."""
 Label = int | float | list[float]
-"""An index into the label's vocabulary, a continuous factor of the clip, or one of each of its T frames."""
+"""An index into the label's vocabulary, a continuous factor of the clip, or one value for each of its T frames."""
 
 
 class RejectedInputError(Exception):
-    """An input that is bad in itself, so that trying again would not help. It is recorded and the job goes on.
+    """An input that is itself invalid, so that a retry would not help. It is recorded, and the job continues.
 
-    A source raises it from `clips(item)`, also after some clips were given: those are kept.
+    A source raises it from `clips(item)`, possibly after some clips; those are kept.
     """
 
     def __init__(self, reason: str, where: str = "") -> None:
         super().__init__(reason, where)
         self.reason = reason
-        """A short sentence, the same for all inputs with the same fault: they are counted by it."""
+        """A short sentence, the same for all inputs with this fault: they are counted by it."""
         self.where = where
-        """Where in the input, such as `frame 17` or `2.4 s`, and what belongs to this input alone."""
+        """Where in the input, such as `frame 17` or `2.4 s`, and details of this input alone."""
 
     def __str__(self) -> str:
         return f"{self.reason} ({self.where})" if self.where else self.reason
 
 
 class TransientError(OSError):
-    """The network or a disk failed while an input was read. It is tried again, and never recorded as a bad input."""
+    """The network or a disk failed while an input was read. The read is retried; the input is not rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """The unit of work of a source (a character, a video): all its clips are made together and stay in one split.
+    """An input, the unit of work of a source (a character, a video). All its clips are in one shard.
 
-    It is listed without being opened, and holds all that `clips` needs, so that only one process lists a million.
+    It is listed without being opened. It holds everything that `clips` needs, so only one process lists the inputs.
     """
 
     key: str
@@ -53,34 +53,34 @@ class Item:
     split: str
     """`train` or `test`."""
     estimated_bytes: int
-    """Size of its clips in a shard, in bytes, as far as the listing can tell; for planning and for the time left."""
+    """Size of its clips in a shard, in bytes, estimated from the listing; for planning."""
     clips: int | None = None
-    """How many clips it gives, where that is known beforehand."""
+    """Number of its clips, where the listing gives it."""
     group: str = ""
-    """What no two splits may share: an identity, a subject, a source video. Nothing stands for `key`."""
+    """What two splits must not share: an identity, a subject, a source video. Empty stands for `key`."""
     path: str = ""
-    """What a user knows it by: its path below the source's, which a record of a bad input names."""
+    """Path below the source's path, by which records of rejected inputs name it."""
     version: str = ""
-    """Changes when the input's content does: size and time of change, ETag or hash. Tells that an output was begun with
-    other inputs; it does not enter any shard, so that a copy of the inputs gives the same bytes."""
+    """Changes with the content: size and modification time, ETag or hash. It reveals that an output belongs to other
+    inputs. No shard contains it, so a copy of the inputs gives the same bytes."""
     detail: str = ""
-    """What else the source needs to make the clips, such as labels and a crop box, in a form of its own."""
+    """Anything else the source needs to make the clips, such as labels and a crop box, in a format of its own."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A few consecutive frames with what is known of them."""
+    """A few consecutive frames with their labels and provenance."""
 
     key: str
     """Unique within the dataset; letters, digits, `_` and `-` only (a dot would end a WebDataset key)."""
     frames: NDArray[np.uint8]
     """uint8 [T, H, W, C]."""
     labels: dict[str, Label]
-    """Every name of the source's `vocabulary` (an int) and `factors` (a float, or T floats) with its value."""
+    """A value for every name in the source's `vocabulary` (an int) and `factors` (a float, or T floats)."""
     identity: str
-    """Who or what is seen; no identity is in two splits."""
+    """Who or what is shown; no identity is in two splits."""
     source: str
-    """Where the clip came from: a file name or the generator's name."""
+    """Origin of the clip: a file name or the generator's name."""
     start_s: float
     """Time of the first frame in the source, in seconds."""
     fps: float
@@ -88,48 +88,54 @@ class Clip:
 
 
 Clips = Callable[[Item], Iterator[Clip]]
-"""What gives the clips of an item, from the beginning each time it is called."""
+"""Returns the clips of an item, from the first one each time it is called."""
 
 
 class Source(Protocol):
-    """Gives clips. Everything it returns depends on its files, its settings and the seed alone."""
+    """A source of clips. Everything it returns depends on its files, its settings and the seed alone."""
 
     @property
     def vocabulary(self) -> dict[str, list[str]]:
-        """Label name to the names of its values. `action` is the dynamic factor; every other label is a static one."""
+        """Label -> names of its values. `action` is the dynamic factor; every other label is static."""
 
     @property
     def factors(self) -> Factors:
-        """The continuous labels."""
+        """The continuous factors."""
 
     @property
     def untrusted(self) -> bool:
-        """Whether inputs are files that may break a decoder: then each is decoded in a process that can be killed."""
+        """Whether inputs are files that could crash a decoder, and are therefore decoded in a process of their own."""
 
     def items(self) -> list[Item]:
-        """All units of work, in a fixed order."""
+        """Return all inputs, in a fixed order."""
 
     def clips(self, item: Item) -> Iterator[Clip]:
-        """The clips of one item, in a fixed order, made as they are asked for.
+        """Yield the clips of one item, in a fixed order.
 
         Raises:
-            RejectedInputError: the input is bad in itself, at once or after some clips.
+            RejectedInputError: the input is itself invalid; possibly after some clips.
             TransientError: the network or a disk failed.
         """
 
     def fingerprint(self) -> str:
-        """SHA-256 of what all items share: sidecar files, the generator's version. What belongs to one item is in its
-        `version`."""
+        """Return the SHA-256 of what all items share: sidecar files, the generator's version.
+
+        An item's own content is in its `version`.
+        """
 
 
 def check(clip: Clip, source: Source) -> None:
-    """ValueError if a source made something that is no clip."""
+    """Check a clip against the labels that its source declares.
+
+    Raises:
+        ValueError: the key, the frames, the time or the labels are invalid.
+    """
     if not _KEY.fullmatch(clip.key):
         raise ValueError(f"clip key {clip.key!r}: only letters, digits, _ and - are allowed")
     if clip.frames.dtype != np.uint8 or clip.frames.ndim != 4 or 0 in clip.frames.shape:
         raise ValueError(f"clip {clip.key}: frames are {clip.frames.dtype} {clip.frames.shape}, not uint8 [T, H, W, C]")
     if not 0 < clip.fps < math.inf or not math.isfinite(clip.start_s):
-        raise ValueError(f"clip {clip.key}: {clip.fps} frames per second from {clip.start_s} s")
+        raise ValueError(f"clip {clip.key}: {clip.fps} frames per second from {clip.start_s} s is not a valid time")
     if clip.labels.keys() != source.vocabulary.keys() | source.factors.keys():
         raise ValueError(f"clip {clip.key}: labels {sorted(clip.labels)} are not those of the source")
     for name, names in source.vocabulary.items():
@@ -141,5 +147,5 @@ def check(clip: Clip, source: Source) -> None:
         values = value if isinstance(value, list) else [value]
         if isinstance(value, list) != (kind == "frame") or (kind == "frame" and len(values) != len(clip.frames)):
             raise ValueError(f"clip {clip.key}: factor {name} needs one value per {kind}")
-        if not all(math.isfinite(one) for one in values):
+        if not all(map(math.isfinite, values)):
             raise ValueError(f"clip {clip.key}: factor {name} is not a finite number")

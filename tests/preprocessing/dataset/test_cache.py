@@ -1,6 +1,7 @@
-"""Shards from S3 on a machine: checked, shared, kept while there is room, never taken from under a reader."""
+"""The local cache of shards from S3: verified, shared, limited in size, never evicting a shard in use."""
 
 import hashlib
+import json
 import logging
 import subprocess
 import sys
@@ -22,7 +23,7 @@ SIZE = 1000
 
 @pytest.fixture
 def shards(s3_bucket: str) -> list[dict[str, Any]]:
-    """Five shards of 1,000 bytes in the bucket, as the manifest lists them."""
+    """Store five shards of 1,000 bytes in the bucket; return their entries in a manifest."""
     found = []
     for number in range(5):
         data = bytes([number]) * SIZE
@@ -31,41 +32,41 @@ def shards(s3_bucket: str) -> list[dict[str, Any]]:
     return found
 
 
-def names(folder: Path, shards: list[dict[str, Any]]) -> list[int]:
-    there = {path.stem for path in (folder / "shards").glob("*.tar")}
-    return [number for number, shard in enumerate(shards) if shard["sha256"] in there]
+def cached(folder: Path, shards: list[dict[str, Any]]) -> list[int]:
+    stems = {path.stem for path in (folder / "shards").glob("*.tar")}
+    return [number for number, shard in enumerate(shards) if shard["sha256"] in stems]
 
 
-def test_what_was_not_asked_for_the_longest_goes_first_and_what_is_read_stays(
+def test_the_least_recently_used_shard_is_evicted_first_and_a_shard_in_use_stays(
     tmp_path: Path, s3_bucket: str, shards: list[dict[str, Any]]
 ) -> None:
     cache = ShardCache(tmp_path, 3 * SIZE)
     reader = cache.open(s3_bucket, shards[0])
     for number in (1, 2, 1, 3):
         cache.open(s3_bucket, shards[number]).close()
-    assert names(tmp_path, shards) == [0, 1, 3]
+    assert cached(tmp_path, shards) == [0, 1, 3]
     cache.open(s3_bucket, shards[4]).close()
-    assert names(tmp_path, shards) == [0, 3, 4]
+    assert cached(tmp_path, shards) == [0, 3, 4]
     assert reader.read() == bytes(SIZE)
     reader.close()
     cache.open(s3_bucket, shards[2]).close()
-    assert names(tmp_path, shards) == [2, 3, 4]
+    assert cached(tmp_path, shards) == [2, 3, 4]
 
 
-def test_nothing_is_brought_ahead_where_everything_is_in_use(
+def test_nothing_is_downloaded_ahead_while_everything_is_in_use(
     tmp_path: Path, s3_bucket: str, shards: list[dict[str, Any]]
 ) -> None:
     cache = ShardCache(tmp_path, 2 * SIZE)
     readers = [cache.open(s3_bucket, shard) for shard in shards[:2]]
     assert not cache.prepare(s3_bucket, shards[2])
-    assert names(tmp_path, shards) == [0, 1]
-    # What is needed now is brought all the same.
+    assert cached(tmp_path, shards) == [0, 1]
+    # A shard that is needed now is downloaded all the same.
     readers.append(cache.open(s3_bucket, shards[2]))
-    assert names(tmp_path, shards) == [0, 1, 2]
+    assert cached(tmp_path, shards) == [0, 1, 2]
     readers[0].close()
     readers[1].close()
     assert cache.prepare(s3_bucket, shards[3])
-    assert names(tmp_path, shards) == [2, 3]
+    assert cached(tmp_path, shards) == [2, 3]
 
 
 def test_a_reader_in_another_process_keeps_its_shard(
@@ -78,23 +79,21 @@ def test_a_reader_in_another_process_keeps_its_shard(
         "    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
         "print('ready', flush=True); input(); print(mapped[:3].hex())"
     )
-    import json
-
-    words = [sys.executable, "-c", code, str(tmp_path), s3_bucket, json.dumps(shards[3])]
-    with subprocess.Popen(words, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    command = [sys.executable, "-c", code, str(tmp_path), s3_bucket, json.dumps(shards[3])]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "ready\n"
         cache = ShardCache(tmp_path, SIZE)
         for shard in (shards[0], shards[1]):
             cache.open(s3_bucket, shard).close()
-        # Its map alone, not the file that it closed, holds the lock.
-        assert names(tmp_path, shards) == [1, 3]
+        # The memory map alone holds the lock; the file is closed.
+        assert cached(tmp_path, shards) == [1, 3]
         assert other.communicate("\n")[0] == "030303\n"
     cache.open(s3_bucket, shards[0]).close()
-    assert names(tmp_path, shards) == [0]
+    assert cached(tmp_path, shards) == [0]
 
 
-def test_many_readers_of_a_cache_that_is_too_small_all_read_what_was_written(
+def test_many_readers_of_a_cache_that_is_too_small_read_the_right_bytes(
     tmp_path: Path, s3_bucket: str, shards: list[dict[str, Any]], trials: Callable[[int], int]
 ) -> None:
     wrong: list[Any] = []
@@ -119,7 +118,7 @@ def test_many_readers_of_a_cache_that_is_too_small_all_read_what_was_written(
     assert wrong == []
 
 
-def test_what_is_not_as_promised_is_named_fetched_once_more_and_refused(
+def test_a_shard_that_does_not_match_the_manifest_is_downloaded_again_and_refused(
     tmp_path: Path, s3_bucket: str, shards: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
     storage.write_bytes(f"{s3_bucket}/shard1", bytes([1]) * (SIZE - 1) + b"\0")
@@ -127,10 +126,10 @@ def test_what_is_not_as_promised_is_named_fetched_once_more_and_refused(
         ShardCache(tmp_path, 10 * SIZE).open(s3_bucket, shards[1])
     assert [f"{s3_bucket}/shard1: its length or SHA-256" in line for line in caplog.messages] == [True, True]
     assert "downloading it again" in caplog.messages[0]
-    assert names(tmp_path, shards) == []
+    assert cached(tmp_path, shards) == []
 
 
-def test_a_copy_that_was_fetched_badly_once_is_mended(
+def test_a_bad_download_is_repeated(
     tmp_path: Path,
     s3_bucket: str,
     shards: list[dict[str, Any]],
@@ -170,7 +169,7 @@ def test_a_dataset_in_s3_is_read_through_a_cache_smaller_than_itself(
         assert held <= capacity
 
 
-def test_a_copy_that_was_changed_on_this_machine_is_fetched_again(
+def test_a_copy_that_was_changed_locally_is_downloaded_again(
     tmp_path: Path, figures_dataset: Path, s3_bucket: str
 ) -> None:
     upload(figures_dataset, s3_bucket)
@@ -184,9 +183,7 @@ def test_a_copy_that_was_changed_on_this_machine_is_fetched_again(
     assert next((tmp_path / "shards").glob("*.tar")).read_bytes() == data
 
 
-def test_a_dataset_whose_shard_is_damaged_in_s3_says_which(
-    tmp_path: Path, figures_dataset: Path, s3_bucket: str
-) -> None:
+def test_a_shard_that_is_damaged_in_s3_is_named(tmp_path: Path, figures_dataset: Path, s3_bucket: str) -> None:
     upload(figures_dataset, s3_bucket)
     name = "train/shard-000001.tar"
     data = bytearray((figures_dataset / name).read_bytes())

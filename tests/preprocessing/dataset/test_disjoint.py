@@ -1,4 +1,4 @@
-"""A key that comes twice and an identity in two splits are found, and nothing else is."""
+"""A repeated key and an identity in two splits are found, and nothing else."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ from preprocessing.dataset.index import ShardSummary, summarize
 
 
 def dataset(folder: Path, shards: dict[str, list[tuple[str, str]]]) -> tuple[list[dict[str, Any]], list[ShardSummary]]:
-    """Indexes with clips of the given (key, identity), and what the manifest says of them."""
+    """Store indexes with clips of the given (key, identity); return their entries in a manifest and their summaries."""
     entries, summaries = [], []
     for name, clips in shards.items():
         split = name.partition("/")[0]
@@ -46,7 +46,7 @@ def test_identities_are_counted_across_shards(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shard", ["train/0", "train/1", "test/0"])
-def test_a_key_that_comes_twice_is_named_with_its_shards(tmp_path: Path, shard: str) -> None:
+def test_a_repeated_key_is_named_with_its_shards(tmp_path: Path, shard: str) -> None:
     bad = GOOD | {shard: [*GOOD[shard], ("b-1", GOOD[shard][0][1])]}
     with pytest.raises(UserError, match=r"clip key b-1 appears twice, in (train/0|train/1).tar and"):
         disjoint.check_disjoint(str(tmp_path), *dataset(tmp_path, bad))
@@ -54,21 +54,21 @@ def test_a_key_that_comes_twice_is_named_with_its_shards(tmp_path: Path, shard: 
 
 def test_an_identity_in_two_splits_is_named_with_its_clips(tmp_path: Path) -> None:
     bad = GOOD | {"test/0": [*GOOD["test/0"], ("x-0", "ben")]}
-    said = r"test/0.tar: clip x-0: identity ben is in two splits, test and train \(clip b-0\)"
-    with pytest.raises(UserError, match=said):
+    message = r"test/0.tar: clip x-0: identity ben is in two splits, test and train \(clip b-0\)"
+    with pytest.raises(UserError, match=message):
         disjoint.check_disjoint(str(tmp_path), *dataset(tmp_path, bad))
 
 
-def test_digests_that_are_the_same_by_chance_are_no_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_digests_of_different_names_are_not_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries, summaries = dataset(tmp_path, GOOD)
 
-    def poor(names: Iterable[str]) -> np.ndarray:
+    def weak_digests(names: Iterable[str]) -> np.ndarray:
         return np.array([len(name) for name in names], np.uint64)
 
     clashing = []
     for summary, entry in zip(summaries, entries, strict=True):
         samples = json.loads((tmp_path / entry["index"]).read_text())["samples"]
-        keys, identities = (poor([sample[name] for sample in samples]) for name in ("key", "identity"))
+        keys, identities = (weak_digests([sample[name] for sample in samples]) for name in ("key", "identity"))
         clashing.append(dataclasses.replace(summary, keys=keys, identities=np.unique(identities)))
-    monkeypatch.setattr(disjoint, "digests", poor)
+    monkeypatch.setattr(disjoint, "digests", weak_digests)
     disjoint.check_disjoint(str(tmp_path), entries, clashing)

@@ -1,4 +1,4 @@
-"""Any clip by its index, exactly as it was made, or an error that names what is damaged."""
+"""Any clip by its index, exactly as the source made it, or an error that names what is damaged."""
 
 import io
 import os
@@ -22,27 +22,27 @@ from preprocessing.sources.figures import FiguresSource
 
 @pytest.fixture
 def copy(figures_dataset: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
+    """Return a copy that a test may damage."""
     return Path(shutil.copytree(figures_dataset, tmp_path / "copy"))
 
 
 def test_every_clip_comes_back_as_the_source_made_it(figures_dataset: Path) -> None:
     source = FiguresSource(FiguresConfig(identities=12, test_fraction=0.25), 0)
     clips = {clip.key: (item.split, clip) for item in source.items() for clip in source.clips(item)}
-    seen = []
+    read = []
     for split in ("train", "test"):
         dataset = ClipDataset(str(figures_dataset), split)
         assert dataset.vocabulary == source.vocabulary
         for index in np.random.default_rng(0).permutation(len(dataset)).tolist():
             key = dataset.keys[index]
-            made_for, clip = clips[key]
-            assert made_for == split
+            home, clip = clips[key]
+            assert home == split
             np.testing.assert_array_equal(dataset.frames(index), clip.frames)
             assert {name: int(column[index]) for name, column in dataset.labels.items()} == clip.labels
             assert dataset.identities[index] == clip.identity
             assert dataset.clip_frames[index] == len(clip.frames)
-            seen.append(key)
-    assert sorted(seen) == sorted(clips)
+            read.append(key)
+    assert sorted(read) == sorted(clips)
 
 
 def test_a_clip_is_the_callers_own(figures_dataset: Path) -> None:
@@ -57,11 +57,11 @@ def test_it_needs_numpy_alone(figures_dataset: Path, root: Path) -> None:
         "import sys; from preprocessing.dataset.reader import ClipDataset; ClipDataset(sys.argv[1], 'test').frames(0); "
         "print(sorted({'ray', 'torch', 'pydantic', 'webdataset', 'boto3', 'yaml', 'rich'} & set(sys.modules)))"
     )
-    words = [sys.executable, "-c", code, str(figures_dataset)]
-    assert subprocess.run(words, cwd=root, capture_output=True, text=True, check=True).stdout == "[]\n"
+    command = [sys.executable, "-c", code, str(figures_dataset)]
+    assert subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_it_travels_to_other_processes(figures_dataset: Path) -> None:
+def test_it_can_be_pickled(figures_dataset: Path) -> None:
     dataset = ClipDataset(str(figures_dataset), "train")
     before = dataset.frames(3)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset)).frames(3), before)
@@ -69,10 +69,10 @@ def test_it_travels_to_other_processes(figures_dataset: Path) -> None:
 
 def test_a_tar_cut_on_a_member_boundary_is_noticed_at_once(copy: Path) -> None:
     tar = copy / "train" / "shard-000001.tar"
-    with tarfile.open(tar) as whole:
-        boundary = whole.getmembers()[4].offset
+    with tarfile.open(tar) as complete:
+        boundary = complete.getmembers()[4].offset
     os.truncate(tar, boundary)
-    with tarfile.open(tar) as short:  # tarfile, as webdataset, says nothing
+    with tarfile.open(tar) as short:  # tarfile reports nothing, nor does webdataset
         assert len(short.getmembers()) == 4
     with pytest.raises(DamagedDatasetError, match=rf"shard-000001.tar: it has {boundary} bytes, but the manifest says"):
         ClipDataset(str(copy), "train")
@@ -81,9 +81,9 @@ def test_a_tar_cut_on_a_member_boundary_is_noticed_at_once(copy: Path) -> None:
 def test_one_changed_bit_is_noticed_when_its_clip_is_read(copy: Path) -> None:
     dataset = ClipDataset(str(copy), "test")
     with tarfile.open(copy / "test" / "shard-000000.tar") as tar:
-        place = tar.getmember(f"{dataset.keys[2]}.frames.npy").offset_data + 5000
+        offset = tar.getmember(f"{dataset.keys[2]}.frames.npy").offset_data + 5000
     data = bytearray((copy / "test" / "shard-000000.tar").read_bytes())
-    data[place] ^= 1
+    data[offset] ^= 1
     (copy / "test" / "shard-000000.tar").write_bytes(data)
     dataset.frames(1)
     dataset.frames(3)
@@ -107,7 +107,7 @@ def test_a_changed_index_is_named(copy: Path) -> None:
         ClipDataset(str(copy), "test")
 
 
-def test_what_is_no_dataset_is_said_clearly(copy: Path, tmp_path: Path) -> None:
+def test_what_is_not_a_dataset_is_reported_clearly(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere/manifest.json is missing; create .*, or let that command finish"):
         ClipDataset(str(tmp_path / "nowhere"), "train")
     with pytest.raises(UserError, match="has no split validation; it has train, test"):
@@ -123,15 +123,13 @@ def test_what_is_no_dataset_is_said_clearly(copy: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def remote(figures_dataset: Path, s3_bucket: str) -> str:
-    """The dataset in a bucket."""
+    """Return the URL of the dataset in a bucket."""
     for name in storage.list_files(str(figures_dataset)):
         storage.upload(figures_dataset / name, f"{s3_bucket}/data/{name}")
     return f"{s3_bucket}/data"
 
 
-def test_a_bucket_is_read_through_a_cache_that_needs_it_only_once(
-    remote: str, figures_dataset: Path, tmp_path: Path
-) -> None:
+def test_a_bucket_is_read_only_once_through_the_cache(remote: str, figures_dataset: Path, tmp_path: Path) -> None:
     local, dataset = ClipDataset(str(figures_dataset), "train"), ClipDataset(remote, "train", cache=tmp_path)
     again = ClipDataset(remote, "train", cache=tmp_path)
     for index in range(len(dataset)):
@@ -151,7 +149,7 @@ def test_a_cached_shard_that_was_cut_is_fetched_again(remote: str, figures_datas
 def test_a_damaged_object_is_never_used(remote: str, tmp_path: Path) -> None:
     dataset = ClipDataset(remote, "test", cache=tmp_path)
     data = bytearray(storage.read_bytes(f"{remote}/test/shard-000000.tar"))
-    data[-1] ^= 1  # in the padding, where no clip is
+    data[-1] ^= 1  # in the padding after the clips
     storage.write_bytes(f"{remote}/test/shard-000000.tar", bytes(data))
     with pytest.raises(DamagedDatasetError, match=r"test/shard-000000.tar: its length or SHA-256 does not match"):
         dataset.frames(0)

@@ -1,4 +1,4 @@
-"""What the manifest says of the clips is what a plain count over all of them says."""
+"""The statistics in the manifest equal plain counts over all clips."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def test_totals_of_a_dataset_are_those_of_its_clips(figures_dataset: Path) -> No
 
 
 class Waves:
-    """Clips of any length with continuous labels, of a clip and of each frame."""
+    """Clips of several lengths with continuous factors, per clip and per frame."""
 
     untrusted = False
 
@@ -65,8 +65,8 @@ class Waves:
             )  # fmt: skip
 
 
-def written(folder: Path) -> list[dict[str, object]]:
-    """The indexes of two shards of waves."""
+def write_indexes(folder: Path) -> list[dict[str, object]]:
+    """Write two shards of waves and return their indexes."""
     items = Waves().items()
     indexes = []
     for number, group in enumerate((items[:1], items[1:])):
@@ -78,7 +78,7 @@ def written(folder: Path) -> list[dict[str, object]]:
 
 def test_counts_of_shards_add_up(tmp_path: Path) -> None:
     clips = [clip for item in Waves().items() for clip in Waves().clips(item)]
-    summed = statistics.total((index["statistics"] for index in written(tmp_path)), Waves().vocabulary)  # type: ignore[misc]
+    summed = statistics.total((index["statistics"] for index in write_indexes(tmp_path)), Waves().vocabulary)  # type: ignore[misc]
     pixels = np.concatenate([clip.frames.ravel() for clip in clips]).astype(np.float64)
     weights = np.array([clip.labels["weight"] for clip in clips])
     angles = np.concatenate([clip.labels["angle"] for clip in clips])
@@ -96,13 +96,13 @@ def test_counts_of_shards_add_up(tmp_path: Path) -> None:
         assert found["mean"] == pytest.approx(values.mean())
 
 
-def test_the_sum_does_not_lose_digits_where_values_hardly_vary() -> None:
-    """The textbook formula in floating point gives 0 or less here."""
+def test_the_deviation_keeps_its_digits_where_values_hardly_vary() -> None:
     frames = np.full((100, 64, 64, 3), 255, np.uint8)
     frames[0, 0, 0] = 254
     counts = Statistics(Waves())
     for number in range(20):
         counts.add(Clip(f"k{number}", frames, {"action": 0, "weight": 0.0, "angle": [0.0]}, "i", "s", 0.0, 25.0))
+    # The textbook formula in floating point gives 0 or less here.
     share = 1 / frames[..., 0].size
     expected = np.sqrt(share * (1 - share))
     np.testing.assert_allclose(
@@ -110,9 +110,9 @@ def test_the_sum_does_not_lose_digits_where_values_hardly_vary() -> None:
     )
 
 
-def test_continuous_labels_come_back_to_the_last_digit(tmp_path: Path) -> None:
-    indexes = written(tmp_path)
-    # The reader needs only this much of a manifest.
+def test_continuous_factors_are_read_back_to_the_last_digit(tmp_path: Path) -> None:
+    indexes = write_indexes(tmp_path)
+    # The reader needs no more of a manifest than this.
     entries = [
         {
             "path": index["shard"], "split": "train", "clips": index["clips"], "size_bytes": index["size_bytes"],
@@ -137,7 +137,7 @@ def test_continuous_labels_come_back_to_the_last_digit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "what"),
+    ("labels", "message"),
     [
         ({"action": 2, "weight": 0.0, "angle": [0.0, 0.0]}, "label action is 2; there are 2 names"),
         ({"action": 0, "weight": 0.0}, "labels .* are not those of the source"),
@@ -146,7 +146,7 @@ def test_continuous_labels_come_back_to_the_last_digit(tmp_path: Path) -> None:
         ({"action": 0, "weight": float("nan"), "angle": [0.0, 0.0]}, "factor weight is not a finite number"),
     ],
 )
-def test_labels_that_are_not_what_the_source_announced_are_refused(labels: dict[str, object], what: str) -> None:
+def test_labels_that_the_source_did_not_declare_are_refused(labels: dict[str, object], message: str) -> None:
     frames = np.zeros((2, 4, 4, 1), np.uint8)
-    with pytest.raises(ValueError, match=what):
+    with pytest.raises(ValueError, match=message):
         check(Clip("key", frames, labels, "i", "s", 0.0, 25.0), Waves())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""`vdsm verify` finds every kind of damage and names the shard and the clip."""
+"""`vdsm verify` finds every kind of damage, and names the shard and the clip."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ SHARD = "train/shard-000001"
 
 @pytest.fixture
 def copy(figures_dataset: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
+    """Return a copy that a test may damage."""
     return Path(shutil.copytree(figures_dataset, tmp_path / "copy"))
 
 
@@ -27,8 +27,8 @@ def third_key(folder: Path) -> str:
     return str(json.loads((folder / f"{SHARD}.json").read_text())["samples"][2]["key"])
 
 
-def sign_again(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the index of `SHARD` and make the manifest agree, so that only a look at the contents finds it."""
+def rehash(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the index of `SHARD` and update the hashes in the manifest, so that only the contents reveal it."""
     index = folder / f"{SHARD}.json"
     content = json.loads(index.read_text())
     change(content)
@@ -42,7 +42,7 @@ def sign_again(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def damage_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """The line that the command ends with, and its exit code 1."""
+    """Return the damage that the command reports, with exit code 1."""
     with pytest.raises(SystemExit) as end:
         verify.main([str(folder)])
     assert end.value.code == 1
@@ -50,9 +50,9 @@ def damage_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def flip(path: Path, place: int) -> None:
+def flip(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
-    data[place] ^= 1
+    data[offset] ^= 1
     path.write_bytes(data)
 
 
@@ -61,13 +61,13 @@ def test_a_good_dataset_passes(copy: Path, capsys: pytest.CaptureFixture[str]) -
     assert "all 72 clips in" in capsys.readouterr().out
 
 
-def test_dry_run_says_what_would_be_read(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_prints_what_would_be_read(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copy / f"{SHARD}.tar").unlink()
     verify.main([str(copy), "--dry-run"])
     assert "would read 72 clips in" in capsys.readouterr().out
 
 
-def test_no_dataset_is_a_mistake_of_the_user_and_no_damage(tmp_path: Path) -> None:
+def test_a_missing_dataset_is_a_user_error_and_not_damage(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as end:
         verify.main([str(tmp_path)])
     assert end.value.code == 2
@@ -110,35 +110,34 @@ def test_a_tar_cut_between_two_clips_names_the_first_that_is_gone(
 @pytest.mark.parametrize("end", [".tar", ".json"])
 def test_a_missing_file_is_named(copy: Path, capsys: pytest.CaptureFixture[str], end: str) -> None:
     (copy / (SHARD + end)).unlink()
-    said = damage_of(copy, capsys)
-    assert f"{SHARD}{end}: it is missing" in said
+    assert f"{SHARD}{end}: it is missing" in damage_of(copy, capsys)
 
 
-def test_a_file_too_many_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_extra_file_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copy / "train" / "shard-000099.tar").write_bytes(b"")
     assert "train/shard-000099.tar: the manifest does not list this file" in damage_of(copy, capsys)
 
 
 def test_an_identity_in_two_splits_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     test_index = json.loads((copy / "test" / "shard-000000.json").read_text())
-    stranger = test_index["samples"][0]["identity"]
+    foreign = test_index["samples"][0]["identity"]
     tar = copy / f"{SHARD}.tar"
     own = json.loads((copy / f"{SHARD}.json").read_text())["samples"][2]["identity"]
-    assert len(own) == len(stranger)
-    tar.write_bytes(tar.read_bytes().replace(f'"identity":"{own}"'.encode(), f'"identity":"{stranger}"'.encode()))
+    assert len(own) == len(foreign)
+    tar.write_bytes(tar.read_bytes().replace(f'"identity":"{own}"'.encode(), f'"identity":"{foreign}"'.encode()))
 
     def change(content: dict[str, Any]) -> None:
         content["sha256"] = hashlib.sha256(tar.read_bytes()).hexdigest()
         for sample in content["samples"]:
             if sample["identity"] == own:
-                sample["identity"] = stranger
+                sample["identity"] = foreign
 
-    sign_again(copy, change)
-    assert f"identity {stranger} is in two splits" in damage_of(copy, capsys)
+    rehash(copy, change)
+    assert f"identity {foreign} is in two splits" in damage_of(copy, capsys)
 
 
-@pytest.mark.parametrize("kind", ["label", "shape", "one clip less", "twice"])
-def test_an_index_that_does_not_fit_the_clips_is_found(
+@pytest.mark.parametrize("kind", ["label", "shape", "one clip missing", "repeated"])
+def test_an_index_that_does_not_match_the_clips_is_found(
     copy: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     key = third_key(copy)
@@ -149,18 +148,18 @@ def test_an_index_that_does_not_fit_the_clips_is_found(
             sample["labels"]["action"] += 1
         elif kind == "shape":
             sample["shape"] = [4, 128, 64, 3]
-        elif kind == "one clip less":
+        elif kind == "one clip missing":
             del content["samples"][2]
         else:
             content["samples"].insert(2, sample)
 
-    sign_again(copy, change)
-    said = damage_of(copy, capsys)
-    assert SHARD in said
-    assert key in said
+    rehash(copy, change)
+    damage = damage_of(copy, capsys)
+    assert SHARD in damage
+    assert key in damage
 
 
-def test_a_share_of_the_clips_may_be_decoded_and_every_byte_is_hashed_still(
+def test_a_share_of_the_clips_may_be_decoded_while_every_byte_is_hashed(
     copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
@@ -181,7 +180,7 @@ def test_a_share_of_the_clips_may_be_decoded_and_every_byte_is_hashed_still(
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "said"),
+    ("file", "old", "new", "message"),
     [
         ("manifest.json", '"clips":54,', '"clips":55,', "train: clips are 54, but the manifest says 55"),
         ("manifest.json", '"identities":9,', '"identities":8,', "train: identities are 9, but the manifest says 8"),
@@ -192,13 +191,13 @@ def test_a_share_of_the_clips_may_be_decoded_and_every_byte_is_hashed_still(
         ("rejects.jsonl", "", "more", "rejects.jsonl: its SHA-256 does not match the manifest"),
     ],
 )
-def test_what_lies_beside_the_shards_is_checked_too(
-    copy: Path, capsys: pytest.CaptureFixture[str], file: str, old: str, new: str, said: str
+def test_the_files_next_to_the_shards_are_checked_too(
+    copy: Path, capsys: pytest.CaptureFixture[str], file: str, old: str, new: str, message: str
 ) -> None:
     text = (copy / file).read_text()
     assert old in text
     (copy / file).write_text(text.replace(old, new, 1))
-    assert said in damage_of(copy, capsys)
+    assert message in damage_of(copy, capsys)
 
 
 def test_a_group_in_two_splits_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

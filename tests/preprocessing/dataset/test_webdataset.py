@@ -1,4 +1,4 @@
-"""Shards are plain WebDataset: other people's readers get the clips and labels."""
+"""Shards are plain WebDataset: other readers get the clips and labels."""
 
 import glob
 import re
@@ -26,7 +26,7 @@ def test_plain_webdataset_gives_every_clip_once_in_order(figures_dataset: Path, 
         assert sample["json"]["fps"] == clips.fps[index]
 
 
-def test_the_line_of_the_docs_runs_as_it_is(
+def test_the_example_in_the_docs_runs_unchanged(
     root: Path,
     figures_dataset: Path,
     monkeypatch: pytest.MonkeyPatch,

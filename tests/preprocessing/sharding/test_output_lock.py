@@ -1,4 +1,4 @@
-"""An output belongs to what it was begun with, and a refusal says what changed."""
+"""An output belongs to the settings and inputs it was created with; a refusal names what changed."""
 
 import dataclasses
 from pathlib import Path
@@ -31,21 +31,21 @@ def planned(items: list[Item], seed: int = 0) -> Plan:
 
 
 @pytest.fixture
-def begun(tmp_path: Path) -> Path:
-    """An output that was begun with ten inputs."""
+def output(tmp_path: Path) -> Path:
+    """Return an output that was acquired with ten inputs."""
     acquire_output(str(tmp_path), planned(inputs(10)))
     return tmp_path
 
 
-def test_the_same_inputs_in_another_order_go_on(begun: Path) -> None:
-    before = {path.name: path.read_bytes() for path in begun.iterdir()}
-    acquire_output(str(begun), planned(inputs(10)[::-1]))
-    assert {path.name: path.read_bytes() for path in begun.iterdir()} == before
+def test_the_same_inputs_in_another_order_are_accepted(output: Path) -> None:
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    acquire_output(str(output), planned(inputs(10)[::-1]))
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
     assert before.keys() == {"plan.json", "inputs.jsonl"}
 
 
 @pytest.mark.parametrize(
-    ("items", "said"),
+    ("items", "message"),
     [
         (inputs(12), "inputs added: cam/10.mp4, cam/11.mp4;"),
         (inputs(9), "inputs removed: cam/9.mp4;"),
@@ -55,36 +55,36 @@ def test_the_same_inputs_in_another_order_go_on(begun: Path) -> None:
         ([dataclasses.replace(inputs(10)[0], detail="other labels"), *inputs(10)[1:]], "inputs changed: cam/0.mp4;"),
     ],
 )
-def test_inputs_that_changed_are_named(begun: Path, items: list[Item], said: str) -> None:
+def test_inputs_that_changed_are_named(output: Path, items: list[Item], message: str) -> None:
     with pytest.raises(UserError) as error:
-        acquire_output(str(begun), planned(items))
-    assert said in str(error.value)
+        acquire_output(str(output), planned(items))
+    assert message in str(error.value)
     assert "choose another --out" in str(error.value)
 
 
-def test_a_setting_that_changed_is_named_before_the_inputs(begun: Path) -> None:
+def test_a_setting_that_changed_is_named_before_the_inputs(output: Path) -> None:
     with pytest.raises(UserError, match="settings or inputs: seed was 0, is now 1; choose another"):
-        acquire_output(str(begun), planned(inputs(12), seed=1))
+        acquire_output(str(output), planned(inputs(12), seed=1))
 
 
-def test_killed_between_the_list_and_the_plan_it_is_begun_again(begun: Path) -> None:
-    (begun / "plan.json").unlink()
-    acquire_output(str(begun), planned(inputs(7)))
-    acquire_output(str(begun), planned(inputs(7)))
+def test_killed_between_the_list_and_the_plan_it_is_acquired_again(output: Path) -> None:
+    (output / "plan.json").unlink()
+    acquire_output(str(output), planned(inputs(7)))
+    acquire_output(str(output), planned(inputs(7)))
 
 
-def test_a_list_that_was_lost_or_changed_is_said(begun: Path) -> None:
-    listed = begun / "inputs.jsonl"
+def test_a_list_that_was_lost_or_changed_is_reported(output: Path) -> None:
+    listed = output / "inputs.jsonl"
     listed.write_text(listed.read_text().replace('"v3"', '"v33"'))
     with pytest.raises(UserError, match=r"inputs changed: cam/3.mp4"):
-        acquire_output(str(begun), planned(inputs(10)))
+        acquire_output(str(output), planned(inputs(10)))
     listed.unlink()
     with pytest.raises(UserError, match=r"its inputs.jsonl is missing"):
-        acquire_output(str(begun), planned(inputs(10)))
+        acquire_output(str(output), planned(inputs(10)))
 
 
-def test_a_look_leaves_nothing_behind(tmp_path: Path, begun: Path) -> None:
+def test_checking_alone_writes_nothing(tmp_path: Path, output: Path) -> None:
     acquire_output(str(tmp_path / "new"), planned(inputs(10)), store=False)
     assert not (tmp_path / "new").exists()
     with pytest.raises(UserError, match="inputs added"):
-        acquire_output(str(begun), planned(inputs(11)), store=False)
+        acquire_output(str(output), planned(inputs(11)), store=False)

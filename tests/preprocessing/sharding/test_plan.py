@@ -1,4 +1,4 @@
-"""Which clip goes where depends on inputs and settings alone."""
+"""Which input goes into which shard depends on the inputs and the settings alone."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from preprocessing.sources.config import SourceConfig
 
 
 class Listed:
-    """A source of which only the list is asked."""
+    """A source of which only the list of inputs is used."""
 
     def __init__(self, items: list[Item]) -> None:
         self.vocabulary = {"action": ["one"]}
@@ -43,13 +43,13 @@ RECIPE = DataRecipe(shards=ShardsConfig(target_mb=3))
 
 def test_every_item_is_in_one_shard_of_its_split() -> None:
     plan = make_plan(RECIPE, Listed(items(203)))
-    placed = [(item.key, shard.split) for shard in plan.shards for item in shard.items]
-    assert sorted(placed) == sorted((item.key, item.split) for item in items(203))
+    assigned = [(item.key, shard.split) for shard in plan.shards for item in shard.items]
+    assert sorted(assigned) == sorted((item.key, item.split) for item in items(203))
     assert all(shard.path.startswith(f"{shard.split}/shard-") for shard in plan.shards)
     assert len({shard.path for shard in plan.shards}) == len(plan.shards)
 
 
-def test_shards_have_about_the_wanted_size_and_the_last_is_no_smaller() -> None:
+def test_shards_have_about_the_target_size_and_the_last_is_no_smaller() -> None:
     plan = make_plan(RECIPE, Listed(items(203)))
     for split, count, shards in (("train", 162, 16), ("test", 41, 4)):
         sizes = [len(shard.items) for shard in plan.shards if shard.split == split]
@@ -100,7 +100,7 @@ def test_a_copy_of_the_inputs_gives_the_same_plan() -> None:
 
 
 @pytest.mark.parametrize("change", [{"detail": "action: 1"}, {"estimated_bytes": 1}, {"path": "b.mp4"}, {"group": "g"}])
-def test_what_decides_the_clips_of_an_input_is_part_of_the_plan(change: dict[str, Any]) -> None:
+def test_everything_that_decides_the_clips_of_an_input_is_part_of_the_plan(change: dict[str, Any]) -> None:
     first, *others = items(50)
     changed = [dataclasses.replace(first, **change), *others]
     assert make_plan(RECIPE, Listed(changed)).identity != make_plan(RECIPE, Listed([first, *others])).identity

@@ -1,4 +1,4 @@
-"""Bad inputs are recorded, the same in every run; a job whose input is plainly wrong stops and says so."""
+"""Rejected inputs are recorded, the same in every run; a job stops when too many inputs are rejected."""
 
 import json
 from pathlib import Path
@@ -20,23 +20,23 @@ from tests.preprocessing.video_files import make_videos
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source") / "films"
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source") / "videos"
     make_videos(folder, 8)
     return folder
 
 
-def words(source: Path, out: Path, *more: str) -> list[str]:
+def arguments(source: Path, out: Path, *more: str) -> list[str]:
     return ["--source.name", "videos", "--source.path", str(source), *SETTINGS, *more, "--out", str(out)]
 
 
-def test_bad_videos_cost_nothing_good_however_many_tasks_run_at_once(
-    films: Path, tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+def test_bad_videos_cost_no_good_clip_however_many_tasks_run_at_once(
+    videos: Path, tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trees = []
     for tasks in ("1", "2", "4"):
         out = tmp_path / tasks
-        shard.main(words(films, out, "--shards.concurrency", tasks))
+        shard.main(arguments(videos, out, "--shards.concurrency", tasks))
         trees.append(tree(str(out)))
         assert f"rejects: {out}/rejects.jsonl" in capsys.readouterr().out
     assert trees[0] == trees[1] == trees[2]
@@ -45,12 +45,12 @@ def test_bad_videos_cost_nothing_good_however_many_tasks_run_at_once(
     assert sorted(record["path"] for record in records) == ["broken.mkv", "text.avi"]
     manifest = json.loads((out / "manifest.json").read_text())
     kept = {record["path"]: record["clips"] for record in records}
-    whole = sum((40 + 4 * number) // 8 for number in range(8))
-    assert sum(totals["clips"] for totals in manifest["splits"].values()) == whole + kept["broken.mkv"]
+    complete = sum((40 + 4 * number) // 8 for number in range(8))
+    assert sum(totals["clips"] for totals in manifest["splits"].values()) == complete + kept["broken.mkv"]
     assert sum(totals["rejects"] for totals in manifest["splits"].values()) == 2
 
 
-def test_inputs_that_are_all_bad_are_said_and_listed(
+def test_inputs_that_are_all_bad_are_reported_and_listed(
     tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
@@ -58,38 +58,37 @@ def test_inputs_that_are_all_bad_are_said_and_listed(
     for number in range(6):
         (source / f"{number}.mp4").write_text("nothing")
     with pytest.raises(SystemExit) as end:
-        shard.main(words(source, out))
+        shard.main(arguments(source, out))
     assert end.value.code == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert (
-        said == f"error: none of the 6 inputs gave a clip; see {out}/rejects.jsonl for the reasons, and fix the input"
-    )
+    last = capsys.readouterr().err.splitlines()[-1]
+    reason = f"none of the 6 inputs gave a clip; see {out}/rejects.jsonl for the reasons, and fix the input"
+    assert last == f"error: {reason}"
     assert len((out / "rejects.jsonl").read_text().splitlines()) == 6
     assert not (out / "manifest.json").exists()
 
 
-def test_a_job_whose_input_is_plainly_wrong_stops(
-    films: Path, tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
+def test_a_job_with_too_many_rejected_inputs_stops(
+    videos: Path, tmp_path: Path, local_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
-    (source / "good.mp4").symlink_to(films / "video07.mp4")
+    (source / "good.mp4").symlink_to(videos / "video07.mp4")
     for number in range(30):
         (source / f"{number}.mp4").write_text("nothing" * 2000)
     with pytest.raises(SystemExit) as end:
-        shard.main(words(source, out, "--shards.concurrency", "1"))
+        shard.main(arguments(source, out, "--shards.concurrency", "1"))
     assert end.value.code == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert "inputs gave no clip, more than shards.max_rejected_share = 0.75 allows" in said
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "inputs gave no clip, more than shards.max_rejected_share = 0.75 allows" in last
     assert (out / "rejects.jsonl").read_text().count("not a video that can be opened") >= 20
     capsys.readouterr()
-    # The limit changes no byte of the shards, so it may be raised under the same output.
-    shard.main(words(source, out, "--shards.max-rejected-share", "1"))
+    # The limit does not change the shards, so it may be raised for the same output.
+    shard.main(arguments(source, out, "--shards.max-rejected-share", "1"))
     verify_dataset(str(out))
     assert len((out / "rejects.jsonl").read_text().splitlines()) == 30
 
 
-def test_a_share_counts_when_it_is_certain() -> None:
+def test_the_share_counts_once_chance_is_excluded() -> None:
     def stops(empty: int, tried: int, inputs: int, limit: float = 0.5) -> bool:
         try:
             check_share("out", empty=empty, tried=tried, inputs=inputs, limit=limit)
@@ -97,23 +96,23 @@ def test_a_share_counts_when_it_is_certain() -> None:
             return True
         return False
 
-    assert not stops(empty=10, tried=10, inputs=1000)  # ten may be chance
+    assert not stops(empty=10, tried=10, inputs=1000)  # ten may be by chance
     assert stops(empty=40, tried=40, inputs=1000)
     assert not stops(empty=52, tried=100, inputs=1000)
     assert stops(empty=520, tried=1000, inputs=1000)
     assert not stops(empty=500, tried=1000, inputs=1000)
-    assert not stops(empty=5, tried=5, inputs=5)  # too few to speak of a share
+    assert not stops(empty=5, tried=5, inputs=5)  # too few for a share
     assert not stops(empty=1000, tried=1000, inputs=1000, limit=1.0)
     assert stops(empty=20, tried=1000, inputs=1000, limit=0.0)
 
 
 def test_a_video_that_needs_more_memory_than_allowed_is_rejected_for_that(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "big.mp4"), "w") as film:
-        stream = film.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+    with av.open(str(tmp_path / "big.mp4"), "w") as video:
+        stream = video.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = 4096, 4096, "yuv420p"
         for _ in range(3):
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((4096, 4096, 3), np.uint8), format="rgb24")))
-        film.mux(stream.encode())
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((4096, 4096, 3), np.uint8), format="rgb24")))
+        video.mux(stream.encode())
     config = SourceConfig(name="videos", path=str(tmp_path), videos=VideosConfig(clip_frames=3, size=32))
     source = make_source(config, 0)
     (item,) = source.items()

@@ -1,4 +1,4 @@
-"""The same command gives the same bytes, whatever happened in between, and refuses to mix two datasets."""
+"""The same command gives the same bytes, whatever was interrupted, and refuses to mix two datasets."""
 
 import contextlib
 import hashlib
@@ -23,7 +23,7 @@ SMALL = ("--source.figures.identities", "10", "--shards.target-mb", "1.2")
 
 
 def tree(url: str) -> dict[str, str]:
-    """Path -> SHA-256 of every file of a dataset, unfinished and hidden ones included."""
+    """Return path -> SHA-256 of every file of a dataset, unfinished and hidden ones included."""
     if storage.is_s3(url):
         return {
             name: hashlib.sha256(storage.read_bytes(f"{url}/{name}")).hexdigest() for name in storage.list_files(url)
@@ -32,11 +32,11 @@ def tree(url: str) -> dict[str, str]:
     return {path.relative_to(url).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line that the command says, ending with code 2."""
+def refusal(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """Return the only error line of the command, which exits with code 2."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        shard.main(list(words))
+        shard.main(list(args))
     assert end.value.code == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -45,13 +45,13 @@ def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
-    """The dataset that `SMALL` describes."""
+    """Return the dataset that `SMALL` describes."""
     folder = tmp_path_factory.mktemp("undisturbed") / "data"
     shard.main([*SMALL, "--out", str(folder)])
     return folder
 
 
-def test_it_is_made_of_several_shards_with_indexes_a_plan_and_a_manifest(undisturbed: Path) -> None:
+def test_it_consists_of_shards_with_indexes_a_plan_and_a_manifest(undisturbed: Path) -> None:
     names = sorted(tree(str(undisturbed)))
     shards = [name for name in names if name.endswith(".tar")]
     assert len(shards) >= 4
@@ -60,7 +60,7 @@ def test_it_is_made_of_several_shards_with_indexes_a_plan_and_a_manifest(undistu
 
 
 @pytest.mark.parametrize("concurrency", ["1", "2", "4"])
-def test_tasks_at_once_do_not_change_a_byte(
+def test_concurrency_does_not_change_a_byte(
     undisturbed: Path, tmp_path: Path, local_ray: None, concurrency: str
 ) -> None:
     shard.main([*SMALL, "--shards.concurrency", concurrency, "--out", str(tmp_path / "data")])
@@ -68,10 +68,10 @@ def test_tasks_at_once_do_not_change_a_byte(
 
 
 def test_a_bucket_gets_the_same_bytes_as_a_folder(undisturbed: Path, s3_bucket: str, s3_server: S3Server) -> None:
-    # In a process of its own: the Ray of the other tests started without the server's address.
+    # In its own process: the Ray of the other tests was started without the address of the server.
     out = f"{s3_bucket}/some/data"
-    words = [sys.executable, "-m", "preprocessing.shard", *SMALL, "--out", out]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    command = [sys.executable, "-m", "preprocessing.shard", *SMALL, "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert tree(out) == tree(str(undisturbed))
     verify_dataset(out)
@@ -86,12 +86,12 @@ def test_a_wrong_key_is_refused_before_any_work(
 ) -> None:
     monkeypatch.setenv(name, "wrong-Pk37")
     monkeypatch.setattr(job, "write_shards", None)
-    said = refusal(capsys, *SMALL, "--out", f"{s3_bucket}/data")
-    assert "refused the credentials" in said
-    assert "wrong-Pk37" not in said
+    message = refusal(capsys, *SMALL, "--out", f"{s3_bucket}/data")
+    assert "refused the credentials" in message
+    assert "wrong-Pk37" not in message
 
 
-def test_started_again_it_leaves_everything_as_it_is(
+def test_a_rerun_leaves_a_complete_dataset_unchanged(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")}
@@ -102,33 +102,33 @@ def test_started_again_it_leaves_everything_as_it_is(
 
 
 @pytest.mark.slow
-def test_killed_midway_and_started_again_it_ends_with_the_same_bytes(
+def test_killed_midway_and_rerun_it_ends_with_the_same_bytes(
     undisturbed: Path, tmp_path: Path, local_ray: None
 ) -> None:
     out = tmp_path / "data"
-    words = [sys.executable, "-m", "preprocessing.shard", *SMALL, "--shards.concurrency", "1", "--out", str(out)]
-    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    command = [sys.executable, "-m", "preprocessing.shard", *SMALL, "--shards.concurrency", "1", "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     while not list(out.glob("*/*.json")):
         assert process.poll() is None
         time.sleep(0.005)
-    process.kill()  # its tasks may write on for a moment
+    process.kill()  # its tasks may continue to write for a moment
     process.wait()
     assert not (out / "manifest.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*/*.json")}
-    # What a writer leaves that is killed between its first byte and the rename, and between tar and index.
+    # What remains of a writer that was killed before the rename, or between tar and index.
     (out / "train" / ".shard-000002.tar.0123.partial").write_bytes(b"half")
     (out / "test").mkdir(exist_ok=True)
     (out / "test" / "shard-000000.tar").write_bytes(b"without its index")
     (out / "test" / "shard-000000.json").unlink(missing_ok=True)
     shard.main([*SMALL, "--out", str(out)])
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # Ray's agents would stay for a minute
+        os.killpg(process.pid, signal.SIGKILL)  # Ray's agents would survive for a minute
     assert tree(str(out)) == tree(str(undisturbed))
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items() if path.parent.name == "train")
 
 
 @pytest.mark.parametrize("harm", ["cut tar", "no tar", "broken index", "foreign index"])
-def test_a_shard_that_is_not_whole_is_made_again(undisturbed: Path, tmp_path: Path, local_ray: None, harm: str) -> None:
+def test_an_incomplete_shard_is_written_again(undisturbed: Path, tmp_path: Path, local_ray: None, harm: str) -> None:
     out = tmp_path / "data"
     shard.main([*SMALL, "--out", str(out)])
     (out / "manifest.json").unlink()
@@ -146,7 +146,7 @@ def test_a_shard_that_is_not_whole_is_made_again(undisturbed: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("changed", "named"),
+    ("changed", "message"),
     [
         (("--seed", "7"), "seed was 0, is now 7"),
         (("--source.figures.identities", "12"), "source.figures.identities was 10, is now 12"),
@@ -154,10 +154,10 @@ def test_a_shard_that_is_not_whole_is_made_again(undisturbed: Path, tmp_path: Pa
     ],
 )
 def test_other_settings_under_the_same_output_are_refused_and_named(
-    undisturbed: Path, capsys: pytest.CaptureFixture[str], changed: tuple[str, ...], named: str
+    undisturbed: Path, capsys: pytest.CaptureFixture[str], changed: tuple[str, ...], message: str
 ) -> None:
     before = tree(str(undisturbed))
-    assert named in refusal(capsys, *SMALL, *changed, "--out", str(undisturbed))
+    assert message in refusal(capsys, *SMALL, *changed, "--out", str(undisturbed))
     assert tree(str(undisturbed)) == before
 
 
@@ -167,8 +167,8 @@ def test_changed_input_under_the_same_output_is_refused(
     from preprocessing.sources import figures
 
     monkeypatch.setattr(figures, "VERSION", "changed")
-    said = refusal(capsys, *SMALL, "--out", str(undisturbed))
-    assert "the contents of the source's files changed" in said
+    message = refusal(capsys, *SMALL, "--out", str(undisturbed))
+    assert "the contents of the source's files changed" in message
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,26 +176,24 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytes
     assert f"error: {tmp_path}/file/data" in refusal(capsys, *SMALL, "--out", str(tmp_path / "file" / "data"))
 
 
-def test_a_failure_inside_a_task_is_still_one_line(
+def test_a_failure_inside_a_task_is_one_line_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], local_ray: None
 ) -> None:
     (tmp_path / "data" / "test" / "shard-000000.tar" / "a folder in its place").mkdir(parents=True)
     assert f"{tmp_path}/data/test/shard-000000.tar: " in refusal(capsys, *SMALL, "--out", str(tmp_path / "data"))
 
 
-def test_dry_run_says_what_would_be_made_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_prints_what_would_be_written_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shard.main([*SMALL, "--dry-run", "--out", str(tmp_path / "data")])
-    said = capsys.readouterr().out
-    assert "train: 48 clips, shards: 4, about 4.7 MB\ntest: 12 clips, shards: 1, about 1.2 MB\n" in said
-    assert re.search(
-        r"time: about \d+ s with \d concurrent tasks, extrapolated from 10 inputs .* 60 clips",
-        said,
-    )
-
+    printed = capsys.readouterr().out
+    assert "train: 48 clips, shards: 4, about 4.7 MB\ntest: 12 clips, shards: 1, about 1.2 MB\n" in printed
+    assert re.search(r"time: about \d+ s with \d concurrent tasks, extrapolated from 10 inputs .* 60 clips", printed)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_print_config_gives_a_recipe_that_is_accepted_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_config_prints_a_recipe_that_is_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         shard.main([*SMALL, "--seed", "5", "--print-config", "--out", str(tmp_path / "data")])
     assert end.value.code == 0
