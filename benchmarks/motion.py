@@ -118,7 +118,7 @@ def measure(run: str, data: str, count: int, seed: int) -> dict[str, Score]:
     """All figures of a run."""
     inputs = load(run, data)
     clips, length = inputs.test, inputs.clip_frames
-    name = clips.manifest["configuration"]["source"]["name"]
+    name = clips.source["name"]
     if name not in ("moving_mnist", "pendulum"):
         raise UserError(f"{data} was made from {name}; the motion is known of moving_mnist and pendulum")
     locate: Digits | Angles = (Digits if name == "moving_mnist" else Angles)(clips, length)
@@ -143,7 +143,7 @@ def measure(run: str, data: str, count: int, seed: int) -> dict[str, Score]:
         scores[f"{system}.error_{locate.unit}"] = mean_score(off, who, None, seed)
     if isinstance(locate, Angles):
         exact = clip_factors(clips)["period_s"][a]
-        fps = float(clips.manifest["configuration"]["source"]["pendulum"]["fps"])
+        fps = float(clips.source["pendulum"]["fps"])
         swings = {system: found[..., 0] for system, found in places.items() if system in ("real", "poses", "dynamics")}
         if inputs.sequence_stage:
             twice = SwapDecoder(model, decoder.codes, 2 * length, max(1, size // 2))

@@ -94,9 +94,9 @@ def load(run: str, data: str, other_data: bool = False, refinement_steps: int = 
             f"{data} is not the data that {run} was trained on, {info['data']} (their hashes differ); "
             "name that dataset, or pass --other-data to measure on this one"
         )
-    expected = [recipe.model.frame_size, recipe.model.frame_size, recipe.model.channels]
-    if test.manifest["clip_shape"][1:] != expected:
-        shape = "x".join(str(size) for size in test.manifest["clip_shape"][1:])
+    expected = (recipe.model.frame_size, recipe.model.frame_size, recipe.model.channels)
+    if test.frame_shape != expected:
+        shape = "x".join(map(str, test.frame_shape))
         raise UserError(
             f"{data} has frames of {shape}, but the model of {run} expects {'x'.join(map(str, expected))}; "
             "use data of that size"

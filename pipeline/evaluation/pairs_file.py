@@ -76,7 +76,7 @@ def write_pairs(out: str, test: "ClipDataset", pairs: "Pairs", description: Pair
     writer = csv.DictWriter(table, ("kind", "dynamics_of", "static_of"), lineterminator="\n")
     writer.writeheader()
     writer.writerows({"kind": kind, **row} for kind, wanted in rows.items() for row in wanted)
-    height, width, channels = test.manifest["clip_shape"][1:]
+    height, width, channels = test.frame_shape
     how = HOW.format(
         length=description.clip_frames, shape=f"{height}x{width}", height=height, width=width, channels=channels
     )

@@ -42,12 +42,12 @@ def load_renderer(dataset: "ClipDataset", url: str, sheets: str) -> SpritesRende
     Raises:
         UserError: the dataset is not one of Sprites, or was drawn from other sheets.
     """
-    from preprocessing.sources import make_source
     from preprocessing.sources.config import SourceConfig
+    from preprocessing.sources.registry import make_source
 
-    if dataset.manifest["configuration"]["source"]["name"] != "lpc":
+    if dataset.source["name"] != "lpc":
         raise UserError(f"{url} was not drawn from Sprites sheets; leave out --sheets {sheets}")
     source = make_source(SourceConfig(name="lpc", path=sheets), seed=0)
-    if source.fingerprint() != dataset.manifest["source_sha256"]:
+    if source.fingerprint() != dataset.source_sha256:
         raise UserError(f"{sheets}: {url} was drawn from other sheets; give those")
     return SpritesRenderer(source)

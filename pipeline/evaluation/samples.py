@@ -49,7 +49,7 @@ class SamplesEvaluation:
 
     @property
     def _shape(self) -> tuple[int, ...]:
-        return (self.description.clip_frames, *self.test.manifest["clip_shape"][1:])
+        return (self.description.clip_frames, *self.test.frame_shape)
 
     def describe(self) -> str:
         """Return what would be measured, in one line."""

@@ -149,6 +149,17 @@ class ClipDataset:
         assert height is not None and width is not None and channels is not None  # noqa: PT018
         return height, width, channels
 
+    @property
+    def source(self) -> dict[str, Any]:
+        """The settings of the source that the dataset was made from: its `name`, and a section named so."""
+        source: dict[str, Any] = self.manifest["configuration"]["source"]
+        return source
+
+    @property
+    def source_sha256(self) -> str:
+        """SHA-256 of what all inputs of the source share; see `Source.fingerprint`."""
+        return self.manifest["source_sha256"]
+
     def frames(self, index: int) -> NDArray[np.uint8]:
         """Return the frames of a clip, uint8 [T, H, W, C], as a new array.
 

@@ -1,4 +1,4 @@
-"""`vdsm shard` as a process of its own, with everything that it starts in sight."""
+"""`vdsm shard` as a process, with all processes that it starts."""
 
 import hashlib
 import os
@@ -16,45 +16,45 @@ SETTINGS = ("--shards.target-mb", "0.2", "--source.videos.clip-frames", "8", "--
 
 
 class ShardJob:
-    """The job on a source of films, started in `folder`, which is also its home."""
+    """The sharding job on a source of videos, started in `folder`, which is also its home directory."""
 
-    def __init__(self, root: Path, folder: Path, source: str, out: str, *words: str, **variables: str) -> None:
+    def __init__(self, root: Path, folder: Path, source: str, out: str, *args: str, **variables: str) -> None:
         self.out = out
         self._mark = f"VDSM_TEST={uuid.uuid4()}"
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / f"{uuid.uuid4().hex}.log"
-        # An own home: Ray stores a token there, which would change what later starts of this user do.
+        # Its own home: Ray stores a token there, which would affect later runs of this user.
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "RAY_ADDRESS")}
         environment |= {"HOME": str(folder), "OMP_NUM_THREADS": "1", **dict([self._mark.split("=")]), **variables}
         command = [sys.executable, str(root / "preprocessing" / "shard.py"), "--source.name", "videos"]
-        command += ["--source.path", source, *SETTINGS, "--out", out, *words]
+        command += ["--source.path", source, *SETTINGS, "--out", out, *args]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
             )
 
     def pids(self, kind: str = "") -> list[int]:
-        """What lives of it, or of one kind: driver, worker, decoder, raylet."""
+        """Return the running processes of the job, or those of one kind: driver, worker, decoder, raylet."""
         found = []
         for entry in Path("/proc").iterdir():
             try:
                 if not entry.name.isdigit() or self._mark.encode() not in (entry / "environ").read_bytes():
                     continue
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:  # ended meanwhile, or not ours
+            except OSError:  # exited meanwhile, or not ours
                 continue
-            signs = {
+            kinds = {
                 "driver": int(entry.name) == self.process.pid,
                 "worker": line.startswith("ray::_write"),
                 "decoder": "preprocessing.decoding.sandbox_main" in line,
                 "raylet": "/raylet " in line,
             }
-            if not kind or signs[kind]:
+            if not kind or kinds[kind]:
                 found.append(int(entry.name))
         return sorted(found)
 
     def wait_until(self, reached: Callable[[], bool]) -> bool:
-        """Whether something came to be so before the job ended."""
+        """Wait for a condition. Return False if the job ended first."""
         end = time.monotonic() + 300
         while not reached():
             if self.process.poll() is not None:
@@ -70,7 +70,7 @@ class ShardJob:
         return self.process.wait(seconds)
 
     def end(self) -> None:
-        """End all that is left of it."""
+        """Kill all remaining processes of the job."""
         for pid in self.pids():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -80,5 +80,5 @@ class ShardJob:
 
 
 def tree(url: str) -> dict[str, str]:
-    """Path -> SHA-256 of every file of a dataset."""
+    """Return path -> SHA-256 of every file of a dataset."""
     return {name: hashlib.sha256(storage.read_bytes(f"{url}/{name}")).hexdigest() for name in storage.list_files(url)}

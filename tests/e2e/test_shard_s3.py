@@ -1,4 +1,4 @@
-"""Sharding from a bucket into a bucket while the server dies and connections break: the bytes are those of a folder."""
+"""Sharding from bucket to bucket while the server dies and connections break: the same bytes as in a local folder."""
 
 import os
 import random
@@ -19,7 +19,7 @@ from cluster.storage.errors import StorageError
 from preprocessing import verify
 from tests.cluster.storage.fault_proxy import Fault, fault_proxy
 from tests.e2e.shard_job import ShardJob, tree
-from tests.preprocessing.made_videos import make_films
+from tests.preprocessing.video_files import make_videos
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ SECRET, READERS_SECRET = "job-secret-Wq73x", "reader-secret-Lm20z"
 
 
 class Store:
-    """A server that can be killed and started again where it was."""
+    """A server that can be killed and restarted with the same data."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -49,9 +49,9 @@ class Store:
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("source") / "films"
-    make_films(folder, 10)
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source") / "videos"
+    make_videos(folder, 10)
     return folder
 
 
@@ -63,22 +63,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture
-def bucket(store: Store, films: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bucket with the films in it; the environment leads there."""
+def bucket(store: Store, videos: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the URL of a bucket that holds the videos; the environment holds the server's address and credentials."""
     for name, value in store.server.environment().items():
         monkeypatch.setenv(name, value)
     name = f"b{uuid.uuid4().hex[:12]}"
     boto3.session.Session().client("s3").create_bucket(Bucket=name)
-    for path in films.iterdir():
-        storage.upload(path, f"s3://{name}/films/{path.name}")
+    for path in videos.iterdir():
+        storage.upload(path, f"s3://{name}/videos/{path.name}")
     return f"s3://{name}"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(root: Path, films: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The bytes that a local run gives, without the list of inputs, which holds times there and ETags in a bucket."""
+def undisturbed(root: Path, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the hashes of a local run, without the list of inputs: it holds times locally, and ETags in a bucket."""
     folder = tmp_path_factory.mktemp("local")
-    job = ShardJob(root, folder, str(films), str(folder / "data"))
+    job = ShardJob(root, folder, str(videos), str(folder / "data"))
     assert job.finish() == 0, job.log.read_text()
     job.end()
     return without_versions(tree(str(folder / "data")))
@@ -94,7 +94,7 @@ def run(root: Path, bucket: str, tmp_path: Path) -> Iterator[Callable[..., Shard
     jobs: list[ShardJob] = []
 
     def started(**variables: str) -> ShardJob:
-        jobs.append(ShardJob(root, tmp_path, f"{bucket}/films", f"{bucket}/data", **variables))
+        jobs.append(ShardJob(root, tmp_path, f"{bucket}/videos", f"{bucket}/data", **variables))
         return jobs[-1]
 
     yield started
@@ -103,19 +103,19 @@ def run(root: Path, bucket: str, tmp_path: Path) -> Iterator[Callable[..., Shard
 
 
 def assert_complete(job: ShardJob, wanted: dict[str, str]) -> None:
-    """It ended well, with the bytes of a local run, which read-only keys can verify, and no secret got out."""
-    said = job.log.read_text()
-    assert job.finish() == 0, said
+    """Assert success, the bytes of a local run, and that no secret was logged or stored."""
+    log = job.log.read_text()
+    assert job.finish() == 0, log
     assert without_versions(tree(job.out)) == wanted
     stored = b"".join(storage.read_bytes(f"{job.out}/{name}") for name in storage.list_files(job.out))
     sessions = [path for path in job.log.parent.rglob("*") if path.is_file()]
     for secret in (SECRET, READERS_SECRET):
-        assert secret not in said
+        assert secret not in log
         assert secret.encode() not in stored
         assert not [path for path in sessions if secret.encode() in path.read_bytes()]
 
 
-def test_a_server_that_is_killed_and_comes_back_costs_only_time(
+def test_a_server_that_is_killed_and_restarted_costs_only_time(
     store: Store, bucket: str, run: Callable[..., ShardJob], undisturbed: dict[str, str]
 ) -> None:
     job = run()
@@ -138,13 +138,13 @@ def test_connections_that_break_in_the_middle_of_objects_change_no_byte(
 
     def cut(method: str, path: str, number: int) -> Fault | None:
         with lock:
-            if draw.random() < 0.7 and number > 0:  # the first of each method always
+            if draw.random() < 0.7 and number > 0:  # the first request of each method always fails
                 return None
-            place = draw.randrange(0, 60_000)
+            offset = draw.randrange(0, 60_000)
             cuts.append(method)
         if method == "PUT":
-            return draw.choice((Fault(cut_request=place), Fault(lose_answer=True), Fault(status=503)))
-        return Fault(cut_answer=place) if method == "GET" else Fault(status=500, code="InternalError")
+            return draw.choice((Fault(cut_request=offset), Fault(lose_answer=True), Fault(status=503)))
+        return Fault(cut_answer=offset) if method == "GET" else Fault(status=500, code="InternalError")
 
     with fault_proxy(store.server.endpoint, cut) as proxy:
         job = run(AWS_ENDPOINT_URL=proxy.endpoint)
@@ -153,7 +153,7 @@ def test_connections_that_break_in_the_middle_of_objects_change_no_byte(
     assert_complete(job, undisturbed)
 
 
-def test_keys_that_may_only_read_are_enough_to_verify_and_not_to_write(
+def test_read_only_keys_suffice_to_verify_and_not_to_write(
     store: Store,
     bucket: str,
     figures_dataset: Path,
@@ -182,11 +182,11 @@ def test_keys_that_may_only_read_are_enough_to_verify_and_not_to_write(
     assert f"damaged: {key}: clip " in capsys.readouterr().err
 
 
-def test_a_wrong_key_is_said_at_once(root: Path, bucket: str, run: Callable[..., ShardJob]) -> None:
+def test_a_wrong_key_is_reported_at_once(root: Path, bucket: str, run: Callable[..., ShardJob]) -> None:
     job = run(AWS_SECRET_ACCESS_KEY="wrong-Pk37")
     assert job.finish(60) == 2
-    said = job.log.read_text()
-    assert "wrong-Pk37" not in said
-    assert "Traceback" not in said
-    last = said.splitlines()[-1]
-    assert last.startswith(f"error: {bucket}/films: S3 refused the credentials or they lack the permission")
+    log = job.log.read_text()
+    assert "wrong-Pk37" not in log
+    assert "Traceback" not in log
+    last = log.splitlines()[-1]
+    assert last.startswith(f"error: {bucket}/videos: S3 refused the credentials or they lack the permission")
