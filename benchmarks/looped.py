@@ -24,7 +24,7 @@ from torch.distributions import Normal, kl_divergence
 from vdsm.annealing import Weights
 from vdsm.decoder import SLOPE, Decoder
 from vdsm.frames import FrameModel, FrameNoise
-from vdsm.loss import ReparameterizedNormal
+from vdsm.distributions import ReparameterizedNormal
 from vdsm.sequence import SequenceModel, SequenceNoise
 
 

@@ -1,4 +1,4 @@
-"""Weights of the KL terms and the softmax temperature as functions of the progress of a stage."""
+"""Weights of the loss terms and the softmax temperature as functions of the progress of a stage."""
 
 import math
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from vdsm.config import AnnealingConfig, CosineRamp, Spline
 
 REFERENCE_VALUES = 64 * 64 * 3
-"""Values per frame at which the weights of a recipe are stated."""
+"""Values per frame to which the weights of a recipe refer."""
 
 
 class Weights(NamedTuple):
-    """Multipliers of the KL terms of one step, and the temperature of the static code's softmax."""
+    """Multipliers of the loss terms of one step, and the temperature of the static code's softmax."""
 
     pose: float
     static: float
@@ -25,7 +25,7 @@ class Weights(NamedTuple):
 
 
 def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) -> Weights:
-    """The annealed weights at `progress` in [0, 1], for frames of `values_per_frame` = C * H * W values."""
+    """Return the annealed weights at `progress` in [0, 1], for frames of `values_per_frame` = C * H * W values."""
     scale = values_per_frame / REFERENCE_VALUES
     return Weights(
         pose=scale * spline_at(config.pose, progress),
@@ -39,22 +39,22 @@ def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) 
 
 
 def un_annealed(temperature: float) -> Weights:
-    """Weights of the plain ELBO."""
+    """Return the weights of the plain ELBO."""
     return Weights(pose=1.0, static=1.0, dynamics=1.0, temperature=temperature)
 
 
 def ramp_at(ramp: CosineRamp, progress: float) -> float:
-    """Half a cosine from `start` at 0 to `end` at `fraction`, then constant."""
+    """Evaluate half a cosine from `start` at 0 to `end` at `fraction`, constant from there on."""
     done = min(max(progress / ramp.fraction, 0.0), 1.0)
     return ramp.end + 0.5 * (ramp.start - ramp.end) * (1 + math.cos(math.pi * done))
 
 
 def spline_at(spline: Spline, progress: float) -> float:
-    """The quadratic interpolating spline with break points halfway between inner knots, clipped to its bounds."""
+    """Evaluate the quadratic interpolating spline, break points halfway between inner knots, clipped to its bounds."""
     fractions = np.array([fraction for fraction, _ in spline.knots])
     values = np.array([value for _, value in spline.knots])
-    # n knots determine n coefficients: 1, x, x^2, and one truncated square for each of n - 3 break points, which lie
-    # halfway between neighbouring knots except in the first and last interval.
+    # n knots determine n coefficients: 1, x, x^2, and one truncated square per break point. The n - 3 break points lie
+    # halfway between adjacent knots, except in the first and last interval.
     breaks = ((fractions[1:] + fractions[:-1]) / 2)[1:-1]
     coefficients = np.linalg.solve(_truncated_squares(fractions, breaks), values)
     value = float((_truncated_squares(np.array([progress]), breaks) @ coefficients)[0])

@@ -1,7 +1,7 @@
-"""Image encoders of torchvision (the extra `torchvision`), with weights from a file that the user has.
+"""Image encoders from torchvision (the extra `torchvision`), with weights from a local file.
 
-Nothing is ever downloaded. Statistics over a batch would depend on how many workers share it, so batch norms never use
-them: with given weights they keep the statistics stored there, without weights group norms take their place.
+Nothing is ever downloaded. Batch statistics would depend on the number of workers, so they are never used: with given
+weights, batch norms use the stored statistics; without weights, group norms replace them.
 """
 
 import math
@@ -15,18 +15,21 @@ from torch import Tensor, nn
 from vdsm.config import BACKBONES, ModelConfig
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the colours of ImageNet, by which all published weights expect their input normalised."""
+"""Per-channel mean and standard deviation of ImageNet, with which all published weights expect normalised input."""
 
 
 class Backbone(nn.Module):
-    """A classification network without its classifier: frames -> one vector per frame."""
+    """A classification network without its classifier. It maps each frame to a vector."""
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
-        """Builds the network, without reading any file. Raises ValueError where torchvision is missing or does not fit
-        torch."""
+        """Build the network without reading any file.
+
+        Raises:
+            ValueError: torchvision is missing or incompatible with torch.
+        """
         super().__init__()
         self.name = config.image_encoder
         network = _network(self.name)
@@ -35,14 +38,14 @@ class Backbone(nn.Module):
         self.features: int = network.fc.in_features
         network.fc = nn.Identity()
         if self.name == "inception_v3":
-            # The second classifier, a help for training from nothing, would otherwise run in training mode.
+            # The auxiliary classifier would otherwise run in training mode.
             network.aux_logits, network.AuxLogits = False, None
         self.network = network
         for name, values in (("mean", _MEAN), ("deviation", _DEVIATION)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def train(self, mode: bool = True) -> "Backbone":
-        """As of every module, but batch norms stay with their stored statistics."""
+        """Set the training mode as for any module, but keep batch norms on their stored statistics."""
         super().train(mode)
         for module in self.network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -50,12 +53,13 @@ class Backbone(nn.Module):
         return self
 
     def load(self, path: Path) -> None:
-        """Takes the weights of a file with a state dict of torchvision's network; runs no code from it.
+        """Load the weights from a file with a state dict of torchvision's network, without running code from it.
 
-        Raises ValueError, naming file and remedy, where it is missing, holds something else, or does not fit.
+        Raises:
+            ValueError: the file is missing, holds something else, or does not fit; the message names file and remedy.
         """
         function = BACKBONES[self.name].function
-        remedy = f"give the file of a state dict of torchvision's {function}, such as torch.save writes it"
+        remedy = f"give the file of a state dict of torchvision's {function}, as written by torch.save"
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
@@ -73,21 +77,21 @@ class Backbone(nn.Module):
             raise ValueError(f"encoder_weights is {path}: does not fit {self.name} ({reason}); {remedy}") from error
 
     def forward(self, frames: Tensor) -> Tensor:
-        """[N, 1 or 3, H, W] in [0, 1] -> [N, features]."""
+        """Map frames [N, 1 or 3, H, W] in [0, 1] to vectors [N, features]."""
         normalised: Tensor = (frames.expand(-1, 3, -1, -1) - self.mean) / self.deviation
         features: Tensor = self.network(normalised)
         return features
 
 
 def _network(name: str) -> Any:
-    """The network with random weights and a classifier of 1,000 classes."""
+    """Build the network with random weights and a classifier of 1,000 classes."""
     try:
         from torchvision import models
-    except (ImportError, RuntimeError) as error:  # RuntimeError: its operators do not fit this torch
+    except (ImportError, RuntimeError) as error:  # RuntimeError: operators incompatible with this torch
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"image_encoder is {name}, which is torchvision's, but torchvision cannot be imported ({reason}); install "
-            f"the build that belongs to torch {torch.__version__} (pip install 'vdsm-pipeline[torchvision]'), or use "
+            f"image_encoder {name} needs torchvision, which cannot be imported ({reason}); install "
+            f"the build that matches torch {torch.__version__} (pip install 'vdsm-pipeline[torchvision]'), or use "
             "image_encoder conv"
         ) from error
     build = getattr(models, BACKBONES[name].function)

@@ -1,8 +1,8 @@
-"""Checkpoints: one file each, whole or not there at all.
+"""Checkpoints: one file each, written atomically and verified on reading.
 
-A checkpoint is what `torch.save` writes for a dict of tensors and plain values, followed by a line with the SHA-256 of
-all bytes before it. `torch.load` reads such a file too; `load` reads it only after the hash has been found right, and
-never runs code from it (`weights_only=True`).
+A checkpoint is the output of `torch.save` for a dict of tensors and plain values, followed by a line with the SHA-256
+of all bytes before it. `torch.load` can read such a file too. `load` first verifies the hash, and never runs code from
+the file (`weights_only=True`).
 """
 
 import hashlib
@@ -20,13 +20,22 @@ from vdsm.config import ModelConfig
 if TYPE_CHECKING:
     from vdsm.disentangler import Disentangler
 
+MODEL_CONFIG = "model_config"
+"""Key of the model's configuration, as plain values."""
+WEIGHTS = "model"
+"""Key of the weights last trained."""
+USED = "used"
+"""Key of the name of the key whose weights are to be used; absent: `WEIGHTS`."""
+TEMPERATURE = "temperature"
+"""Key of the temperature of the static code's softmax."""
+
 _MARK = b"\nvdsm-checkpoint-sha256="
 _FOOTER_BYTES = len(_MARK) + 64 + 1
 _CHUNK_BYTES = 1 << 22
 
 
 def save(state: Mapping[str, Any], path: Path) -> str:
-    """Writes `state` to `path` and returns its SHA-256. A reader, or a crash, finds the old file or the new one."""
+    """Write `state` to `path` and return its SHA-256. After a crash, `path` holds either the old or the new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -45,16 +54,17 @@ def save(state: Mapping[str, Any], path: Path) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote, with all tensors on the CPU.
+    """Load a checkpoint written by `save`, with all tensors on the CPU.
 
-    Raises ValueError, naming the file and what to do, where it is missing, truncated, damaged, or holds code.
+    Raises:
+        ValueError: the file is missing, truncated, damaged, or holds code; the message names file and remedy.
     """
     verify(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
         raise ValueError(
-            f"{path}: holds something other than tensors and plain values and is not loaded, for it could run code; "
+            f"{path}: holds something other than tensors and plain values, which could run code, and was not loaded; "
             "use a checkpoint written by this program"
         ) from error
     if not isinstance(state, dict):
@@ -63,29 +73,29 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def verify(path: Path) -> str:
-    """The SHA-256 that `path` carries, after it was found right. Raises ValueError otherwise."""
+    """Check `path` against the SHA-256 that it carries, and return it. Raise ValueError if they differ."""
     try:
         with path.open("rb") as file:
             body = os.fstat(file.fileno()).st_size - _FOOTER_BYTES
             if body <= 0:
-                raise ValueError(f"{path}: is truncated; delete it and go on from an earlier checkpoint")
+                raise ValueError(f"{path}: is truncated; delete it and resume from an earlier checkpoint")
             digest = _sha256(file, body)
             footer = file.read()
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such checkpoint; train first, or name another one") from None
+        raise ValueError(f"{path}: no such checkpoint; train first, or give another path") from None
     except IsADirectoryError:
-        raise ValueError(f"{path}: is a folder; name the checkpoint file in it") from None
+        raise ValueError(f"{path}: is a folder; give the path of a checkpoint file in it") from None
     if not footer.startswith(_MARK):
         raise ValueError(
-            f"{path}: is truncated, or was not written by this program; delete it and go on from an earlier checkpoint"
+            f"{path}: is truncated, or was not written by this program; delete it and resume from an earlier checkpoint"
         )
     if footer != _MARK + digest.encode() + b"\n":
-        raise ValueError(f"{path}: is damaged (SHA-256 differs); delete it and go on from an earlier checkpoint")
+        raise ValueError(f"{path}: is damaged (SHA-256 mismatch); delete it and resume from an earlier checkpoint")
     return digest
 
 
 def _sha256(file: Any, length: int) -> str:
-    """Of the next `length` bytes of `file`."""
+    """Return the SHA-256 of the next `length` bytes of `file`."""
     digest = hashlib.sha256()
     while length > 0:
         chunk = file.read(min(length, _CHUNK_BYTES))
@@ -97,23 +107,23 @@ def _sha256(file: Any, length: int) -> str:
 
 
 def disentangler_of(state: Mapping[str, Any], path: Path) -> "Disentangler":
-    """The model that a loaded checkpoint holds; `path` is named in errors."""
+    """Build the model of a loaded checkpoint, in evaluation mode; errors (ValueError) name `path`."""
     from vdsm.disentangler import Disentangler
 
-    missing = {"model_config", "model"} - set(state)
+    missing = {MODEL_CONFIG, WEIGHTS} - set(state)
     if missing:
         raise ValueError(f"{path}: has no {' and no '.join(sorted(missing))}; use a checkpoint of `vdsm train`")
     try:
-        model = Disentangler(ModelConfig(**state["model_config"]))
-        # A training that averages its weights keeps both, and says which of them are to be used.
-        model.load_state_dict(state[state.get("used", "model")])
+        model = Disentangler(ModelConfig(**state[MODEL_CONFIG]))
+        # A training that averages its weights stores both, and which of them to use.
+        model.load_state_dict(state[state.get(USED, WEIGHTS)])
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"{path}: does not fit this version of the model ({reason}); train again") from error
-    model.temperature = float(state.get("temperature", model.temperature))
+    model.temperature = float(state.get(TEMPERATURE, model.temperature))
     return model.eval()
 
 
 def load_disentangler(path: Path) -> "Disentangler":
-    """The model of a checkpoint, in evaluation mode on the CPU. Raises ValueError as `load` does."""
+    """Load the model of a checkpoint, in evaluation mode on the CPU. Raise ValueError as `load` does."""
     return disentangler_of(load(path), path)

@@ -1,7 +1,7 @@
 """Settings of the model and of its annealing.
 
-Plain frozen dataclasses, so that the model needs no configuration library; `__pydantic_config__` makes unknown keys an
-error when they are read as part of a recipe.
+Plain frozen dataclasses, so that the model depends on no configuration library. `__pydantic_config__` makes unknown
+keys an error when they are read as part of a recipe.
 """
 
 import math
@@ -11,16 +11,16 @@ from typing import ClassVar, Literal, NamedTuple
 _STRICT = {"extra": "forbid"}
 
 MIN_PIXEL_SCALE = 1 / 255
-"""Smallest scale of a pixel's density, one step of an 8-bit pixel: no finer scale can be learned from such data."""
+"""Smallest scale of a pixel's density: one step of an 8-bit pixel, below which the data has no information."""
 
 
 class BackboneFacts(NamedTuple):
-    """What is known of one of torchvision's networks before it is built."""
+    """Facts about a network of torchvision, available without building it."""
 
     function: str
-    """Its builder in torchvision.models."""
+    """Name of its builder in torchvision.models."""
     smallest_frame: int
-    """Pixels below which its feature map would be empty, or its last stages work on a single position of padding."""
+    """Smallest frame in pixels: below it, the feature map is empty or the last stages see padding only."""
 
 
 BACKBONES = {
@@ -29,7 +29,7 @@ BACKBONES = {
     "resnext50": BackboneFacts("resnext50_32x4d", 32),
     "inception_v3": BackboneFacts("inception_v3", 75),
 }
-"""Image encoders of torchvision, by our names."""
+"""Image encoders of torchvision, by their names in `ModelConfig.image_encoder`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,10 @@ class ModelConfig:
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     num_experts: int = 40
-    """K: expert decoder kernels, which is also the size of the static code (identity)."""
+    """K: number of expert decoders, and size of the static code (identity)."""
     static_groups: int = 1
-    """Simplices that the static code consists of, each over num_experts / static_groups experts. One, as published,
-    gives an identity a single blend; several let attributes be chosen independently of each other."""
+    """Number of simplices that make up the static code, each over num_experts / static_groups experts. 1, as published,
+    blends all experts together; more let attributes of an identity be chosen independently of each other."""
     pose_size: int = 30
     """Z: size of the pose latent of one frame."""
     dynamics_size: int = 50
@@ -52,50 +52,51 @@ class ModelConfig:
     channels: int = 3
     """Colour channels of a frame: 1 (grey) or 3 (RGB)."""
     image_encoder: Literal["conv", "resnet18", "resnet50", "resnext50", "inception_v3"] = "conv"
-    """From a frame to a vector. `conv`: the published stack of convolution blocks. The others are torchvision's (extra
-    `torchvision`); without `encoder_weights` they start at random, with group norms instead of batch norms."""
+    """Network that maps a frame to a vector. `conv`: the published stack of convolution blocks. The others are from
+    torchvision (extra `torchvision`); without `encoder_weights` they start from random weights, with group norms in
+    place of batch norms."""
     encoder_weights: str | None = None
-    """File of a state dict of torchvision's network, as published for its ImageNet weights; never downloaded. It is
-    read when a run begins; checkpoints hold what became of it."""
+    """File with a state dict of torchvision's network, as published for its ImageNet weights; never downloaded. It is
+    read once, at the start of a run; checkpoints hold the trained weights."""
     encoder_channels: tuple[int, ...] = (32, 32, 64, 64)
-    """For `conv`: channels of the image encoder's convolution blocks; each block halves the frame."""
+    """For `conv`: channels of the image encoder's convolution blocks. Each block halves the frame size."""
     encoder_downsampling: Literal["blur", "stride"] = "blur"
-    """For `conv`: how a block halves the frame. `blur`: convolution at full size, then an anti-aliased blur pool, as
-    published. `stride`: a convolution of stride 2, a quarter of the work."""
+    """For `conv`: how a block halves the frame size. `blur`: full-size convolution, then an anti-aliased blur pool, as
+    published. `stride`: a convolution of stride 2, at a quarter of the computation."""
     encoder_hidden: int = 256
-    """Size of the image encoder's output, from which all latents of a frame are read."""
+    """Size of the image encoder's output, from which all latents of a frame are computed."""
     encoder_slope: float = 0.01
-    """Negative slope of the encoder's LeakyReLU (the release code's 1.0 makes the stack linear by accident)."""
+    """Negative slope of the encoder's LeakyReLU (the release code's 1.0 accidentally makes the stack linear)."""
     encoder_init: Literal["default", "he"] = "default"
-    """First weights of the image encoder `conv` and of its static head. `default`: torch's, with which what tells
-    frames apart shrinks to less than a hundredth on its way through the layers, below what the biases add. `he`: it
-    keeps its size (He et al. 2015, for LeakyReLU), and biases begin at 0."""
+    """Initialisation of the image encoder `conv` and of its static head. `default`: torch's, which shrinks differences
+    between frames to less than a hundredth through the layers, below the size of the biases. `he`: preserves their size
+    (He et al. 2015, for LeakyReLU), with biases of 0."""
     static_hidden: int = 128
     """Width of the hidden layer between the image encoder's output and the static code's parameters."""
     decoder_channels: tuple[int, ...] = (512, 256, 128, 64)
-    """Channels after each expert-blended transposed convolution but the last, which gives the frame."""
+    """Output channels of each expert-blended transposed convolution but the last, which outputs the frame."""
     expert_init: Literal["independent", "shared"] = "independent"
-    """First kernels of the experts. `independent`: each has its own, with the fan-in of one expert. `shared`: half of
-    their variance is common to all, so that the even blend of an untrained model passes a signal through all layers
-    (independent kernels cancel: 1/sqrt(K) per layer)."""
+    """Initialisation of the experts' kernels. `independent`: drawn per expert, with the fan-in of one expert. `shared`:
+    half of their variance is common to all, so that the even blend of an untrained model passes a signal through all
+    layers (independent kernels cancel: 1/sqrt(K) per layer)."""
     rnn_width: int = 512
     """R: width of the LSTMs of the sequence stage."""
     rnn_layers: int = 3
-    """Layers of the LSTMs of the sequence stage."""
+    """Number of layers of the LSTMs of the sequence stage."""
     rnn_dropout: float = 0.2
-    """Dropout between LSTM layers, as a probability."""
+    """Dropout probability between LSTM layers."""
     decoder_normalisation: Literal["none", "layer"] = "none"
-    """`layer`: between the decoder's layers, each frame's features are brought to mean 0 and variance 1, so that the
-    size of a signal does not depend on how evenly the experts are mixed. `none`, as published."""
+    """`layer`: normalise each frame's features to mean 0 and variance 1 between the decoder's layers, so that the size
+    of a signal does not depend on how evenly the experts are blended. `none`: as published."""
     static_prior_scale: float | None = None
-    """Scale of the static code's Normal prior before the softmax; none means the published 1/K."""
+    """Scale of the Normal prior of the static latent, before the softmax; none: the published 1/K."""
     dynamics_prior_scale: float | None = None
-    """Scale of the dynamics code's Normal prior; none means the published 1/D."""
+    """Scale of the Normal prior of the dynamics code; none: the published 1/D."""
     likelihood: Literal["bernoulli", "gaussian", "laplace"] = "bernoulli"
-    """p(x | z, s) per pixel and channel. `bernoulli`: cross-entropy on values in [0, 1], as published, which no picture
-    with shades can bring to 0. `gaussian` and `laplace` (robust to outliers, sharper edges) are densities."""
+    """p(x | z, s) per pixel and channel. `bernoulli`: cross-entropy on values in [0, 1], as published; it cannot reach
+    0 on images with intermediate values. `gaussian` and `laplace` (robust to outliers, sharper edges) are densities."""
     likelihood_scale: float | None = None
-    """Scale of the `gaussian` or `laplace` likelihood, for pixel values in [0, 1]; none learns one number."""
+    """Scale of the `gaussian` or `laplace` likelihood, for pixel values in [0, 1]; none: one learned number."""
 
     def __post_init__(self) -> None:
         positive = (
@@ -119,8 +120,8 @@ class ModelConfig:
                 raise ValueError(f"{name} is {value}; it must be above 0, or none for the published value")
         if self.likelihood == "bernoulli" and self.likelihood_scale is not None:
             raise ValueError(
-                f"likelihood_scale is {self.likelihood_scale}, but a bernoulli likelihood has no scale; leave it out, "
-                "or use gaussian or laplace"
+                f"likelihood_scale is {self.likelihood_scale}, but a bernoulli likelihood has no scale; remove it, "
+                "or set likelihood to gaussian or laplace"
             )
         if self.likelihood_scale is not None and not MIN_PIXEL_SCALE <= self.likelihood_scale < math.inf:
             raise ValueError(
@@ -132,7 +133,9 @@ class ModelConfig:
         if self.static_groups < 1 or self.num_experts % self.static_groups:
             raise ValueError(f"static_groups is {self.static_groups}; it must divide num_experts, {self.num_experts}")
         if self.static_groups == self.num_experts > 1:
-            raise ValueError(f"static_groups is {self.static_groups}, one expert each, which leaves nothing to choose")
+            raise ValueError(
+                f"static_groups is {self.static_groups}, one expert per group, which leaves nothing to learn; lower it"
+            )
         if self.channels not in (1, 3):
             raise ValueError(f"channels is {self.channels}; it must be 1 (grey) or 3 (RGB)")
         if not 0 <= self.rnn_dropout < 1:
@@ -143,7 +146,7 @@ class ModelConfig:
             depth = len(getattr(self, name))
             if 4 * 2**depth != self.frame_size:
                 raise ValueError(
-                    f"{name} has {depth} entries, which suits frames of {4 * 2**depth} pixels, "
+                    f"{name} has {depth} entries, which fits frames of {4 * 2**depth} pixels, "
                     f"but frame_size is {self.frame_size}"
                 )
 
@@ -151,15 +154,15 @@ class ModelConfig:
         if self.image_encoder == "conv":
             if self.encoder_weights is not None:
                 raise ValueError(
-                    f"encoder_weights is {self.encoder_weights}, but image_encoder conv takes none; choose one of "
-                    f"{', '.join(BACKBONES)}"
+                    f"encoder_weights is {self.encoder_weights}, but image_encoder conv takes none; set "
+                    f"image_encoder to one of {', '.join(BACKBONES)}"
                 )
             return
         smallest = BACKBONES[self.image_encoder].smallest_frame
         if self.frame_size < smallest:
             raise ValueError(
                 f"frame_size is {self.frame_size}, but image_encoder {self.image_encoder} needs at least {smallest} "
-                "pixels: its last layers would see nothing; use larger frames or another image_encoder"
+                "pixels; use larger frames or another image_encoder"
             )
 
 
@@ -178,7 +181,7 @@ class CosineRamp:
 
     def __post_init__(self) -> None:
         if not (self.start > 0 and self.end > 0):
-            raise ValueError(f"a weight must stay above 0, but it goes from {self.start} to {self.end}")
+            raise ValueError(f"start is {self.start} and end {self.end}; both must be above 0")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"fraction is {self.fraction}; it must be in (0, 1]")
 
@@ -190,18 +193,20 @@ class Spline:
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     knots: tuple[tuple[float, float], ...]
-    """Pairs of (fraction of the stage's steps, weight); the first fraction is 0 and the last is 1."""
+    """Pairs of (fraction of the stage's steps, weight), the fractions rising from 0 to 1."""
     floor: float = 0.005
-    """Smallest weight; the published spline undershoots below zero."""
+    """Smallest weight; the published spline would undershoot below zero."""
     ceiling: float = 80.0
     """Largest weight."""
 
     def __post_init__(self) -> None:
         fractions = [fraction for fraction, _ in self.knots]
         if len(fractions) < 3 or fractions != sorted(set(fractions)) or fractions[0] != 0 or fractions[-1] != 1:
-            raise ValueError(f"knots must be at least three, with fractions rising from 0 to 1, not {fractions}")
+            raise ValueError(f"knots have the fractions {fractions}; they must be at least three, rising from 0 to 1")
         if not 0 < self.floor <= self.ceiling:
-            raise ValueError(f"floor is {self.floor} and ceiling {self.ceiling}; they need 0 < floor <= ceiling")
+            raise ValueError(
+                f"floor is {self.floor} and ceiling {self.ceiling}; they must satisfy 0 < floor <= ceiling"
+            )
 
 
 REGULARISERS = ("static_consistency", "dynamics_consistency", "pose_distillation")
@@ -210,10 +215,10 @@ REGULARISERS = ("static_consistency", "dynamics_consistency", "pose_distillation
 
 @dataclass(frozen=True, kw_only=True)
 class AnnealingConfig:
-    """Weights of the KL terms and the softmax temperature over one stage, as published for stage 1.
+    """Weights of the loss terms and the softmax temperature over one stage, as published for stage 1.
 
-    Weights are stated for a frame of 64x64x3 values and are scaled by the number of values of the actual frame, so
-    that a setting means the same balance of likelihood and KL at every frame size.
+    Weights refer to a frame of 64x64x3 values and are scaled by the number of values of the actual frame. A setting
+    thus means the same balance of likelihood and KL at every frame size.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
@@ -231,8 +236,8 @@ class AnnealingConfig:
     posteriors of the two clips of a pair. Without it, pairing lets the static code carry the action as well, as long as
     the decoder ignores it."""
     dynamics_consistency: float = 0.0
-    """Weight of a regulariser of stage 2; 0 as published: the symmetric KL between the dynamics posteriors of a clip and
-    of the same poses decoded with a static code from the prior. Without it, the dynamics code carries some of the
+    """Weight of a regulariser of stage 2; 0 as published: the symmetric KL between the dynamics posteriors of a clip
+    and of the same poses decoded with a static code from the prior. Without it, the dynamics code carries some of the
     identity."""
     pose_distillation: float = 0.0
     """Weight of a regulariser of stage 2; 0 as published: the KL of the poses driven by the dynamics code,

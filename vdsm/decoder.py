@@ -1,4 +1,4 @@
-"""The expert decoder: the static code of a clip mixes the kernels that draw its frames."""
+"""The expert decoder p(x_t | z_t, s): the static code s of a clip blends the kernels of K expert decoders."""
 
 import math
 
@@ -11,16 +11,14 @@ from vdsm.precision import at_least_fp32
 
 SLOPE = 0.2
 """Negative slope of the LeakyReLU between the decoder's layers."""
-
-
-LARGEST_STAMPED = 4
-"""Width of the largest maps (in pixels) that a layer enlarges by a matrix product and `fold`. On larger ones a grouped
-transposed convolution is faster, since there the products are many times larger than the kernels (docs/performance.md).
+LARGEST_FOLDED = 4
+"""Largest width (in pixels) of the maps that a layer upsamples by a matrix product and `fold`. On larger maps a grouped
+transposed convolution is faster, since the products are many times larger than the kernels (docs/performance.md).
 """
 
 
 class ExpertTransposedConv(nn.Module):
-    """K transposed convolutions (kernel 4) of which each clip uses one blend: W = sum_k s_k W_k, and so the bias."""
+    """A transposed convolution (kernel 4) whose weights are a blend per clip: W = sum_k s_k W_k, b = sum_k s_k b_k."""
 
     def __init__(self, config: ModelConfig, in_channels: int, out_channels: int, *, stride: int, gain: float) -> None:
         super().__init__()
@@ -30,15 +28,15 @@ class ExpertTransposedConv(nn.Module):
         taps = 1 if stride == 1 else (4 // stride) ** 2
         deviation = gain / math.sqrt(in_channels * taps)
         size, groups = in_channels * out_channels * 16, config.static_groups
-        # A blend adds one point of each group's simplex: own kernels add up in variance, the common one in amplitude.
-        own = deviation / math.sqrt(groups) * torch.randn(config.num_experts, size)
+        # A blend sums one simplex point per group: independent kernels add in variance, a shared one in amplitude.
+        kernels = deviation / math.sqrt(groups) * torch.randn(config.num_experts, size)
         if config.expert_init == "shared":
-            own = math.sqrt(0.5) * (own + deviation / groups * torch.randn(1, size))
-        self.kernels = nn.Parameter(own)
+            kernels = math.sqrt(0.5) * (kernels + deviation / groups * torch.randn(1, size))
+        self.kernels = nn.Parameter(kernels)
         self.biases = nn.Parameter(torch.zeros(config.num_experts, out_channels))
 
     def forward(self, x: Tensor, static: Tensor) -> Tensor:
-        """[B, T, Cin, H, W], [B, K] -> [B, T, Cout, H', W']: 1x1 to 4x4 at stride 1, twice the size at stride 2."""
+        """Map [B, T, Cin, H, W] and s [B, K] to [B, T, Cout, H', W']: 1x1 to 4x4 at stride 1, doubled at stride 2."""
         clips, frames = x.shape[:2]
         in_channels, out_channels = self.shape[:2]
         kernels = static @ self.kernels
@@ -47,15 +45,15 @@ class ExpertTransposedConv(nn.Module):
         if self.stride == 1:
             drawn = torch.bmm(x.flatten(2), kernels.view(clips, in_channels, -1))
             return drawn.view(clips, frames, out_channels, 4, 4) + biases[:, None, :, None, None]
-        if x.shape[-1] <= LARGEST_STAMPED:
-            # One matrix product per clip gives all stamps; `fold` adds up those that overlap.
+        if x.shape[-1] <= LARGEST_FOLDED:
+            # One matrix product per clip computes all stamps; `fold` adds up those that overlap.
             pixels = x.permute(0, 1, 3, 4, 2).flatten(1, 3)
             stamps = torch.bmm(pixels, kernels.view(clips, in_channels, -1))
             stamps = stamps.view(clips * frames, -1, stamps.shape[-1]).transpose(1, 2)
             size = 2 * x.shape[-1]
             drawn = F.fold(stamps, (size, size), kernel_size=4, padding=1, stride=2)
             return drawn.view(clips, frames, out_channels, size, size) + biases[:, None, :, None, None]
-        # One group per clip: the frames are the batch, the clips' channels stand side by side.
+        # One group per clip: the frames are the batch, and the clips' channels are concatenated.
         grouped = x.transpose(0, 1).flatten(1, 2)
         drawn = F.conv_transpose2d(
             grouped, kernels.view(clips * in_channels, *self.shape[1:]), biases.flatten(), 2, 1, groups=clips
@@ -65,13 +63,13 @@ class ExpertTransposedConv(nn.Module):
 
 
 def normalise(x: Tensor) -> Tensor:
-    """[B, T, C, H, W] -> the same with mean 0 and variance 1 over the features of each frame."""
+    """Normalise [B, T, C, H, W] to mean 0 and variance 1 over the features of each frame."""
     variance, mean = torch.var_mean(at_least_fp32(x), (-3, -2, -1), correction=0, keepdim=True)
     return (x - mean.to(x.dtype)) * torch.rsqrt(variance + 1e-5).to(x.dtype)
 
 
 class Decoder(nn.Module):
-    """p(x_t | z_t, s): five (at 64 pixels) blended transposed convolutions from [z_t, s] to the logits of a frame."""
+    """Logits of p(x_t | z_t, s): five (at 64 pixels) blended transposed convolutions from [z_t, s] to a frame."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -90,7 +88,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, pose: Tensor, static: Tensor) -> Tensor:
-        """Poses [B, T, Z], static codes [B, K] on the simplex -> logits [B, T, C, H, W]."""
+        """Decode poses [B, T, Z] and static codes [B, K] on the simplex to logits [B, T, C, H, W]."""
         code = static[:, None].expand(-1, pose.shape[1], -1)
         x = torch.cat([pose, code], dim=-1)[..., None, None]
         for index, layer in enumerate(self.layers):

@@ -1,4 +1,4 @@
-"""The image encoder: from a frame to the parameters of its pose and of its share of the static latent."""
+"""The image encoder: q(z_t | x_t), and each frame's share of q(i | x_1..T)."""
 
 import math
 from typing import NamedTuple
@@ -12,31 +12,31 @@ from vdsm.config import ModelConfig
 from vdsm.precision import at_least_fp32, full_precision
 
 MIN_SCALE = 1e-4
-"""Added to every softplus scale, so that no Normal collapses to a point."""
+"""Added to every softplus scale, so that no Normal collapses to a point mass."""
 
 
 def positive_scale(raw: Tensor) -> Tensor:
-    """softplus(raw) + MIN_SCALE, in float32 or better."""
+    """Return softplus(raw) + MIN_SCALE, in float32 or better."""
     return F.softplus(at_least_fp32(raw)) + MIN_SCALE
 
 
 def start_scale_at(layer: nn.Linear, scale: float) -> None:
-    """Make softplus(layer(x)) start near `scale`, the prior's, so that the first KL and the first noise are small."""
+    """Initialise `layer` with softplus(layer(x)) near `scale`, the prior's: initial KL and noise are then small."""
     nn.init.normal_(layer.weight, std=0.1 / math.sqrt(layer.in_features))
     nn.init.constant_(layer.bias, math.log(math.expm1(scale)))
 
 
 class BlurPool(nn.Module):
-    """Anti-aliased down-sampling by 2: binomial filter [1, 3, 3, 1] / 8 per axis, reflect padding, stride 2.
+    """Anti-aliased downsampling by 2: binomial filter [1, 3, 3, 1] / 8 per axis, reflect padding, stride 2.
 
-    Filter, padding and stride along one axis are one matrix, which two matrix products apply to both axes: faster than
-    padding and a depthwise convolution, by far so in bfloat16 (docs/performance.md).
+    Filter, padding and stride along one axis form one matrix, applied to both axes by two matrix products. This is
+    faster than padding and a depthwise convolution, especially in bfloat16 (docs/performance.md).
     """
 
     matrix: Tensor
 
     def __init__(self, size: int) -> None:
-        """For maps of `size` x `size`."""
+        """Build the filter for maps of `size` x `size` pixels."""
         super().__init__()
         matrix = torch.zeros((size + 1) // 2, size)
         mirrored = [1, *range(size), size - 2, size - 3]
@@ -46,7 +46,7 @@ class BlurPool(nn.Module):
         self.register_buffer("matrix", matrix, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, size, size] -> [N, C, ceil(size / 2), ceil(size / 2)], best with channels last in memory."""
+        """Downsample [N, C, size, size] to [N, C, ceil(size / 2), ceil(size / 2)]; channels-last memory is fastest."""
         images, channels, size, _ = x.shape
         rows = self.matrix @ x.permute(0, 2, 3, 1).reshape(images, size, -1)
         pooled = self.matrix @ rows.view(-1, size, channels)
@@ -54,7 +54,7 @@ class BlurPool(nn.Module):
 
 
 def _conv_blocks(config: ModelConfig) -> nn.Sequential:
-    """[N, C, S, S] -> [N, last of encoder_channels, 4, 4]."""
+    """Build the blocks that map [N, C, S, S] to [N, encoder_channels[-1], 4, 4]."""
     blocks: list[nn.Module] = []
     channels, size = config.channels, config.frame_size
     for width in config.encoder_channels:
@@ -67,7 +67,7 @@ def _conv_blocks(config: ModelConfig) -> nn.Sequential:
 
 
 class FrameLatents(NamedTuple):
-    """What one frame says of the latents."""
+    """Parameters of the latents read from each frame."""
 
     pose_loc: Tensor
     """[B, T, Z]"""
@@ -80,7 +80,7 @@ class FrameLatents(NamedTuple):
 
 
 class ImageEncoder(nn.Module):
-    """The shared encoder of q(z_t | x_t) and q(i | x_1..T)."""
+    """q(z_t | x_t), and each frame's share of q(i | x_1..T), from one shared network."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -99,16 +99,16 @@ class ImageEncoder(nn.Module):
             nn.Linear(config.static_hidden, 2 * config.num_experts),
         )
         if config.encoder_init == "he":
-            # The networks of torchvision have first weights of their own.
-            own = self.blocks if isinstance(self.blocks, nn.Sequential) else ()
-            for layer in (*own, self.to_hidden, self.static[0]):
+            # The networks of torchvision have an initialisation of their own.
+            blocks = self.blocks if isinstance(self.blocks, nn.Sequential) else ()
+            for layer in (*blocks, self.to_hidden, self.static[0]):
                 if isinstance(layer, nn.Conv2d | nn.Linear):
                     nn.init.kaiming_normal_(layer.weight, a=config.encoder_slope)
                     if layer.bias is not None:
                         nn.init.zeros_(layer.bias)
 
     def forward(self, frames: Tensor) -> FrameLatents:
-        """Frames [B, T, C, H, W] in [0, 1] -> latents of each frame."""
+        """Encode frames [B, T, C, H, W] in [0, 1] into the latents of each frame."""
         images = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         hidden = self.activation(self.to_hidden(self.blocks(images))).flatten(1)
         hidden = at_least_fp32(hidden.unflatten(0, frames.shape[:2]))

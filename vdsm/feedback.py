@@ -1,8 +1,8 @@
 """An LSTM that is fed its own output.
 
-Its inputs are known one step at a time, but the gradient of its weights is a sum over all steps. `torch.nn.LSTM`,
-called step by step, makes that sum from one matrix product and one addition per step, each as large as the weights;
-here it is one product over all steps (docs/performance.md has what that saves). The parameters are those of `nn.LSTM`.
+Its inputs become known one step at a time, but the gradient of its weights is a sum over all steps. `torch.nn.LSTM`,
+called step by step, computes that sum with one matrix product and one addition of the size of the weights per step.
+Here it is one product over all steps (docs/performance.md has the speed-up). The parameters are those of `nn.LSTM`.
 """
 
 from typing import Any
@@ -13,40 +13,41 @@ from torch import Tensor, nn
 
 
 def feed_back(rnn: nn.LSTM, first: Tensor, hidden: Tensor, cell: Tensor, steps: int) -> Tensor:
-    """Output of each of `steps` steps, [B, steps, R], where each step's input is the output of the one before.
+    """Return the outputs [B, steps, R], where the input of each step is the output of the previous one.
 
     Args:
-        rnn: inputs and outputs of the same width R, one direction. Its dropout acts between layers, as in `nn.LSTM`.
+        rnn: unidirectional, with inputs and outputs of the same width R. Dropout acts between layers, as in `nn.LSTM`.
         first: input of the first step, [B, R].
         hidden, cell: states before the first step, [layers, B, R] each.
+        steps: number of steps.
     """
-    weights, biases, gates_of = [], [], []
+    weights, biases, gate_offsets = [], [], []
     inputs: list[list[Tensor]] = [[] for _ in range(rnn.num_layers)]
     for layer in range(rnn.num_layers):
         weight_ih, weight_hh, bias_ih, bias_hh = rnn.all_weights[layer]
         weight, bias = torch.cat([weight_ih, weight_hh], dim=1), bias_ih + bias_hh
-        later = _GradientOfAllSteps.apply(weight, bias, inputs[layer], steps, first.shape[0])  # type: ignore[no-untyped-call]
+        zeros = _AllStepsGradient.apply(weight, bias, inputs[layer], steps, first.shape[0])  # type: ignore[no-untyped-call]
         weights.append(weight.detach())
         biases.append(bias.detach())
-        gates_of.append(later.unbind(0))
+        gate_offsets.append(zeros.unbind(0))
     hiddens, cells, outputs, output = list(hidden.unbind(0)), list(cell.unbind(0)), [], first
     for step in range(steps):
         for layer in range(rnn.num_layers):
-            seen = torch.cat([output, hiddens[layer]], dim=1)
-            inputs[layer].append(seen.detach())
-            gates = F.linear(seen, weights[layer], biases[layer]) + gates_of[layer][step]
-            taken, kept, proposed, shown = gates.chunk(4, dim=1)
-            cells[layer] = torch.sigmoid(kept) * cells[layer] + torch.sigmoid(taken) * torch.tanh(proposed)
-            output = hiddens[layer] = torch.sigmoid(shown) * torch.tanh(cells[layer])
+            x = torch.cat([output, hiddens[layer]], dim=1)
+            inputs[layer].append(x.detach())
+            gates = F.linear(x, weights[layer], biases[layer]) + gate_offsets[layer][step]
+            input_gate, forget_gate, candidate, output_gate = gates.chunk(4, dim=1)
+            cells[layer] = torch.sigmoid(forget_gate) * cells[layer] + torch.sigmoid(input_gate) * torch.tanh(candidate)
+            output = hiddens[layer] = torch.sigmoid(output_gate) * torch.tanh(cells[layer])
             if layer < rnn.num_layers - 1:
                 output = F.dropout(output, rnn.dropout, rnn.training)
         outputs.append(output)
     return torch.stack(outputs, dim=1)
 
 
-class _GradientOfAllSteps(torch.autograd.Function):
-    """Zeros [steps, B, 4 R] to be added to the gates: the gradients that come back through them give those of the
-    weight [4 R, 2 R] and of the bias [4 R] at once. `inputs` is filled, step by step, before the backward pass."""
+class _AllStepsGradient(torch.autograd.Function):
+    """Return zeros [steps, B, 4 R] to add to the gates. From their gradients, the backward pass computes those of the
+    weight [4 R, 2 R] and of the bias [4 R] at once. The caller fills `inputs` step by step before the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor, inputs: list[Tensor], steps: int, clips: int) -> Tensor:
@@ -55,5 +56,5 @@ class _GradientOfAllSteps(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        of_gates = gradients[0].flatten(0, 1)
-        return of_gates.T @ torch.cat(ctx.inputs), of_gates.sum(0), None, None, None
+        gates = gradients[0].flatten(0, 1)
+        return gates.T @ torch.cat(ctx.inputs), gates.sum(0), None, None, None

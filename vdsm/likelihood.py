@@ -1,4 +1,4 @@
-"""p(x_t | z_t, s) per pixel value, around the location that the decoder draws."""
+"""p(x_t | z_t, s) per pixel value, around the location given by the decoder."""
 
 import math
 
@@ -11,7 +11,7 @@ from vdsm.config import MIN_PIXEL_SCALE, ModelConfig
 from vdsm.precision import at_least_fp32
 
 FIRST_SCALE = 0.1
-"""Where a learned scale starts: about the error of a model that has learned the background only."""
+"""Initial value of a learned scale: about the error of a model that has only learned the background."""
 
 
 class Likelihood(nn.Module):
@@ -21,8 +21,8 @@ class Likelihood(nn.Module):
     `gaussian`:  N(x | m, scale),  `laplace`: exp(-|x - m| / scale) / (2 scale). Their scale is one number for all
     pixels, fixed by the configuration or learned; it is never below MIN_PIXEL_SCALE.
 
-    The location m is sigmoid(a); that of `laplace` is its tangent at 0, 1/2 + a/4, which may leave [0, 1]. The slope of
-    |x - m| does not shrink towards x, so steps overshoot, and near 0 and 1 a sigmoid has no slope to come back by.
+    The location m is sigmoid(a); that of `laplace` is its tangent at 0, 1/2 + a/4, which may leave [0, 1]. The gradient
+    of |x - m| does not shrink towards x, so steps overshoot, and a sigmoid saturated near 0 or 1 could not recover.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -34,25 +34,25 @@ class Likelihood(nn.Module):
             self.raw_scale = nn.Parameter(torch.tensor(start))
 
     def location(self, logits: Tensor) -> Tensor:
-        """m of each pixel value, the mean of its distribution, in float32 or better."""
+        """Return m, the mean of each pixel value's distribution, in float32 or better."""
         logits = at_least_fp32(logits)
         return 0.5 + logits / 4 if self.kind == "laplace" else torch.sigmoid(logits)
 
     def mean(self, logits: Tensor) -> Tensor:
-        """The picture that the logits stand for: locations as values in [0, 1]."""
+        """Return the frames that the logits represent: locations clamped to [0, 1]."""
         return self.location(logits).clamp(0, 1)
 
     def scale(self, like: Tensor) -> Tensor:
-        """Scale of `gaussian` and `laplace`: 0-dim, of the dtype and device of `like`."""
+        """Return the scale of `gaussian` and `laplace`: 0-dim, with the dtype and device of `like`."""
         if self.fixed_scale is not None:
             return like.new_tensor(self.fixed_scale)
         return F.softplus(self.raw_scale.to(like.dtype)) + MIN_PIXEL_SCALE
 
     def forward(self, logits: Tensor) -> dist.TorchDistribution:
-        """Logits [B, T, C, H, W] -> the distribution of a batch of clips [B]."""
+        """Build the distribution of a batch of clips [B] from logits [B, T, C, H, W]."""
         logits = at_least_fp32(logits)
         if self.kind == "bernoulli":
-            # Pixels lie in [0, 1], not only on its ends: the log-probability is then a cross-entropy.
+            # Pixels lie anywhere in [0, 1], so the log-probability is a cross-entropy.
             pixels: dist.TorchDistribution = dist.Bernoulli(logits=logits, validate_args=False)
         else:
             family = dist.Normal if self.kind == "gaussian" else dist.Laplace

@@ -49,7 +49,7 @@ class SequencePosterior(NamedTuple):
 
 
 class GatedTransition(nn.Module):
-    """p(z_t | z_{t-1}, d): a gate between a linear step and a proposed mean."""
+    """p(z_t | z_{t-1}, d) = N((1 - g) step(z_{t-1}) + g m, softplus(raw_scale(relu(m)))), gate g, proposed mean m."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -58,12 +58,12 @@ class GatedTransition(nn.Module):
         self.proposed = nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, pose))
         self.step = nn.Linear(pose, pose)
         self.raw_scale = nn.Linear(pose, pose)
-        # A linear step that starts as the identity keeps the pose where it was until the gate has learned better.
+        # Initialised as the identity, the linear step keeps the pose until the gate has learned otherwise.
         nn.init.eye_(self.step.weight)
         nn.init.zeros_(self.step.bias)
 
     def forward(self, previous: Tensor, dynamics: Tensor) -> tuple[Tensor, Tensor]:
-        """Poses [..., Z], dynamics codes [..., D] -> loc and scale of the next poses, each [..., Z]."""
+        """Return loc and scale of z_t, each [..., Z], given z_{t-1} [..., Z] and d [..., D]."""
         inputs = torch.cat([previous, dynamics], dim=-1)
         gate, proposed = self.gate(inputs), self.proposed(inputs)
         loc = (1 - gate) * self.step(previous) + gate * proposed
@@ -71,7 +71,7 @@ class GatedTransition(nn.Module):
 
 
 class DynamicsEncoder(nn.Module):
-    """q(d | x_1..T): a bidirectional LSTM over the poses of the clip; its final states give the dynamics code."""
+    """q(d | x_1..T), from the final states of a bidirectional LSTM over the poses of the clip."""
 
     def __init__(self, config: ModelConfig, prior_scale: float) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class DynamicsEncoder(nn.Module):
         start_scale_at(self.raw_scale, prior_scale)
 
     def forward(self, poses: Tensor) -> tuple[Tensor, Tensor]:
-        """Pose locs [B, T, Z] -> loc and scale of d, each [B, D]."""
+        """Return loc and scale of d, each [B, D], given pose locs [B, T, Z]."""
         hidden, cell = self.initial.expand(-1, -1, poses.shape[0], -1).contiguous()
         with full_precision(poses):
             _, (final, _) = self.rnn(poses, (hidden, cell))
@@ -93,7 +93,7 @@ class DynamicsEncoder(nn.Module):
 
 
 class DynamicsDecoder(nn.Module):
-    """The deterministic path rnn_1..T(d): an LSTM started by d that is fed its own output."""
+    """rnn_1..T(d): an LSTM whose initial state is a function of d and which is fed its own output."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class DynamicsDecoder(nn.Module):
         self.rnn = nn.LSTM(width, width, layers, batch_first=True, dropout=config.rnn_dropout if layers > 1 else 0.0)
 
     def forward(self, dynamics: Tensor, length: int) -> Tensor:
-        """Dynamics codes [B, D] -> [B, length, R]."""
+        """Return rnn_1..T(d) [B, length, R] for dynamics codes [B, D]."""
         clips = dynamics.shape[0]
         # [B, 2 L R] -> h and c, each [L, B, R].
         with full_precision(dynamics):
@@ -113,7 +113,7 @@ class DynamicsDecoder(nn.Module):
 
 
 class Combiner(nn.Module):
-    """q(z_t | z_{t-1}, d), given rnn_t(d)."""
+    """q(z_t | z_{t-1}, d) = N(loc(c), softplus(raw_scale(c))), c = (tanh(W z_{t-1}) + h(rnn_t(d), d)) / 2."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -125,13 +125,13 @@ class Combiner(nn.Module):
         self.first_pose = nn.Parameter(torch.zeros(1, config.pose_size))
 
     def drive(self, rnn: Tensor, dynamics: Tensor) -> Tensor:
-        """What does not depend on the poses, for all times at once: [B, T, R], [B, D] -> [B, T, R]."""
+        """Return h [B, T, R] for rnn_1..T(d) [B, T, R] and d [B, D]: the part that does not depend on the poses."""
         code = dynamics[:, None].expand(-1, rnn.shape[1], -1)
         with full_precision(rnn):
             return F.leaky_relu(self.from_dynamics(torch.cat([at_least_fp32(rnn), code], dim=-1)))
 
     def forward(self, previous: Tensor, drive: Tensor) -> tuple[Tensor, Tensor]:
-        """z_{t-1} [..., Z], the drive of time t [..., R] -> loc and scale of z_t, each [..., Z]."""
+        """Return loc and scale of z_t, each [..., Z], given z_{t-1} [..., Z] and the drive h of time t [..., R]."""
         combined = 0.5 * (torch.tanh(self.from_pose(previous)) + drive)
         return self.loc(combined), positive_scale(self.raw_scale(combined))
 

@@ -1,7 +1,7 @@
-"""VDSM from its equations: one clip, one frame, one expert after another. Here stage 1 and what both share.
+"""VDSM from its equations, one clip, one frame, one expert at a time: stage 1 and the parts shared with stage 2.
 
-Slow and obvious on purpose, and written without any code of the package: it reads parameters by their names, settings
-by theirs, and computes with elementary operations. What it returns is per clip and in nats, not divided by anything.
+Slow and obvious on purpose, and independent of the package's code: it reads parameters and settings by name and
+computes with elementary operations. Results are per clip, in nats, and not normalised.
 """
 
 import math
@@ -19,7 +19,7 @@ SMALLEST_SCALE = 1e-4
 
 
 class Site(NamedTuple):
-    """One latent of one clip, drawn by the guide: log q, log p and KL(q || p)."""
+    """One latent of one clip, sampled by the guide: log q, log p and KL(q || p)."""
 
     guide: Tensor
     model: Tensor
@@ -27,7 +27,7 @@ class Site(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """What one clip contributes."""
+    """The contribution of one clip."""
 
     likelihood: Tensor
     """log p(x_1..T | ...)"""
@@ -42,7 +42,7 @@ class Gauss(NamedTuple):
 
 
 def loss(clips: list[Clip], weights: dict[str, float], values: int) -> Tensor:
-    """Mean over clips of -(log-likelihood) + the weighted KLs, per pixel value."""
+    """Average -(log-likelihood) + weighted KLs over the clips, per pixel value."""
     total = torch.zeros((), dtype=torch.float64)
     for clip in clips:
         total = total - clip.likelihood
@@ -70,38 +70,38 @@ def frame_clip(
 
 
 def static_consistency(p: Parameters, config: "ModelConfig", frames: Tensor) -> Tensor:
-    """Of one sequence, half of it from either of two clips: the mean of KL(q_1 || q_2) and KL(q_2 || q_1)."""
+    """Compare the static posteriors of the two halves of a sequence, each from one clip of a pair."""
     encoded = [encode(p, config, frame) for frame in frames]
     half = len(encoded) // 2
     return symmetric_kl(pool(p, encoded[:half]), pool(p, encoded[half:]))
 
 
 def symmetric_kl(first: Gauss, last: Gauss) -> Tensor:
-    """The mean of KL(first || last) and KL(last || first)."""
+    """Return the mean of KL(first || last) and KL(last || first)."""
     zero = torch.zeros_like(first.loc)
     return (site(first, last, zero).kl + site(last, first, zero).kl) / 2
 
 
 def draw(q: Gauss, noise: Tensor) -> Tensor:
-    """loc + scale * noise."""
+    """Return loc + scale * noise."""
     return q.loc + q.scale * noise
 
 
 def log_normal(x: Tensor, normal: Gauss) -> Tensor:
-    """Sum over elements of log N(x | loc, scale)."""
+    """Sum log N(x | loc, scale) over the elements."""
     z = (x - normal.loc) / normal.scale
     return (-0.5 * z * z - torch.log(normal.scale) - 0.5 * math.log(2 * math.pi)).sum()
 
 
 def site(q: Gauss, p: Gauss, value: Tensor) -> Site:
-    """Densities of a value and the analytic KL(q || p)."""
+    """Return the log-densities of a value and the analytic KL(q || p)."""
     variances = q.scale**2 / p.scale**2
     kl = 0.5 * (variances + (q.loc - p.loc) ** 2 / p.scale**2 - 1 - torch.log(variances))
     return Site(log_normal(value, q), log_normal(value, p), kl.sum())
 
 
 def total(steps: list[Site]) -> Site:
-    """The site of a whole path."""
+    """Return the site of a path, the sum over its steps."""
     first = steps[0]
     for step in steps[1:]:
         first = Site(first.guide + step.guide, first.model + step.model, first.kl + step.kl)
@@ -109,27 +109,27 @@ def total(steps: list[Site]) -> Site:
 
 
 def linear(p: Parameters, name: str, x: Tensor) -> Tensor:
-    """W x + b."""
+    """Return W x + b."""
     return (p[f"{name}.weight"] * x[None, :]).sum(1) + p[f"{name}.bias"]
 
 
 def leaky(x: Tensor, slope: float) -> Tensor:
-    """x above 0, slope * x below."""
+    """Return x above 0, slope * x below."""
     return torch.where(x > 0, x, slope * x)
 
 
 def positive(x: Tensor) -> Tensor:
-    """Softplus, bounded away from zero."""
+    """Return softplus, bounded away from zero."""
     return torch.log(1 + torch.exp(x)) + SMALLEST_SCALE
 
 
 def sigmoid(x: Tensor) -> Tensor:
-    """1 / (1 + e^-x)."""
+    """Return 1 / (1 + e^-x)."""
     return 1 / (1 + torch.exp(-x))
 
 
 def static_prior(config: "ModelConfig") -> Gauss:
-    """N(0, 1/K), 1/K being the scale."""
+    """Return N(0, 1/K), where 1/K is the scale."""
     scale = config.static_prior_scale or 1 / config.num_experts
     return Gauss(
         torch.zeros(config.num_experts).double(), torch.full((config.num_experts,), scale, dtype=torch.float64)
@@ -137,7 +137,7 @@ def static_prior(config: "ModelConfig") -> Gauss:
 
 
 def softmax_groups(config: "ModelConfig", latent: Tensor, tau: float) -> Tensor:
-    """Softmax of tau * i over each of the equally large groups of experts."""
+    """Return the softmax of tau * i over each of the equally large groups of experts."""
     size = config.num_experts // config.static_groups
     groups = []
     for start in range(0, config.num_experts, size):
@@ -147,7 +147,7 @@ def softmax_groups(config: "ModelConfig", latent: Tensor, tau: float) -> Tensor:
 
 
 def encode(p: Parameters, config: "ModelConfig", frame: Tensor) -> tuple[Gauss, Tensor, Tensor]:
-    """q(z_t | x_t), and the frame's vote for loc and scale of i, for one frame [C, H, W]."""
+    """Return q(z_t | x_t) and the frame's share of loc and scale of i, for one frame [C, H, W]."""
     numbers = sorted(int(name.split(".")[2]) for name in p if name.startswith("encoder.blocks.") and "weight" in name)
     x = frame[None]
     for number in numbers:
@@ -158,15 +158,15 @@ def encode(p: Parameters, config: "ModelConfig", frame: Tensor) -> tuple[Gauss, 
         if config.encoder_downsampling == "blur":
             x = blur(x[0])[None]
     kernel = p["encoder.to_hidden.weight"]
-    assert kernel.shape[1:] == x.shape[1:], "the last convolution covers all that is left"
+    assert kernel.shape[1:] == x.shape[1:], "the last convolution covers the whole map"
     hidden = leaky((kernel * x).sum((1, 2, 3)) + p["encoder.to_hidden.bias"], config.encoder_slope)
     pose = Gauss(linear(p, "encoder.pose_loc", hidden), positive(linear(p, "encoder.pose_scale", hidden)))
-    votes = linear(p, "encoder.static.2", leaky(linear(p, "encoder.static.0", hidden), config.encoder_slope))
-    return pose, votes[: config.num_experts], votes[config.num_experts :]
+    shares = linear(p, "encoder.static.2", leaky(linear(p, "encoder.static.0", hidden), config.encoder_slope))
+    return pose, shares[: config.num_experts], shares[config.num_experts :]
 
 
 def blur(x: Tensor) -> Tensor:
-    """Binomial filter of 4 taps and stride 2 on [C, H, W], edges mirrored: 1 pixel before, 2 after."""
+    """Apply a binomial filter of 4 taps and stride 2 to [C, H, W], edges mirrored: 1 pixel before, 2 after."""
     size = x.shape[-1]
     mirrored = [1, *range(size), size - 2, size - 3]
     padded = x[:, mirrored][:, :, mirrored]
@@ -179,14 +179,14 @@ def blur(x: Tensor) -> Tensor:
 
 
 def pool(p: Parameters, encoded: list[tuple[Gauss, Tensor, Tensor]]) -> Gauss:
-    """q(i | x_1..T): the frames' votes through the K -> K layers, averaged; the scale made positive at the end."""
-    loc = torch.stack([linear(p, "static_loc", vote) for _, vote, _ in encoded]).sum(0) / len(encoded)
-    raw = torch.stack([linear(p, "static_raw_scale", vote) for _, _, vote in encoded]).sum(0) / len(encoded)
+    """Return q(i | x_1..T): the frames' shares through the K -> K layers, averaged, then the scale made positive."""
+    loc = torch.stack([linear(p, "static_loc", share) for _, share, _ in encoded]).sum(0) / len(encoded)
+    raw = torch.stack([linear(p, "static_raw_scale", share) for _, _, share in encoded]).sum(0) / len(encoded)
     return Gauss(loc, positive(raw))
 
 
 def decode(p: Parameters, config: "ModelConfig", pose: Tensor, static: Tensor) -> Tensor:
-    """Location of each pixel value [C, H, W] of one frame, for pose [Z] and static code [K]."""
+    """Return the location of each pixel value [C, H, W] of one frame, for pose [Z] and static code [K]."""
     widths = [config.pose_size + config.num_experts, *config.decoder_channels, config.channels]
     x = torch.cat([pose, static])[:, None, None]
     for layer in range(len(widths) - 1):
@@ -204,7 +204,7 @@ def decode(p: Parameters, config: "ModelConfig", pose: Tensor, static: Tensor) -
 
 
 def transposed(x: Tensor, kernel: Tensor, stride: int, crop: int) -> Tensor:
-    """Each input pixel stamps its kernel on the output, `stride` pixels apart; then a border of `crop` is cut off."""
+    """Stamp each input pixel's kernel on the output, `stride` pixels apart, then crop a border of `crop` pixels."""
     size = x.shape[-1]
     full = stride * (size - 1) + 4
     out = torch.zeros(kernel.shape[1], full, full, dtype=x.dtype)
@@ -217,7 +217,7 @@ def transposed(x: Tensor, kernel: Tensor, stride: int, crop: int) -> Tensor:
 
 
 def likelihood(p: Parameters, config: "ModelConfig", frames: Tensor, poses: list[Tensor], static: Tensor) -> Tensor:
-    """log p(x_1..T | z_1..T, s): a cross-entropy of values in [0, 1], or a density around the decoder's mean."""
+    """Return log p(x_1..T | z_1..T, s): a cross-entropy of values in [0, 1], or a density around the decoder's mean."""
     density = torch.zeros((), dtype=torch.float64)
     for frame, pose in zip(frames, poses, strict=True):
         density = density + pixels(p, config, frame, decode(p, config, pose, static)).sum()
@@ -227,13 +227,13 @@ def likelihood(p: Parameters, config: "ModelConfig", frames: Tensor, poses: list
 def estimated_likelihood(
     p: Parameters, config: "ModelConfig", frames: Tensor, poses: list[Tensor], static: Tensor, decoded: list[int]
 ) -> Tensor:
-    """log p(x_1..T | z_1..T, s) as T times the mean over the decoded frames."""
+    """Estimate log p(x_1..T | z_1..T, s) as T times the mean over the decoded frames."""
     chosen = likelihood(p, config, torch.stack([frames[t] for t in decoded]), [poses[t] for t in decoded], static)
     return chosen * len(frames) / len(decoded)
 
 
 def pixels(p: Parameters, config: "ModelConfig", frame: Tensor, mean: Tensor) -> Tensor:
-    """log p of each pixel value."""
+    """Return log p of each pixel value."""
     if config.likelihood == "bernoulli":
         return frame * torch.log(mean) + (1 - frame) * torch.log(1 - mean)
     if config.likelihood_scale is None:

@@ -1,4 +1,4 @@
-"""Stage 2 of VDSM from its equations: one clip and one time step after another (see `oracle`)."""
+"""Stage 2 of VDSM from its equations, one clip and one time step at a time (see `oracle`)."""
 
 from typing import TYPE_CHECKING
 
@@ -63,32 +63,32 @@ def sequence_clip(
 
 
 def dynamics_consistency(p: Parameters, config: "ModelConfig", frames: Tensor, other: Tensor, tau: float) -> Tensor:
-    """Of one clip and of its poses drawn with the static code that the noise `other` [K] gives: how far q(d) moves."""
+    """Compare q(d) of one clip and of its poses decoded with a static code from the prior, with noise `other` [K]."""
     frame_p = {name.removeprefix("frame_model."): value for name, value in p.items() if name.startswith("frame_model.")}
     static = softmax_groups(config, draw(static_prior(config), other), tau)
-    own, doubled = [], []
+    poses, other_poses = [], []
     for frame in frames:
-        own.append(encode(frame_p, config, frame)[0].loc)
-        double = decode(frame_p, config, own[-1], static).detach()
-        doubled.append(encode(frame_p, config, double)[0].loc)
-    return symmetric_kl(encode_dynamics(p, config, own), encode_dynamics(p, config, doubled))
+        poses.append(encode(frame_p, config, frame)[0].loc)
+        decoded = decode(frame_p, config, poses[-1], static).detach()
+        other_poses.append(encode(frame_p, config, decoded)[0].loc)
+    return symmetric_kl(encode_dynamics(p, config, poses), encode_dynamics(p, config, other_poses))
 
 
 def pose_distillation(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor]) -> Tensor:
-    """Of one clip: how far q(z_t | z_{t-1}, d) is, along the path drawn, from what stage 1 sees in frame t."""
+    """Sum KL(q(z_t | z_{t-1}, d) || q(z_t | x_t)) over the frames of one clip, along the sampled path."""
     frame_p = {name.removeprefix("frame_model."): value for name, value in p.items() if name.startswith("frame_model.")}
-    seen = [encode(frame_p, config, frame)[0] for frame in frames]
-    dynamics = draw(encode_dynamics(p, config, [pose_q.loc for pose_q in seen]), noise["dynamics"])
-    off, previous = torch.zeros((), dtype=torch.float64), p["combiner.first_pose"][0]
+    teacher = [encode(frame_p, config, frame)[0] for frame in frames]
+    dynamics = draw(encode_dynamics(p, config, [pose_q.loc for pose_q in teacher]), noise["dynamics"])
+    kl, previous = torch.zeros((), dtype=torch.float64), p["combiner.first_pose"][0]
     for time, rnn in enumerate(decode_dynamics(p, config, dynamics, len(frames))):
         pose_q = combine(p, previous, rnn, dynamics)
-        off = off + site(pose_q, Gauss(seen[time].loc.detach(), seen[time].scale.detach()), pose_q.loc).kl
+        kl = kl + site(pose_q, Gauss(teacher[time].loc.detach(), teacher[time].scale.detach()), pose_q.loc).kl
         previous = draw(pose_q, noise["pose"][time])
-    return off
+    return kl
 
 
 def lstm_step(p: Parameters, rnn: str, layer: str, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of one layer: input, forget, cell and output gates."""
+    """Compute one step of one layer: input, forget, cell and output gates."""
     parts = p[f"{rnn}.weight_ih_{layer}"] @ x + p[f"{rnn}.bias_ih_{layer}"]
     parts = parts + p[f"{rnn}.weight_hh_{layer}"] @ h + p[f"{rnn}.bias_hh_{layer}"]
     i, f, g, o = (parts[n * len(h) : (n + 1) * len(h)] for n in range(4))
@@ -97,7 +97,7 @@ def lstm_step(p: Parameters, rnn: str, layer: str, x: Tensor, h: Tensor, c: Tens
 
 
 def encode_dynamics(p: Parameters, config: "ModelConfig", poses: list[Tensor]) -> Gauss:
-    """q(d | x_1..T): final states of all layers and directions of a bidirectional LSTM over the pose locs."""
+    """Return q(d | x_1..T), from the final states of a bidirectional LSTM over the pose locs, all layers."""
     inputs, finals = poses, []
     for layer in range(config.rnn_layers):
         directions = []
@@ -117,7 +117,7 @@ def encode_dynamics(p: Parameters, config: "ModelConfig", poses: list[Tensor]) -
 
 
 def decode_dynamics(p: Parameters, config: "ModelConfig", dynamics: Tensor, length: int) -> list[Tensor]:
-    """rnn_1..T(d): an LSTM started by d, then fed with what it gave."""
+    """Return rnn_1..T(d): an LSTM whose initial state depends on d, fed its own output."""
     start = linear(p, "dynamics_decoder.start", dynamics).reshape(2, config.rnn_layers, config.rnn_width)
     states = [(start[0, layer], start[1, layer]) for layer in range(config.rnn_layers)]
     x, outputs = p["dynamics_decoder.first_input"][0, 0], []
@@ -130,14 +130,14 @@ def decode_dynamics(p: Parameters, config: "ModelConfig", dynamics: Tensor, leng
 
 
 def combine(p: Parameters, previous: Tensor, rnn: Tensor, dynamics: Tensor) -> Gauss:
-    """q(z_t | z_{t-1}, d)."""
+    """Return q(z_t | z_{t-1}, d)."""
     h = leaky(linear(p, "combiner.from_dynamics", torch.cat([rnn, dynamics])), 0.01)
     c = 0.5 * (torch.tanh(linear(p, "combiner.from_pose", previous)) + h)
     return Gauss(linear(p, "combiner.loc", c), positive(linear(p, "combiner.raw_scale", c)))
 
 
 def transition(p: Parameters, previous: Tensor, dynamics: Tensor) -> Gauss:
-    """p(z_t | z_{t-1}, d)."""
+    """Return p(z_t | z_{t-1}, d)."""
     inputs = torch.cat([previous, dynamics])
     gate = sigmoid(linear(p, "transition.gate.2", leaky(linear(p, "transition.gate.0", inputs), 0.0)))
     proposed = linear(p, "transition.proposed.2", leaky(linear(p, "transition.proposed.0", inputs), 0.0))

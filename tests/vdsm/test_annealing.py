@@ -15,9 +15,9 @@ STAGES = {"stage 1": AnnealingConfig(), "stage 2": STAGE_2_ANNEALING}
 
 
 def piecewise_parabolas(spline: Spline, progress: float) -> float:
-    """One parabola per interval between break points, all 3(n - 2) coefficients from one system of equations.
+    """Evaluate one parabola per interval between break points, with all 3(n - 2) coefficients from one linear system.
 
-    The parabolas pass through the knots, and neighbours agree in value and slope where they meet.
+    The parabolas pass through the knots, and adjacent ones agree in value and slope where they meet.
     """
     x = [fraction for fraction, _ in spline.knots]
     breaks = [(x[i] + x[i + 1]) / 2 for i in range(1, len(x) - 2)]
@@ -148,20 +148,20 @@ def test_weights_of_regularisers_are_checked(name: str, weight: float) -> None:
         (
             CosineRamp,
             {"start": 0.0, "end": 1.0, "fraction": 0.5},
-            "a weight must stay above 0, but it goes from 0.0 to",
+            "start is 0.0 and end 1.0; both must be above 0",
         ),
-        (CosineRamp, {"start": 1.0, "end": -2.0, "fraction": 0.5}, "it goes from 1.0 to -2.0"),
+        (CosineRamp, {"start": 1.0, "end": -2.0, "fraction": 0.5}, "start is 1.0 and end -2.0"),
         (CosineRamp, {"start": 1.0, "end": 1.0, "fraction": 0.0}, "fraction is 0.0; it must be in (0, 1]"),
         (CosineRamp, {"start": 1.0, "end": 1.0, "fraction": 1.5}, "fraction is 1.5"),
-        (Spline, {"knots": ((0, 1), (1, 1))}, "knots must be at least three, with fractions rising from 0 to 1"),
-        (Spline, {"knots": ((0, 1), (0.6, 1), (0.5, 1), (1, 1))}, "not [0, 0.6, 0.5, 1]"),
-        (Spline, {"knots": ((0, 1), (0.5, 1), (0.5, 2), (1, 1))}, "not [0, 0.5, 0.5, 1]"),
-        (Spline, {"knots": ((0.1, 1), (0.5, 1), (1, 1))}, "not [0.1, 0.5, 1]"),
-        (Spline, {"knots": ((0, 1), (0.5, 1), (0.9, 1))}, "not [0, 0.5, 0.9]"),
+        (Spline, {"knots": ((0, 1), (1, 1))}, "they must be at least three, rising from 0 to 1"),
+        (Spline, {"knots": ((0, 1), (0.6, 1), (0.5, 1), (1, 1))}, "knots have the fractions [0, 0.6, 0.5, 1]"),
+        (Spline, {"knots": ((0, 1), (0.5, 1), (0.5, 2), (1, 1))}, "knots have the fractions [0, 0.5, 0.5, 1]"),
+        (Spline, {"knots": ((0.1, 1), (0.5, 1), (1, 1))}, "knots have the fractions [0.1, 0.5, 1]"),
+        (Spline, {"knots": ((0, 1), (0.5, 1), (0.9, 1))}, "knots have the fractions [0, 0.5, 0.9]"),
         (Spline, {"knots": ((0, 1), (0.5, 1), (1, 1)), "floor": 0.0}, "floor is 0.0 and ceiling 80.0"),
         (Spline, {"knots": ((0, 1), (0.5, 1), (1, 1)), "floor": 9.0, "ceiling": 8.0}, "floor is 9.0 and ceiling 8.0"),
     ],
 )
-def test_a_schedule_that_cannot_be_is_refused(kind: type[Any], settings: dict[str, Any], message: str) -> None:
+def test_an_invalid_schedule_is_refused(kind: type[Any], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         kind(**settings)

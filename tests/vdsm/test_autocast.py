@@ -1,4 +1,4 @@
-"""Under bfloat16 autocast both stages keep everything that is probabilistic in float32, and stay near it in value."""
+"""Under bfloat16 autocast both stages compute all distributions in float32, and stay near float32 in value."""
 
 from typing import Any
 
@@ -43,7 +43,9 @@ def test_terms_and_gradient_stay_near_those_of_float32(stage: int) -> None:
         assert value.dtype == torch.float32, name
         expected = getattr(exact, name).item()
         assert value.item() == pytest.approx(expected, rel=RELATIVE_BOUND, abs=1e-12), name
-    assert not torch.equal(rough.reconstruction, exact.reconstruction), "autocast changed nothing, so nothing is shown"
+    assert not torch.equal(rough.reconstruction, exact.reconstruction), (
+        "autocast had no effect, so this test shows nothing"
+    )
     assert rough_gradient.dtype == torch.float32
     assert torch.cosine_similarity(rough_gradient, exact_gradient, dim=0) > 0.999
 
@@ -76,7 +78,7 @@ def parameters_of(distribution: Distribution, value: Tensor) -> list[Tensor]:
 
 @STAGE
 def test_a_scale_stays_above_its_bound_under_autocast(stage: int) -> None:
-    # In bfloat16 the smallest scale would vanish beside any sum, and softplus(-30) is 0.
+    # In bfloat16 the smallest scale would be lost in any sum, and softplus(-30) is 0.
     case = single(tiny_case(stage))
     frame_model = case.model if stage == 1 else case.model.frame_model
     layers = [frame_model.encoder.pose_scale, frame_model.static_raw_scale]

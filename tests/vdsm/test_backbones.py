@@ -1,7 +1,8 @@
-"""torchvision's networks as image encoders. What needs torchvision is skipped where it cannot be imported."""
+"""torchvision's networks as image encoders. Tests that need torchvision are skipped where it cannot be imported."""
 
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from vdsm import checkpoint
 from vdsm.annealing import un_annealed
 from vdsm.config import BACKBONES, ModelConfig
 from vdsm.disentangler import Disentangler
-
-FIVE = {"encoder_channels": (4, 4, 4, 4, 4), "decoder_channels": (4, 4, 4, 4, 4)}
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def size_of(name: str) -> int:
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_a_step_of_each_stage_trains_what_it_should(models: Any, name: str) -> None:
+def test_a_step_trains_the_image_encoder_in_stage_1_only(models: Any, name: str) -> None:
     torch.manual_seed(0)
     model = Disentangler(config(name, size_of(name), channels=1))
     frames = torch.rand(2, 2, 1, size_of(name), size_of(name))
@@ -83,14 +82,12 @@ def test_given_weights_are_those_of_the_network_and_survive_a_checkpoint(models:
     mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, None, :, None, None]
     backbone = model.frame_model.encoder.blocks
     expected = theirs.eval()((frames - mean) / deviation)
-    # also in training mode: stored statistics, not those of the batch, and they do not move
+    # Also in training mode: stored statistics, not those of the batch, and they do not change.
     torch.testing.assert_close(backbone(frames), expected)
     torch.testing.assert_close(backbone(frames), expected)
 
     path.unlink()
     saved = tmp_path / "model.ckpt"
-    from dataclasses import asdict
-
     checkpoint.save({"model_config": asdict(model.config), "model": model.state_dict()}, saved)
     loaded = checkpoint.load_disentangler(saved)
     torch.testing.assert_close(loaded.frame_model.encoder.blocks(frames), expected)
@@ -107,7 +104,7 @@ def test_files_that_are_not_the_weights_are_refused(models: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_the_smallest_frame_is_stated_rightly(models: Any, name: str) -> None:
+def test_the_smallest_frame_is_stated_correctly(models: Any, name: str) -> None:
     facts = BACKBONES[name]
     network = getattr(models, facts.function)(weights=None, **({"init_weights": False} if "inception" in name else {}))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Checkpoints are whole or refused, and never run code."""
+"""Checkpoints are complete or refused, and never run code."""
 
 import hashlib
 import os
@@ -33,7 +33,7 @@ def written(tmp_path: Path) -> Path:
     return tmp_path / "runs" / "state.pt"
 
 
-def test_what_is_saved_is_loaded(written: Path) -> None:
+def test_a_saved_checkpoint_is_loaded_unchanged(written: Path) -> None:
     state = checkpoint.load(written)
     assert state["step"] == 3
     assert state["sizes"] == (1, 2)
@@ -72,17 +72,17 @@ def test_a_truncated_file_is_refused(written: Path, kept: float) -> None:
         checkpoint.load(written)
 
 
-@pytest.mark.parametrize("place", [0.0, 0.3, 0.7, 0.999])
-def test_a_flipped_bit_is_refused(written: Path, place: float) -> None:
+@pytest.mark.parametrize("position", [0.0, 0.3, 0.7, 0.999])
+def test_a_flipped_bit_is_refused(written: Path, position: float) -> None:
     data = bytearray(written.read_bytes())
-    data[int(place * len(data))] ^= 4
+    data[int(position * len(data))] ^= 4
     written.write_bytes(data)
     with pytest.raises(ValueError, match=f"^{re.escape(str(written))}: is (damaged|truncated).*earlier checkpoint$"):
         checkpoint.load(written)
 
 
 class Code:
-    """Pickles into a call."""
+    """An object whose pickle is a call."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -91,20 +91,20 @@ class Code:
         return os.mkdir, (str(self.marker),)
 
 
-def test_code_in_a_checkpoint_with_a_right_hash_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_with_a_valid_hash_is_refused_and_not_run(tmp_path: Path) -> None:
     checkpoint.save({"model": Code(tmp_path / "ran")}, tmp_path / "state.pt")
-    with pytest.raises(ValueError, match=r"state.pt: .* is not loaded, for it could run code"):
+    with pytest.raises(ValueError, match=r"state.pt: .* could run code, and was not loaded"):
         checkpoint.load(tmp_path / "state.pt")
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(("name", "message"), [("none.pt", "no such checkpoint"), ("", "is a folder")])
-def test_a_file_that_is_not_there_is_named(tmp_path: Path, name: str, message: str) -> None:
+def test_a_missing_file_is_named(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         checkpoint.load(tmp_path / name)
 
 
-def test_a_disentangler_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_disentangler_is_restored_unchanged(tmp_path: Path) -> None:
     torch.manual_seed(5)
     model = Disentangler(ModelConfig(**TINY)).eval()  # type: ignore[arg-type]
     state = {"model_config": dict(TINY), "model": model.state_dict(), "temperature": 4.0}
@@ -124,7 +124,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, change: dict[str, 
         checkpoint.load_disentangler(tmp_path / "state.pt")
 
 
-def test_a_dict_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_dict_without_a_model_is_refused(tmp_path: Path) -> None:
     checkpoint.save({"model": {}}, tmp_path / "state.pt")
     with pytest.raises(ValueError, match="has no model_config; use a checkpoint of `vdsm train`"):
         checkpoint.load_disentangler(tmp_path / "state.pt")

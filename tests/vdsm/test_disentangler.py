@@ -1,4 +1,4 @@
-"""The trained model in use: what its methods promise to one another, and what each stage may train."""
+"""Inference with the trained model: its methods agree with each other. Each stage trains only its own parameters."""
 
 from typing import Any
 
@@ -84,7 +84,7 @@ def test_swap_takes_poses_from_one_clip_and_the_static_code_from_the_other(model
     assert not torch.allclose(swapped, model.swap(dynamics_of=frames, static_of=frames), atol=1e-6)
 
 
-def test_poses_past_the_trained_length_go_on_from_the_shorter_ones(model: Disentangler) -> None:
+def test_poses_past_the_trained_length_continue_the_shorter_ones(model: Disentangler) -> None:
     dynamics = model.sample_dynamics(CLIPS, seeded(0)).double()
     short, long = model.poses(dynamics, 5), model.poses(dynamics, 9)
     assert long.shape == (CLIPS, 9, model.config.pose_size)
@@ -115,12 +115,12 @@ def test_samples_follow_the_prior_and_the_seed(model: Disentangler) -> None:
     dynamics = model.sample_dynamics(4000, seeded(3))
     assert dynamics.std().item() == pytest.approx(1 / 4, rel=0.04)
     assert dynamics.mean().item() == pytest.approx(0, abs=0.01)
-    # Softmax differences within a group undo the normalisation: 10 * (i_a - i_b), of scale 10 * sqrt(2) / 6.
+    # Differences of log-probabilities within a group are 10 * (i_a - i_b), with scale 10 * sqrt(2) / 6.
     logs = model.sample_static(4000, seeded(4)).log().reshape(4000, model.config.static_groups, -1)
     assert (logs[..., 0] - logs[..., 1]).std().item() == pytest.approx(10 * 2**0.5 / 6, rel=0.05)
 
 
-def test_use_keeps_no_gradient_and_draws_nothing_hidden(model: Disentangler, frames: Tensor) -> None:
+def test_inference_keeps_no_gradient_and_leaves_the_global_generator_alone(model: Disentangler, frames: Tensor) -> None:
     state = torch.get_rng_state()
     codes = model.encode(frames)
     results = [*codes, model.reconstruct(frames), model.poses(codes.dynamics, 3)]
@@ -147,7 +147,7 @@ def test_stage_2_trains_all_but_image_encoder_and_decoder() -> None:
         assert (parameter.grad is None) == (name in frozen), name
 
 
-def test_stage_1_thaws_what_stage_2_froze() -> None:
+def test_preparing_stage_1_unfreezes_what_stage_2_froze() -> None:
     model = tiny_model()
     model.prepare_stage(2)
     stage: Any = model.prepare_stage(1)
@@ -176,7 +176,7 @@ def test_rollout_decodes_the_poses_of_the_clip_past_its_end(model: Disentangler,
     torch.testing.assert_close(model.rollout(frames, 2), long[:, :2])
 
 
-def test_static_interpolation_goes_straight_from_one_code_to_the_other(model: Disentangler) -> None:
+def test_static_interpolation_is_linear_from_one_code_to_the_other(model: Disentangler) -> None:
     first, second = (model.sample_static(CLIPS, seeded(seed)).double() for seed in (1, 2))
     path = model.interpolate_static(first, second, 5)
     assert path.shape == (CLIPS, 5, model.config.num_experts)
@@ -185,7 +185,7 @@ def test_static_interpolation_goes_straight_from_one_code_to_the_other(model: Di
     torch.testing.assert_close(path[:, 2], (first + second) / 2)
     torch.testing.assert_close(path.diff(dim=1), ((second - first) / 4)[:, None].expand(-1, 4, -1))
     assert (path > 0).all()
-    with pytest.raises(ValueError, match="steps is 1; an interpolation has at least its 2 ends"):
+    with pytest.raises(ValueError, match="steps is 1; an interpolation needs at least 2, its ends"):
         model.interpolate_static(first, second, 1)
 
 

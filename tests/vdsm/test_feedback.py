@@ -44,7 +44,7 @@ def test_dropout_acts_between_layers_while_training_and_never_afterwards() -> No
     rnn = nn.LSTM(WIDTH, WIDTH, 2, batch_first=True, dropout=1.0)
     state = torch.randn(CLIPS, WIDTH), torch.randn(2, CLIPS, WIDTH), torch.randn(2, CLIPS, WIDTH)
     other = state[0], torch.cat([torch.randn(1, CLIPS, WIDTH), state[1][1:]]), state[2]
-    # All of the first layer's output is dropped, so that its state cannot be seen in the second's.
+    # All of the first layer's output is dropped, so its state does not reach the second layer.
     torch.testing.assert_close(feed_back(rnn, *state, STEPS), feed_back(rnn, *other, STEPS))
     rnn.eval()
     assert not torch.allclose(feed_back(rnn, *state, STEPS), feed_back(rnn, *other, STEPS))

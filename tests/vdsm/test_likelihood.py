@@ -64,7 +64,7 @@ def test_a_learned_scale_is_best_at_the_error_of_the_means(kind: str) -> None:
     assert abs(model.raw_scale.grad.item()) < 1e-9
 
 
-def test_what_has_left_the_range_of_pixels_finds_back() -> None:
+def test_a_location_outside_the_range_of_pixels_keeps_its_gradient() -> None:
     model, logits = likelihood({"likelihood": "laplace"}), pixel(-40.0).requires_grad_()
     assert model.mean(logits).item() == 0
     (slope,) = torch.autograd.grad(model(logits).log_prob(pixel(0.04)).sum(), logits)
@@ -86,7 +86,7 @@ def test_a_likelihood_that_learns_no_scale_has_no_parameter(settings: dict[str, 
 
 @pytest.mark.parametrize("settings", [{}, *DENSITIES], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_certain_and_wrong_logits_give_finite_terms(settings: dict[str, Any], dtype: torch.dtype) -> None:
+def test_confident_wrong_logits_give_finite_terms(settings: dict[str, Any], dtype: torch.dtype) -> None:
     logits = torch.tensor([-200.0, -20.0, 0.0, 20.0, 200.0], dtype=dtype).view(1, 5, 1, 1, 1).requires_grad_()
     for value in (0.0, 0.3, 1.0):
         density = likelihood(settings).float()(logits).log_prob(torch.full((1, 5, 1, 1, 1), value))
@@ -96,7 +96,7 @@ def test_certain_and_wrong_logits_give_finite_terms(settings: dict[str, Any], dt
 
 
 @DENSITY
-def test_pictures_lie_between_0_and_1_whatever_the_likelihood(settings: dict[str, Any]) -> None:
+def test_frames_lie_between_0_and_1_with_any_likelihood(settings: dict[str, Any]) -> None:
     model = tiny_model(**settings)
     frames = tiny_case(1).frames
     for pictures in (

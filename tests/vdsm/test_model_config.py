@@ -1,4 +1,4 @@
-"""Settings that make no model are refused with a message that names the setting and its value."""
+"""Invalid settings of the model are refused with a message that names the setting and its value."""
 
 import re
 from typing import Any
@@ -33,13 +33,13 @@ from vdsm.decoder import Decoder
         ({"rnn_dropout": -0.1}, "rnn_dropout is -0.1; it must be in [0, 1)"),
         (
             {"decoder_channels": (8, 8, 8)},
-            "decoder_channels has 3 entries, which suits frames of 32 pixels, but frame_size is 64",
+            "decoder_channels has 3 entries, which fits frames of 32 pixels, but frame_size is 64",
         ),
         (
             {"encoder_channels": (8, 8, 8)},
-            "encoder_channels has 3 entries, which suits frames of 32 pixels, but frame_size is 64",
+            "encoder_channels has 3 entries, which fits frames of 32 pixels, but frame_size is 64",
         ),
-        ({"num_experts": 6, "static_groups": 6}, "static_groups is 6, one expert each"),
+        ({"num_experts": 6, "static_groups": 6}, "static_groups is 6, one expert per group"),
         ({"likelihood_scale": 0.1}, "likelihood_scale is 0.1, but a bernoulli likelihood has no scale"),
         ({"likelihood": "gaussian", "likelihood_scale": 0.0}, "likelihood_scale is 0.0; it must be at least 0.0039"),
         ({"likelihood": "laplace", "likelihood_scale": float("nan")}, "likelihood_scale is nan; it must be at least"),

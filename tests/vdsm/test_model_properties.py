@@ -1,4 +1,4 @@
-"""What must hold of both stages whatever their parameters are (float64)."""
+"""Properties of both stages that hold for any parameters (float64)."""
 
 import math
 from itertools import combinations
@@ -33,7 +33,7 @@ def part(case: Case, clips: list[int]) -> Case:
 
 
 def make_constant(layer: Any, value: float | None) -> None:
-    """A layer that gives `value` after softplus plus the smallest scale, or 0 for none."""
+    """Make a layer output `value` after softplus and the smallest scale; none: output 0."""
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.constant_(layer.bias, 0.0 if value is None else math.log(math.expm1(value - 1e-4)))
 
@@ -66,13 +66,13 @@ def test_static_consistency_is_zero_for_clips_of_the_same_frames() -> None:
     alike = case._replace(frames=torch.cat([case.frames[:, :2], case.frames[:, :2].flip(1)], dim=1))
     assert terms_of(alike, weights).static_consistency.abs() < 1e-15
     assert terms_of(case, weights).static_consistency > 1e-8
-    assert terms_of(case).static_consistency == 0  # not computed where it has no weight
+    assert terms_of(case).static_consistency == 0  # a regulariser without weight is not computed
 
 
 def test_pose_distillation_is_zero_where_dynamics_drive_the_poses_of_stage_1() -> None:
     case, weights = tiny_case(2), ONES._replace(pose_distillation=5.0)
     assert terms_of(case, weights).pose_distillation > 1e-8
-    assert terms_of(case).pose_distillation == 0  # not computed where it has no weight
+    assert terms_of(case).pose_distillation == 0  # a regulariser without weight is not computed
     encoder = case.model.frame_model.encoder
     for loc, scale in (
         (encoder.pose_loc, encoder.pose_scale),
@@ -146,7 +146,7 @@ def test_a_one_hot_blend_is_that_expert_alone(layer: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["prior_chain", "guide_chain"])
-def test_transitions_at_once_equal_those_one_after_another(kind: str) -> None:
+def test_parallel_transitions_equal_sequential_ones(kind: str) -> None:
     case = tiny_case(2)
     dynamics = torch.randn(CLIPS, 4, generator=torch.Generator().manual_seed(0)).double()
     chain: GaussianChain = getattr(case.model, kind)(dynamics, LENGTH, case.noise.pose)
@@ -155,7 +155,7 @@ def test_transitions_at_once_equal_those_one_after_another(kind: str) -> None:
     torch.testing.assert_close(at_once.loc, stepwise.loc, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(at_once.scale, stepwise.scale, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(path, stepwise.loc + stepwise.scale * case.noise.pose, rtol=1e-12, atol=1e-12)
-    # A density of paths: standardised steps are the noise, and the scales are the change of volume.
+    # Density of a path: the standardised steps are the noise, and the scales the change of volume.
     density = -0.5 * case.noise.pose**2 - stepwise.scale.log() - 0.5 * math.log(2 * math.pi)
     torch.testing.assert_close(chain.log_prob(path.clone()), density.sum((1, 2)), rtol=1e-10, atol=1e-10)
 
@@ -171,7 +171,7 @@ def test_analytic_kl_is_the_mean_of_the_log_ratio(stage: int) -> None:
         error = sites.guide[name] - sites.model[name] - kl
         deviation = error.std() / math.sqrt(draws)
         assert error.mean().abs() < 4 * deviation, name
-        assert deviation < 0.2 * kl.mean(), f"{name}: too few draws to tell"
+        assert deviation < 0.2 * kl.mean(), f"{name}: too few draws to decide"
 
 
 @STAGE
@@ -193,7 +193,7 @@ def test_plain_elbo_is_that_of_pyro(stage: int) -> None:
 
 
 @STAGE
-def test_some_frames_decoded_stand_for_all_of_them(stage: int) -> None:
+def test_a_reconstruction_of_some_frames_is_an_unbiased_estimate_of_all(stage: int) -> None:
     case = tiny_case(stage)
     subsets = [torch.tensor(pair).expand(CLIPS, -1) for pair in combinations(range(LENGTH), 2)]
     some = [terms_of(case._replace(decoded=subset)) for subset in subsets]
@@ -207,7 +207,7 @@ def test_the_frames_decoded_are_drawn_evenly_and_without_repetition() -> None:
     clips, generator = 3000, torch.Generator().manual_seed(0)
     first, second = draw_frames(clips, 5, 2, generator).T
     assert (first < second).all()
-    # Ten pairs of five frames, each 300 times, give or take four deviations.
+    # Ten pairs of five frames, each 300 times, within four standard deviations.
     counts = torch.bincount(5 * first + second)
     counts = counts[counts > 0]
     assert len(counts) == 10
@@ -243,13 +243,13 @@ def test_the_model_without_data_draws_from_the_prior(stage: int) -> None:
 
 
 @pytest.mark.parametrize(("settings", "low", "high"), [({}, 0, 0.02), ({"encoder_init": "he"}, 0.2, 2)])
-def test_with_he_weights_frames_differ_behind_the_encoder_as_they_do_before_it(
+def test_he_initialisation_preserves_differences_between_frames_through_the_encoder(
     settings: dict[str, Any], low: float, high: float
 ) -> None:
     torch.manual_seed(0)
     encoder = ImageEncoder(ModelConfig(num_experts=4, decoder_channels=(8, 8, 8, 8), **settings))
     generator = torch.Generator().manual_seed(0)
-    # Smooth pictures: independent pixels would average out in any filter.
+    # Smooth images: independent pixels would average out in any filter.
     frames = torch.nn.functional.interpolate(torch.rand(64, 3, 4, 4, generator=generator), (64, 64), mode="bilinear")
     with torch.no_grad():
         hidden = encoder.activation(encoder.to_hidden(encoder.blocks(frames)))

@@ -39,7 +39,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 class Both(NamedTuple):
-    """The same quantities by the package and by the oracle."""
+    """The same quantities computed by the package and by the oracle."""
 
     case: Case
     terms: LossTerms
@@ -47,7 +47,7 @@ class Both(NamedTuple):
     clips: list[oracle.Clip]
     loss: Tensor
     gradients: dict[str, Tensor]
-    """By name: those of the oracle, for the parameters that the stage trains."""
+    """By name: the gradients of the oracle, for the parameters that the stage trains."""
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["stage 1", "stage 2"])
@@ -57,12 +57,12 @@ def stage(request: pytest.FixtureRequest) -> int:
 
 
 def noise_of(case: Case, clip: int) -> dict[str, Tensor]:
-    """The noise of one clip, by the name of its latent."""
+    """Return the noise of one clip, by the name of its latent."""
     return {name: part[clip] for name, part in case.noise._asdict().items()}
 
 
 def by_oracle(case: Case, stage: int) -> tuple[oracle.Parameters, list[oracle.Clip]]:
-    """Copies of the parameters, and what the oracle makes of each clip with them."""
+    """Return copies of the parameters, and the results of the oracle for each clip computed from them."""
     parameters = {
         name: parameter.detach().clone().requires_grad_(parameter.requires_grad)
         for name, parameter in case.model.named_parameters()
@@ -97,7 +97,7 @@ def both(request: pytest.FixtureRequest, stage: int) -> Both:
 
 
 def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
-    """Within the tolerance of the largest element."""
+    """Assert equality within the tolerance, relative to the largest element."""
     assert actual.shape == expected.shape, what
     assert actual.dtype == torch.float64, what
     error = (actual - expected).abs().max() / expected.abs().max()
@@ -105,7 +105,7 @@ def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
 
 
 def assert_gradients_close(case: Case, parameters: oracle.Parameters) -> None:
-    """Those of every parameter that the stage trains."""
+    """Assert that the gradients of all parameters trained by the stage are close to those of the oracle."""
     for name, parameter in case.model.named_parameters():
         if parameter.requires_grad:
             assert_close(parameter.grad, parameters[name].grad, f"gradient of {name}")
@@ -151,7 +151,7 @@ def test_gradient_of_every_parameter(both: Both) -> None:
     trained = {name: value for name, value in both.case.model.named_parameters() if value.requires_grad}
     assert trained.keys() == both.gradients.keys()
     for name, parameter in trained.items():
-        assert both.gradients[name].abs().max() > 0, f"{name} has no part in the loss"
+        assert both.gradients[name].abs().max() > 0, f"the loss does not depend on {name}"
         assert_close(parameter.grad, both.gradients[name], f"gradient of {name}")
 
 

@@ -1,4 +1,4 @@
-"""The presets are what they say, and the recipe that uses one agrees with it."""
+"""The presets have the settings that they document, and the recipe that uses one agrees with it."""
 
 from dataclasses import fields
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Static codes fitted to their own clip: by the equations of Adam on an independent density, and what must hold."""
+"""Refinement of static codes, against the equations of Adam on an independent density, and its properties."""
 
 import math
 from typing import Any
@@ -24,24 +24,24 @@ def model(request: pytest.FixtureRequest) -> Disentangler:
 
 @pytest.fixture
 def frames() -> Tensor:
-    """Two clips of eight frames: the steps take turns through the even and the odd ones."""
+    """Provide two clips of eight frames: the steps alternate between the even and the odd ones."""
     case = tiny_case(1)
     return torch.cat([case.frames, case.frames.flip(-1)], dim=1)[:2]
 
 
 def refined_by_hand(p: dict[str, Tensor], config: Any, frames: Tensor, poses: Tensor, latent: Tensor) -> Tensor:
-    """One clip, Adam (Kingma and Ba 2015) spelt out, steps of an eighth of the prior's scale."""
+    """Refine one clip by Adam (Kingma and Ba 2015) spelt out, in steps of an eighth of the prior's scale."""
     mean, square = torch.zeros_like(latent), torch.zeros_like(latent)
     for step in range(1, STEPS + 1):
         latent = latent.detach().requires_grad_()
         static = oracle.softmax_groups(config, latent, TEMPERATURE)
-        times = torch.tensor([(step - 1) % 2 + even for even in (0, 2, 4, 6)])
+        times = [(step - 1) % 2 + even for even in (0, 2, 4, 6)]
         density = oracle.estimated_likelihood(p, config, frames, list(poses), static, times)
         density = density + oracle.log_normal(latent, oracle.static_prior(config))
-        (up,) = torch.autograd.grad(density, latent)
-        mean, square = 0.9 * mean - 0.1 * up, 0.999 * square + 0.001 * up**2
-        moved = (mean / (1 - 0.9**step)) / (torch.sqrt(square / (1 - 0.999**step)) + 1e-8)
-        latent = latent - config.static_prior_scale / 8 * moved
+        (gradient,) = torch.autograd.grad(density, latent)
+        mean, square = 0.9 * mean - 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        update = (mean / (1 - 0.9**step)) / (torch.sqrt(square / (1 - 0.999**step)) + 1e-8)
+        latent = latent - config.static_prior_scale / 8 * update
     return latent.detach()
 
 
@@ -80,7 +80,7 @@ def test_refined_codes_explain_their_clip_better(model: Disentangler, frames: Te
     assert (densities[2] > densities[1]).all()
 
 
-def test_a_clip_is_refined_whatever_the_others_are_and_in_any_mode(model: Disentangler, frames: Tensor) -> None:
+def test_a_clip_is_refined_independently_of_the_others_and_in_any_mode(model: Disentangler, frames: Tensor) -> None:
     model.refinement_steps = STEPS
     both = model.encode(frames).static
     alone = torch.cat([model.encode(frame[None]).static for frame in frames])
@@ -89,7 +89,7 @@ def test_a_clip_is_refined_whatever_the_others_are_and_in_any_mode(model: Disent
         assert torch.equal(model.encode(frames.clone()).static, both)
 
 
-def test_refining_leaves_the_model_as_it_is(model: Disentangler, frames: Tensor) -> None:
+def test_refinement_does_not_change_the_model(model: Disentangler, frames: Tensor) -> None:
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.refinement_steps = STEPS
     static = model.encode(frames).static
