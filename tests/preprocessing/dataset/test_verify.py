@@ -13,6 +13,7 @@ import pytest
 
 from preprocessing import verify
 from preprocessing.dataset import verify_shard
+from preprocessing.dataset.verify_dataset import verify_dataset
 
 SHARD = "train/shard-000001"
 
@@ -59,6 +60,13 @@ def flip(path: Path, offset: int) -> None:
 def test_a_good_dataset_passes(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     verify.main(["--data", str(copy)])
     assert "all 72 clips in" in capsys.readouterr().out
+
+
+def test_verified_clips_are_reported_shard_by_shard(copy: Path) -> None:
+    verified: list[int] = []
+    manifest = verify_dataset(str(copy), on_verified=verified.append)
+    assert verified == [shard["clips"] for shard in manifest["shards"]]
+    assert sum(verified) == 72
 
 
 def test_dry_run_prints_what_would_be_read(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
