@@ -1,1 +1,1 @@
-"""What `vdsm generate` draws: clips of the user, pictures and animations."""
+"""The library of `vdsm generate`: donors, grids of generated clips, and media files."""

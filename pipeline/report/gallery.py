@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
+import torch
 
 from pipeline.report import generative, grids
 from pipeline.report.animation import Animation, animate_grid, display_fps, make_animation, median_fps
@@ -126,18 +127,19 @@ class _Artist:
         )
 
     def prior(self) -> list[tuple[str, Animation]]:
-        identity_clips = self.identity_clips[: min(len(self.action_clips), MAX_ROWS)]
-        samples = generative.prior_rows(
-            self.decoder, self.clips, self.action_clips, identity_clips, COLUMNS - 1, self.sequence_stage, self.seed
+        generator = torch.Generator().manual_seed(self.seed)
+        static = generative.prior_static_rows(
+            self.decoder, self.clips, self.action_clips, COLUMNS - 1, self.sequence_stage, generator
         )
-        found = [
-            (PRIOR_CAPTIONS[name], self.animate(rows, f"samples of the prior: {name} code sampled", header_column=True))
-            for name, rows in samples.items()
-        ]
+        found = [(PRIOR_CAPTIONS["static"], self.animate(static, "new identities", header_column=True))]
+        if self.sequence_stage:
+            identity_clips = self.identity_clips[: min(len(self.action_clips), MAX_ROWS)]
+            dynamics = generative.prior_dynamics_rows(self.decoder, self.clips, identity_clips, COLUMNS - 1, generator)
+            found.append((PRIOR_CAPTIONS["dynamics"], self.animate(dynamics, "new motions", header_column=True)))
         if self.sequence_stage and isinstance(self.decoder.model, generative.GenerativeModel):
             both = generative.sample_clips(self.decoder.model, 2 * COLUMNS, self.decoder.length, self.seed)
             rows = grids.in_rows(both, COLUMNS)
-            found.append((PRIOR_CAPTIONS["both"], self.animate(rows, "samples of the prior: both codes sampled")))
+            found.append((PRIOR_CAPTIONS["both"], self.animate(rows, "new identities and motions")))
         return found
 
     def interpolation(self) -> Animation | None:

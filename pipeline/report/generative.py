@@ -58,36 +58,41 @@ def interpolation_rows(
 
 
 @torch.inference_mode()
-def prior_rows(
+def prior_static_rows(
     decoder: SwapDecoder,
     clips: LabelledClips,
     action_clips: Indices,
-    identity_clips: Indices,
     columns: int,
     sequence_stage: bool,
-    seed: int,
+    generator: torch.Generator,
     progress: Progress = NO_PROGRESS,
-) -> dict[str, Cells]:
-    """Return samples of the prior by the code that is sampled; the first cell of a row is the real donor.
-
-    `static` has a row per action and a new identity per column. With a sequence stage, `dynamics` has a row per
-    identity and new dynamics per column.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    model = decoder.model
-    rows: dict[str, Cells] = {"static": []}
-    static = model.sample_static(columns, generator)
+) -> Cells:
+    """Return a row per action: its real donor, then a new identity per column, sampled from the prior."""
+    static = decoder.model.sample_static(columns, generator)
+    rows: Cells = []
     for action_clip in action_clips:
         decoded = _with_static(decoder, np.repeat(action_clip, columns), static, sequence_stage)
-        rows["static"].append([*real_clips(clips, [int(action_clip)], decoder.length), *decoded])
+        rows.append([*real_clips(clips, [int(action_clip)], decoder.length), *decoded])
         progress.advance(columns)
-    if sequence_stage:
-        dynamics = model.sample_dynamics(columns, generator)
-        rows["dynamics"] = []
-        for identity_clip in identity_clips:
-            frames = decoder.with_dynamics(dynamics, np.repeat(identity_clip, columns))
-            rows["dynamics"].append([*real_clips(clips, [int(identity_clip)], decoder.length), *to_uint8(frames)])
-            progress.advance(columns)
+    return rows
+
+
+@torch.inference_mode()
+def prior_dynamics_rows(
+    decoder: SwapDecoder,
+    clips: LabelledClips,
+    identity_clips: Indices,
+    columns: int,
+    generator: torch.Generator,
+    progress: Progress = NO_PROGRESS,
+) -> Cells:
+    """Return a row per identity: its real donor, then new dynamics per column, sampled from the prior."""
+    dynamics = decoder.model.sample_dynamics(columns, generator)
+    rows: Cells = []
+    for identity_clip in identity_clips:
+        frames = decoder.with_dynamics(dynamics, np.repeat(identity_clip, columns))
+        rows.append([*real_clips(clips, [int(identity_clip)], decoder.length), *to_uint8(frames)])
+        progress.advance(columns)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""`vdsm generate`: pictures of every kind and format, the same every time."""
+"""`vdsm generate`: outputs of every kind and format, the same every time."""
 
 import io
 from pathlib import Path
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import generate as generate_module
-from pipeline.generation.picture_files import encode
+from pipeline.generation.media_files import encode
 from pipeline.generation.user_clips import read_clips
 from pipeline.recipe import Recipe
 from pipeline.report.grids import action_donors, identity_donors
-from pipeline.report.pictures import mosaic
+from pipeline.report.images import mosaic
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.decoding.video import read_video
 from tests.pipeline.untrained_report import untrained_run
@@ -30,35 +30,35 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, figures_d
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory, figures_dataset: Path) -> Path:
-    """Clips of one's own in every form: a wide film, a folder of pictures, and arrays."""
-    folder, test = tmp_path_factory.mktemp("films"), ClipDataset(str(figures_dataset), "test")
+def own_clips(tmp_path_factory: pytest.TempPathFactory, figures_dataset: Path) -> Path:
+    """Provide a user's clips in every form, valid and invalid: a wide video, a folder of images, and arrays."""
+    folder, test = tmp_path_factory.mktemp("own_clips"), ClipDataset(str(figures_dataset), "test")
     wide = np.pad(test.frames(1).repeat(4, 1).repeat(4, 2), ((0, 0), (0, 0), (64, 64), (0, 0)))
     imageio.imwrite(folder / "wide.mp4", wide, plugin="pyav", codec="libx264", fps=12, out_pixel_format="yuv420p")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for number, frame in enumerate(test.frames(2)):
-        Image.fromarray(frame).save(folder / "pictures" / f"frame_{number + 5}.png")
+        Image.fromarray(frame).save(folder / "images" / f"frame_{number + 5}.png")
     np.savez(folder / "two.npz", frames=np.stack([test.frames(3), test.frames(4)]))
     np.save(folder / "small.npy", np.zeros((8, 32, 32, 3), dtype=np.uint8))
     np.save(folder / "short.npy", np.zeros((2, 64, 64, 3), dtype=np.uint8))
     np.save(folder / "floats.npy", np.zeros((8, 64, 64, 3)))
     np.savez(folder / "other.npz", clips=np.zeros(3))
-    (folder / "noise.mp4").write_bytes(b"not a film" * 100)
-    (folder / "nothing").mkdir()
+    (folder / "noise.mp4").write_bytes(b"not a video" * 100)
+    (folder / "empty").mkdir()
     return folder
 
 
-def test_pictures_have_a_cell_per_action_and_identity_and_repeat_themselves(
+def test_grids_have_a_cell_per_action_and_identity_and_are_reproducible(
     run: Path, figures_dataset: Path, tmp_path: Path
 ) -> None:
-    words = ["--run", str(run), "--data", str(figures_dataset), "--rows", "4", "--columns", "3", "--scale", "1"]
+    args = ["--run", str(run), "--data", str(figures_dataset), "--rows", "4", "--columns", "3", "--scale", "1"]
     for out in ("a", "b"):
-        generate_module.main([*words, "--out", str(tmp_path / out)])
+        generate_module.main([*args, "--out", str(tmp_path / out)])
     for name in ("transfer", "prior", "samples", "interpolation", "rollout", "reconstruction"):
         assert (tmp_path / "a" / f"{name}.gif").read_bytes() == (tmp_path / "b" / f"{name}.gif").read_bytes()
-    picture = Image.open(tmp_path / "a" / "transfer.gif")
-    assert picture.size == (4 * 66 - 2 + 6, 5 * 66 - 2 + 6)
-    assert picture.n_frames == 4
+    transfer = Image.open(tmp_path / "a" / "transfer.gif")
+    assert transfer.size == (4 * 66 - 2 + 6, 5 * 66 - 2 + 6)
+    assert transfer.n_frames == 4
     assert Image.open(tmp_path / "a" / "prior.gif").size == (4 * 66 - 2 + 6, 4 * 66 - 2)
     assert Image.open(tmp_path / "a" / "reconstruction.gif").size == (3 * 66 - 2, 3 * 66 - 2)
     assert Image.open(tmp_path / "a" / "samples.gif").size == (3 * 66 - 2, 4 * 66 - 2)
@@ -68,9 +68,9 @@ def test_pictures_have_a_cell_per_action_and_identity_and_repeat_themselves(
     assert rollout.n_frames == 16
 
 
-def test_dynamics_code_goes_on_for_longer_than_a_clip(run: Path, figures_dataset: Path, tmp_path: Path) -> None:
-    words = ["--run", str(run), "--data", str(figures_dataset), "--columns", "2", "--rows", "2", "--scale", "1"]
-    generate_module.main([*words, "--length", "11", "--format", "png", "--out", str(tmp_path)])
+def test_dynamics_code_generates_more_frames_than_a_clip_has(run: Path, figures_dataset: Path, tmp_path: Path) -> None:
+    args = ["--run", str(run), "--data", str(figures_dataset), "--columns", "2", "--rows", "2", "--scale", "1"]
+    generate_module.main([*args, "--length", "11", "--format", "png", "--out", str(tmp_path)])
     width = 3 * 66 - 2 + 6
     assert Image.open(tmp_path / "transfer.png").size == (11 * width, 3 * 66 - 2 + 6)
     assert (tmp_path / "reconstruction.png").exists()
@@ -79,43 +79,43 @@ def test_dynamics_code_goes_on_for_longer_than_a_clip(run: Path, figures_dataset
 def test_mp4_holds_the_frames(run: Path, figures_dataset: Path, tmp_path: Path) -> None:
     import av
 
-    words = ["--run", str(run), "--data", str(figures_dataset), "--what", "reconstruction", "--columns", "3"]
-    generate_module.main([*words, "--format", "mp4", "--scale", "1", "--out", str(tmp_path)])
-    with av.open(str(tmp_path / "reconstruction.mp4")) as film:
-        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    args = ["--run", str(run), "--data", str(figures_dataset), "--what", "reconstruction", "--columns", "3"]
+    generate_module.main([*args, "--format", "mp4", "--scale", "1", "--out", str(tmp_path)])
+    with av.open(str(tmp_path / "reconstruction.mp4")) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     assert len(frames) == 32  # four frames, repeated for 4 s
     test = ClipDataset(str(figures_dataset), "test")
-    people = np.sort(np.random.default_rng(0).permutation(identity_donors(test, 100))[:3])
-    assert np.abs(frames[0][:64, :64].astype(int) - test.frames(int(people[0]))[0]).mean() < 12
+    donors = np.sort(np.random.default_rng(0).permutation(identity_donors(test, 100))[:3])
+    assert np.abs(frames[0][:64, :64].astype(int) - test.frames(int(donors[0]))[0]).mean() < 12
 
 
-def test_one_clip_of_ones_own_performs_the_action_of_another(
-    run: Path, films: Path, figures_dataset: Path, tmp_path: Path
+def test_identity_of_one_user_clip_performs_the_action_of_another(
+    run: Path, own_clips: Path, figures_dataset: Path, tmp_path: Path
 ) -> None:
-    words = ["--run", str(run), "--dynamics-of", str(films / "wide.mp4"), "--static-of", str(films / "pictures")]
-    generate_module.main([*words, "--out", str(tmp_path / "moved.npz")])
+    args = ["--run", str(run), "--dynamics-of", str(own_clips / "wide.mp4"), "--static-of", str(own_clips / "images")]
+    generate_module.main([*args, "--out", str(tmp_path / "moved.npz")])
     with np.load(tmp_path / "moved.npz") as found:
-        assert list(found["dynamics_of"]) == [str(films / "wide.mp4")]
-        assert list(found["static_of"]) == [str(films / "pictures")]
-        (made,) = found["frames"]
+        assert list(found["dynamics_of"]) == [str(own_clips / "wide.mp4")]
+        assert list(found["static_of"]) == [str(own_clips / "images")]
+        (generated,) = found["frames"]
     model = load_disentangler(run / "stage2.pt").eval()
-    action = tensor(read_video(str(films / "wide.mp4"), size=64, frames=4)[0])
-    who = tensor(ClipDataset(str(figures_dataset), "test").frames(2)[:4])
-    expected = model.swap(dynamics_of=action, static_of=who)[0].permute(0, 2, 3, 1).numpy() * 255
-    np.testing.assert_allclose(made, expected, atol=0.51)
-    generate_module.main([*words, "--refinement-steps", "8", "--out", str(tmp_path / "fitted.npz")])
+    action = tensor(read_video(str(own_clips / "wide.mp4"), size=64, frames=4)[0])
+    identity = tensor(ClipDataset(str(figures_dataset), "test").frames(2)[:4])
+    expected = model.swap(dynamics_of=action, static_of=identity)[0].permute(0, 2, 3, 1).numpy() * 255
+    np.testing.assert_allclose(generated, expected, atol=0.51)
+    generate_module.main([*args, "--refinement-steps", "8", "--out", str(tmp_path / "refined.npz")])
     model.refinement_steps = 8
-    fitted = model.swap(dynamics_of=action, static_of=who)[0].permute(0, 2, 3, 1).numpy() * 255
-    np.testing.assert_allclose(np.load(tmp_path / "fitted.npz")["frames"][0], fitted, atol=0.51)
-    assert np.abs(fitted - expected).max() > 1
-    generate_module.main([*words, "--scale", "1", "--out", str(tmp_path / "moved.gif")])
-    picture = Image.open(tmp_path / "moved.gif")
-    assert picture.size == (2 * 66 - 2 + 6, 2 * 66 - 2 + 6)
-    assert picture.info["duration"] == 80  # 12 per second, in the hundredths of a second that a GIF has
+    refined = model.swap(dynamics_of=action, static_of=identity)[0].permute(0, 2, 3, 1).numpy() * 255
+    np.testing.assert_allclose(np.load(tmp_path / "refined.npz")["frames"][0], refined, atol=0.51)
+    assert np.abs(refined - expected).max() > 1
+    generate_module.main([*args, "--scale", "1", "--out", str(tmp_path / "moved.gif")])
+    animation = Image.open(tmp_path / "moved.gif")
+    assert animation.size == (2 * 66 - 2 + 6, 2 * 66 - 2 + 6)
+    assert animation.info["duration"] == 80  # 12 frames per second, in the hundredths of a second of the GIF format
 
 
-def test_pictures_of_a_folder_are_frames_in_the_order_of_their_numbers(films: Path, figures_dataset: Path) -> None:
-    found = read_clips(str(films / "pictures"), size=64, channels=3, frames=4, fps=None)
+def test_images_of_a_folder_are_frames_in_the_order_of_their_numbers(own_clips: Path, figures_dataset: Path) -> None:
+    found = read_clips(str(own_clips / "images"), size=64, channels=3, min_frames=4, fps=None)
     np.testing.assert_array_equal(found.frames(0), ClipDataset(str(figures_dataset), "test").frames(2))
 
 
@@ -124,17 +124,21 @@ def tensor(clip: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def test_several_clips_make_a_grid_and_keys_name_clips_of_the_data(
-    run: Path, films: Path, figures_dataset: Path, tmp_path: Path
+    run: Path, own_clips: Path, figures_dataset: Path, tmp_path: Path
 ) -> None:
     test, train = ClipDataset(str(figures_dataset), "test"), ClipDataset(str(figures_dataset), "train")
-    words = ["--run", str(run), "--data", str(figures_dataset), "--static-of", str(films / "two.npz"), train.keys[5]]
-    generate_module.main([*words, "--dynamics-of", test.keys[0], test.keys[7], "--out", str(tmp_path / "grid.npz")])
+    args = ["--run", str(run), "--data", str(figures_dataset), "--static-of", str(own_clips / "two.npz"), train.keys[5]]
+    generate_module.main([*args, "--dynamics-of", test.keys[0], test.keys[7], "--out", str(tmp_path / "grid.npz")])
     with np.load(tmp_path / "grid.npz") as found:
         assert found["frames"].shape == (6, 4, 64, 64, 3)
         assert list(found["dynamics_of"]) == [test.keys[0]] * 3 + [test.keys[7]] * 3
-        assert list(found["static_of"])[:3] == [f"{films / 'two.npz'}[0]", f"{films / 'two.npz'}[1]", train.keys[5]]
-    # the side that is not given comes from the data
-    generate_module.main([*words, "--what", "all", "--rows", "2", "--format", "npz", "--out", str(tmp_path / "all")])
+        assert list(found["static_of"])[:3] == [
+            f"{own_clips / 'two.npz'}[0]",
+            f"{own_clips / 'two.npz'}[1]",
+            train.keys[5],
+        ]
+    # The missing donors come from the data.
+    generate_module.main([*args, "--what", "all", "--rows", "2", "--format", "npz", "--out", str(tmp_path / "all")])
     shapes = {path.stem: np.load(path)["frames"].shape for path in (tmp_path / "all").glob("*.npz")}
     clip = (64, 64, 3)
     assert shapes == {
@@ -143,90 +147,93 @@ def test_several_clips_make_a_grid_and_keys_name_clips_of_the_data(
     }  # fmt: skip
 
 
-def test_samples_need_no_clips_and_follow_the_seed(run: Path, tmp_path: Path) -> None:
-    words = ["--run", str(run), "--what", "samples", "--rows", "1", "--columns", "2"]
+def test_samples_need_no_clips_and_depend_on_the_seed(run: Path, tmp_path: Path) -> None:
+    args = ["--run", str(run), "--what", "samples", "--rows", "1", "--columns", "2"]
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
-        generate_module.main([*words, "--seed", seed, "--out", str(tmp_path / f"{name}.npz")])
-    first, again, other = ((tmp_path / f"{name}.npz").read_bytes() for name in "abc")
-    assert first == again
+        generate_module.main([*args, "--seed", seed, "--out", str(tmp_path / f"{name}.npz")])
+    first, repeated, other = ((tmp_path / f"{name}.npz").read_bytes() for name in "abc")
+    assert first == repeated
     assert first != other
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         (["--dynamics-of", "gone.mp4", "--static-of", "two.npz"], "gone.mp4: there is no such file; to name a clip by"),
         (["--dynamics-of", "two.npz"], "a transfer needs two sides: give --static-of too"),
         (
             ["--dynamics-of", "small.npy", "--static-of", "two.npz"],
-            "has frames of 32x32x3, but the model was made for 64",
+            "has frames of 32x32x3, but the model expects 64",
         ),
         (["--dynamics-of", "short.npy", "--static-of", "two.npz"], "short.npy: has 2 frames, but 4 are needed"),
-        (["--dynamics-of", "floats.npy", "--static-of", "two.npz"], "holds float64 [8, 64, 64, 3]; it must be uint8"),
+        (
+            ["--dynamics-of", "floats.npy", "--static-of", "two.npz"],
+            "contains float64 [8, 64, 64, 3]; it must be uint8",
+        ),
         (["--dynamics-of", "other.npz", "--static-of", "two.npz"], "other.npz: has no array `frames`"),
         (["--dynamics-of", "noise.mp4", "--static-of", "two.npz"], "noise.mp4: not a video that can be opened"),
-        (["--dynamics-of", "nothing", "--static-of", "two.npz"], "nothing: holds no picture"),
+        (["--dynamics-of", "empty", "--static-of", "two.npz"], "empty: contains no image"),
         ([], "there are no clips for --what transfer; give --data"),
-        (["--static-of", "pictures", "--what", "interpolation"], "an interpolation needs two identities"),
+        (["--static-of", "images", "--what", "interpolation"], "an interpolation needs two identities"),
     ],
 )
-def test_clips_that_cannot_be_used_are_one_clear_line(
-    words: list[str], said: str, run: Path, films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+def test_unusable_clips_are_reported_in_one_line(
+    args: list[str], message: str, run: Path, own_clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.chdir(films)
-    words = words or ["--what", "transfer"]
-    line = refused(["--run", str(run), *words, "--out", str(tmp_path / "out")], capsys)
-    assert said in line
+    monkeypatch.chdir(own_clips)
+    args = args or ["--what", "transfer"]
+    line = refused(["--run", str(run), *args, "--out", str(tmp_path / "out")], capsys)
+    assert message in line
     assert not (tmp_path / "out").exists()
 
 
-def test_unknown_keys_and_contradictions_are_one_clear_line(
+def test_unknown_keys_and_contradictions_are_reported_in_one_line(
     run: Path, figures_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--run", str(run), "--data", str(figures_dataset)]
-    line = refused([*words, "--dynamics-of", "nobody-1", "--out", "nowhere"], capsys)
-    assert "nobody-1: there is no such file and no clip of this key in the data" in line
-    assert "is one file for 6 pictures; choose one of them with --what" in refused([*words, "--out", "a.gif"], capsys)
-    assert "but --format is mp4" in refused([*words, "--out", "a.gif", "--format", "mp4"], capsys)
+    args = ["--run", str(run), "--data", str(figures_dataset)]
+    line = refused([*args, "--dynamics-of", "nobody-1", "--out", "nowhere"], capsys)
+    assert "nobody-1: there is no such file and no clip with this key in the data" in line
+    assert "is one file for 6 outputs; choose one of them with --what" in refused([*args, "--out", "a.gif"], capsys)
+    assert "but --format is mp4" in refused([*args, "--out", "a.gif", "--format", "mp4"], capsys)
     assert not Path("nowhere").exists()
 
 
-def test_run_without_a_sequence_stage_draws_what_it_can(
+def test_run_without_a_sequence_stage_generates_what_it_can(
     tmp_path: Path, tiny_recipe: Recipe, figures_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     untrained_run(run, tiny_recipe, figures_dataset, seed=0, stage=1)
-    words = ["--run", str(run), "--data", str(figures_dataset), "--columns", "2", "--rows", "2", "--scale", "1"]
-    generate_module.main([*words, "--out", str(tmp_path / "out")])
+    args = ["--run", str(run), "--data", str(figures_dataset), "--columns", "2", "--rows", "2", "--scale", "1"]
+    generate_module.main([*args, "--out", str(tmp_path / "out")])
     names = ["interpolation.gif", "prior.gif", "reconstruction.gif", "transfer.gif"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
-    assert "no sequence stage yet" in refused([*words, "--what", "rollout", "--out", "nowhere"], capsys)
+    assert "no sequence stage yet" in refused([*args, "--what", "rollout", "--out", "nowhere"], capsys)
 
 
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a command ends with, after any warning."""
-    with pytest.raises(SystemExit) as ended:
-        generate_module.main(words)
-    assert ended.value.code == 2
+def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line with which a command ends, after any warning."""
+    with pytest.raises(SystemExit) as exit_info:
+        generate_module.main(args)
+    assert exit_info.value.code == 2
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
-def test_wrong_lengths_are_refused(run: Path, figures_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--run", str(run), "--data", str(figures_dataset), "--out", "nowhere"]
+def test_invalid_lengths_are_refused(run: Path, figures_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--run", str(run), "--data", str(figures_dataset), "--out", "nowhere"]
     with pytest.raises(SystemExit):
-        generate_module.main([*words, "--length", "0"])
+        generate_module.main([*args, "--length", "0"])
     assert "length" in capsys.readouterr().err
     assert not Path("nowhere").exists()
 
 
-def test_donors_are_of_every_action_and_of_different_identities(figures_dataset: Path) -> None:
+def test_donors_cover_every_action_with_different_identities(figures_dataset: Path) -> None:
     test = ClipDataset(str(figures_dataset), "test")
     actions = action_donors(test)
     assert [int(test.labels["action"][index]) for index in actions] == list(range(len(test.vocabulary["action"])))
-    people = identity_donors(test, 100)
-    assert sorted(test.identities[index] for index in people) == sorted(set(test.identities))
-    assert len({int(test.labels["action"][index]) for index in people}) == len(people)
+    donors = identity_donors(test, 100)
+    assert sorted(test.identities[index] for index in donors) == sorted(set(test.identities))
+    assert len({int(test.labels["action"][index]) for index in donors}) == len(donors)
 
 
 def test_mosaic_puts_each_clip_in_its_cell() -> None:
@@ -239,13 +246,13 @@ def test_mosaic_puts_each_clip_in_its_cell() -> None:
     assert (found[:, 8:, 5:] == [150, 150, 150, 255]).all()
 
 
-def test_gif_keeps_the_colours_of_few_coloured_clips() -> None:
+def test_gif_keeps_the_colours_of_clips_with_few_colours() -> None:
     clip = np.zeros((3, 8, 8, 4), dtype=np.uint8)
     clip[..., 3] = 255
     for time in range(3):
         clip[time, time, :, 0] = 200
-    picture = Image.open(io.BytesIO(encode(clip, "gif", 8.0)))
-    assert picture.n_frames == 3
+    gif = Image.open(io.BytesIO(encode(clip, "gif", 8.0)))
+    assert gif.n_frames == 3
     for time in range(3):
-        picture.seek(time)
-        np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), clip[time, ..., :3])
+        gif.seek(time)
+        np.testing.assert_array_equal(np.asarray(gif.convert("RGB")), clip[time, ..., :3])

@@ -1,0 +1,58 @@
+"""What `vdsm generate` is asked to draw. The docstrings of the fields are the help of its options."""
+
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from cluster.cli.settings import Section
+
+Kind = Literal["transfer", "prior", "samples", "interpolation", "rollout", "reconstruction"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+NEEDS_SEQUENCE_STAGE: tuple[Kind, ...] = ("samples", "rollout")
+
+Format = Literal["gif", "mp4", "png", "npz"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+class GenerationRequest(Section):
+    """A run, the clips that drive it, and what to draw from them."""
+
+    run: str
+    """Folder of the run, <out>/<name> of `vdsm train`; may be s3://bucket/prefix."""
+    out: str
+    """Folder for the output, or one file that ends in .gif, .mp4, .png or .npz; may be in S3."""
+    data: str | None = None
+    """Dataset that the run was trained on; its test clips are the donors that are not given as clips of your own."""
+    dynamics_of: tuple[str, ...] = ()
+    """Clips that give the action: videos, folders of images, .npy or .npz files, or keys of clips of the data. Videos
+    and images are cropped to the centre square and resized."""
+    static_of: tuple[str, ...] = ()
+    """Clips that give the identity, in the same forms as `dynamics-of`."""
+    what: Literal["all", "transfer", "prior", "samples", "interpolation", "rollout", "reconstruction"] | None = None
+    """`transfer`: donors of the action in the first column, of the identity in the first row. `prior`: static codes
+    sampled from the prior, one per column. `samples`: all codes sampled from the prior. `interpolation`: from each
+    identity to the next. `rollout`: clips above, their continuation by the model below. `reconstruction`: clips above,
+    decoded clips below. By default `transfer` with clips of your own, otherwise `all`."""
+    format: Format | None = None
+    """`gif` and `mp4` are animated; `png` shows all frames side by side; `npz` holds the generated clips as `frames`,
+    uint8 [N, T, H, W, C], with the keys of their donors. By default the extension of `out`, or gif."""
+    rows: int | None = Field(default=None, ge=1)
+    """Maximum number of actions, or of rows of samples; by default all actions, or 4 rows of samples."""
+    columns: int = Field(default=8, ge=1)
+    """Maximum number of identities, samples, steps or clips side by side."""
+    length: int | None = Field(default=None, ge=1)
+    """Frames per clip; by default as in training, for rollouts four times as many. The dynamics code can generate more
+    frames than a clip has."""
+    scale: int = Field(default=2, ge=1, le=16)
+    """Output pixels per pixel of a clip."""
+    fps: float | None = Field(default=None, gt=0, le=60)
+    """Frames per second of the output; by default those of the clips."""
+    clip_fps: float | None = Field(default=None, gt=0)
+    """Frames per second at which your own videos are read; by default those of the data, or every frame."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the choice of identities and of the samples."""
+    refinement_steps: int = Field(default=0, ge=0)
+    """Gradient steps that refine the static code of each clip on its own frames; 30 bring out handwriting and other
+    fine detail."""
+    other_data: bool = False
+    """Allow data other than the data that the run was trained on."""
