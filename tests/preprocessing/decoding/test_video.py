@@ -1,4 +1,4 @@
-"""Every video comes to a true end: all its frames, or those before its damage and what the damage was."""
+"""Every video gives all its frames, or those before its damage and the reason."""
 
 import csv
 import io
@@ -7,23 +7,24 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
 from preprocessing.clip import RejectedInputError
 from preprocessing.decoding.timing import assign_times
 from preprocessing.decoding.video import read_video
-from tests.preprocessing.video_files import decode, numbers, ramp, seen, write_video
+from tests.preprocessing.video_files import decode, decode_numbers, numbers, ramp, write_video
 
 
-def test_every_real_video_gives_the_frames_that_are_known_of_it(shared_data: Path) -> None:
+def test_every_real_video_gives_the_documented_number_of_frames(shared_data: Path) -> None:
     folder = shared_data / "videos"
     lines = [line for line in (folder / "MEDIA.tsv").read_text().splitlines() if not line.startswith("#")]
-    known = list(csv.DictReader(lines, delimiter="\t"))
-    assert len(known) >= 43
-    for row in known:
+    documented = list(csv.DictReader(lines, delimiter="\t"))
+    assert len(documented) >= 43
+    for row in documented:
         frames, damage = decode(folder / row["file"])
-        assert len(frames) == int(row["num_decoded_frames"]), row["file"]
+        assert len(frames) == int(row["decoded_frames"]), row["file"]
         assert {frame.scene for frame in frames} == {(int(row["width"]), int(row["height"]))}, row["file"]
         assert (damage is not None) == bool(row["error"]), row["file"]
         if damage is not None:
@@ -40,37 +41,37 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
-def test_containers_and_codecs_of_all_kinds(kind: str, tmp_path: Path) -> None:
+def test_every_container_and_codec(kind: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = CONTAINERS[kind]
-    assert seen(write_video(tmp_path / f"a.{kind}", ramp(12), **settings)) == list(range(12))
+    assert decode_numbers(write_video(tmp_path / f"a.{kind}", ramp(12), **settings)) == list(range(12))
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p10le", "yuv422p10le", "yuv444p", "yuvj420p"])
-def test_colours_of_every_depth_come_out_the_same(pix_fmt: str, tmp_path: Path) -> None:
+def test_every_pixel_format_gives_the_same_colours(pix_fmt: str, tmp_path: Path) -> None:
     codec = "libx264" if pix_fmt != "yuv422p10le" else "libx265"
-    pictures = [np.full((48, 64, 3), 40 + 20 * number, np.uint8) for number in range(8)]
-    video = write_video(tmp_path / "a.mp4", pictures, codec=codec, pix_fmt=pix_fmt, options={"qp": "0"})
+    images = [np.full((48, 64, 3), 40 + 20 * number, np.uint8) for number in range(8)]
+    video = write_video(tmp_path / "a.mp4", images, codec=codec, pix_fmt=pix_fmt, options={"qp": "0"})
     frames, _ = decode(video)
-    for frame, picture in zip(frames, pictures, strict=True):
-        assert np.abs(frame.pixels.astype(int) - picture[0, 0, 0]).max() <= 3
+    for frame, image in zip(frames, images, strict=True):
+        assert np.abs(frame.pixels.astype(int) - image[0, 0, 0]).max() <= 3
 
 
 @pytest.mark.parametrize(("codec", "kind"), [("png", "mov"), ("qtrle", "mov"), ("ffv1", "mkv")])
-def test_transparency_is_laid_over_black(codec: str, kind: str, tmp_path: Path) -> None:
-    picture = np.full((32, 32, 4), 200, np.uint8)
-    picture[:, :16, 3] = 0
-    picture[:, 16:, 3] = 255
+def test_transparency_is_composited_over_black(codec: str, kind: str, tmp_path: Path) -> None:
+    image = np.full((32, 32, 4), 200, np.uint8)
+    image[:, :16, 3] = 0
+    image[:, 16:, 3] = 255
     pix_fmt = {"png": "rgba", "qtrle": "argb", "ffv1": "bgra"}[codec]
-    frames, _ = decode(write_video(tmp_path / f"a.{kind}", [picture] * 4, codec=codec, pix_fmt=pix_fmt, source="rgba"))
+    frames, _ = decode(write_video(tmp_path / f"a.{kind}", [image] * 4, codec=codec, pix_fmt=pix_fmt, source="rgba"))
     assert np.all(frames[0].pixels[:, :14] == 0)
     assert np.all(frames[0].pixels[:, 18:] == 200)
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_a_rotated_video_is_turned_upright(degrees: int, tmp_path: Path) -> None:
+def test_a_rotated_video_becomes_upright(degrees: int, tmp_path: Path) -> None:
     upright = np.zeros((64, 64, 3), np.uint8)
     upright[:32, :32, 0], upright[:32, 32:, 1], upright[32:, :32, 2] = 255, 255, 255
-    stored = np.rot90(upright, -degrees // 90).copy()  # turning it counter-clockwise by `degrees` undoes this
+    stored = np.rot90(upright, -degrees // 90).copy()  # undone by rotating counter-clockwise by `degrees`
     signed = degrees if degrees <= 180 else degrees - 360
     video = write_video(tmp_path / "a.mov", [stored] * 4, pix_fmt="yuv444p", rotation=signed, options={"qp": "0"})
     frames, _ = decode(video)
@@ -79,45 +80,39 @@ def test_a_rotated_video_is_turned_upright(degrees: int, tmp_path: Path) -> None
     assert frames[0].pixels[24, 24].max() < 16
 
 
-def test_metadata_that_is_no_utf8_is_no_hindrance(tmp_path: Path) -> None:
-    import av
-
+def test_metadata_that_is_not_utf8_is_ignored(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", ramp(8), metadata={"title": "PLACEHOLDER"})
     data = video.read_bytes()
     assert b"PLACEHOLDER" in data
     data = data.replace(b"PLACEHOLDER", b"\xff\xfe caf\xe9 \xff\xff"[:11].ljust(11, b"\xfe"))
     with pytest.raises(UnicodeDecodeError), av.open(io.BytesIO(data)):
         pass
-    assert seen(data) == list(range(8))
+    assert decode_numbers(data) == list(range(8))
 
 
-def test_of_two_video_streams_the_first_is_taken_and_sound_is_no_hindrance(tmp_path: Path) -> None:
+def test_only_the_first_video_stream_is_read(tmp_path: Path) -> None:
     def add_streams(out: Any) -> None:
-        sound = out.add_stream("aac", rate=8000, layout="mono")
+        audio = out.add_stream("aac", rate=8000, layout="mono")
         second = out.add_stream("mpeg4", rate=25)
         second.width, second.height, second.pix_fmt = 32, 32, "yuv420p"
         for packet in second.encode(video_frame(32)):
             out.mux(packet)
-        import av
-
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         frame.sample_rate = 8000
-        for packet in sound.encode(frame):
+        for packet in audio.encode(frame):
             out.mux(packet)
 
-    video = write_video(tmp_path / "a.mkv", ramp(10), more=add_streams)
+    video = write_video(tmp_path / "a.mkv", ramp(10), set_up=add_streams)
     frames, damage = decode(video)
     assert damage is None
     assert [frame.scene for frame in frames] == [(64, 48)] * 10
 
 
 def video_frame(size: int) -> Any:
-    import av
-
     return av.VideoFrame.from_ndarray(np.zeros((size, size, 3), np.uint8), format="rgb24")
 
 
-def test_a_raw_bitstream_has_no_timestamps_and_takes_the_nominal_rate(tmp_path: Path) -> None:
+def test_a_raw_bitstream_has_no_timestamps_and_gets_the_nominal_rate(tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.h264", ramp(12), format="h264")
     frames, _ = decode(video)
     assert {frame.time for frame in frames} == {None}
@@ -125,10 +120,10 @@ def test_a_raw_bitstream_has_no_timestamps_and_takes_the_nominal_rate(tmp_path: 
     assert [frame.time for frame in timed] == [Fraction(number, 25) for number in range(12)]
 
 
-# One clip of a user's
+# read_video: one clip of the user's
 
 
-def test_read_video_gives_a_clip_at_the_wanted_rate(tmp_path: Path) -> None:
+def test_read_video_gives_a_clip_at_the_requested_rate(tmp_path: Path) -> None:
     video = str(write_video(tmp_path / "a.mp4", ramp(20)))
     clip, fps = read_video(video, size=32)
     assert (clip.shape, clip.dtype, fps) == ((20, 32, 32, 3), np.uint8, 25)
@@ -138,30 +133,30 @@ def test_read_video_gives_a_clip_at_the_wanted_rate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda path: write_video(path, ramp(4)), "too short \\(4 frames, 8 are needed\\)"),
         (lambda path: path.write_text("no video"), "not a video that can be opened"),
     ],
 )
-def test_read_video_refuses_what_gives_no_clip(make: Callable[[Path], Any], said: str, tmp_path: Path) -> None:
+def test_read_video_rejects_a_file_without_a_clip(make: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
     make(tmp_path / "a.mp4")
-    with pytest.raises(RejectedInputError, match=said):
+    with pytest.raises(RejectedInputError, match=message):
         read_video(str(tmp_path / "a.mp4"), size=32, frames=8)
 
 
-@pytest.mark.parametrize(("told", "round_"), [(Fraction(2), True), (Fraction(1, 500), False)])
-def test_pixels_that_are_not_square_are_honoured_unless_it_is_nonsense(
-    told: Fraction, round_: bool, tmp_path: Path
+@pytest.mark.parametrize(("declared", "round_"), [(Fraction(2), True), (Fraction(1, 500), False)])
+def test_pixels_that_are_not_square_are_corrected_unless_the_ratio_is_implausible(
+    declared: Fraction, round_: bool, tmp_path: Path
 ) -> None:
     rows, columns = np.mgrid[:64, :32]
     ellipse = np.repeat((np.hypot((rows - 32) / 24, (columns - 16) / 12) < 1)[..., None] * np.uint8(255), 3, axis=-1)
 
-    def tell(out: Any) -> None:
-        out.streams.video[0].codec_context.sample_aspect_ratio = told
+    def declare(out: Any) -> None:
+        out.streams.video[0].codec_context.sample_aspect_ratio = declared
 
-    frames, damage = decode(write_video(tmp_path / "a.mp4", [ellipse] * 4, more=tell))
+    frames, damage = decode(write_video(tmp_path / "a.mp4", [ellipse] * 4, set_up=declare))
     assert damage is None
-    seen_as = frames[0].pixels[..., 0] > 127
-    width, height = int(seen_as.any(axis=0).sum()), int(seen_as.any(axis=1).sum())
+    inside = frames[0].pixels[..., 0] > 127
+    width, height = int(inside.any(axis=0).sum()), int(inside.any(axis=1).sum())
     assert (abs(width - height) <= 1) == round_

@@ -1,4 +1,4 @@
-"""NumPy files give clips, and never run code."""
+"""NumPy files give clips and never run code."""
 
 import pickle
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from preprocessing.clip import Clip, RejectedInputError
@@ -25,7 +26,7 @@ def every(found: AnySource) -> dict[str, list[Clip]]:
     return {item.path: list(found.clips(item)) for item in found.items()}
 
 
-def faces(*shape: int, seed: int = 0) -> np.ndarray:
+def faces(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -89,7 +90,7 @@ def test_floats_are_scaled_to_bytes(tmp_path: Path) -> None:
 
 
 class Trap:
-    """Unpickling this makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -99,39 +100,39 @@ class Trap:
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("place", ["images", "labels", "npy"])
-def test_pickles_are_refused_with_the_safe_way_out_and_never_opened(
-    tmp_path: Path, place: str, compressed: bool
+@pytest.mark.parametrize("array", ["images", "labels", "npy"])
+def test_pickles_are_refused_with_a_safe_alternative_and_never_loaded(
+    tmp_path: Path, array: str, compressed: bool
 ) -> None:
     trap = np.empty(2, object)
     trap[:] = [Trap(tmp_path / "sprung"), faces(4, 32, 32, 3)]
     good = {"images": faces(2, 4, 32, 32, 3), "labels": LABELS[:2]}
-    if place == "npy":
+    if array == "npy":
         np.save(tmp_path / "mug.npy", trap, allow_pickle=True)
     else:
-        (np.savez_compressed if compressed else np.savez)(tmp_path / "mug.npz", **(good | {place: trap}))
-    with pytest.raises(UserError, match=r"contains Python objects.*numpy.savez") as refused:
+        (np.savez_compressed if compressed else np.savez)(tmp_path / "mug.npz", **(good | {array: trap}))
+    with pytest.raises(UserError, match=r"contains Python objects.*numpy.savez") as raised:
         source(tmp_path).items()
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(raised.value)
     assert not (tmp_path / "sprung").exists()
     pickle.loads(pickle.dumps(trap[0]))
-    assert (tmp_path / "sprung").exists()  # it would have been
+    assert (tmp_path / "sprung").exists()  # loading it would have run the code
 
 
-def test_the_safe_way_out_works(tmp_path: Path) -> None:
+def test_the_safe_alternative_works(tmp_path: Path) -> None:
     videos = np.empty(3, object)
     videos[:] = [faces(length, 32, 32, 3) for length in (4, 6, 8)]
     np.savez(tmp_path / "old.npz", images=videos, labels=LABELS[:3].astype(object))
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as raised:
         source(tmp_path / "old.npz").items()
-    load, save = str(refused.value).split("`")[1::2]
+    load, save = str(raised.value).split("`")[1::2]
     names = {"numpy": np, "FILE": tmp_path / "old.npz", "NEW": tmp_path / "new.npz"}
     exec(f"{load}\n{save}", names)
     assert [len(clips) for clips in every(source(tmp_path / "new.npz", size=32)).values()] == [1, 1, 2]
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "message"),
     [
         ({"images": faces(2, 4, 8, 8, 3), "labels": LABELS}, r"`labels` is int64 \[5, 2\] for 2 videos"),
         ({"images": faces(2, 4, 8, 8, 3), "labels": LABELS[:2, :1]}, "`labels` has 1 columns; name each of them in"),
@@ -145,13 +146,13 @@ def test_the_safe_way_out_works(tmp_path: Path) -> None:
         ({"labels": LABELS}, r"has no array `images` \(found: none\)"),
     ],
 )
-def test_a_file_of_another_layout_is_named(tmp_path: Path, arrays: dict[str, Any], said: str) -> None:
+def test_a_file_with_another_layout_is_reported(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         source(tmp_path).items()
 
 
-def test_damaged_files_are_rejected_in_their_turn(tmp_path: Path) -> None:
+def test_damaged_files_are_rejected_when_they_are_read(tmp_path: Path) -> None:
     np.save(tmp_path / "good.npy", faces(4, 32, 32, 3))
     data = (tmp_path / "good.npy").read_bytes()
     (tmp_path / "cut.npy").write_bytes(data[:-10])
@@ -162,14 +163,14 @@ def test_damaged_files_are_rejected_in_their_turn(tmp_path: Path) -> None:
     for item in found.items():
         try:
             outcomes[item.path] = str(len(list(found.clips(item))))
-        except RejectedInputError as refused:
-            outcomes[item.path] = str(refused)
+        except RejectedInputError as rejected:
+            outcomes[item.path] = str(rejected)
     assert outcomes["good.npy"] == "1"
     assert "cut short" in outcomes["cut.npy"]
     assert "no NumPy file" in outcomes["text.npy"]
     assert "no NumPy file" in outcomes["zip.npz"]
 
 
-def test_a_folder_without_arrays_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_arrays_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no .npy or .npz file found"):
         source(tmp_path).items()

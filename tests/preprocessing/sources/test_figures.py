@@ -1,4 +1,4 @@
-"""The built-in figures: what is promised of them to everything that learns from them."""
+"""The built-in figures: what everything that learns from them may rely on."""
 
 from collections import Counter
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cluster.errors import UserError
+from preprocessing.clip import Label
 from preprocessing.sources.config import FiguresConfig
 from preprocessing.sources.figure_motion import ACTIONS, FOREARM, SHIN, THIGH, UPPER_ARM, joints_at
 from preprocessing.sources.figures import BACKGROUND, VOCABULARY, Figure, FiguresSource, render
@@ -32,9 +33,9 @@ def test_every_figure_performs_every_action_once() -> None:
         assert {(clip.frames.shape, clip.frames.dtype) for clip in clips} == {((8, 64, 64, 3), np.dtype(np.uint8))}
 
 
-def test_no_combination_of_attributes_is_in_both_splits_or_drawn_twice() -> None:
+def test_no_combination_of_attributes_is_in_both_splits_or_chosen_twice() -> None:
     figures = source(identities=500)
-    looks = Counter()
+    looks: Counter[tuple[Label, ...]] = Counter()
     for item in figures.items():
         clip = next(figures.clips(item))
         looks[tuple(clip.labels[name] for name in ATTRIBUTES)] += 1
@@ -42,7 +43,7 @@ def test_no_combination_of_attributes_is_in_both_splits_or_drawn_twice() -> None
     assert Counter(item.split for item in figures.items()) == {"train": 400, "test": 100}
 
 
-def test_the_same_seed_gives_the_same_clips_and_another_seed_others() -> None:
+def test_the_seed_determines_the_clips() -> None:
     def first_clips(seed: int) -> list[bytes]:
         figures = source(seed)
         return [clip.frames.tobytes() for clip in figures.clips(figures.items()[0])]
@@ -51,7 +52,7 @@ def test_the_same_seed_gives_the_same_clips_and_another_seed_others() -> None:
     assert first_clips(3) != first_clips(4)
 
 
-def test_two_figures_begin_the_same_action_at_other_phases() -> None:
+def test_figures_start_an_action_at_different_phases() -> None:
     figures = source()
     walks = [next(figures.clips(item)) for item in figures.items()[:10]]
     silhouettes = {(clip.frames[0] != BACKGROUND).any(-1).tobytes() for clip in walks}
@@ -59,7 +60,7 @@ def test_two_figures_begin_the_same_action_at_other_phases() -> None:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_limbs_keep_their_length(action: str) -> None:
+def test_limbs_have_constant_length(action: str) -> None:
     joints = joints_at(action, PHASES)
     for limbs, upper, lower in ((joints.arms, UPPER_ARM, FOREARM), (joints.legs, THIGH, SHIN)):
         for root, middle, end in limbs:
@@ -67,29 +68,29 @@ def test_limbs_keep_their_length(action: str) -> None:
             np.testing.assert_allclose(np.linalg.norm(end - middle, axis=1), lower)
 
 
-def test_each_action_moves_as_no_other_does() -> None:
-    """No frame-to-frame motion of one action comes near that of another at any shift of the phase."""
+def test_every_action_moves_differently() -> None:
+    """No action resembles another one at any shift of the phase."""
     figure = Figure(skin=0, hat=0, shirt=4, trousers=0)
-    films = {action: render(figure, joints_at(action, PHASES)).astype(float) / 255 for action in ACTIONS}
-    for name, film in films.items():
-        assert np.abs(np.diff(film, axis=0)).mean() > 0.002, f"{name} hardly moves"
-        for other, another in films.items():
+    videos = {action: render(figure, joints_at(action, PHASES)).astype(float) / 255 for action in ACTIONS}
+    for name, video in videos.items():
+        assert np.abs(np.diff(video, axis=0)).mean() > 0.002, f"{name} hardly moves"
+        for other, another in videos.items():
             if other != name:
-                apart = min(np.abs(film - np.roll(another, shift, axis=0)).mean() for shift in range(len(PHASES)))
-                assert apart > 0.005, f"{name} looks like {other}"
+                difference = min(np.abs(video - np.roll(another, shift, axis=0)).mean() for shift in range(len(PHASES)))
+                assert difference > 0.005, f"{name} looks like {other}"
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
-def test_each_value_of_an_attribute_is_seen(attribute: str) -> None:
+def test_every_value_of_an_attribute_is_visible(attribute: str) -> None:
     still = joints_at("walk", PHASES[:1])
     base = {"skin": 0, "hat": 0, "shirt": 0, "trousers": 0}
-    pictures = [render(Figure(**(base | {attribute: value})), still)[0] for value in range(len(VOCABULARY[attribute]))]
-    for index, one in enumerate(pictures):
-        for two in pictures[:index]:
+    images = [render(Figure(**(base | {attribute: value})), still)[0] for value in range(len(VOCABULARY[attribute]))]
+    for index, one in enumerate(images):
+        for two in images[:index]:
             changed = (np.abs(one.astype(int) - two).max(-1) > 30).sum()
-            assert changed >= 40, f"two values of {attribute} differ in {changed} pixels only"
+            assert changed >= 40, f"two values of {attribute} differ in only {changed} pixels"
 
 
-def test_more_identities_than_there_are_figures_is_refused() -> None:
+def test_more_identities_than_combinations_are_an_error() -> None:
     with pytest.raises(UserError, match="identities is 501, but there are only 500"):
         source(identities=501)

@@ -23,10 +23,10 @@ def source(path: Path, **settings: Any) -> AnySource:
     return make_source(SourceConfig(name="frames", path=str(path), frames=config), 0)
 
 
-def write(folder: Path, count: int, name: str = "{}.png") -> Path:
+def write_images(folder: Path, count: int, name: str = "{}.png") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for number, picture in enumerate(ramp(count)):
-        Image.fromarray(picture).save(folder / name.format(number + 1))
+    for number, pixels in enumerate(ramp(count)):
+        Image.fromarray(pixels).save(folder / name.format(number + 1))
     return folder
 
 
@@ -34,9 +34,9 @@ def clips(found: AnySource, path: str) -> list[Clip]:
     return list(found.clips(next(one for one in found.items() if one.path == path)))
 
 
-def test_each_folder_is_a_video_in_the_order_of_the_numbers(tmp_path: Path) -> None:
-    write(tmp_path / "anna" / "wave", 12)  # 1.png, ..., 12.png: 10 comes after 9
-    write(tmp_path / "bert" / "walk", 8, "img_{}.jpg")
+def test_each_folder_is_a_video_in_numerical_order(tmp_path: Path) -> None:
+    write_images(tmp_path / "anna" / "wave", 12)  # 1.png, ..., 12.png: 10 comes after 9
+    write_images(tmp_path / "bert" / "walk", 8, "img_{}.jpg")
     (tmp_path / "anna" / "notes.txt").write_text("no image")
     found = source(tmp_path, labels=LabelsConfig(folders=("identity",)), fps=10)
     assert [one.path for one in found.items()] == ["anna/wave", "bert/walk"]
@@ -49,26 +49,26 @@ def test_each_folder_is_a_video_in_the_order_of_the_numbers(tmp_path: Path) -> N
     ]
 
 
-def test_labels_come_from_the_folders_a_video_lies_in_and_its_own_name(tmp_path: Path) -> None:
+def test_labels_come_from_the_folders_above_a_video_and_from_its_own_name(tmp_path: Path) -> None:
     for person in ("anna", "bert"):
         for action in ("wave", "walk"):
-            write(tmp_path / person / action, 4)
+            write_images(tmp_path / person / action, 4)
     found = source(tmp_path, labels=LabelsConfig(pattern="(?P<identity>[a-z]+)/(?P<action>[a-z]+)$"))
     assert found.vocabulary == {"action": ["walk", "wave"]}
     assert clips(found, "bert/walk")[0].labels == {"action": 0}
     assert {one.group for one in found.items()} == {"anna", "bert"}
 
 
-def test_a_changed_or_further_image_changes_the_version(tmp_path: Path) -> None:
-    write(tmp_path / "a", 4)
+def test_an_additional_image_changes_the_version(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", 4)
     before = source(tmp_path).items()[0].version
     Image.fromarray(ramp(5)[4]).save(tmp_path / "a" / "5.png")
     assert source(tmp_path).items()[0].version != before
 
 
-def encode(picture: Image.Image, kind: str, **settings: Any) -> bytes:
+def encode(image: Image.Image, kind: str, **settings: Any) -> bytes:
     data = io.BytesIO()
-    picture.save(data, kind, **settings)
+    image.save(data, kind, **settings)
     return data.getvalue()
 
 
@@ -86,7 +86,7 @@ def encode(picture: Image.Image, kind: str, **settings: Any) -> bytes:
     ],
     ids=["grey", "16 bits", "transparent", "palette", "cmyk", "webp", "float", "1 bit"],
 )
-def test_images_of_every_mode_come_out_as_they_look(tmp_path: Path, kind: str, data: bytes, grey: int) -> None:
+def test_images_of_every_mode_look_right(tmp_path: Path, kind: str, data: bytes, grey: int) -> None:
     (tmp_path / "a").mkdir()
     for number in range(4):
         (tmp_path / "a" / f"{number}.{kind}").write_bytes(data)
@@ -95,11 +95,11 @@ def test_images_of_every_mode_come_out_as_they_look(tmp_path: Path, kind: str, d
     assert np.abs(frames.astype(int) - grey).max() <= 2
 
 
-def test_a_photograph_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+def test_a_photograph_is_rotated_by_its_exif_orientation(tmp_path: Path) -> None:
     image = Image.new("RGB", (40, 40))
-    image.paste((255, 255, 255), (0, 0, 40, 20))  # bright above
+    image.paste((255, 255, 255), (0, 0, 40, 20))  # bright at the top
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees
+    exif[0x0112] = 6  # rotate clockwise by 90 degrees to display
     (tmp_path / "a").mkdir()
     for number in range(4):
         image.save(tmp_path / "a" / f"{number}.png", exif=exif)
@@ -109,7 +109,7 @@ def test_a_photograph_is_turned_as_its_camera_says(tmp_path: Path) -> None:
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes that claims 60,000 x 60,000 pixels."""
+    """Return a PNG of a few bytes that claims 60,000 x 60,000 pixels."""
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\0\0IEND"
@@ -126,20 +126,20 @@ def bomb() -> bytes:
     ],
     ids=["empty", "text", "cut", "1x1", "bomb"],
 )
-def test_a_bad_image_ends_its_video_after_the_clips_before(tmp_path: Path, data: bytes, reason: str) -> None:
-    write(tmp_path / "a", 12)
+def test_a_bad_image_ends_its_video_after_the_clips_before_it(tmp_path: Path, data: bytes, reason: str) -> None:
+    write_images(tmp_path / "a", 12)
     (tmp_path / "a" / "7.png").write_bytes(data)
     found = source(tmp_path)
     made: list[Clip] = []
-    with pytest.raises(RejectedInputError) as refused:
+    with pytest.raises(RejectedInputError) as rejected:
         made.extend(found.clips(found.items()[0]))
     assert [numbers(clip.frames) for clip in made] == [[0, 1, 2, 3]]
-    assert refused.value.reason == reason
-    assert refused.value.where.startswith("7.png")
+    assert rejected.value.reason == reason
+    assert rejected.value.where.startswith("7.png")
 
 
-def test_too_few_images_are_refused_and_no_images_at_all(tmp_path: Path) -> None:
-    write(tmp_path / "a", 3)
+def test_too_few_images_are_rejected_and_no_images_are_an_error(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", 3)
     with pytest.raises(RejectedInputError, match="too short \\(3 frames"):
         clips(source(tmp_path), "a")
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""The Sprites set is the field's, bit for bit, as anybody reads it from the shards."""
+"""The Sprites in the shards are those of the published benchmark, bit for bit."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ from preprocessing.sources import lpc
 
 @pytest.fixture(scope="module")
 def sprites_dataset(sprites: Path, local_ray: None) -> Iterator[str]:
-    """All 11,664 clips, made by the command. More than a gigabyte, so it does not stay."""
+    """All 11,664 clips, made by the command. More than a gigabyte, so it is deleted afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "sprites")
         shard.main(["--source.name", "lpc", "--source.path", str(sprites), "--out", out])
@@ -79,13 +79,13 @@ def test_our_reader_gives_the_same_clips_and_the_published_split(sprites_dataset
 
 
 @pytest.mark.slow
-def test_the_whole_set_verifies(sprites_dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_complete_set_verifies(sprites_dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
     verify.main([sprites_dataset])
     assert "all 11,664 clips" in capsys.readouterr().out
 
 
 def blank_sheets(folder: Path) -> Path:
-    """Sheets of the right size, for machines that do not have the real ones."""
+    """Write sheets of the right size, for machines without the real ones."""
     blank = io.BytesIO()
     Image.new("RGBA", (832, 1344), (200, 100, 50, 128)).save(blank, "PNG")
     for name in [f"{layer}/{value}.png" for layer in lpc.ATTRIBUTES for value in range(6)] + [lpc.SHOES]:
@@ -94,7 +94,7 @@ def blank_sheets(folder: Path) -> Path:
     return folder
 
 
-def test_layers_are_laid_over_black_with_exact_rounding_at_every_opacity(tmp_path: Path) -> None:
+def test_layers_are_composited_over_black_with_exact_rounding_at_every_opacity(tmp_path: Path) -> None:
     names = ["body/5.png", "bottomwear/4.png", "topwear/1.png", "hair/4.png", "shoes/1.png"]
     blank_sheets(tmp_path)
     for seed, name in enumerate(names):
@@ -103,7 +103,7 @@ def test_layers_are_laid_over_black_with_exact_rounding_at_every_opacity(tmp_pat
     source = lpc.LpcSource(str(tmp_path))
     clip = list(source.clips(source.items()[1234]))[4]
     assert clip.labels == {"action": 4, "body": 5, "bottomwear": 4, "topwear": 1, "hair": 4}
-    # By hand: `spellcard left` is row 1; its fourth frame is column 3.
+    # Composited by hand: `spellcard left` is row 1, and its fourth frame is column 3.
     tiles = [np.asarray(Image.open(tmp_path / name))[64:128, 192:256].tolist() for name in names]
     for row, column in np.random.default_rng(2).integers(0, 64, (300, 2)).tolist():
         for channel in range(3):
@@ -115,22 +115,22 @@ def test_layers_are_laid_over_black_with_exact_rounding_at_every_opacity(tmp_pat
             assert clip.frames[3, row, column, channel] == value
 
 
-def run(*words: str) -> None:
-    shard.main(["--source.name", "lpc", *words])
+def run(*args: str) -> None:
+    shard.main(["--source.name", "lpc", *args])
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line that the command says, ending with code 2, before it starts any work."""
+def refusal(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    """Return the one line that the command prints before it exits with code 2, without having started any work."""
     with pytest.raises(SystemExit) as end:
-        run(*words)
+        run(*args)
     assert end.value.code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    return said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    return output.err
 
 
-def test_what_is_wrong_with_the_sheets_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_sheets_are_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--out", str(tmp_path / "out"))
     assert "pass the folder of the Sprites sheets with --source.path" in refusal(capsys, *out)
     folder = tmp_path / "sheets"
@@ -145,15 +145,15 @@ def test_what_is_wrong_with_the_sheets_is_said_in_one_line(tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize("kind", ["size", "text", "cut"])
-def test_a_sheet_that_is_no_sheet_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+def test_an_invalid_sheet_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     folder = blank_sheets(tmp_path / "sheets")
     bad = folder / "topwear" / "2.png"
     if kind == "size":
         Image.new("RGBA", (64, 64)).save(bad)
     elif kind == "text":
-        bad.write_text("not a picture")
+        bad.write_text("not an image")
     else:
         bad.write_bytes(bad.read_bytes()[:-2000])
-    said = refusal(capsys, "--source.path", str(folder), "--out", str(tmp_path / "out"))
-    assert "topwear/2.png" in said
+    message = refusal(capsys, "--source.path", str(folder), "--out", str(tmp_path / "out"))
+    assert "topwear/2.png" in message
     assert not (tmp_path / "out").exists()

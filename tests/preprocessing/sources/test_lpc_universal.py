@@ -1,4 +1,4 @@
-"""The Sprites of the paper are the published ones, bit for bit."""
+"""The Sprites of the VDSM paper are the published ones, bit for bit."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from cluster.errors import UserError
@@ -17,8 +18,8 @@ from preprocessing.sources.lpc_universal import ACTIONS, LpcUniversalSource
 from preprocessing.sources.registry import make_source
 
 
-def as_published(frames: np.ndarray) -> bytes:
-    """What a published strip shows of frames [8, 64, 64, 3]: 2x - 255, darker values lost."""
+def as_published(frames: NDArray[np.uint8]) -> bytes:
+    """Return the pixels of frames [8, 64, 64, 3] in a published strip: 2x - 255, with darker values lost."""
     return np.clip(2 * frames.astype(np.int16) - 255, 0, 255).astype(np.uint8).tobytes()
 
 
@@ -42,24 +43,24 @@ def test_all_clips_have_the_known_hashes_and_every_published_strip_is_one_of_the
     assert len(strips) == 40
     for strip in strips:
         pixels = np.asarray(Image.open(strip).convert("RGB"))
-        tiles = np.stack([pixels[2:66, 2 + 66 * place : 66 + 66 * place] for place in range(8)])
+        tiles = np.stack([pixels[2:66, 2 + 66 * index : 66 + 66 * index] for index in range(8)])
         assert shown[hashlib.sha256(tiles.tobytes()).digest()], strip.name
 
 
-def test_labels_say_what_is_worn(universal_sprites: Path) -> None:
+def test_labels_are_the_sheets_of_a_character(universal_sprites: Path) -> None:
     found = LpcUniversalSource(str(universal_sprites))
     items = found.items()
     assert len(items) == 840
     assert sum(item.split == "test" for item in items) == 84
     values = {tuple(next(iter(found.clips(item))).labels.values()) for item in items[::7]}
     assert len(values) == len(items[::7])
-    # the last character: the last sheet of each layer, laid over each other here
+    # the last character has the last sheet of each layer
     last = list(found.clips(items[-1]))[1]
     names = [found.vocabulary[layer][last.labels[layer]] for layer in ("body", "legs", "shirt", "hair")]  # type: ignore[index]
     assert names == ["tanned2", "robe skirt", "white", "dark blonde"]
 
 
-def test_a_missing_or_wrong_sheet_is_named(universal_sprites: Path, tmp_path: Path) -> None:
+def test_a_missing_or_invalid_sheet_is_reported(universal_sprites: Path, tmp_path: Path) -> None:
     (tmp_path / "body" / "male").mkdir(parents=True)
     (tmp_path / "body" / "male" / "light.png").write_bytes(
         (universal_sprites / "body" / "male" / "light.png").read_bytes()
@@ -72,5 +73,5 @@ def test_a_missing_or_wrong_sheet_is_named(universal_sprites: Path, tmp_path: Pa
         found.fingerprint()
 
 
-def test_the_other_set_is_told_apart_by_its_files(sprites: Path) -> None:
+def test_the_set_is_recognised_by_its_files(sprites: Path) -> None:
     assert isinstance(make_source(SourceConfig(name="lpc", path=str(sprites)), 0), LpcSource)

@@ -1,4 +1,4 @@
-"""Digits that move as their labels say."""
+"""Moving MNIST: digits move as their labels state."""
 
 import gzip
 import hashlib
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from preprocessing.clip import Clip, check
@@ -28,12 +29,12 @@ def every(found: MovingMnistSource) -> list[Clip]:
     return [clip for item in found.items() for clip in found.clips(item)]
 
 
-def test_clips_show_digits_of_the_right_set_and_number(mnist: Path) -> None:
+def test_clips_show_digits_of_the_right_set_and_class(mnist: Path) -> None:
     found = source(mnist)
     for split, (image_file, label_file) in FILES.items():
         digits = gzip.decompress((mnist / f"{label_file}.gz").read_bytes())[8:]
         raw = gzip.decompress((mnist / f"{image_file}.gz").read_bytes())[16:]
-        light = np.frombuffer(raw, np.uint8).reshape(-1, SIDE * SIDE).sum(axis=1, dtype=int)
+        brightness = np.frombuffer(raw, np.uint8).reshape(-1, SIDE * SIDE).sum(axis=1, dtype=int)
         for number, item in enumerate(item for item in found.items() if item.split == split):
             made = list(found.clips(item))
             assert len(made) == item.clips == 2
@@ -42,40 +43,44 @@ def test_clips_show_digits_of_the_right_set_and_number(mnist: Path) -> None:
                 check(clip, found)
                 assert (clip.frames.shape, clip.identity) == ((16, 64, 64, 1), item.key)
                 assert clip.labels["digit"] == digits[index]
-                assert np.abs(clip.frames.sum((1, 2, 3)) - light[index]).max() < 500
+                assert np.abs(clip.frames.sum((1, 2, 3)) - brightness[index]).max() < 500
     assert {item.split for item in found.items()} == {"train", "test"}
     assert sum(item.split == "train" for item in found.items()) == 20
 
 
-def test_position_and_direction_are_those_that_are_seen(mnist: Path) -> None:
+def test_position_and_direction_labels_match_the_frames(mnist: Path) -> None:
     for clip in every(source(mnist, speed=2.5)):
-        light = clip.frames[..., 0].astype(float)
+        brightness = clip.frames[..., 0].astype(float)
         rows, columns = np.mgrid[:64, :64]
-        centre = np.stack([(light * grid).sum((1, 2)) / light.sum((1, 2)) for grid in (columns, rows)], axis=-1)
-        told = np.stack([clip.labels["x"], clip.labels["y"]], axis=-1)
-        shift = centre - told
-        assert np.abs(shift - shift[0]).max() < 0.1  # the digit's own centre, the same in all frames
-        assert told.min() >= 0
-        assert told.max() <= 64 - SIDE
-        steps = np.hypot(*np.diff(told, axis=0).T)
+        centre = np.stack(
+            [(brightness * grid).sum((1, 2)) / brightness.sum((1, 2)) for grid in (columns, rows)], axis=-1
+        )
+        corners = np.stack([clip.labels["x"], clip.labels["y"]], axis=-1)
+        shift = centre - corners
+        assert np.abs(shift - shift[0]).max() < 0.1  # the offset of the digit's centre is constant
+        assert corners.min() >= 0
+        assert corners.max() <= 64 - SIDE
+        steps = np.hypot(*np.diff(corners, axis=0).T)
         assert steps.max() < 2.5 + 1e-9
-        assert np.median(steps) == pytest.approx(2.5)  # a bounce makes a step shorter
-        if np.all(np.diff(told[:3], n=2, axis=0) < 1e-9):  # no bounce at the start
-            right, down = told[1] > told[0]
+        assert np.median(steps) == pytest.approx(2.5)  # a bounce shortens a step
+        if np.all(np.diff(corners[:3], n=2, axis=0) < 1e-9):  # no bounce at the start
+            right, down = corners[1] > corners[0]
             assert ACTIONS[clip.labels["action"]] == f"{'right' if right else 'left'} {'down' if down else 'up'}"  # type: ignore[index]
 
 
-def reference_path(start: np.ndarray, velocity: np.ndarray, length: int, room: float) -> np.ndarray:
-    """Step by step, turning round at the walls."""
-    place, speed, found = start.copy(), velocity.copy(), []
+def reference_path(
+    start: NDArray[np.float64], velocity: NDArray[np.float64], length: int, room: float
+) -> NDArray[np.float64]:
+    """Simulate the path step by step, reversing at the walls."""
+    position, speed, path = start.copy(), velocity.copy(), []
     for _ in range(length):
-        found.append(place.copy())
-        place = place + speed
+        path.append(position.copy())
+        position = position + speed
         for axis in (0, 1):
-            while not 0 <= place[axis] <= room:
-                place[axis] = -place[axis] if place[axis] < 0 else 2 * room - place[axis]
+            while not 0 <= position[axis] <= room:
+                position[axis] = -position[axis] if position[axis] < 0 else 2 * room - position[axis]
                 speed[axis] = -speed[axis]
-    return np.array(found)
+    return np.array(path)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -84,7 +89,7 @@ def test_digits_bounce(seed: int) -> None:
     np.testing.assert_allclose(path, reference_path(path[0], velocity, 200, 36.0), atol=1e-9)
 
 
-def test_a_digit_at_a_whole_pixel_is_as_it_was_and_between_pixels_keeps_its_light() -> None:
+def test_a_digit_at_integer_pixels_is_unchanged_and_between_pixels_keeps_its_brightness() -> None:
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
     frames = render([image], [np.array([[3.0, 5.0], [36.0, 36.0], [3.25, 5.5]])], 64)
     assert np.array_equal(frames[0, 5:33, 3:31], image)
@@ -92,13 +97,13 @@ def test_a_digit_at_a_whole_pixel_is_as_it_was_and_between_pixels_keeps_its_ligh
     assert abs(int(frames[2].sum()) - int(image.sum())) < 500
 
 
-def test_where_digits_overlap_the_brighter_one_is_seen() -> None:
+def test_where_digits_overlap_the_brighter_one_is_visible() -> None:
     images = [np.full((SIDE, SIDE), value, np.uint8) for value in (200, 100)]
     frame = render(images, [np.array([[0.0, 0.0]]), np.array([[14.0, 14.0]])], 64)[0]
     assert (frame[20, 20], frame[5, 5], frame[35, 35]) == (200, 200, 100)
 
 
-def test_two_digits_have_labels_and_places_of_their_own(mnist: Path) -> None:
+def test_two_digits_have_separate_labels_and_positions(mnist: Path) -> None:
     found = source(mnist, digits=2, channels=3)
     assert list(found.vocabulary) == ["action", "digit 1", "digit 2"]
     assert found.factors == dict.fromkeys(["x1", "y1", "x2", "y2"], "frame")
@@ -107,7 +112,7 @@ def test_two_digits_have_labels_and_places_of_their_own(mnist: Path) -> None:
         assert clip.frames.shape == (16, 64, 64, 3)
 
 
-def test_every_digit_image_is_used_before_any_comes_again(mnist: Path) -> None:
+def test_every_digit_image_is_used_before_any_is_repeated(mnist: Path) -> None:
     found = source(mnist, digits=3)
     chosen = [index for number in range(20_000) for index in found._chosen("train", number, 60_000)]
     assert sorted(chosen) == list(range(60_000))
@@ -115,7 +120,7 @@ def test_every_digit_image_is_used_before_any_comes_again(mnist: Path) -> None:
     assert len(again) == 3
 
 
-def test_the_same_seed_gives_the_same_clips(mnist: Path) -> None:
+def test_the_seed_determines_the_clips(mnist: Path) -> None:
     def digest(seed: int) -> str:
         return hashlib.sha256(b"".join(clip.frames.tobytes() for clip in every(source(mnist, seed)))).hexdigest()
 
@@ -123,21 +128,21 @@ def test_the_same_seed_gives_the_same_clips(mnist: Path) -> None:
     assert digest(1) != digest(0)
 
 
-def test_files_may_be_unpacked_and_a_bad_one_is_named(mnist: Path, tmp_path: Path) -> None:
+def test_files_may_be_uncompressed_and_a_bad_one_is_reported(mnist: Path, tmp_path: Path) -> None:
     for names in FILES.values():
         for name in names:
             (tmp_path / name).write_bytes(gzip.decompress((mnist / f"{name}.gz").read_bytes()))
     assert source(tmp_path).fingerprint() == source(mnist).fingerprint()
     label_file = tmp_path / "t10k-labels-idx1-ubyte"
     good = label_file.read_bytes()
-    for bad, said in (
+    for bad, message in (
         (good[:-5], "holds 9995 values"),
         (b"\0\0\x0d\1" + good[4:], "is not an IDX file"),
         (gzip.compress(good)[:-9], "is damaged"),
         (good[:4] + (5).to_bytes(4, "big") + good[8:13], "holds 5 labels"),
     ):
         label_file.write_bytes(bad)
-        with pytest.raises(UserError, match=f"t10k-labels-idx1-ubyte {said}"):
+        with pytest.raises(UserError, match=f"t10k-labels-idx1-ubyte {message}"):
             source(tmp_path).fingerprint()
     label_file.unlink()
     with pytest.raises(UserError, match="found neither t10k-labels-idx1-ubyte nor"):

@@ -1,4 +1,4 @@
-"""The pendulum swings as physics says, and is drawn where it is."""
+"""The pendulum obeys its equation of motion and is rendered at its position."""
 
 import hashlib
 import math
@@ -21,7 +21,7 @@ def source(seed: int = 0, **settings: int) -> PendulumSource:
 
 @pytest.mark.parametrize("length", list(LENGTHS.values()))
 @pytest.mark.parametrize("amplitude", [0.15, 1.0, 2.2])
-def test_energy_is_kept_and_the_period_is_the_exact_one(length: float, amplitude: float) -> None:
+def test_energy_is_conserved_and_the_period_is_exact(length: float, amplitude: float) -> None:
     times = np.arange(0, 20, 0.002)
     angles = swing_angles(amplitude, length, times)
     speeds = np.gradient(angles, times)
@@ -34,20 +34,20 @@ def test_energy_is_kept_and_the_period_is_the_exact_one(length: float, amplitude
     assert np.diff(crossings).mean() == pytest.approx(period(amplitude, length), rel=2e-4)
 
 
-def test_small_swings_take_the_time_that_everybody_knows_and_large_ones_longer() -> None:
+def test_small_swings_have_the_textbook_period_and_large_ones_a_longer_one() -> None:
     assert period(1e-4, 1.0) == pytest.approx(2 * math.pi * math.sqrt(1 / GRAVITY), rel=1e-8)
     # 2 pi sqrt(l / g) (1 + a^2 / 16 + 11 a^4 / 3072 + ...)
     assert period(0.3, 1.0) == pytest.approx(period(1e-4, 1.0) * (1 + 0.09 / 16 + 11 * 0.0081 / 3072), rel=1e-6)
     assert period(2.2, 1.0) > 1.3 * period(0.3, 1.0)
 
 
-def test_a_linear_swing_is_a_cosine() -> None:
+def test_a_small_swing_is_a_cosine() -> None:
     times = np.linspace(0, 5, 60)
     angles = swing_angles(1e-3, 0.8, times)
     np.testing.assert_allclose(angles, 1e-3 * np.cos(times * math.sqrt(GRAVITY / 0.8)), atol=2e-9)
 
 
-def test_the_bob_is_where_the_angle_says() -> None:
+def test_the_bob_is_rendered_at_the_labelled_angle() -> None:
     found = source(identities=12, clips_per_identity=3)
     rows, columns = np.mgrid[:64, :64] + 0.5
     pixel = VIEW_M / 64
@@ -58,23 +58,23 @@ def test_the_bob_is_where_the_angle_says() -> None:
             background = clip.frames[:, :1, :1].astype(float)
             length = list(LENGTHS.values())[clip.labels["length"]]  # type: ignore[index]
             angles = np.array(clip.labels["angle"])
-            there = np.abs(clip.frames - background).sum(-1)
+            contrast = np.abs(clip.frames - background).sum(-1)
             bob = np.stack([32 + np.sin(angles) * length / pixel, 32 + np.cos(angles) * length / pixel], axis=-1)
             near = np.hypot(columns - bob[:, 0, None, None], rows - bob[:, 1, None, None]) < 2
-            assert there[near].min() > 40
-            # drawn the mirror way round, the bob would not be there
+            assert contrast[near].min() > 40
+            # the mirrored position shows only background
             turned = np.abs(angles) > 0.5
             mirrored = np.hypot(columns - 64 + bob[:, 0, None, None], rows - bob[:, 1, None, None]) < 2
-            assert there[turned][mirrored[turned]].max(initial=0) < 40
+            assert contrast[turned][mirrored[turned]].max(initial=0) < 40
 
 
-def test_edges_are_soft() -> None:
+def test_edges_are_anti_aliased() -> None:
     found = source(identities=4)
     frames = next(iter(found.clips(found.items()[0]))).frames
     assert all(len(np.unique(frame.reshape(-1, 3), axis=0)) > 20 for frame in frames)
 
 
-def test_labels_tell_the_swing_and_the_period() -> None:
+def test_labels_are_swing_period_and_amplitude() -> None:
     found = source(identities=12)
     for item in found.items():
         made = list(found.clips(item))
@@ -87,18 +87,18 @@ def test_labels_tell_the_swing_and_the_period() -> None:
             assert np.abs(clip.labels["angle"]).max() <= clip.labels["amplitude"] + 1e-6  # type: ignore[operator]
 
 
-def test_pendulums_differ_and_are_divided_between_the_splits() -> None:
+def test_pendulums_differ_and_are_assigned_to_splits() -> None:
     found = source(identities=360)
     names = ("length", "bob", "colour", "background")
     firsts = [next(iter(found.clips(item))) for item in found.items()[:50]]
-    seen = {tuple(clip.labels[name] for name in names) for clip in firsts}
-    assert len(seen) == 50
+    looks = {tuple(clip.labels[name] for name in names) for clip in firsts}
+    assert len(looks) == 50
     assert sum(item.split == "test" for item in found.items()) == 72
     with pytest.raises(UserError, match="identities is 361, but there are only 360"):
         source(identities=361)
 
 
-def test_the_same_seed_gives_the_same_clips() -> None:
+def test_the_seed_determines_the_clips() -> None:
     def digest(seed: int) -> str:
         found = source(seed, identities=6, clips_per_identity=2)
         frames = [clip.frames.tobytes() for item in found.items() for clip in found.clips(item)]

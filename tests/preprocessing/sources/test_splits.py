@@ -1,4 +1,4 @@
-"""Identities are divided between the splits as wanted, and none is divided."""
+"""Identities are assigned to splits in the requested proportion, and none is in two splits."""
 
 import pytest
 
@@ -12,15 +12,17 @@ def splits(names: list[str], fraction: float, seed: int = 0) -> dict[str, str]:
     return {name: splitter.split(name) for name in names}
 
 
-@pytest.mark.parametrize(("count", "fraction", "wanted"), [(2, 0.2, 1), (2, 0.9, 1), (11, 0.2, 2), (100, 0.25, 25)])
-def test_of_few_the_share_is_exact_and_each_split_gets_one(count: int, fraction: float, wanted: int) -> None:
+@pytest.mark.parametrize(("count", "fraction", "expected"), [(2, 0.2, 1), (2, 0.9, 1), (11, 0.2, 2), (100, 0.25, 25)])
+def test_with_few_identities_the_share_is_exact_and_no_split_is_empty(
+    count: int, fraction: float, expected: int
+) -> None:
     for seed in range(20):
         found = splits([f"p{number}" for number in range(count)], fraction, seed)
-        assert list(found.values()).count("test") == wanted
+        assert list(found.values()).count("test") == expected
 
 
 @pytest.mark.parametrize("fraction", [0.0001, 0.2, 0.9])
-def test_of_many_each_stays_where_it_is_and_the_share_is_kept_on_average(fraction: float) -> None:
+def test_with_many_identities_each_keeps_its_split_and_the_share_holds_on_average(fraction: float) -> None:
     names = [f"p{number}" for number in range(4000)]
     found = splits(names, fraction)
     tests = list(found.values()).count("test")
@@ -31,11 +33,11 @@ def test_of_many_each_stays_where_it_is_and_the_share_is_kept_on_average(fractio
         assert all(found[name] == split for name, split in again.items())
 
 
-def test_one_alone_is_for_training() -> None:
+def test_a_single_identity_is_in_the_train_split() -> None:
     assert splits(["only"], 0.5) == {"only": "train"}
 
 
-def test_what_labels_tell_wins_and_does_not_count() -> None:
+def test_splits_set_by_labels_win_and_do_not_count_towards_the_share() -> None:
     splitter = Splitter(seed=0, test_fraction=0.5)
     for name in ("a", "b", "c", "d"):
         splitter.add(name, "train")
@@ -45,6 +47,6 @@ def test_what_labels_tell_wins_and_does_not_count() -> None:
     assert sorted(splitter.split(name) for name in "ef") == ["test", "train"]
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_determines_the_splits() -> None:
     names = [f"p{number}" for number in range(50)]
     assert len({tuple(splits(names, 0.3, seed).values()) for seed in range(5)}) == 5

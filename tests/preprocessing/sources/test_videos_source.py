@@ -1,4 +1,4 @@
-"""From a pile of videos to items and clips: what is listed, how it is labelled, and what each clip is."""
+"""From video files to items and clips: which files are listed, how they are labelled, and what is in each clip."""
 
 import json
 import os
@@ -18,9 +18,9 @@ from tests.preprocessing.video_files import numbers, ramp, write_video
 
 
 @pytest.fixture(scope="module")
-def pile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """anna and bert wave and walk, twice each; beside the videos lies what is none."""
-    folder = tmp_path_factory.mktemp("pile")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos of anna and bert who wave and walk, twice each, next to files that are not videos."""
+    folder = tmp_path_factory.mktemp("videos")
     for person in ("anna", "bert"):
         for action in ("wave", "walk"):
             for take in (1, 2):
@@ -37,8 +37,8 @@ def source(path: Path | str, seed: int = 0, **settings: Any) -> AnySource:
     return make_source(SourceConfig(name="videos", path=str(path), videos=VideosConfig(**settings)), seed)
 
 
-def paths(found: AnySource) -> list[str]:
-    return [item.path for item in found.items()]
+def paths(listed: AnySource) -> list[str]:
+    return [item.path for item in listed.items()]
 
 
 def item(found: AnySource, path: str) -> Item:
@@ -57,33 +57,33 @@ EVERY = [
 ]
 
 
-def test_a_folder_is_listed_with_all_that_may_be_a_video(pile: Path) -> None:
-    assert paths(source(pile)) == EVERY
-    assert paths(source(f"{pile}/")) == EVERY
+def test_a_folder_is_listed_with_every_file_that_may_be_a_video(videos: Path) -> None:
+    assert paths(source(videos)) == EVERY
+    assert paths(source(f"{videos}/")) == EVERY
 
 
-def test_a_file_a_pattern_and_a_list(pile: Path, tmp_path: Path) -> None:
-    assert paths(source(pile / "anna" / "wave" / "01.mp4")) == ["01.mp4"]
-    assert paths(source(f"{pile}/*/wave/*.mp4")) == [name for name in EVERY if "wave" in name]
-    assert paths(source(f"{pile}/**/0[!2].mp4")) == [name for name in EVERY if "01" in name]
-    assert paths(source(f"{pile}/anna/wal?/01.*")) == ["walk/01.mp4"] or paths(source(f"{pile}/anna/wal?/01.*")) == [
-        "01.mp4"
-    ]
+def test_a_file_a_pattern_and_a_list(videos: Path, tmp_path: Path) -> None:
+    assert paths(source(videos / "anna" / "wave" / "01.mp4")) == ["01.mp4"]
+    assert paths(source(f"{videos}/*/wave/*.mp4")) == [name for name in EVERY if "wave" in name]
+    assert paths(source(f"{videos}/**/0[!2].mp4")) == [name for name in EVERY if "01" in name]
+    assert paths(source(f"{videos}/anna/wal?/01.*")) == ["walk/01.mp4"] or paths(
+        source(f"{videos}/anna/wal?/01.*")
+    ) == ["01.mp4"]
     listing = tmp_path / "list.txt"
-    listing.write_text(f"# two of them\n{pile}/bert/walk/02.mp4\n\n{pile}/anna/wave/01.mp4\n")
+    listing.write_text(f"# two of them\n{videos}/bert/walk/02.mp4\n\n{videos}/anna/wave/01.mp4\n")
     chosen = source(listing)
-    assert paths(chosen) == [f"{pile}/anna/wave/01.mp4", f"{pile}/bert/walk/02.mp4"]
-    assert len(clips(chosen, f"{pile}/bert/walk/02.mp4")) == 2
+    assert paths(chosen) == [f"{videos}/anna/wave/01.mp4", f"{videos}/bert/walk/02.mp4"]
+    assert len(clips(chosen, f"{videos}/bert/walk/02.mp4")) == 2
 
 
-def test_what_the_user_names_is_taken_whatever_it_is_called(pile: Path) -> None:
-    named = source(pile / "anna" / "thumbnail.JPG")
+def test_a_file_that_the_user_names_is_read_whatever_its_suffix(videos: Path) -> None:
+    named = source(videos / "anna" / "thumbnail.JPG")
     with pytest.raises(RejectedInputError):
         list(named.clips(named.items()[0]))
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("nowhere", "nowhere: no such file or folder"),
         ("nowhere/*.mp4", "no such folder"),
@@ -91,25 +91,25 @@ def test_what_the_user_names_is_taken_whatever_it_is_called(pile: Path) -> None:
         ("list.txt", "list.txt lists gone.mp4|gone.mp4: No such file"),
     ],
 )
-def test_a_path_that_means_nothing_is_named(pile: Path, tmp_path: Path, path: str, said: str) -> None:
+def test_a_path_without_videos_is_reported(videos: Path, tmp_path: Path, path: str, message: str) -> None:
     (tmp_path / "anna").mkdir()
     (tmp_path / "list.txt").write_text("gone.mp4\n")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         source(tmp_path / path).items()
     with pytest.raises(UserError, match=r"source.path is not set"):
         make_source(SourceConfig(name="videos"), 0)
 
 
-def test_links_are_followed_but_not_round_in_circles(pile: Path, tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_circles(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "people").symlink_to(pile)
+    (tmp_path / "in" / "people").symlink_to(videos)
     (tmp_path / "in" / "again").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "broken.mp4").symlink_to(tmp_path / "gone")
     assert paths(source(tmp_path / "in")) == [f"people/{name}" for name in EVERY]
 
 
-def test_names_of_any_letters_give_good_keys(pile: Path, tmp_path: Path) -> None:
-    data = (pile / EVERY[0]).read_bytes()
+def test_names_with_any_characters_give_valid_keys(videos: Path, tmp_path: Path) -> None:
+    data = (videos / EVERY[0]).read_bytes()
     names = [
         "a b.mp4",
         "a-b.mp4",
@@ -130,27 +130,27 @@ def test_names_of_any_letters_give_good_keys(pile: Path, tmp_path: Path) -> None
         json.dumps(one.path)
 
 
-def test_clips_are_windows_with_their_time_and_rate(pile: Path) -> None:
-    made = clips(source(pile, stride=4), EVERY[0])
+def test_clips_are_windows_with_time_and_rate(videos: Path) -> None:
+    made = clips(source(videos, stride=4), EVERY[0])
     assert [numbers(clip.frames) for clip in made] == [list(range(start, start + 8)) for start in (0, 4, 8, 12)]
     assert [clip.start_s for clip in made] == [0.0, 0.16, 0.32, 0.48]
     assert {clip.fps for clip in made} == {25.0}
     assert [clip.key.rpartition("-")[2] for clip in made] == ["000000", "000004", "000008", "000012"]
     assert {clip.frames.shape for clip in made} == {(8, 32, 32, 3)}
-    slow = clips(source(pile, fps=12.5, channels=1), EVERY[0])
+    slow = clips(source(videos, fps=12.5, channels=1), EVERY[0])
     assert [numbers(clip.frames) for clip in slow] == [list(range(0, 16, 2))]
     assert (slow[0].fps, slow[0].frames.shape) == (12.5, (8, 32, 32, 1))
 
 
-def test_without_labels_each_video_is_an_identity(pile: Path) -> None:
-    found = source(pile)
+def test_without_labels_each_video_is_an_identity(videos: Path) -> None:
+    found = source(videos)
     assert (found.vocabulary, found.factors) == ({}, {})
     assert {clip.identity for clip in clips(found, EVERY[0])} == {item(found, EVERY[0]).key}
     assert {one.split for one in found.items()} == {"train", "test"}
 
 
-def test_folders_tell_labels(pile: Path) -> None:
-    found = source(pile, labels=LabelsConfig(folders=("identity", "action")))
+def test_folders_give_labels(videos: Path) -> None:
+    found = source(videos, labels=LabelsConfig(folders=("identity", "action")))
     assert found.vocabulary == {"action": ["walk", "wave"]}
     assert {one.group for one in found.items()} == {"anna", "bert"}
     assert {(one.path.split("/")[0], one.split) for one in found.items()} in (
@@ -159,19 +159,19 @@ def test_folders_tell_labels(pile: Path) -> None:
     )
     clip = clips(found, "bert/wave/02.mp4")[0]
     assert (clip.labels, clip.identity) == ({"action": 1}, "bert")
-    skipped = source(pile, labels=LabelsConfig(folders=("_", "action")))
+    skipped = source(videos, labels=LabelsConfig(folders=("_", "action")))
     assert len({one.group or one.key for one in skipped.items()}) == 8
 
 
-def test_a_pattern_tells_labels_and_what_does_not_match_is_rejected_in_its_turn(pile: Path) -> None:
+def test_a_pattern_gives_labels_and_inputs_that_do_not_match_are_rejected_when_read(videos: Path) -> None:
     pattern = r"^(?P<identity>\w+)/(?P<action>wave)/(?P<take>\d+)"
-    found = source(pile, labels=LabelsConfig(pattern=pattern))
+    found = source(videos, labels=LabelsConfig(pattern=pattern))
     assert found.vocabulary == {"action": ["wave"], "take": ["01", "02"]}
     assert clips(found, "anna/wave/02.mp4")[0].labels == {"action": 0, "take": 1}
     with pytest.raises(RejectedInputError, match="its path does not match"):
         clips(found, "anna/walk/01.mp4")
     with pytest.raises(UserError, match="no input has the required labels"):
-        source(pile, labels=LabelsConfig(pattern="(?P<action>[0-9]{9})")).items()
+        source(videos, labels=LabelsConfig(pattern="(?P<action>[0-9]{9})")).items()
 
 
 SIDECAR = [
@@ -181,14 +181,14 @@ SIDECAR = [
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
-def test_a_sidecar_tells_labels_numbers_and_splits(pile: Path, tmp_path: Path, kind: str) -> None:
+def test_a_sidecar_gives_labels_numbers_and_splits(videos: Path, tmp_path: Path, kind: str) -> None:
     sidecar = tmp_path / f"labels.{kind}"
     if kind == "json":
         sidecar.write_text(json.dumps([row | {"age": float(row["age"])} for row in SIDECAR]))
     else:
         lines = [",".join(SIDECAR[0]), *(",".join(row.values()) for row in SIDECAR)]
         sidecar.write_text("\ufeff" + "\r\n".join(lines) + "\r\n")
-    found = source(pile, labels=LabelsConfig(sidecar=str(sidecar), numbers=("age",)))
+    found = source(videos, labels=LabelsConfig(sidecar=str(sidecar), numbers=("age",)))
     assert (found.vocabulary, found.factors) == ({"action": ["walk", "wave"]}, {"age": "clip"})
     clip = clips(found, "anna/wave/01.mp4")[0]
     assert (clip.labels, clip.identity) == ({"action": 1, "age": 31.5}, "A")
@@ -198,17 +198,17 @@ def test_a_sidecar_tells_labels_numbers_and_splits(pile: Path, tmp_path: Path, k
         clips(found, "anna/wave/02.mp4")
     before = found.fingerprint()
     sidecar.write_bytes(sidecar.read_bytes().replace(b"31.5", b"32.5"))
-    assert source(pile, labels=found._config.labels).fingerprint() != before  # type: ignore[attr-defined]
+    assert source(videos, labels=found._config.labels).fingerprint() != before  # type: ignore[attr-defined]
 
 
-def test_rows_may_cut_a_video_into_parts_and_crop_it(pile: Path, tmp_path: Path) -> None:
+def test_rows_may_cut_a_video_into_segments_and_crop_it(videos: Path, tmp_path: Path) -> None:
     box = {"left": 8, "top": 0, "width": 20, "height": 20}
     rows = [
         {"path": EVERY[0], "action": "first", "start_s": 0, "end_s": 0.39} | box,
         {"path": EVERY[0], "action": "second", "start_s": 0.4, "end_s": ""} | box,
     ]
     (tmp_path / "labels.json").write_text(json.dumps(rows))
-    found = source(pile, clip_frames=4, labels=LabelsConfig(sidecar=str(tmp_path / "labels.json")))
+    found = source(videos, clip_frames=4, labels=LabelsConfig(sidecar=str(tmp_path / "labels.json")))
     made = clips(found, EVERY[0])
     assert [(clip.labels["action"], numbers(clip.frames)) for clip in made] == [
         (0, [0, 1, 2, 3]), (0, [4, 5, 6, 7]), (1, [10, 11, 12, 13]), (1, [14, 15, 16, 17]),
@@ -217,7 +217,7 @@ def test_rows_may_cut_a_video_into_parts_and_crop_it(pile: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("name,action\nx,y\n", "the first line must name the columns, one of them `path`"),
         ("path,action\nx\n", "row 1: it has more or fewer fields"),
@@ -231,16 +231,16 @@ def test_rows_may_cut_a_video_into_parts_and_crop_it(pile: Path, tmp_path: Path)
         ("path,a.b\nx,1\n", "invalid label name 'a.b'"),
     ],
 )
-def test_a_mistake_in_a_sidecar_is_named_with_its_row(pile: Path, tmp_path: Path, text: str, said: str) -> None:
+def test_an_error_in_a_sidecar_is_reported_with_its_row(videos: Path, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "labels.csv").write_text(text)
     numbers = ("age",) if "age" in text else ()
-    with pytest.raises(UserError, match=said) as refused:
-        source(pile, labels=LabelsConfig(sidecar=str(tmp_path / "labels.csv"), numbers=numbers)).items()
-    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match=message) as raised:
+        source(videos, labels=LabelsConfig(sidecar=str(tmp_path / "labels.csv"), numbers=numbers)).items()
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [
         (LabelsConfig(pattern="(?P<action>"), "is not a regular expression"),
         (LabelsConfig(pattern="[a-z]+"), "has no named group"),
@@ -249,12 +249,12 @@ def test_a_mistake_in_a_sidecar_is_named_with_its_row(pile: Path, tmp_path: Path
         (LabelsConfig(folders=("identity", "action"), pattern="0(?P<split>1|2)"), "into split '1'"),
     ],
 )
-def test_a_mistake_in_the_labels_is_named(pile: Path, labels: LabelsConfig, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        source(pile, labels=labels).items()
+def test_an_error_in_the_label_settings_is_reported(videos: Path, labels: LabelsConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        source(videos, labels=labels).items()
 
 
-def test_an_identity_that_is_told_two_splits_is_refused(tmp_path: Path) -> None:
+def test_an_identity_labelled_with_two_splits_is_an_error(tmp_path: Path) -> None:
     for name in ("train/anna_1.mp4", "test/anna_2.mp4"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"")
@@ -262,14 +262,14 @@ def test_an_identity_that_is_told_two_splits_is_refused(tmp_path: Path) -> None:
         source(tmp_path, labels=LabelsConfig(folders=("split",), pattern="(?P<identity>anna)")).items()
 
 
-def test_an_identity_stays_in_its_split_when_others_come_and_the_share_is_kept(tmp_path: Path) -> None:
+def test_an_identity_keeps_its_split_when_others_are_added(tmp_path: Path) -> None:
     for number in range(400):
         (tmp_path / f"p{number // 2:03d}_{number % 2}.mp4").write_bytes(b"")
     labels = LabelsConfig(pattern="(?P<identity>p[0-9]+)")
     before = {one.path: (one.split, one.group) for one in source(tmp_path, labels=labels).items()}
     tests = {group for split, group in before.values() if split == "test"}  # 200 identities
     assert not tests & {group for split, group in before.values() if split == "train"}
-    assert 22 <= len(tests) <= 58  # 40 of 200 on average, and more than three deviations each way
+    assert 22 <= len(tests) <= 58  # 40 of 200 on average, plus or minus three standard deviations
     for number in range(400, 500):
         (tmp_path / f"p{number // 2:03d}_{number % 2}.mp4").write_bytes(b"")
     after = {one.path: (one.split, one.group) for one in source(tmp_path, labels=labels).items()}
@@ -278,9 +278,9 @@ def test_an_identity_stays_in_its_split_when_others_come_and_the_share_is_kept(t
     assert other != after
 
 
-def test_a_change_of_a_file_changes_its_version_and_nothing_else(pile: Path, tmp_path: Path) -> None:
+def test_a_change_of_a_file_changes_only_its_version(videos: Path, tmp_path: Path) -> None:
     for name in ("a.mp4", "b.mp4"):
-        (tmp_path / name).write_bytes((pile / EVERY[0]).read_bytes())
+        (tmp_path / name).write_bytes((videos / EVERY[0]).read_bytes())
     before = {one.path: one.version for one in source(tmp_path).items()}
     os.utime(tmp_path / "b.mp4", ns=(0, 1))
     after = {one.path: one.version for one in source(tmp_path).items()}
@@ -288,7 +288,7 @@ def test_a_change_of_a_file_changes_its_version_and_nothing_else(pile: Path, tmp
     assert after["b.mp4"] != before["b.mp4"]
 
 
-def test_a_file_that_went_away_is_no_bad_video(pile: Path, tmp_path: Path) -> None:
+def test_a_deleted_file_is_not_a_bad_video(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"")
     found = source(tmp_path)
     one = found.items()[0]
@@ -297,34 +297,34 @@ def test_a_file_that_went_away_is_no_bad_video(pile: Path, tmp_path: Path) -> No
         list(found.clips(one))
 
 
-def test_a_worker_makes_the_same_clips_without_a_list(pile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_makes_the_same_clips_without_listing_inputs(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = LabelsConfig(folders=("identity", "action"))
-    found = source(pile, labels=labels)
+    found = source(videos, labels=labels)
     one = item(found, EVERY[3])
-    config = SourceConfig(name="videos", path=str(pile), videos=VideosConfig(clip_frames=8, size=32, labels=labels))
+    config = SourceConfig(name="videos", path=str(videos), videos=VideosConfig(clip_frames=8, size=32, labels=labels))
     again = open_serialized_source(serialize_source(config, 0, found))
     monkeypatch.setattr("preprocessing.sources.listing.list_folder", None)
     assert again.vocabulary == found.vocabulary
-    for here, there in zip(found.clips(one), again.clips(one), strict=True):
-        assert np.array_equal(here.frames, there.frames)
-        assert (here.key, here.labels, here.identity) == (there.key, there.labels, there.identity)
+    for expected, clip in zip(found.clips(one), again.clips(one), strict=True):
+        assert np.array_equal(clip.frames, expected.frames)
+        assert (clip.key, clip.labels, clip.identity) == (expected.key, expected.labels, expected.identity)
 
 
-def test_videos_in_a_bucket_give_the_same_clips(pile: Path, s3_bucket: str) -> None:
+def test_videos_in_a_bucket_give_the_same_clips(videos: Path, s3_bucket: str) -> None:
     for name in EVERY[:4]:
-        storage.upload(pile / name, f"{s3_bucket}/videos/{name}")
+        storage.upload(videos / name, f"{s3_bucket}/videos/{name}")
     storage.write_bytes(f"{s3_bucket}/videos/notes.txt", b"no video")
     storage.write_bytes(f"{s3_bucket}/list.txt", f"videos/{EVERY[0]}\n{s3_bucket}/videos/{EVERY[1]}\n".encode())
-    local, remote = source(pile), source(f"{s3_bucket}/videos")
+    local, remote = source(videos), source(f"{s3_bucket}/videos")
     assert paths(remote) == EVERY[:4]
-    for here, there in zip(clips(local, EVERY[1]), clips(remote, EVERY[1]), strict=True):
-        assert np.array_equal(here.frames, there.frames)
-        assert here.key == there.key
+    for expected, clip in zip(clips(local, EVERY[1]), clips(remote, EVERY[1]), strict=True):
+        assert np.array_equal(clip.frames, expected.frames)
+        assert clip.key == expected.key
     assert paths(source(f"{s3_bucket}/videos/**/*1.mp4")) == [name for name in EVERY[:4] if "01" in name]
     assert paths(source(f"{s3_bucket}/videos/{EVERY[0]}")) == ["01.mp4"]
     listed = source(f"{s3_bucket}/list.txt")
     assert len(listed.items()) == 2
     assert all(len(list(listed.clips(one))) == 2 for one in listed.items())
     before = item(remote, EVERY[0]).version
-    storage.write_bytes(f"{s3_bucket}/videos/{EVERY[0]}", (pile / EVERY[0]).read_bytes()[:-1] + b"?")
+    storage.write_bytes(f"{s3_bucket}/videos/{EVERY[0]}", (videos / EVERY[0]).read_bytes()[:-1] + b"?")
     assert item(source(f"{s3_bucket}/videos"), EVERY[0]).version != before
