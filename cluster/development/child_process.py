@@ -1,13 +1,13 @@
-"""Programs that we start beside ourselves."""
+"""Child processes of the development servers."""
 
 import subprocess
 
 
-def end(process: "subprocess.Popen[bytes]", patience_s: float = 10.0) -> None:
-    """Ask a child to end, and make it after `patience_s` seconds; it is gone when this returns."""
+def terminate(process: "subprocess.Popen[bytes]", timeout_s: float = 10.0) -> None:
+    """Terminate a child process, kill it if it is still running after `timeout_s` seconds, and wait for its exit."""
     process.terminate()
     try:
-        process.wait(patience_s)
+        process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

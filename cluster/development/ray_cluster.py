@@ -1,7 +1,7 @@
 """Two real Ray nodes on this machine, with a token and a job API, for a demonstration and for tests.
 
-The job API listens on loopback; the ports by which nodes talk listen on all interfaces, as Ray has it, and want the
-token. What was started is ended, by its session, and nothing else: `ray stop` would end every Ray of the machine.
+The job API listens on loopback. The ports between nodes listen on all interfaces, as always in Ray, and require the
+token. Only the processes started here are killed, by their session; `ray stop` would kill every Ray on the machine.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from pathlib import Path
 from cluster.errors import UserError
 
 START_S = 120.0
-"""How long a node may take to be ready on a busy machine."""
+"""Timeout for a node to become ready on a busy machine, in seconds."""
 OBJECT_STORE_BYTES = 100_000_000
 
 
@@ -28,15 +28,15 @@ class LocalCluster:
     """A running cluster."""
 
     address: str
-    """host:port of its GCS, for RAY_ADDRESS."""
+    """host:port of the GCS, for RAY_ADDRESS."""
     job_api: str
-    """URL of its job API, for RAY_API_SERVER_ADDRESS and `ray job submit --address`."""
+    """URL of the job API, for RAY_API_SERVER_ADDRESS and `ray job submit --address`."""
     token: str = field(repr=False)
     folder: Path
-    """Ray's temporary folder: sessions with their logs, and the list of places that Prometheus asks."""
+    """Ray's temporary folder: sessions with their logs, and the list of targets for Prometheus."""
 
     def environment(self) -> dict[str, str]:
-        """The variables by which `ray job submit` finds it and is let in."""
+        """Return the variables with which `ray job submit` can access the cluster."""
         own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token} if self.token else {"RAY_AUTH_MODE": "disabled"}
         return {"RAY_API_SERVER_ADDRESS": self.job_api, "RAY_USAGE_STATS_ENABLED": "0", **own}
 
@@ -48,17 +48,18 @@ def local_cluster(
     cpus: int = 2,
     token: bool = True,
     variables: Mapping[str, str] | None = None,
-    worker_words: Sequence[str] = (),
+    worker_args: Sequence[str] = (),
     worker_variables: Mapping[str, str] | None = None,
 ) -> Iterator[LocalCluster]:
-    """A head without work and one worker with `cpus`, which end with the block or with this process.
+    """Run a head node without CPUs and one worker, until the end of the block or of this process.
 
     Args:
-        folder: for logs, absolute and short (Ray's sockets lie below it): at most 40 characters.
-        token: whether it wants one, as it should.
-        variables: of both nodes, and so of the jobs that run on them.
-        worker_words: more words for the worker's `ray start`.
-        worker_variables: of the worker alone.
+        folder: folder for logs and sockets; an absolute path of at most 40 characters, since socket paths are limited.
+        cpus: number of CPUs of the worker.
+        token: whether the cluster requires a token, as it should.
+        variables: environment of both nodes, and therefore of the jobs that run on them.
+        worker_args: additional arguments of the worker's `ray start`.
+        worker_variables: additional environment of the worker.
 
     Raises:
         UserError: a node does not start.
@@ -67,14 +68,14 @@ def local_cluster(
     secret = secrets.token_hex(32) if token else ""
     gcs, dashboard, client, *agents = _free_ports(5)
     cluster = LocalCluster(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", secret, folder)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    # `python` in a job's words is looked up by the nodes.
-    kept["PATH"] = f"{ray.parent}{os.pathsep}{kept.get('PATH', os.defpath)}"
-    # `ray start` notes the newest cluster of a machine below its temporary folder: a user's own stays the newest.
-    kept |= {
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    # The nodes look up `python` of a job's entrypoint.
+    environment["PATH"] = f"{ray.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    # `ray start` records the latest cluster in its temporary folder: in one of its own, it does not replace the user's.
+    environment |= {
         "RAY_TMPDIR": str(folder),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "RAY_JOB_STOP_WAIT_TIME_S": "120",  # a job that is stopped saves first
+        "RAY_JOB_STOP_WAIT_TIME_S": "120",  # a stopped job saves a checkpoint first
         **cluster.environment(),
         **(variables or {}),
     }
@@ -84,13 +85,15 @@ def local_cluster(
     head += [f"--dashboard-agent-listen-port={agents[0]}", f"--temp-dir={folder}", f"--ray-client-server-port={client}"]
     worker = [f"--address={cluster.address}", f"--num-cpus={cpus}", f"--dashboard-agent-listen-port={agents[1]}"]
     with contextlib.ExitStack() as stack:
-        for name, words, more in (("head", ["--head", *head], {}), ("worker", worker, worker_variables or {})):
+        for name, args, more in (
+            ("head", ["--head", *head], {}),
+            ("worker", [*worker, *worker_args], worker_variables or {}),
+        ):
             log = folder / f"{name}.log"
-            full = [str(ray), "start", *words, *common, *(worker_words if name == "worker" else ())]
             with log.open("wb") as output:
                 process = subprocess.Popen(
-                    full,
-                    env={**kept, **more},
+                    [str(ray), "start", *args, *common],
+                    env={**environment, **more},
                     stdout=output,
                     stderr=output,
                     stdin=subprocess.DEVNULL,
@@ -106,18 +109,18 @@ def _wait(process: subprocess.Popen[bytes], log: Path, name: str) -> None:
     while "Ray runtime started" not in log.read_text(errors="replace"):
         if process.poll() is not None or time.monotonic() > end:
             last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-            raise UserError(f"the Ray {name} node did not start: {last[0][:200]}; its log is {log}")
+            raise UserError(f"the Ray {name} node did not start: {last[0][:200]}; see its log, {log}")
         time.sleep(0.2)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a node: `ray start --block` ends its own children, and what it leaves is of its session."""
+    """Terminate a node: `ray start --block` terminates its children; what is left of its session is killed."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(15)
     end = time.monotonic() + 15
-    while family := _session(process.pid):
-        for pid in family:
+    while pids := _session(process.pid):
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > end:
@@ -127,7 +130,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _session(leader: int) -> list[int]:
-    """Living processes of a session; Ray's own processes stay in the one they were started in."""
+    """Return the live processes of a session. Ray's processes stay in the session they were started in."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

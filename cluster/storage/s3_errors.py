@@ -1,4 +1,4 @@
-"""What went wrong in S3, in words that say what to do about it."""
+"""From errors of boto3 and botocore to one-line storage errors with a remedy."""
 
 from typing import NoReturn
 
@@ -6,7 +6,7 @@ from cluster.storage.errors import MissingFileError, StorageError, UnreachableEr
 
 
 def status_of(error: Exception) -> tuple[int, str]:
-    """(HTTP status, S3 error code) of a botocore ClientError, (0, "") of anything else."""
+    """Return (HTTP status, S3 error code) of a botocore ClientError, and (0, "") for any other error."""
     response = getattr(error, "response", None)
     if not isinstance(response, dict):
         return 0, ""
@@ -15,31 +15,31 @@ def status_of(error: Exception) -> tuple[int, str]:
 
 
 def is_final(error: Exception) -> bool:
-    """Whether trying again is pointless: a 4xx other than 429, or credentials or certificates that are not right."""
+    """Return whether a retry is pointless: a 4xx other than 429, or invalid credentials or certificates."""
     from botocore import exceptions
 
     status, _ = status_of(error)
-    hopeless = (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.SSLError, StorageError)
-    return isinstance(error, hopeless) or (400 <= status < 500 and status != 429)
+    final = (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.SSLError, StorageError)
+    return isinstance(error, final) or (400 <= status < 500 and status != 429)
 
 
 def explain(url: str, error: Exception) -> NoReturn:
-    """Raise the StorageError that says what a user can do about a botocore `error`."""
+    """Raise the StorageError that corresponds to a botocore `error`, with a remedy."""
     from boto3.exceptions import S3UploadFailedError
     from botocore import exceptions
 
     if isinstance(error, StorageError):
         raise error
     if isinstance(error, S3UploadFailedError) and isinstance(error.__context__, Exception):
-        error = error.__context__  # which it hides
+        error = error.__context__  # the cause, which boto3 reduces to text
     bucket = url.removeprefix("s3://").partition("/")[0]
     status, code = status_of(error)
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
         message = "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     elif code in ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"):
-        message = f"the AWS credentials have expired ({code}); renew them and start again"
+        message = f"the AWS credentials have expired ({code}); renew them and rerun"
     elif code in ("RequestTimeTooSkewed", "RequestExpired"):
-        message = f"the clock of this machine is wrong ({code}); set it, by NTP for instance"
+        message = f"the clock of this machine is wrong ({code}); set it, for example by NTP"
     elif code == "NoSuchBucket" or (status == 404 and not _bucket_exists(bucket)):
         message = f"there is no bucket {bucket}; create it or check the name and AWS_ENDPOINT_URL"
     elif status == 404:
@@ -48,19 +48,19 @@ def explain(url: str, error: Exception) -> NoReturn:
         reason = code if code and not code.isdigit() else "access denied"
         message = f"S3 refused the credentials or they lack the permission ({reason}); check the key and its policy"
     elif status == 412:
-        message = "the object was replaced while it was read; start again"
+        message = "the object was replaced while it was read; rerun"
     elif isinstance(error, exceptions.SSLError):
         message = (
-            "the server's TLS certificate is not trusted; set AWS_CA_BUNDLE to the file of your own authority, and "
-            "check that AWS_ENDPOINT_URL names a server that speaks TLS"
+            "the server's TLS certificate is not trusted; set AWS_CA_BUNDLE to the file of your certificate authority, "
+            "and check that AWS_ENDPOINT_URL names a server that supports TLS"
         )
-    elif isinstance(error, _broken()):
+    elif isinstance(error, _connection_errors()):
         raise UnreachableError(
-            f"{url}: the S3 server does not answer; check AWS_ENDPOINT_URL and the network"
+            f"{url}: the S3 server does not respond; check AWS_ENDPOINT_URL and the network"
         ) from None
     elif status == 429 or status >= 500:
         raise UnreachableError(
-            f"{url}: S3 is overloaded or out of order ({code}, status {status}); try again"
+            f"{url}: S3 is overloaded or failing ({code}, status {status}); try again later"
         ) from None
     elif isinstance(error, exceptions.ProfileNotFound):
         message = str(error)
@@ -69,8 +69,8 @@ def explain(url: str, error: Exception) -> NoReturn:
     raise StorageError(f"{url}: {message}") from None
 
 
-def _broken() -> tuple[type[Exception], ...]:
-    """Errors of connections that cannot be made, or that end within an answer."""
+def _connection_errors() -> tuple[type[Exception], ...]:
+    """Return the types of errors for connections that cannot be established, or that end within a response."""
     from botocore import exceptions, parsers
 
     return (

@@ -107,4 +107,4 @@ def test_an_address_without_a_cluster_is_named_instead_of_waited_for(root: Path,
             check=False,
         )
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: no Ray cluster answers at RAY_ADDRESS={address}")
+    assert done.stderr.startswith(f"error: no Ray cluster responds at RAY_ADDRESS={address}")

@@ -150,7 +150,7 @@ def test_planted_faults_of_a_node_are_found_with_their_remedies(
     planted = {"PYTHONPATH": f"{other}"}
     for folder in short_folder(tmp_path_factory, "vdsm-f-"):
         with local_cluster(
-            folder, token=False, variables=store, worker_variables=planted, worker_words=["--num-gpus=1"]
+            folder, token=False, variables=store, worker_variables=planted, worker_args=["--num-gpus=1"]
         ) as cluster:
             report = submitted(root, cluster, "--storage", str(tmp_path), "--nodes", "3", "--min-free-gb", "1e9")
     failed = {one["check"]: one for one in report["findings"] if one["outcome"] == "failed"}
@@ -185,7 +185,7 @@ def test_planted_faults_of_storage_are_found_with_their_remedies(
         assert found in findings[check]["found"]
         assert remedy in findings[check]["remedy"]
 
-    fault("rejected the credentials", "grant the key", {"AWS_SECRET_ACCESS_KEY": "wrong"})
+    fault("refused the credentials", "grant the key", {"AWS_SECRET_ACCESS_KEY": "wrong"})
     fault("no bucket absent; create it", "a bucket or folder that exists", {}, "--storage", "s3://absent/x")
     read_only = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
     fault("write on this machine", "write access"

@@ -186,5 +186,5 @@ def test_no_server_and_no_credentials_are_named(
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        with pytest.raises(StorageError, match="does not answer; check AWS_ENDPOINT_URL"):
+        with pytest.raises(StorageError, match="does not respond; check AWS_ENDPOINT_URL"):
             storage.read_bytes(f"{s3_bucket}/x")

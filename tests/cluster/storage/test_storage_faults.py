@@ -94,7 +94,7 @@ def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(
     bucket = through({("GET", 0): Fault(delay_s=1.5)})
     assert storage.read_bytes(f"{bucket}/x") == data
     bucket = through(lambda method, path, n: Fault(delay_s=1.5))
-    with pytest.raises(UnreachableError, match="does not answer"):
+    with pytest.raises(UnreachableError, match="does not respond"):
         storage.size(f"{bucket}/x")
 
 
