@@ -151,7 +151,7 @@ class ClipDataset:
 
     @property
     def source(self) -> dict[str, Any]:
-        """The settings of the source that the dataset was made from: its `name`, and a section named so."""
+        """The source that the dataset was made from: its `name`, and the section of settings with that name."""
         source: dict[str, Any] = self.manifest["configuration"]["source"]
         return source
 

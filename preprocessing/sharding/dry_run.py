@@ -34,30 +34,6 @@ class Sample:
     seconds: float = 0.0
 
 
-def report_plan(recipe: DataRecipe, url: str, plan: Plan, source: Source) -> None:
-    """Print what would be written to `url`, and how long that would take."""
-    sample = take_sample(recipe, plan, source)
-    factor = sample.bytes / sample.estimated_bytes if sample.estimated_bytes else 1.0
-    clips_per_byte = sample.clips / sample.estimated_bytes if sample.estimated_bytes else 0.0
-    total_bytes = 0
-    for split, expected in estimate(plan).items():
-        total_bytes += expected.bytes
-        if expected.clips is not None:
-            clips, megabytes = f"{expected.clips:,} clips", expected.bytes / 1e6
-        else:  # then the size is not known either
-            count, megabytes = round(expected.bytes * clips_per_byte), expected.bytes * factor / 1e6
-            clips = f"about {count:,} clips of {expected.inputs:,} inputs"
-        sys.stdout.write(f"{split}: {clips}, shards: {expected.shards}, about {megabytes:,.1f} MB\n")
-    tasks = min(recipe.shards.concurrency or len(os.sched_getaffinity(0)), len(plan.shards))
-    if sample.estimated_bytes:
-        seconds = sample.seconds * total_bytes / sample.estimated_bytes / tasks
-        sys.stdout.write(
-            f"time: about {format_duration(seconds)} with {tasks} concurrent tasks, extrapolated from {sample.inputs} "
-            f"inputs read on this machine, which gave {sample.clips:,} clips and {sample.rejects} rejects\n"
-        )
-    sys.stdout.write(f"dry run: nothing was written; without --dry-run, the dataset goes to {url}\n")
-
-
 def take_sample(recipe: DataRecipe, plan: Plan, source: Source) -> Sample:
     """Read the first few inputs of the plan, whose order is random."""
     decoder = None
@@ -98,3 +74,26 @@ def _read(sample: Sample, clips: Clips, item: Item, patience_s: float) -> None:
             return
         sample.clips += 1
         sample.bytes += clip.frames.nbytes
+
+
+def print_plan(recipe: DataRecipe, url: str, plan: Plan, sample: Sample) -> None:
+    """Print what would be written to `url`, and how long that would take, extrapolated from a sample."""
+    factor = sample.bytes / sample.estimated_bytes if sample.estimated_bytes else 1.0
+    clips_per_byte = sample.clips / sample.estimated_bytes if sample.estimated_bytes else 0.0
+    total_bytes = 0
+    for split, expected in estimate(plan).items():
+        total_bytes += expected.bytes
+        if expected.clips is not None:
+            clips, megabytes = f"{expected.clips:,} clips", expected.bytes / 1e6
+        else:  # then the size is not known either
+            count, megabytes = round(expected.bytes * clips_per_byte), expected.bytes * factor / 1e6
+            clips = f"about {count:,} clips of {expected.inputs:,} inputs"
+        sys.stdout.write(f"{split}: {clips}, shards: {expected.shards}, about {megabytes:,.1f} MB\n")
+    tasks = min(recipe.shards.concurrency or len(os.sched_getaffinity(0)), len(plan.shards))
+    if sample.estimated_bytes:
+        seconds = sample.seconds * total_bytes / sample.estimated_bytes / tasks
+        sys.stdout.write(
+            f"time: about {format_duration(seconds)} with {tasks} concurrent tasks, extrapolated from {sample.inputs} "
+            f"inputs read on this machine, which gave {sample.clips:,} clips and {sample.rejects} rejects\n"
+        )
+    sys.stdout.write(f"dry run: nothing was written; without --dry-run, the dataset goes to {url}\n")

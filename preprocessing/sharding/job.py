@@ -19,7 +19,7 @@ from preprocessing.clip import Source
 from preprocessing.dataset.format import MANIFEST, PREVIEW, REJECTS, Manifest
 from preprocessing.dataset.index import ShardSummary
 from preprocessing.recipe import DataRecipe
-from preprocessing.sharding.dry_run import report_plan
+from preprocessing.sharding.dry_run import print_plan, take_sample
 from preprocessing.sharding.manifest import make_manifest, write_manifest
 from preprocessing.sharding.output_lock import acquire_output
 from preprocessing.sharding.plan import Plan, ShardPlan, make_plan
@@ -54,25 +54,28 @@ def shard_source(recipe: DataRecipe, out: str, *, dry_run: bool = False) -> None
     with ProgressDisplay(phases=2 if dry_run else _PHASES) as progress:
         progress.start("listing the inputs")
         source = make_source(recipe.source, recipe.seed)
-        planned = make_plan(recipe, source)
+        plan = make_plan(recipe, source)
         storage.exists(storage.join(out, MANIFEST))  # a wrong address or key fails now, not after retries
-        job = _Job(recipe, out, source, planned, progress)
+        job = _Job(recipe, out, source, plan, progress)
         job.acquire_output(store=not dry_run)
-        if not dry_run:
-            job.run()
-        else:
+        if dry_run:
             progress.start("sampling the inputs")
-            report_plan(recipe, out, planned, source)
-            return
-    print_report(out)
+            sample = take_sample(recipe, plan, source)
+        else:
+            job.run()
+    # Outside the block: while a bar is shown, standard output is redirected to it.
+    if dry_run:
+        print_plan(recipe, out, plan, sample)
+    else:
+        print_report(out)
 
 
 class _Job:
     """A dataset being written: its plan, and the summaries of the shards that are complete so far."""
 
-    def __init__(self, recipe: DataRecipe, out: str, source: Source, planned: Plan, progress: ProgressDisplay) -> None:
-        self._recipe, self._out, self._source, self._plan, self._progress = recipe, out, source, planned, progress
-        self._inputs = {shard.path: len(shard.items) for shard in planned.shards}
+    def __init__(self, recipe: DataRecipe, out: str, source: Source, plan: Plan, progress: ProgressDisplay) -> None:
+        self._recipe, self._out, self._source, self._plan, self._progress = recipe, out, source, plan, progress
+        self._inputs = {shard.path: len(shard.items) for shard in plan.shards}
         self._done: dict[str, ShardSummary] = {}
 
     def acquire_output(self, *, store: bool) -> None:
@@ -103,10 +106,9 @@ class _Job:
     def _find_finished_shards(self) -> None:
         self._progress.update(0)
         with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-            found = pool.map(
-                lambda shard: find_finished_shard(self._out, self._plan.identity, shard), self._plan.shards
-            )
-            for shard, summary in zip(self._plan.shards, found, strict=True):
+            shards, identity = self._plan.shards, self._plan.identity
+            found = pool.map(lambda shard: find_finished_shard(self._out, identity, shard), shards)
+            for shard, summary in zip(shards, found, strict=True):
                 if summary is not None:
                     self._done[shard.path] = summary
                 self._progress.advance()

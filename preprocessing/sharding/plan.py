@@ -95,11 +95,11 @@ def make_plan(recipe: DataRecipe, source: Source) -> Plan:
     check_groups((item.key, item.split, item.group) for item in items)
     shards: list[ShardPlan] = []
     for split in SPLITS:
-        mine = [item for item in items if item.split == split]
-        if not mine:
+        members = [item for item in items if item.split == split]
+        if not members:
             raise UserError(f"source {recipe.source.name}: no input goes to the {split} split; add more inputs")
-        mine.sort(key=lambda item: _draw(recipe.seed, item.key))
-        for number, group in enumerate(_pack(mine, recipe.shards.target_mb * 1e6)):
+        members.sort(key=lambda item: _draw(recipe.seed, item.key))
+        for number, group in enumerate(_pack(members, recipe.shards.target_mb * 1e6)):
             shards.append(ShardPlan(path=shard_path(split, number), split=split, items=tuple(group)))
     return Plan(_configuration(recipe, untrusted=source.untrusted), source.fingerprint(), tuple(shards))
 

@@ -27,15 +27,15 @@ def read_item(clips: Clips, item: Item, patience_s: float) -> Generator[Clip, No
     Raises:
         UserError: the item could not be read, although it may be good.
     """
-    given = failed = 0
+    yielded = failed = 0
     name = item.path or item.key
     end, wait = time.monotonic() + patience_s, 1.0
     while True:
         try:
             for number, clip in enumerate(clips(item)):
-                if number == given:
+                if number == yielded:
                     yield clip
-                    given += 1
+                    yielded += 1
                     end, wait = time.monotonic() + patience_s, 1.0
             return None
         except RejectedInputError as error:
@@ -43,7 +43,7 @@ def read_item(clips: Clips, item: Item, patience_s: float) -> Generator[Clip, No
             break
         except SandboxFailedError as error:
             failed += 1
-            reason, where = error.reason, f"after {given} clips"
+            reason, where = error.reason, f"after {yielded} clips"
             if error.conclusive or failed == MAX_INCONCLUSIVE_FAILURES:
                 break
         except (TransientError, UnreachableError) as error:
@@ -56,4 +56,4 @@ def read_item(clips: Clips, item: Item, patience_s: float) -> Generator[Clip, No
             time.sleep(wait)
             wait = min(2 * wait, 15.0)
     log.warning("%s is rejected: %s%s", name, reason, f" ({where})" if where else "")
-    return Reject(name, reason, where, given, item.split)
+    return Reject(name, reason, where, yielded, item.split)
