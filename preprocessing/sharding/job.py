@@ -37,7 +37,8 @@ R = TypeVar("R")
 
 CONCURRENT_READS = 16
 """Indexes of finished shards that are read at the same time."""
-_PHASES = 4
+_PHASES = 5
+"""Phases of progress when shards are written."""
 
 
 def shard_source(recipe: DataRecipe, out: str, *, dry_run: bool = False) -> None:
@@ -87,16 +88,17 @@ class _Job:
         self._retry(self._find_finished_shards)
         missing = [shard for shard in self._plan.shards if shard.path not in self._done]
         if not missing and self._is_complete():
-            self._progress.expect(_PHASES - 2)
+            self._progress.expect(_PHASES - 3)
             log.info("all %d shards exist already", len(self._plan.shards))
             return
         if self._done:
             log.info("%d of %d shards exist already", len(self._done), len(self._plan.shards))
         if missing:
+            self._progress.start("connecting to Ray")
             with ray_runtime.connect():
                 self._write(missing)
         else:
-            self._progress.expect(_PHASES - 1)
+            self._progress.expect(_PHASES - 2)
         self._complete()
 
     def _retry(self, action: Callable[[], R]) -> R:
