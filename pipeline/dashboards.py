@@ -27,7 +27,7 @@ from pydantic import Field
 
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls, Section
-from cluster.development.child_process import end
+from cluster.development.child_process import terminate
 from cluster.errors import UserError
 from cluster.storage import api as storage
 
@@ -114,7 +114,7 @@ def served(args: list[str], port: int) -> Iterator[str]:
                 time.sleep(0.2)
             yield f"http://{HOST}:{port}"
         finally:
-            end(process)
+            terminate(process)
 
 
 def free_ports(first: int) -> Iterator[int]:
