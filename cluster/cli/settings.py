@@ -161,7 +161,7 @@ def nearest(name: str, among: list[str]) -> str:
         close = [path for path in among if path.rpartition(".")[2] == name.rpartition(".")[2]][:1]
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; known are {', '.join(among)}" if len(among) <= 12 else ""
+    return f"; valid names are {', '.join(among)}" if len(among) <= 12 else ""
 
 
 def validated(cls: type[M], tree: Tree, origin: Callable[[str], str]) -> M:

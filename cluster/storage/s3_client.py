@@ -78,7 +78,7 @@ def _parsed(variables: tuple[tuple[str, str], ...]) -> S3Settings:
     found: dict[str, Any] = {}
     for name, text in variables:
         if name not in fields:
-            raise StorageError(f"{name} is not a setting; known are {', '.join(fields)}")
+            raise StorageError(f"{name} is not a setting; valid names are {', '.join(fields)}")
         field = fields[name]
         try:
             found[field.name] = _value(field.type, text)

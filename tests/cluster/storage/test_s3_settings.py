@@ -86,7 +86,7 @@ def test_settings_reach_the_requests(
         ("VDSM_S3_REQUESTER_PAYS", "yes", "'yes'; it must be 0 or 1"),
         ("VDSM_S3_ENCRYPTION", "DES", "'DES'; it must be empty or AES256 or aws:kms"),
         ("VDSM_S3_KMS_KEY_ID", "k", "needs VDSM_S3_ENCRYPTION=aws:kms"),
-        ("VDSM_S3_TIMEOUT", "3", "is not a setting; known are VDSM_S3_CONNECT_TIMEOUT_S"),
+        ("VDSM_S3_TIMEOUT", "3", "is not a setting; valid names are VDSM_S3_CONNECT_TIMEOUT_S"),
     ],
 )
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
