@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cluster.errors import UserError
-from cluster.storage import api as storage
+from cluster.storage.errors import UnreachableError
 from preprocessing.clip import Item, RejectedInputError, Source, TransientError, check
 from preprocessing.decoding.messages import ReadInto, receive, send, send_clip
 
@@ -78,7 +78,7 @@ def _serve(source: Source, item: Item, replies: BinaryIO, seconds: int) -> dict[
         if _was_scarce(before):
             return {"kind": "memory"}
         return {"kind": "rejected", "reason": error.reason, "where": error.where}
-    except (TransientError, storage.UnreachableError) as error:
+    except (TransientError, UnreachableError) as error:
         return {"kind": "transient", "text": str(error)}
     except UserError as error:
         return {"kind": "user error", "text": str(error)}

@@ -53,7 +53,7 @@ class VideosConfig(ClipsConfig):
     fps: float | None = Field(default=None, gt=0, le=1000)
     """Resample to this many frames per second, using the timestamps; by default every frame is kept."""
     max_pixels: int = Field(default=4096 * 4096, ge=64)
-    """Videos with larger frames are rejected, in pixels (width x height)."""
+    """Largest accepted frame size, in pixels (width x height); a video with larger frames is rejected."""
 
 
 class FramesConfig(ClipsConfig):
@@ -62,7 +62,7 @@ class FramesConfig(ClipsConfig):
     fps: float = Field(default=25.0, gt=0, le=1000)
     """Frames per second at which the images were taken."""
     max_pixels: int = Field(default=4096 * 4096, ge=64)
-    """Larger images are rejected, in pixels (width x height)."""
+    """Largest accepted image size, in pixels (width x height); a video with larger images is rejected."""
 
 
 class ArraysConfig(ClipsConfig):
