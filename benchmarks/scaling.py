@@ -62,9 +62,10 @@ def rank(number: int, size: int, config: str, compression: str, clips: int, step
 
     from cluster.cli import recipe_file, settings
     from pipeline.recipe import Recipe
-    from pipeline.training.job import Job, QuietReporter
+    from pipeline.training.distributed import DistributedContext
+    from pipeline.training.job import Job
     from pipeline.training.loop import train_run
-    from pipeline.training.world import DistributedContext
+    from pipeline.training.reporter import QuietReporter
     from vdsm.memory import keep_freed_memory
 
     class Seconds(QuietReporter):
@@ -101,7 +102,6 @@ def rank(number: int, size: int, config: str, compression: str, clips: int, step
         training=training,
         seed=0,
         clips=InMemory(max(64, 4 * clips * size), stage1.clip_frames, recipe.model.frame_size),
-        notes={},
     )
     train_run(job, seconds, DistributedContext(number, size))
     # Only rank 0 is told the times; the others' steps take as long.

@@ -1,1 +1,1 @@
-"""Training under Ray Train: the driver, its workers, and how they talk to each other."""
+"""Training under Ray Train: the driver, its workers, and what they report to each other."""

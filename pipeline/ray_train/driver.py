@@ -1,7 +1,8 @@
-"""The training under Ray Train, as the driver sees it: start the workers, take their records, ask them to stop."""
+"""The driver of a training under Ray Train: start the workers, take their records, and request them to stop."""
 
 import contextlib
 import getpass
+import logging
 import math
 import os
 import signal
@@ -22,72 +23,100 @@ from cluster.errors import UserError
 from pipeline.ray_train.network import NetworkConfig
 from pipeline.ray_train.worker import Coordinator, WorkerConfig, worker
 from pipeline.runs.log import RunLog
+from pipeline.training.config import TrainingConfig
+from pipeline.training.job import Outcome
 from vdsm.memory import TUNABLES
+
+logger = logging.getLogger(__name__)
 
 
 class FailureLog(ray.train.UserCallback):
-    """Tells the coordinator that workers failed. Runs in Ray Train's controller, where an exception would end the run."""
+    """Reports worker failures to the coordinator, from Ray Train's controller, where an exception would end the run."""
 
     def __init__(self, coordinator: Any) -> None:
-        self._ledger = coordinator
+        self._coordinator = coordinator
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Called by Ray Train with the error of each rank that failed."""
+        """Report the error of the first rank that failed; called by Ray Train."""
         ranks = sorted(worker_exceptions)
         error = _summary(worker_exceptions[ranks[0]]) if ranks else "no reason given"
         with contextlib.suppress(Exception):
-            self._ledger.push.remote({"kind": "event", "event": "failure", "ranks": ranks, "error": error})
+            self._coordinator.push.remote({"kind": "event", "event": "failure", "ranks": ranks, "error": error})
 
 
 def _summary(error: BaseException) -> str:
-    """The end of an error in at most 200 characters: of a traceback, the line that says what happened."""
+    """Return the last line of an error in at most 200 characters: in a traceback, it states what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[-1] if lines else type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def fit(worker_config: WorkerConfig, log: RunLog) -> dict[str, Any]:
-    """Trains until the end, or until ctrl-C; the records of the workers go to `log`. Needs a connection to Ray.
+def fit(worker_config: WorkerConfig, log: RunLog) -> Outcome:
+    """Train until the end, or until Ctrl-C. Needs a connection to Ray.
 
-    Returns `stage`, `step` and `finished`. Raises UserError for mistakes of the user and where workers fail too often.
-    The first ctrl-C or SIGTERM saves a checkpoint and stops, the second stops at once.
+    The first Ctrl-C or SIGTERM saves a checkpoint and stops; the second stops immediately.
+
+    Args:
+        worker_config: the training.
+        log: takes the records of the workers.
+
+    Raises:
+        UserError: invalid input, or workers failed too often.
     """
-    # How often Ray Train's controller looks at the workers.
+    # Interval at which Ray Train's controller polls the workers.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     training = worker_config.recipe.training
-    elastic = (training.min_workers or training.num_workers) < training.num_workers
-    # How long Ray Train waits for the room that it has asked for. After a machine was lost it may ask for as much as
-    # there was; with elastic workers it should soon ask for what there is.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15" if elastic else "180")
-    resources = {"CPU": float(training.threads_per_worker)} | ({"GPU": 1.0} if training.use_gpu else {})
-    if training.worker_resource:
-        resources[training.worker_resource] = 1.0
     least = training.min_workers or training.num_workers
-    workers: dict[str, Any] = {"num_workers": training.num_workers}
-    if elastic:
-        workers = {
-            "num_workers": (least, training.num_workers),
-            "elastic_resize_monitor_interval_s": training.resize_interval_s,
-        }
-    for resource, amount in resources.items():
-        there = ray.cluster_resources().get(resource, 0)  # type: ignore[no-untyped-call]
-        if there < least * amount:
-            log.note(f"waiting for {least * amount:g} {resource}, of which Ray has {there:g}")
-    # glibc reads it when a process starts.
-    environment = {} if training.use_gpu else {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", TUNABLES)}
-    # Beside the driver: on another machine it would die with that one.
+    # Ray Train's timeout for the resources that it has requested. After a machine is lost it may request as much as
+    # before; elastic workers should soon request what is left.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15" if least < training.num_workers else "180")
+    for resource, amount in _resources(training).items():
+        available = ray.cluster_resources().get(resource, 0)  # type: ignore[no-untyped-call]
+        if available < least * amount:
+            logger.info("waiting for %g %s, of which Ray has %g", least * amount, resource, available)
+    # On the driver's node: on another machine it would be lost together with that machine.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     coordinator = Coordinator.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
-    trainer = TorchTrainer(
+    result = _fit_in_thread(_trainer(worker_config, coordinator), coordinator, log)
+    user_error = ray.get(coordinator.user_error.remote())
+    if isinstance(result, BaseException):
+        if user_error is None and not isinstance(result, ray.train.TrainingFailedError):
+            raise result
+        log.event("gave up", error=user_error or _summary(result))
+        raise UserError(user_error or f"workers failed more than {training.max_failures} times: {_summary(result)}")
+    outcome: dict[str, Any] = result.return_value
+    if "error" in outcome:
+        log.event("gave up", error=outcome["error"])
+        raise UserError(outcome["error"])
+    return Outcome(**outcome)
+
+
+def _resources(training: TrainingConfig) -> dict[str, float]:
+    """Return the Ray resources of one worker."""
+    resources = {"CPU": float(training.threads_per_worker)} | ({"GPU": 1.0} if training.use_gpu else {})
+    return resources | ({training.worker_resource: 1.0} if training.worker_resource else {})
+
+
+def _trainer(worker_config: WorkerConfig, coordinator: Any) -> TorchTrainer:
+    training = worker_config.recipe.training
+    workers: dict[str, Any] = {"num_workers": training.num_workers}
+    if training.min_workers is not None and training.min_workers < training.num_workers:
+        workers = {
+            "num_workers": (training.min_workers, training.num_workers),
+            "elastic_resize_monitor_interval_s": training.resize_interval_s,
+        }
+    # glibc reads it when a process starts.
+    environment = {} if training.use_gpu else {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", TUNABLES)}
+    return TorchTrainer(
         lambda: worker(worker_config, coordinator),  # type: ignore[arg-type]
         torch_config=NetworkConfig(timeout_s=math.ceil(training.stall_timeout_s)),
         scaling_config=ray.train.ScalingConfig(
             **workers,
             use_gpu=training.use_gpu,
-            resources_per_worker=resources,
+            resources_per_worker=_resources(training),
         ),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]
-            # Where Ray Train keeps notes of its own. Checkpoints are not among them: see checkpoints.py.
+            # For Ray Train's own files. Checkpoints are not among them: see pipeline/runs/checkpoints.py.
             name=f"vdsm-{uuid.uuid4().hex[:12]}",
             storage_path=str(Path(tempfile.gettempdir()) / f"vdsm-ray-train-{getpass.getuser()}"),
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
@@ -96,6 +125,10 @@ def fit(worker_config: WorkerConfig, log: RunLog) -> dict[str, Any]:
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
     )
+
+
+def _fit_in_thread(trainer: TorchTrainer, coordinator: Any, log: RunLog) -> Any:
+    """Return the result of the trainer, or its exception, after all records have been taken."""
     results: list[Any] = []
     done = threading.Event()
 
@@ -107,28 +140,18 @@ def fit(worker_config: WorkerConfig, log: RunLog) -> dict[str, Any]:
         finally:
             done.set()
 
-    # Not in the main thread, where Ray Train would take ctrl-C as the wish to abort at once.
+    # Not in the main thread, where Ray Train would abort immediately on Ctrl-C.
     threading.Thread(target=run, daemon=True, name="ray train").start()
-    with _interruptions() as asked:
-        told = False
+    with _stop_signals() as stop:
+        is_requested = False
         while not done.wait(0.3):
             _drain(coordinator, log)
-            if asked.is_set() and not told:
-                log.note("saving a checkpoint, then stopping; once more stops at once")
-                ray.get(coordinator.ask_to_stop.remote())
-                told = True
+            if stop.is_set() and not is_requested:
+                logger.info("saving a checkpoint before stopping; press Ctrl-C again to stop immediately")
+                ray.get(coordinator.request_stop.remote())
+                is_requested = True
     _drain(coordinator, log)
-    result, mistake = results[0], ray.get(coordinator.mistake.remote())
-    if isinstance(result, BaseException):
-        if mistake is None and not isinstance(result, ray.train.TrainingFailedError):
-            raise result
-        log.event("gave up", error=mistake or _summary(result))
-        raise UserError(mistake or f"workers failed more than {training.max_failures} times: {_summary(result)}")
-    outcome: dict[str, Any] = result.return_value
-    if "mistake" in outcome:
-        log.event("gave up", error=outcome["mistake"])
-        raise UserError(outcome["mistake"])
-    return outcome
+    return results[0]
 
 
 def _drain(coordinator: Any, log: RunLog) -> None:
@@ -137,21 +160,21 @@ def _drain(coordinator: Any, log: RunLog) -> None:
 
 
 @contextlib.contextmanager
-def _interruptions() -> Iterator[threading.Event]:
-    """Within the block, the first ctrl-C or SIGTERM sets the event; the second raises KeyboardInterrupt."""
-    asked = threading.Event()
+def _stop_signals() -> Iterator[threading.Event]:
+    """Set the event at the first Ctrl-C or SIGTERM within the block; raise KeyboardInterrupt at the second."""
+    stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # only the main thread may handle signals
+        yield stop  # only the main thread may handle signals
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        if stop.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        stop.set()
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

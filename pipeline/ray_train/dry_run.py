@@ -1,4 +1,4 @@
-"""What `vdsm train --dry-run` says: what would be done, and what is missing for it."""
+"""What `vdsm train --dry-run` prints: what the training would do, and what is missing for it."""
 
 import os
 import re
@@ -8,15 +8,21 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import checkpoints
-from pipeline.runs.store import changes_of, data_hash, is_finished
+from pipeline.runs.store import changed_settings, data_hash, is_finished
 from pipeline.training.job import Job
 from pipeline.training.plan import StagePlan, make_plan, plan_of
 
 
 def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list[str]]:
-    """Lines that say what would be done, and lines that say what is missing. Writes nothing.
+    """Return lines that describe the training, and lines that name missing items. Write nothing.
 
-    `run` is none where the run was not named. Raises UserError where the recipe does not fit the data.
+    Args:
+        recipe: the settings.
+        data: the dataset, as an absolute path or URL.
+        run: folder of the run, as an absolute path or URL; none if it was not named.
+
+    Raises:
+        UserError: the recipe does not fit the data.
     """
     training, lines, missing = recipe.training, [], []
     manifest_hash: str | None = None
@@ -25,7 +31,7 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
         from preprocessing.dataset.reader import ClipDataset
 
         clips = ClipDataset(data, "train")
-        job = Job(model=recipe.model, training=training, seed=recipe.seed, clips=clips, notes={})
+        job = Job(model=recipe.model, training=training, seed=recipe.seed, clips=clips)
         manifest_hash = data_hash(clips.manifest)
         lines.append(f"data: {len(clips):,} clips of {len(set(clips.identities)):,} identities in {data}")
     except UserError as error:
@@ -38,45 +44,47 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
             raise UserError(f"{data}: {error}") from error
     lines += map(str, plans)
     least = f"{training.min_workers} to " if training.min_workers else ""
-    own = ", one GPU each" if training.use_gpu else ""
-    own += f", one {training.worker_resource} each" if training.worker_resource else ""
-    lines.append(f"{least}{training.num_workers} workers x {training.threads_per_worker} threads{own}")
-    missing += _resources(recipe, plans)
+    resources = ", one GPU each" if training.use_gpu else ""
+    resources += f", one {training.worker_resource} each" if training.worker_resource else ""
+    lines.append(f"{least}{training.num_workers} workers x {training.threads_per_worker} threads{resources}")
+    missing += _missing_resources(recipe, plans)
     if run is None:
         missing.append("run: give --out and --name")
     else:
-        lines.append(f"run: {run}{_state(recipe, run, manifest_hash, missing)}")
+        state, problems = _inspect_run(recipe, run, manifest_hash)
+        lines.append(f"run: {run}{state}")
+        missing += problems
     return lines, missing
 
 
-def _state(recipe: Recipe, run: str, data_sha256: str | None, missing: list[str]) -> str:
-    """What is at `run` already, in words; what stands in the way goes to `missing`."""
+def _inspect_run(recipe: Recipe, run: str, data_sha256: str | None) -> tuple[str, list[str]]:
+    """Return what is already at `run`, and what prevents training it."""
+    problems: list[str] = []
     try:
         if not storage.exists(storage.join(run, "run.json")):
-            if not storage.is_s3(run) and not _may_write(Path(run)):
-                missing.append(f"run: {run} cannot be written")
-            return ", a new one"
-        changed = changes_of(run, recipe, data_sha256)
-        if changed:
-            missing.append(f"run: it was begun with other settings: {'; '.join(changed)}")
+            if not storage.is_s3(run) and not _is_writable(Path(run)):
+                problems.append(f"run: {run} cannot be written")
+            return ", a new one", problems
+        changes = changed_settings(run, recipe, data_sha256)
+        if changes:
+            problems.append(f"run: it was started with other settings: {'; '.join(changes)}")
         if is_finished(run, recipe.training):
-            return ", finished"
+            return ", finished", problems
         found = checkpoints(run, recipe.training)
     except UserError as error:
-        missing.append(f"run: {error}")
-        return ""
-    return f", goes on from {max(found)}" if found else ", begun"
+        return "", [*problems, f"run: {error}"]
+    return f", resumes from {max(found)}" if found else ", started, without a checkpoint", problems
 
 
-def _may_write(path: Path) -> bool:
+def _is_writable(path: Path) -> bool:
     while not path.exists():
         path = path.parent
     return path.is_dir() and os.access(path, os.W_OK)
 
 
-def _resources(recipe: Recipe, plans: list[StagePlan]) -> list[str]:
-    """What this machine lacks, where the training would run on it alone."""
-    training, lacking = recipe.training, []
+def _missing_resources(recipe: Recipe, plans: list[StagePlan]) -> list[str]:
+    """Return what this machine lacks, if the training would run on it alone."""
+    training, missing = recipe.training, []
     if os.environ.get("RAY_ADDRESS") or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return []  # on a cluster, which may grow: the job waits until there is room
     workers = training.min_workers or training.num_workers
@@ -84,17 +92,17 @@ def _resources(recipe: Recipe, plans: list[StagePlan]) -> list[str]:
         import torch
 
         if torch.cuda.device_count() < workers:
-            lacking.append(f"GPUs: {workers} are needed and this machine has {torch.cuda.device_count()}")
+            missing.append(f"GPUs: {workers} are needed and this machine has {torch.cuda.device_count()}")
     if training.worker_resource:
-        lacking.append(f"{training.worker_resource}: {workers} are needed; start Ray with them and set RAY_ADDRESS")
-    needed, there = workers * max(plan.memory_bytes for plan in plans), _memory_bytes()
-    if not training.use_gpu and there is not None and needed > there:
-        lacking.append(f"memory: about {needed / 1e9:.1f} GB are needed and {there / 1e9:.1f} GB are available")
-    return lacking
+        missing.append(f"{training.worker_resource}: {workers} are needed; start Ray with them and set RAY_ADDRESS")
+    needed, available = workers * max(plan.memory_bytes for plan in plans), _available_memory()
+    if not training.use_gpu and available is not None and needed > available:
+        missing.append(f"memory: about {needed / 1e9:.1f} GB are needed and {available / 1e9:.1f} GB are available")
+    return missing
 
 
-def _memory_bytes() -> int | None:
-    """Memory that is available on this machine; none where the system does not say."""
+def _available_memory() -> int | None:
+    """Return this machine's available memory in bytes; none if the system does not report it."""
     try:
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:

@@ -1,4 +1,4 @@
-"""The progress of a run as metrics of Ray, which every node of a cluster offers to Prometheus."""
+"""The progress of a run as Ray metrics, which every node of a cluster exports to Prometheus."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,25 +19,25 @@ NAMES = {
     "gradient_norm": "Norm of the gradient before clipping.",
     "learning_rate": "Learning rate.",
     "clips_per_s": "Clips per second over all workers.",
-    "data_wait_share": "Share of the time spent waiting for data.",
-    "memory_gb": "Most memory held by one worker, in 10^9 bytes.",
+    "data_wait_share": "Fraction of the time spent waiting for data.",
+    "memory_gb": "Peak memory of any worker, in 10^9 bytes.",
     "elbo": "Un-annealed ELBO on the held-out clips, nats per pixel value.",
 }
-"""Metric of a record to its description; the metric is `ray_vdsm_<name>` with the tags `run` and `stage`."""
+"""Description of each metric of a record; it is exported as `ray_vdsm_<name>` with the tags `run` and `stage`."""
 
 
 class Gauges:
-    """One gauge for each figure, made when it is first shown."""
+    """One gauge per metric, created when the metric is first shown."""
 
     def __init__(self, run: str) -> None:
         self._run = run
         self._gauges: dict[str, Gauge] = {}
 
     def show(self, record: Mapping[str, Any]) -> None:
-        """Sets the gauges of the figures in a `train` or `validation` record."""
+        """Set the gauges of the metrics in a `train` or `validation` record; ignore other records."""
         if record["kind"] not in ("train", "validation"):
             return
-        # The terms of a validation have the names of those of the training.
+        # The terms of a validation have the same names as those of the training.
         names = ["elbo"] if record["kind"] == "validation" else [name for name in NAMES if name in record]
         for name in names:
             if name not in self._gauges:

@@ -1,4 +1,4 @@
-"""By which network interface the workers of a training talk."""
+"""The network interface over which the workers of a training communicate."""
 
 import contextlib
 import os
@@ -11,27 +11,30 @@ import ray.util
 from ray.train.torch import TorchConfig
 
 _SIOCGIFADDR = 0x8915
-"""Linux: the address of an interface."""
+"""Linux ioctl: get the address of an interface."""
 
 
 def interface_of(address: str) -> str | None:
-    """Name of this machine's interface that has an IPv4 address; none where there is none, or on no Linux."""
+    """Return the name of this machine's interface with an IPv4 address; none if there is none, or not on Linux."""
     if sys.platform != "linux":
         return None
     import fcntl
 
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):  # it has no address
-                answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", name.encode()))
+            with contextlib.suppress(OSError):  # the interface has no address
+                answer = fcntl.ioctl(sock, _SIOCGIFADDR, struct.pack("256s", name.encode()))
                 if socket.inet_ntoa(answer[20:24]) == address:
                     return name
     return None
 
 
-def name_interface() -> None:
-    """Have gloo listen where Ray does. By itself it takes the address to which the machine's name resolves, and that is
-    127.0.1.1 on many a Debian and Ubuntu: workers of other machines would not reach it."""
+def set_gloo_interface() -> None:
+    """Make gloo listen on the same interface as Ray.
+
+    By default it takes the address to which the host name resolves. On Debian and Ubuntu that is often 127.0.1.1, which
+    workers on other machines cannot reach.
+    """
     address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     if "GLOO_SOCKET_IFNAME" not in os.environ and (name := interface_of(address)):
         os.environ["GLOO_SOCKET_IFNAME"] = name
@@ -39,14 +42,14 @@ def name_interface() -> None:
 
 class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        worker_group.execute(name_interface)
+        worker_group.execute(set_gloo_interface)
         super().on_start(worker_group, backend_config)
 
 
 class NetworkConfig(TorchConfig):
-    """Ray Train's set-up of torch.distributed, after each worker has chosen its interface."""
+    """Ray Train's set-up of torch.distributed, with an interface chosen by each worker."""
 
     @property
     def backend_cls(self) -> type[_Backend]:
-        """What Ray Train calls when the workers are there."""
+        """Return the class that Ray Train calls once the workers have started."""
         return _Backend

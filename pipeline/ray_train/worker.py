@@ -1,4 +1,4 @@
-"""What runs in each Ray Train worker, and how it talks to the driver."""
+"""What runs in each Ray Train worker, and how it communicates with the driver."""
 
 import contextlib
 import os
@@ -20,18 +20,22 @@ from cluster.storage import api as storage
 from pipeline.ray_train.gauges import Gauges
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import CheckpointStore
-from pipeline.training.job import DivergenceError, Job, TrainPosition
+from pipeline.training.distributed import DistributedContext
+from pipeline.training.divergence import DivergenceError
+from pipeline.training.job import Job
 from pipeline.training.loop import train_run
-from pipeline.training.world import DistributedContext
+from pipeline.training.position import START, TrainPosition
+from pipeline.training.reporter import StopDecision
+from pipeline.training.state import Provenance, TrainState
 from vdsm.memory import keep_freed_memory
 
-LOOK_S = 5.0
-"""How often the workers ask whether a machine will be taken away."""
+PREEMPTION_POLL_S = 5.0
+"""Seconds between checks for an imminent preemption."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """What every worker is told."""
+    """What every worker needs to train."""
 
     recipe: Recipe
     data: str
@@ -43,120 +47,115 @@ class WorkerConfig:
 
 @ray.remote(num_cpus=0)
 class Coordinator:
-    """Passes records from the workers to the driver, and the wish to stop the other way."""
+    """Passes records from the workers to the driver, and the request to stop from the driver to the workers."""
 
     def __init__(self) -> None:
         self._records: list[dict[str, Any]] = []
         self._stop = False
-        self._mistake: str | None = None
+        self._user_error: str | None = None
 
     def push(self, record: dict[str, Any]) -> None:
-        """Keeps a record for the driver."""
+        """Keep a record for the driver."""
         self._records.append(record)
 
     def take(self) -> list[dict[str, Any]]:
-        """The records since the last call."""
+        """Return the records since the last call."""
         taken, self._records = self._records, []
         return taken
 
-    def ask_to_stop(self) -> None:
-        """The driver's wish."""
+    def request_stop(self) -> None:
+        """Have the workers save a checkpoint and stop."""
         self._stop = True
 
-    def stopping(self) -> bool:
-        """Whether the driver wants the workers to stop."""
+    def stop_requested(self) -> bool:
+        """Return whether the driver has requested the workers to stop."""
         return self._stop
 
-    def set_mistake(self, message: str) -> None:
-        """Keeps the message of a mistake of the user; the first one counts."""
-        self._mistake = self._mistake or message
+    def set_user_error(self, message: str) -> None:
+        """Keep the message of a user error; the first one counts."""
+        self._user_error = self._user_error or message
 
-    def mistake(self) -> str | None:
-        """That message."""
-        return self._mistake
+    def user_error(self) -> str | None:
+        """Return the message of the first user error, or none."""
+        return self._user_error
 
 
 class RayReporter:
-    """A job.Reporter that sends records to the coordinator and checkpoints to the folder of the run."""
+    """A Reporter that sends records to the coordinator and checkpoints to the folder of the run."""
 
     def __init__(self, coordinator: Any, worker_config: WorkerConfig, world: DistributedContext) -> None:
-        self._ledger, self._assignment, self._world = coordinator, worker_config, world
+        self._coordinator, self._worker_config, self._world = coordinator, worker_config, world
         self._store = CheckpointStore(worker_config.run_url, worker_config.recipe.training)
         self._gauges = Gauges(Path(worker_config.run_url).name)
-        self._looked, self._noticed = time.monotonic(), False
+        self._polled_at, self._preempted = time.monotonic(), False
         self._stop = threading.Event()
         self._closed = threading.Event()
-        if world.rank == 0:
-            threading.Thread(target=self._watch, daemon=True, name="watch for stop").start()
+        if world.is_first:
+            threading.Thread(target=self._watch_for_stop, daemon=True, name="watch for stop").start()
 
-    def _watch(self) -> None:
+    def _watch_for_stop(self) -> None:
         while not self._closed.wait(0.5):
             try:
-                if ray.get(self._ledger.stopping.remote(), timeout=30):
+                if ray.get(self._coordinator.stop_requested.remote(), timeout=30):
                     self._stop.set()
                     return
-            except ray.exceptions.RayError:  # the driver is gone, and this worker soon will be
+            except ray.exceptions.RayError:  # the driver is gone, and this worker will soon be
                 return
 
     def log(self, record: dict[str, Any]) -> None:
-        """Sends a record; called on rank 0."""
-        self._ledger.push.remote(record)
+        """Send a record, and wait until an event has arrived."""
+        sent = self._coordinator.push.remote(record)
+        if record["kind"] == "event":
+            ray.get(sent)
         self._gauges.show(record)
 
-    def event(self, event: str, **details: Any) -> None:
-        """Sends an event; called on rank 0."""
-        ray.get(self._ledger.push.remote({"kind": "event", "event": event, **details}))
-
-    def should_stop(self) -> bool:
-        """Whether the driver wants the workers to stop, as rank 0 knows it."""
-        return self._stop.is_set()
-
-    def time_to_look(self) -> bool:
-        """Every few seconds, by rank 0's clock."""
-        due = self._world.rank == 0 and not self._noticed and time.monotonic() - self._looked > LOOK_S
-        if due:
-            self._looked = time.monotonic()
-        return due
-
-    def notice(self) -> bool:
-        """Whether Ray has learned, since this group of workers began, that a machine of theirs will be taken away."""
-        ask = getattr(ray.train, "get_preemption_info", None)  # older versions of Ray cannot tell
-        found = not self._noticed and ask is not None and ask() is not None
-        self._noticed = self._noticed or found
-        return found
-
-    def save(
-        self, state: dict[str, Any] | None, place: TrainPosition, *, last: bool, audit: Sequence[Mapping[str, Any]] = ()
-    ) -> None:
-        """Hands a checkpoint to the store; at the end of a stage waits until it is kept."""
-        if state is None:
-            return
-        self._store.save(state, place, last=last, audit=audit)
-        self.log({"kind": "checkpoint", **place._asdict()})
+    def save(self, state: TrainState, *, last: bool, audit: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Pass a checkpoint to the store; at the end of a stage wait until it is written."""
+        self._store.save(state, last=last, audit=audit)
+        position = state.position._asdict()
+        self.log({"kind": "checkpoint", **position})
         if last:
             self._store.flush()
-            self.event("stage finished", **place._asdict())
+            self.log({"kind": "event", "event": "stage finished", **position})
 
-    def latest(self, before: TrainPosition | None = None) -> Mapping[str, Any] | None:
-        """The newest whole checkpoint; rank 0 looks which it is, and every rank reads it."""
-        place = None
-        if self._world.rank == 0:
+    def restore(
+        self, position: TrainPosition | None = None, *, before: TrainPosition | None = None
+    ) -> TrainState | None:
+        """Return a checkpoint, by default the newest intact one; rank 0 decides which, and every rank reads it."""
+        if self._world.is_first:
             self._store.flush()
-            place = self._store.newest(before)
-        place = self._world.from_first(place)
-        return None if place is None else self._store.load(place)
+            if position is None:
+                position = self._store.newest(before)
+        position = self._world.broadcast(position)
+        return None if position is None else self._store.load(position)
 
-    def at(self, place: TrainPosition) -> Mapping[str, Any]:
-        """The checkpoint of a place."""
-        if self._world.rank == 0:
-            self._store.flush()
-        self._world.from_first(None)
-        return self._store.load(place)
+    def should_stop(self) -> StopDecision:
+        """Return whether the driver has requested a stop, and whether a machine will soon be preempted."""
+        stop, poll = self._world.any_rank(self._stop.is_set(), self._should_poll_preemption())
+        return StopDecision(stop, preempted=poll and self._preemption_requested())
+
+    def _should_poll_preemption(self) -> bool:
+        """Return true on rank 0 every few seconds, until a preemption was found."""
+        is_due = time.monotonic() - self._polled_at > PREEMPTION_POLL_S
+        if not self._world.is_first or self._preempted or not is_due:
+            return False
+        self._polled_at = time.monotonic()
+        return True
+
+    def _preemption_requested(self) -> bool:
+        """Return whether Ray has learned that a machine of this worker group will be preempted; true once only.
+
+        All ranks must call together.
+        """
+        poll = getattr(ray.train, "get_preemption_info", None)  # older versions of Ray do not have it
+        found = not self._preempted and poll is not None and poll() is not None
+        self._preempted = self._preempted or found
+        return found
 
     @contextlib.contextmanager
     def profile(self, stage: int) -> Iterator[Callable[[], None]]:
-        """Within the block, where --profile is set, a trace of steps 4 to 6 of a stage is kept in the run's folder."""
-        if not self._assignment.profile:
+        """Keep a trace of steps 4 to 6 of a stage in the folder of the run, if --profile is set."""
+        if not self._worker_config.profile:
             yield lambda: None
             return
         from torch.profiler import profile, schedule
@@ -165,14 +164,14 @@ class RayReporter:
             name = f"stage{stage}-rank{self._world.rank}.json.gz"
             with tempfile.TemporaryDirectory() as folder:
                 profiler.export_chrome_trace(str(Path(folder) / name))
-                storage.upload(Path(folder) / name, storage.join(self._assignment.run_url, "profile", name))
+                storage.upload(Path(folder) / name, storage.join(self._worker_config.run_url, "profile", name))
 
         plan = schedule(wait=2, warmup=1, active=3, repeat=1)
         with profile(schedule=plan, on_trace_ready=keep, profile_memory=True) as profiler:
             yield profiler.step
 
     def close(self) -> None:
-        """Waits for the last checkpoint, and stops watching."""
+        """Wait for the last checkpoint, and stop watching."""
         try:
             self._store.flush()
         finally:
@@ -181,10 +180,14 @@ class RayReporter:
 
 
 def worker(worker_config: WorkerConfig, coordinator: Any) -> dict[str, Any]:
-    """What each Ray Train worker runs. Returns how far it came, or the user's mistake that ended it."""
-    mistake = ray.get(coordinator.mistake.remote())
-    if mistake is not None:  # the group was started again after it; trying once more would not help
-        return {"mistake": mistake}
+    """Train in one Ray Train worker.
+
+    Returns:
+        The fields of `pipeline.training.job.Outcome`, or `error` with the message of the user error that ended it.
+    """
+    error_message = ray.get(coordinator.user_error.remote())
+    if error_message is not None:  # the worker group was restarted after it, but another attempt would not help
+        return {"error": error_message}
     context = ray.train.get_context()
     training = worker_config.recipe.training
     torch.set_num_threads(training.threads_per_worker)
@@ -194,29 +197,33 @@ def worker(worker_config: WorkerConfig, coordinator: Any) -> dict[str, Any]:
     reporter = RayReporter(coordinator, worker_config, world)
     try:
         try:
-            job = storage.patiently(lambda: _job(worker_config), training.storage_patience_s)
-            resume = reporter.latest()
+            job = storage.retry_while_unreachable(lambda: _job(worker_config), training.storage_patience_s)
+            resume = reporter.restore()
         except ValueError as error:
             raise UserError(str(error)) from error
-        processes = world.gather({"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()})
-        if world.rank == 0:
-            place = TrainPosition(int(resume["stage"]), int(resume["step"])) if resume else TrainPosition(1, 0)
-            about = {"workers": world.size, "processes": processes}
-            reporter.event("resume" if resume else "start", **place._asdict(), **about)
+        _log_start(reporter, world, resume)
         outcome = train_run(job, reporter, world, resume)
         reporter.close()
         return outcome._asdict()
     except DivergenceError as error:  # raised on every rank
-        return {"mistake": str(error)}
+        return {"error": str(error)}
     except UserError as error:
-        ray.get(coordinator.set_mistake.remote(str(error)))
+        ray.get(coordinator.set_user_error.remote(str(error)))
         raise
+
+
+def _log_start(reporter: RayReporter, world: DistributedContext, resume: TrainState | None) -> None:
+    processes = world.gather({"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()})
+    if world.is_first:
+        position = resume.position if resume else START
+        event = {"kind": "event", "event": "resume" if resume else "start", **position._asdict()}
+        reporter.log(event | {"workers": world.size, "processes": processes})
 
 
 def _job(worker_config: WorkerConfig) -> Job:
     from preprocessing.dataset.reader import ClipDataset
 
     recipe = worker_config.recipe
-    notes = {"recipe": recipe.model_dump(mode="json"), "manifest_sha256": worker_config.manifest_sha256}
     clips = ClipDataset(worker_config.data, "train", cache_bytes=round(recipe.training.cache_gb * 1e9))
-    return Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, notes=notes)
+    provenance = Provenance(recipe.model_dump(mode="json"), worker_config.manifest_sha256)
+    return Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, provenance=provenance)

@@ -1,8 +1,8 @@
-"""The checkpoints of a run: written while the training goes on, whole or not there, the old ones deleted afterwards.
+"""The checkpoints of a run: written while the training continues, atomically, and older ones deleted afterwards.
 
-A checkpoint counts once its file has its name: a local file is renamed when it is on the disk, an object in S3 appears
-with its last part. Only then is an older one deleted, so that at any instant there is one to go on from. Each stands
-for itself, with the SHA-256 of its content, and no list of them is kept anywhere.
+A checkpoint counts once its file has its name: a local file is renamed when it is complete on the disk, an object in S3
+appears with its last part. Only then is an older one deleted, so that there is one to resume from at any instant. Each
+file carries the SHA-256 of its content, and no list of them is kept anywhere.
 """
 
 import json
@@ -11,7 +11,8 @@ import queue
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,8 @@ import torch
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from pipeline.training.config import TrainingConfig
-from pipeline.training.job import TrainPosition, stage_config
+from pipeline.training.position import TrainPosition
+from pipeline.training.state import TrainState
 from vdsm import checkpoint
 
 FOLDER = "checkpoints"
@@ -31,38 +33,38 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 
-def file_name(place: TrainPosition) -> str:
-    """Name of the checkpoint of `place`."""
-    return f"stage{place.stage}-step{place.step:08d}.pt"
+def file_name(position: TrainPosition) -> str:
+    """Return the file name of the checkpoint of `position`."""
+    return f"stage{position.stage}-step{position.step:08d}.pt"
 
 
-def place_of(name: str) -> TrainPosition | None:
-    """The inverse of `file_name`; none for any other name."""
+def position_of(name: str) -> TrainPosition | None:
+    """Return the position in a checkpoint's file name; none for any other name."""
     match = _NAME.fullmatch(name)
     return TrainPosition(int(match[1]), int(match[2])) if match else None
 
 
 def stage_file(run_url: str, stage: int) -> str:
-    """Where the end of a stage is kept."""
+    """Return the path or URL of the last checkpoint of a stage."""
     return storage.join(run_url, f"stage{stage}.pt")
 
 
 def checkpoints(run_url: str, training: TrainingConfig) -> dict[TrainPosition, str]:
-    """All checkpoint files of the run, with the place that each holds."""
+    """Return the paths or URLs of all checkpoints of a run, by position."""
     folder, found = storage.join(run_url, FOLDER), {}
     if storage.is_s3(run_url) or Path(folder).is_dir():
         for name in storage.list_files(folder):
-            place = place_of(name)
-            if place is not None:
-                found[place] = storage.join(folder, name)
+            position = position_of(name)
+            if position is not None:
+                found[position] = storage.join(folder, name)
     for stage in (1, 2):
         if storage.exists(stage_file(run_url, stage)):
-            found[TrainPosition(stage, stage_config(training, stage).steps)] = stage_file(run_url, stage)
+            found[TrainPosition(stage, training.stage(stage).steps)] = stage_file(run_url, stage)
     return found
 
 
 def local_copy(url: str, scratch: Path) -> Path:
-    """`url` itself if it is local, else a copy of it under `scratch`."""
+    """Return the path of `url` if it is local, else download it to `scratch`."""
     if not storage.is_s3(url):
         return Path(url)
     path = scratch / Path(url).name
@@ -70,122 +72,145 @@ def local_copy(url: str, scratch: Path) -> Path:
     return path
 
 
-def on_cpu(value: Any) -> Any:
-    """A copy of a state, with all tensors on the CPU, that later steps do not change."""
+def copy_to_cpu(value: Any) -> Any:
+    """Return a deep copy of a state with all tensors on the CPU, which later steps do not change."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        return {name: on_cpu(item) for name, item in value.items()}
-    return [on_cpu(item) for item in value] if isinstance(value, list) else value
+        return {name: copy_to_cpu(item) for name, item in value.items()}
+    return [copy_to_cpu(item) for item in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A checkpoint that waits to be written."""
+
+    content: dict[str, Any]
+    position: TrainPosition
+    best: frozenset[TrainPosition]
+    last: bool
+    audit: Sequence[Mapping[str, Any]]
 
 
 class CheckpointStore:
     """Saves and finds the checkpoints of one run. Rank 0 saves; every rank may load.
 
-    Where storage is unreachable it waits, for `training.storage_patience_s`. What goes wrong while a checkpoint is
-    being written is raised by the next call.
+    It waits for unreachable storage up to `training.storage_patience_s`. An error while a checkpoint is being written
+    is raised by the next call.
     """
 
     def __init__(self, run_url: str, training: TrainingConfig) -> None:
         self._url, self._training = run_url, training
-        self._waiting: queue.Queue[tuple[dict[str, Any], TrainPosition, bool, Sequence[Mapping[str, Any]]] | None]
-        self._waiting = queue.Queue(maxsize=1)
+        self._waiting: queue.Queue[_Pending | None] = queue.Queue(maxsize=1)
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
-    def save(
-        self, state: Mapping[str, Any], place: TrainPosition, *, last: bool, audit: Sequence[Mapping[str, Any]] = ()
-    ) -> None:
-        """Takes a copy of `state` and writes it in a thread; waits only for the copy before it. `last`: the end of a
-        stage, which is kept for good."""
+    def save(self, state: TrainState, *, last: bool, audit: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Copy `state` and write it in a thread; wait only for the checkpoint before it.
+
+        Args:
+            state: the checkpoint.
+            last: whether it is the last of its stage, which is kept permanently.
+            audit: lines for the audit file of the steps since the last checkpoint.
+        """
         if self._thread is None:
             self._thread = threading.Thread(target=self._write_all, name="checkpoints", daemon=True)
             self._thread.start()
-        copied = on_cpu(state)
+        best = frozenset(TrainPosition(stage, best.step) for stage, best in state.best_validation.items())
+        pending = _Pending(copy_to_cpu(state.to_dict()), state.position, best, last, audit)
         self.flush()
-        self._waiting.put((copied, place, last, audit))
+        self._waiting.put(pending)
 
     def flush(self) -> None:
-        """Waits until everything saved is kept. Raises what went wrong."""
+        """Wait until every saved checkpoint is written. Raise the error of one that was not."""
         self._waiting.join()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
     def close(self) -> None:
-        """Waits for what is being written, and ends the thread."""
+        """Wait for the checkpoint being written, and end the thread."""
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join()
             self._thread = None
 
     def newest(self, before: TrainPosition | None = None) -> TrainPosition | None:
-        """The newest whole checkpoint, or the newest before a place. Deletes those after it: damaged ones, and from
-        `before` on ones that are not wanted."""
+        """Return the position of the newest intact checkpoint, or of the newest before a position.
+
+        Delete those after it: damaged ones, and unwanted ones from `before` on.
+        """
         return self._patiently(lambda: self._newest(before))
 
-    def load(self, place: TrainPosition) -> dict[str, Any]:
-        """The checkpoint of `place`. ValueError, with its name, if it is missing or damaged."""
-        return self._patiently(lambda: self._load(place))
+    def load(self, position: TrainPosition) -> TrainState:
+        """Return the checkpoint of `position`.
+
+        Raises:
+            ValueError: it is missing, damaged or of a later version; the message names the file.
+        """
+        return self._patiently(lambda: self._load(position))
 
     def _newest(self, before: TrainPosition | None) -> TrainPosition | None:
-        # The end of a stage may be there twice: each look finds one of the two.
+        # The last checkpoint of a stage may exist twice: each iteration finds one of the two.
         while found := checkpoints(self._url, self._training):
-            place = max(found)
-            if before is None or place < before:
+            position = max(found)
+            if before is None or position < before:
                 try:
                     with tempfile.TemporaryDirectory() as scratch:
-                        checkpoint.verify(local_copy(found[place], Path(scratch)))
-                    return place
+                        checkpoint.verify(local_copy(found[position], Path(scratch)))
+                    return position
                 except ValueError as error:
                     logger.warning("%s", error)
-            storage.delete(found[place])
+            storage.delete(found[position])
         return None
 
-    def _load(self, place: TrainPosition) -> dict[str, Any]:
-        url = checkpoints(self._url, self._training).get(place) or storage.join(self._url, FOLDER, file_name(place))
+    def _load(self, position: TrainPosition) -> TrainState:
+        url = checkpoints(self._url, self._training).get(position)
+        url = url or storage.join(self._url, FOLDER, file_name(position))
         with tempfile.TemporaryDirectory() as scratch:
             try:
-                return checkpoint.load(local_copy(url, Path(scratch)))
+                content = checkpoint.load(local_copy(url, Path(scratch)))
             except MissingFileError:
                 raise ValueError(f"{url}: no such checkpoint; it was deleted while it was needed") from None
+        try:
+            return TrainState.from_dict(content)
+        except ValueError as error:
+            raise ValueError(f"{url}: {error}") from None
 
     def _write_all(self) -> None:
-        while (item := self._waiting.get()) is not None:
+        while (pending := self._waiting.get()) is not None:
             try:
-                self._write(*item)
+                self._write(pending)
             except BaseException as error:  # raised by the next call
                 self._error = error
             finally:
-                del item
+                del pending
                 self._waiting.task_done()
         self._waiting.task_done()
 
-    def _write(
-        self, state: Mapping[str, Any], place: TrainPosition, last: bool, audit: Sequence[Mapping[str, Any]]
-    ) -> None:
-        if audit:
-            lines = "".join(json.dumps(dict(line)) + "\n" for line in audit).encode()
-            url = storage.join(self._url, "audit", file_name(place).replace(".pt", ".jsonl"))
+    def _write(self, pending: _Pending) -> None:
+        name = file_name(pending.position)
+        if pending.audit:
+            lines = "".join(json.dumps(dict(line)) + "\n" for line in pending.audit).encode()
+            url = storage.join(self._url, "audit", name.replace(".pt", ".jsonl"))
             self._patiently(lambda: storage.write_bytes(url, lines))
-        target = storage.join(self._url, FOLDER, file_name(place))
+        target = storage.join(self._url, FOLDER, name)
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "state.pt" if storage.is_s3(self._url) else Path(target)
-            checkpoint.save(state, path)
+            checkpoint.save(pending.content, path)
             if storage.is_s3(self._url):
                 self._patiently(lambda: storage.upload(path, target))
-            if last:
-                self._patiently(lambda: storage.upload(path, stage_file(self._url, place.stage)))
-        bests = {TrainPosition(int(stage), int(step)) for stage, (step, _) in state.get("bests", {}).items()}
-        self._patiently(lambda: self._retire(bests))
+            if pending.last:
+                self._patiently(lambda: storage.upload(path, stage_file(self._url, pending.position.stage)))
+        self._patiently(lambda: self._delete_old(pending.best))
 
-    def _retire(self, bests: set[TrainPosition]) -> None:
-        """Deletes all checkpoints but the newest few and the best of each stage."""
+    def _delete_old(self, best: Iterable[TrainPosition]) -> None:
+        """Delete all checkpoints but the newest few and the best of each stage."""
         folder = storage.join(self._url, FOLDER)
-        places = sorted(place for name in storage.list_files(folder) if (place := place_of(name)) is not None)
-        for place in places[: -self._training.keep_checkpoints]:
-            if place not in bests:
-                storage.delete(storage.join(folder, file_name(place)))
+        positions = sorted(p for name in storage.list_files(folder) if (p := position_of(name)) is not None)
+        for position in positions[: -self._training.keep_checkpoints]:
+            if position not in best:
+                storage.delete(storage.join(folder, file_name(position)))
 
     def _patiently(self, action: Callable[[], R]) -> R:
-        return storage.patiently(action, self._training.storage_patience_s)
+        return storage.retry_while_unreachable(action, self._training.storage_patience_s)

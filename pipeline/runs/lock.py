@@ -1,8 +1,9 @@
-"""One driver per run.
+"""A lock that admits one driver per run.
 
-A local run is locked by the system, which also lets go of the lock when its owner dies. In S3 the lock is an object
-that its owner rewrites every few seconds; one that stays as it is for longer belongs to a dead owner and is taken over.
-Both writes are conditional, so that of several that try just one succeeds, and no two machines' clocks are compared.
+A local run is locked by the operating system, which releases the lock when its owner dies. In S3 the lock is an object
+that its owner rewrites every few seconds; one that has not changed for longer belongs to a dead owner and is taken
+over. Writes are conditional, so that exactly one of several contenders succeeds, and no clocks of different machines
+are compared.
 """
 
 import contextlib
@@ -23,35 +24,39 @@ from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError, StorageError
 
 LEASE_S = 30.0
-"""For how long the object in S3 must stay as it is until its owner counts as dead."""
+"""Seconds after which the owner of an unchanged lock object in S3 counts as dead."""
 RENEWAL_S = 5.0
-"""How often an owner rewrites it."""
+"""Seconds between two writes of its owner."""
 
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def run_lock(run: str, *, lease_s: float = LEASE_S, renewal_s: float = RENEWAL_S) -> Iterator[None]:
-    """Keeps a second training out of a run, until the block or this process ends. UserError where there is one."""
-    with _in_s3(run, lease_s, renewal_s) if storage.is_s3(run) else _in_folder(run):
+    """Lock a run against a second training until the block or this process ends.
+
+    Raises:
+        UserError: another process is training the run.
+    """
+    with _s3_lock(run, lease_s, renewal_s) if storage.is_s3(run) else _folder_lock(run):
         yield
 
 
 @contextlib.contextmanager
-def _in_folder(run: str) -> Iterator[None]:
+def _folder_lock(run: str) -> Iterator[None]:
     Path(run).mkdir(parents=True, exist_ok=True)
     with (Path(run) / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _taken(run, "another process") from None
+            raise _locked_error(run, "another process") from None
         yield
 
 
 @contextlib.contextmanager
-def _in_s3(run: str, lease_s: float, renewal_s: float) -> Iterator[None]:
+def _s3_lock(run: str, lease_s: float, renewal_s: float) -> Iterator[None]:
     url = storage.join(run, ".lock")
-    lease = _Lease(url, _take(url, run, lease_s))
+    lease = _Lease(url, _acquire(url, run, lease_s))
     ended = threading.Event()
     thread = threading.Thread(target=lease.keep, args=(ended, renewal_s), daemon=True, name="run lock")
     thread.start()
@@ -76,19 +81,19 @@ class _Lease:
             try:
                 etag = s3.write_if(self._url, _claim(), self._etag)
             except StorageError as error:
-                # Nobody else can take it either while storage is away.
+                # While storage is unreachable, nobody else can acquire it either.
                 logger.warning("%s", error)
                 continue
             if etag is None:
                 self.lost = not self._is_ours()
                 if self.lost:
-                    logger.error("%s: another process took this run over; stop one of the two", self._url)
+                    logger.error("%s: another process took over this run; stop one of the two", self._url)
                     return
             else:
                 self._etag = etag
 
     def _is_ours(self) -> bool:
-        """Whether a write of ours arrived although its answer did not."""
+        """Return whether a write of this process succeeded although its response was lost."""
         from cluster.storage import s3
 
         with contextlib.suppress(StorageError, ValueError):
@@ -99,37 +104,37 @@ class _Lease:
         return False
 
 
-def _take(url: str, run: str, lease_s: float) -> str:
-    """Writes the lock and returns its ETag."""
+def _acquire(url: str, run: str, lease_s: float) -> str:
+    """Write the lock object and return its ETag."""
     from cluster.storage import s3
 
-    seen: str | None = None
+    first_etag: str | None = None
     end = time.monotonic()
     while True:
-        mine = s3.write_if(url, _claim(), None)
-        if mine is not None:
-            return mine
+        own_etag = s3.write_if(url, _claim(), None)
+        if own_etag is not None:
+            return own_etag
         try:
             content, etag = s3.read_with_etag(url)
         except MissingFileError:
             continue
-        owner = _parsed(content)
-        if seen is None:
+        owner = _parse_owner(content)
+        if first_etag is None:
             if not _is_dead(owner):
-                logger.info("%s: looking for %.0f s whether %s still trains it", run, lease_s, _name(owner))
-            seen, end = etag, time.monotonic() + lease_s
-        elif etag != seen:
-            raise _taken(run, _name(owner))
+                logger.info("%s: checking for %.0f s whether %s is still training it", run, lease_s, _name(owner))
+            first_etag, end = etag, time.monotonic() + lease_s
+        elif etag != first_etag:
+            raise _locked_error(run, _name(owner))
         if _is_dead(owner) or time.monotonic() > end:
-            mine = s3.write_if(url, _claim(), etag)
-            if mine is not None:
-                return mine
-            raise _taken(run, "another process")
+            own_etag = s3.write_if(url, _claim(), etag)
+            if own_etag is not None:
+                return own_etag
+            raise _locked_error(run, "another process")
         time.sleep(min(0.5, lease_s / 10))
 
 
 def _owner() -> dict[str, Any]:
-    """This process among all processes of all machines."""
+    """Return what identifies this process among all processes of all machines."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     space = Path("/proc/self/ns/pid")
     return {
@@ -141,11 +146,11 @@ def _owner() -> dict[str, Any]:
 
 
 def _claim() -> bytes:
-    # Each is another object, for the ETag is a hash of the content.
+    # The content must differ each time, because the ETag is its hash.
     return json.dumps({"owner": _owner(), "claim": uuid.uuid4().hex}).encode()
 
 
-def _parsed(content: bytes) -> dict[str, Any]:
+def _parse_owner(content: bytes) -> dict[str, Any]:
     try:
         owner: dict[str, Any] = json.loads(content)["owner"]
         return {"host": str(owner["host"]), "boot": owner["boot"], "space": owner["space"], "pid": int(owner["pid"])}
@@ -154,7 +159,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
 
 
 def _is_dead(owner: dict[str, Any]) -> bool:
-    """Whether the owner was a process that this one could see, and is gone."""
+    """Return whether the owner was a process visible to this one, and has ended."""
     here = _owner()
     if not here["boot"] or any(owner[name] != here[name] for name in ("host", "boot", "space")):
         return False
@@ -165,5 +170,5 @@ def _name(owner: dict[str, Any]) -> str:
     return f"process {owner['pid']} on {owner['host']}"
 
 
-def _taken(run: str, who: str) -> UserError:
-    return UserError(f"{run}: {who} is training this run; wait, or choose another --name")
+def _locked_error(run: str, owner: str) -> UserError:
+    return UserError(f"{run}: {owner} is training this run; wait, or choose another --name")

@@ -1,18 +1,19 @@
-"""What the driver keeps and shows of a run: metrics.jsonl, events.jsonl, TensorBoard, the progress line."""
+"""What the driver keeps and shows of a run: metrics.jsonl, events.jsonl, TensorBoard and the progress display."""
 
 import json
 import logging
-import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
+from cluster.cli.progress import ProgressDisplay
 from cluster.storage import api as storage
 from cluster.storage.errors import UnreachableError
-from pipeline.training.job import TrainPosition
+from pipeline.training.config import TrainingConfig
+from pipeline.training.position import START, TrainPosition
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -39,17 +40,22 @@ _TAGS = {
     "memory_gb": "speed/memory_gb",
 }
 CLOSING_PATIENCE_S = 60.0
-"""For how long the last upload of the logs is tried while storage is unreachable."""
+"""Seconds for which the last upload of the logs is retried while storage is unreachable."""
 
 
 class RunLog:
-    """Takes the records of the workers, in order.
+    """Takes the records of the workers, in order. A context manager.
 
     A run in S3 is logged to a local folder, which is uploaded with every checkpoint and at the end.
+
+    Args:
+        run_url: folder of the run.
+        training: settings of the training.
+        position: where the training starts, from which the progress display counts its phases.
     """
 
-    def __init__(self, run_url: str, total_steps: int, stage1_steps: int, stream: TextIO | None = None) -> None:
-        self._url, self._stage1_steps = run_url, stage1_steps
+    def __init__(self, run_url: str, training: TrainingConfig, position: TrainPosition = START) -> None:
+        self._url, self._training = run_url, training
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         if storage.is_s3(run_url):
             self._scratch = tempfile.TemporaryDirectory()
@@ -60,85 +66,86 @@ class RunLog:
                 if storage.exists(storage.join(run_url, name)):
                     storage.download(storage.join(run_url, name), self._folder / name)
         self._board: SummaryWriter | None = None
-        self._line = ProgressLine(total_steps, stream or sys.stderr)
+        self._progress = _TrainingProgress(training, position)
+
+    def __enter__(self) -> "RunLog":
+        self._progress.display.__enter__()
+        self._progress.start("starting workers")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.display.__exit__(kind, error, trace)
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+        storage.retry_while_unreachable(self._upload, CLOSING_PATIENCE_S)
 
     def take(self, record: Mapping[str, Any]) -> None:
-        """Keeps and shows one record: `train`, `validation`, `pictures`, `checkpoint` or `event`, by its `kind`."""
+        """Keep and show one record: `train`, `validation`, `images`, `checkpoint` or `event`, by its `kind`."""
         kind = record["kind"]
         if kind == "event":
             self._take_event(record)
         elif kind == "checkpoint":
             try:
                 self._upload()
-            except UnreachableError as error:  # they come with the next checkpoint
-                self.note(f"logs not uploaded: {error}")
-        elif kind == "pictures":
-            self._show(record)
+            except UnreachableError as error:  # they are uploaded with the next checkpoint
+                logger.warning("logs not uploaded: %s", error)
+        elif kind == "images":
+            self._add_images(record)
         else:
             self._append("metrics.jsonl", record)
-            self._plot(record)
-            self._line.show(record)
-
-    def note(self, text: str) -> None:
-        """Says something to the user, below the progress line."""
-        self._line.end()
-        logger.info("%s", text)
+            self._add_scalars(record)
+            self._progress.show(record)
 
     def event(self, event: str, **details: Any) -> None:
-        """Keeps an event of the driver's own."""
+        """Keep an event of the driver's own."""
         self._append(
             "events.jsonl", {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **details}
         )
 
-    def close(self) -> None:
-        """Ends the progress line and uploads what is left."""
-        self._line.end()
-        if self._board is not None:
-            self._board.close()
-            self._board = None
-        storage.patiently(self._upload, CLOSING_PATIENCE_S)
-
     def _take_event(self, record: Mapping[str, Any]) -> None:
+        event = record["event"]
         details = {name: value for name, value in record.items() if name not in ("kind", "event")}
-        self._line.end()
-        if record["event"] in ("start", "resume"):
-            place = TrainPosition(record["stage"], record["step"])
-            self._rewind(place)
-            if place.step or place.stage > 1:
-                logger.info("going on from %s", place)
-        elif record["event"] == "failure":
-            logger.warning("a worker failed (%s); its group starts again from the last checkpoint", record["error"])
-        elif record["event"] == "divergence":
+        if event == "failure":
+            logger.warning("a worker failed (%s); restarting the workers from the last checkpoint", record["error"])
+            self._progress.start("restarting workers")
+        elif event == "divergence":
             logger.warning("%s", record["error"])
-        elif record["event"] == "rollback":
-            place = TrainPosition(record["stage"], record["step"])
-            self._rewind(place)
-            factor = record["rate_factor"]
-            logger.warning("back to %s, with %g of the learning rate (rollback %d)", place, factor, record["number"])
-        elif record["event"] == "preemption notice":
-            place = TrainPosition(record["stage"], record["step"])
-            logger.warning("a machine will be taken away; saved a checkpoint at %s", place)
-        self.event(record["event"], **details)
+        elif event in ("start", "resume", "rollback", "preemption notice"):
+            position = TrainPosition(record["stage"], record["step"])
+            if event == "rollback":
+                factor, number = record["rate_factor"], record["number"]
+                logger.warning("rolled back to %s; learning rate scaled by %g (rollback %d)", position, factor, number)
+            elif event == "preemption notice":
+                logger.warning("preemption notice received; saved a checkpoint at %s", position)
+            elif position > START:
+                logger.info("resuming from %s", position)
+            if event != "preemption notice":
+                self._rewind(position)
+        self.event(event, **details)
 
-    def _rewind(self, place: TrainPosition) -> None:
-        """Forgets what was logged after `place`: those steps will be taken again."""
+    def _rewind(self, position: TrainPosition) -> None:
+        """Drop what was logged after `position`, because those steps will be repeated."""
         path = self._folder / "metrics.jsonl"
         if path.exists():
             lines = path.read_text().splitlines()
-            kept = [line for line in lines if (record := _parsed(line)) and (record["stage"], record["step"]) <= place]
+            kept = [line for line in lines if (r := _parsed(line)) and (r["stage"], r["step"]) <= position]
             storage.write_bytes(str(path), "".join(f"{line}\n" for line in kept).encode())
         if self._board is not None:
             self._board.close()
         from torch.utils.tensorboard import SummaryWriter
 
-        overall = place.step + (self._stage1_steps if place.stage == 2 else 0)
+        overall = position.overall_step(self._training)
         self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=overall + 1)
+        self._progress.rewind(position)
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         with (self._folder / name).open("a") as file:
             file.write(json.dumps(dict(record)) + "\n")
 
-    def _plot(self, record: Mapping[str, Any]) -> None:
+    def _add_scalars(self, record: Mapping[str, Any]) -> None:
         if self._board is None:
             return
         prefix = "validation/" if record["kind"] == "validation" else ""
@@ -148,12 +155,12 @@ class RunLog:
                 self._board.add_scalar(prefix + tag, record[name], record["overall_step"])
         self._board.flush()
 
-    def _show(self, record: Mapping[str, Any]) -> None:
+    def _add_images(self, record: Mapping[str, Any]) -> None:
         if self._board is None:
             return
-        for name, picture in record["pictures"].items():
+        for name, image in record["images"].items():
             tag = f"stage {record['stage']}/{name}"
-            self._board.add_image(tag, picture, record["overall_step"], dataformats="HWC")
+            self._board.add_image(tag, image, record["overall_step"], dataformats="HWC")
         self._board.flush()
 
     def _upload(self) -> None:
@@ -165,7 +172,7 @@ class RunLog:
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
-    """A line of a log; none for the broken last line of a process that was killed."""
+    """Return a line of a log; none for the incomplete last line of a killed process."""
     try:
         record: dict[str, Any] = json.loads(line)
     except ValueError:
@@ -173,63 +180,57 @@ def _parsed(line: str) -> dict[str, Any] | None:
     return record
 
 
-class ProgressLine:
-    """One line that is rewritten in a terminal, as much of it as fits; elsewhere a line every ten seconds and at the
-    end of each stage."""
+class _TrainingProgress:
+    """One phase per stage on the progress display, with the newest metrics as its note."""
 
-    def __init__(self, total_steps: int, stream: TextIO) -> None:
-        self._total, self._stream = total_steps, stream
-        self._live = stream.isatty()
-        self._open = False
-        self._printed_at = float("-inf")
+    def __init__(self, training: TrainingConfig, position: TrainPosition) -> None:
+        self._training, self._position = training, position
+        self._stages = [s for s in training.selected_stages if position < TrainPosition(s, training.stage(s).steps)]
+        self.display = ProgressDisplay(phases=len(self._stages))
         self._elbo = ""
 
+    def start(self, note: str = "") -> None:
+        """Start the phase of the current position, or start its clock again."""
+        stage, step = self._position
+        steps = self._training.stage(stage).steps
+        if step >= steps and stage + 1 in self._stages:
+            stage, step, steps = stage + 1, 0, self._training.stage(stage + 1).steps
+        # A rollback can lead back to a stage that was finished before this process started.
+        number = self._stages.index(stage) + 1 if stage in self._stages else 1
+        self.display.start(f"training stage {stage}", steps, unit="steps", done=step, number=number)
+        self.display.update(step, note=note)
+
+    def rewind(self, position: TrainPosition) -> None:
+        """Continue from `position`."""
+        self._position = position
+        self.start()
+
     def show(self, record: Mapping[str, Any]) -> None:
-        """Shows a `train` record; of a `validation` record the ELBO stands on the line from then on."""
+        """Show a `train` record; of a `validation` record, the ELBO is shown from then on."""
+        position = TrainPosition(record["stage"], record["step"])
         if record["kind"] == "validation":
-            self._elbo = f"  validation ELBO {record['elbo']:.4f}"
+            self._elbo = f"validation ELBO {record['elbo']:.4f}"
             return
-        text = self._text(record)
-        if self._live:
-            # What does not fit would move to a second line, which cannot be rewritten.
-            self._stream.write(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
-            self._open = True
-        elif time.monotonic() - self._printed_at >= 10 or record["step"] == record["steps"]:
-            self._stream.write(f"{text}\n")
-            self._printed_at = time.monotonic()
-        self._stream.flush()
-
-    def end(self) -> None:
-        """Leaves the line as it stands."""
-        if self._open:
-            self._stream.write("\n")
-            self._stream.flush()
-            self._open = False
-
-    def _text(self, record: Mapping[str, Any]) -> str:
-        left_s = (self._total - record["overall_step"]) * record["seconds_per_step"]
-        parts = [
-            f"stage {record['stage']}  {record['step']}/{record['steps']}  {record['clips_per_s']:.0f} clips/s",
-            f"{duration(left_s)} left",
-            f"loss {record['loss']:.4f}",
-            f"KL static {record['kl_static']:.5f} pose {record['kl_pose']:.5f} dynamics {record['kl_dynamics']:.5f}"
-            + self._elbo,
-            f"waiting for data {record['data_wait_share']:.1%}",
-            f"reconstruction {record['reconstruction']:.4f}",
-            f"weights static {record['weight_static']:.3g} pose {record['weight_pose']:.3g} "
-            f"dynamics {record['weight_dynamics']:.3g} temperature {record['temperature']:.3g}",
-            f"rate {record['learning_rate']:.2g}",
-            f"gradient {record['gradient_norm']:.3g}",
-            f"{record['memory_gb']:.1f} GB per worker",
-        ]
-        return "  ".join(parts)
+        if position.stage != self._position.stage:
+            self._position = TrainPosition(position.stage, 0)
+            self.start()
+        self._position = position
+        self.display.update(position.step, note=_note(record, self._elbo))
 
 
-def duration(seconds: float) -> str:
-    """Such as `42s`, `3m 20s`, `5h 07m`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+def _note(record: Mapping[str, Any], elbo: str) -> str:
+    """Return the metrics of a `train` record in one line, the most important first, as the line may be cut off."""
+    parts = [
+        f"loss {record['loss']:.4f}",
+        elbo,
+        f"KL static {record['kl_static']:.5f} pose {record['kl_pose']:.5f} dynamics {record['kl_dynamics']:.5f}",
+        f"waiting for data {record['data_wait_share']:.1%}",
+        f"{record['clips_per_s']:.0f} clips/s",
+        f"reconstruction {record['reconstruction']:.4f}",
+        f"weights static {record['weight_static']:.3g} pose {record['weight_pose']:.3g} "
+        f"dynamics {record['weight_dynamics']:.3g} temperature {record['temperature']:.3g}",
+        f"learning rate {record['learning_rate']:.2g}",
+        f"gradient norm {record['gradient_norm']:.3g}",
+        f"{record['memory_gb']:.1f} GB per worker",
+    ]
+    return ", ".join(part for part in parts if part)

@@ -1,15 +1,15 @@
-"""The folder of a run, local or in S3: what is in it, and where a run goes on.
+"""The folder of a run, local or in S3: what it contains, and whether it can be resumed.
 
-<out>/<name>/run.json       the data it was trained on, versions; its presence makes the folder a run
-             config.yaml    the recipe, resolved
+<out>/<name>/run.json       the data it was trained on; its presence makes the folder a run
+             config.yaml    the resolved recipe
              checkpoints/   stage1-step00000200.pt, ...
-             stage1.pt      the end of each stage, always kept
+             stage1.pt      the last checkpoint of each stage, kept permanently
              stage2.pt
-             metrics.jsonl  a line for every progress line and every validation
+             metrics.jsonl  a line per log interval and per validation
              events.jsonl   starts, resumptions, stage changes, failures, rollbacks, the end
              tensorboard/
-             audit/         which clips each worker trained on, where that is asked for
-             profile/       traces, where they are asked for
+             audit/         which clips each worker trained on, if training.audit is set
+             profile/       traces, if --profile is given
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cluster.cli.former_names import with_current_names
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
@@ -32,58 +33,74 @@ from pipeline.training.config import TrainingConfig
 if TYPE_CHECKING:
     from vdsm.disentangler import Disentangler
 
-_FREE = {
+_MUTABLE = {
     *("stages", "num_workers", "min_workers", "resize_interval_s", "threads_per_worker", "use_gpu", "worker_resource"),
     *("compile", "static_graph", "shard_optimiser", "stage1.accumulation", "stage2.accumulation"),
     *("cache_gb", "audit", "validation_interval", "checkpoint_interval", "keep_checkpoints", "log_interval"),
     *("picture_interval", "max_failures", "max_rollbacks", "stall_timeout_s", "storage_patience_s"),
 }
-"""Settings of the training section that do not change what is learned (but for the rounding of sums over workers)."""
+"""Settings of the training section that may change on resumption: they do not change the result, except for the
+rounding of sums over workers."""
 
 
 def run_url(out: str, name: str) -> str:
-    """The folder of run `name` under `out`, absolute. UserError for a name that is no plain folder name."""
+    """Return the absolute folder of run `name` under `out`.
+
+    Raises:
+        UserError: `name` is not a plain folder name.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UserError(f"--name {name!r} must be letters, digits, '.', '_' and '-', and begin with a letter or digit")
+        raise UserError(
+            f"--name {name!r} must consist of letters, digits, '.', '_' and '-', and start with a letter or digit"
+        )
     return storage.join(absolute(out), name)
 
 
 def absolute(url: str) -> str:
-    """`url` as every process can use it, whatever folder it runs in."""
+    """Return `url` as an absolute path, which processes in any working folder can use; an S3 URL is left unchanged."""
     return url if storage.is_s3(url) else str(Path(url).expanduser().resolve())
 
 
 def data_hash(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of what a dataset holds: the hashes of its shards, and its vocabulary."""
+    """Return the SHA-256 of a dataset's content: the hashes of its shards, and its vocabulary."""
     shards = [[shard["path"], shard["sha256"]] for shard in manifest["shards"]]
     content = json.dumps([shards, manifest["vocabulary"]], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def open_run(url: str, recipe: Recipe, data: str, manifest: Mapping[str, Any]) -> bool:
-    """Begins the run at `url`, or checks that the one there was begun with the same settings and data.
+    """Create the run at `url`, or check that it was started with the same settings and data.
 
-    Returns whether it was there. Raises UserError, naming what changed, if it cannot be gone on with.
+    Returns:
+        Whether the run existed.
+
+    Raises:
+        UserError: the run cannot be resumed; the message names what changed.
     """
     description = {"format": 1, "data": data, "data_sha256": data_hash(manifest)}
-    there = storage.exists(storage.join(url, "run.json"))
-    if there:
-        changes = changes_of(url, recipe, str(description["data_sha256"]))
+    exists = storage.exists(storage.join(url, "run.json"))
+    if exists:
+        changes = changed_settings(url, recipe, str(description["data_sha256"]))
         if changes:
             raise UserError(
-                f"{url}: this run was begun with other settings, which changed: {'; '.join(changes)}; "
-                "go back to the old ones or give the new run another --name"
+                f"{url}: this run was started with other settings: {'; '.join(changes)}; "
+                "restore them, or give the new run another --name"
             )
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
     storage.write_bytes(storage.join(url, "config.yaml"), text.encode())
-    if not there:
+    if not exists:
         storage.write_bytes(storage.join(url, "run.json"), json.dumps(description, indent=1).encode())
-    return there
+    return exists
 
 
-def changes_of(url: str, recipe: Recipe, data_sha256: str | None) -> list[str]:
-    """What was different when the run at `url` was begun, of all that decides its result; `data_sha256` as `data_hash`
-    gives it, where it is known."""
+def changed_settings(url: str, recipe: Recipe, data_sha256: str | None) -> list[str]:
+    """Return what has changed since the run at `url` was started, of all that affects its result.
+
+    Args:
+        url: folder of the run.
+        recipe: the current recipe.
+        data_sha256: `data_hash` of the current dataset; none if it is not known.
+    """
     changes = _changes(read_recipe(url), recipe)
     if data_sha256 is not None and read_description(url)["data_sha256"] != data_sha256:
         changes.append("the content of the dataset")
@@ -91,7 +108,11 @@ def changes_of(url: str, recipe: Recipe, data_sha256: str | None) -> list[str]:
 
 
 def read_description(url: str) -> dict[str, Any]:
-    """The content of run.json. UserError if there is no run at `url`."""
+    """Return the content of run.json.
+
+    Raises:
+        UserError: there is no run at `url`, or the file is damaged.
+    """
     try:
         description: dict[str, Any] = json.loads(storage.read_bytes(storage.join(url, "run.json")))
     except MissingFileError:
@@ -102,12 +123,19 @@ def read_description(url: str) -> dict[str, Any]:
 
 
 def read_recipe(url: str) -> Recipe:
-    """The recipe of a run."""
-    place = storage.join(url, "config.yaml")
+    """Return the recipe of a run, whose settings may have former names.
+
+    Raises:
+        UserError: it is not a recipe of this version.
+    """
+    path = storage.join(url, "config.yaml")
     try:
-        return Recipe.model_validate(yaml.safe_load(storage.read_bytes(place)))
+        tree = yaml.safe_load(storage.read_bytes(path))
+        if not isinstance(tree, dict):
+            raise ValueError("it is not a YAML mapping")
+        return Recipe.model_validate(with_current_names(tree, Recipe, source=path))
     except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{place}: is not a recipe of this version ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path} is not a recipe of this version ({str(error).splitlines()[0]})") from None
 
 
 def _changes(old: Recipe, new: Recipe) -> list[str]:
@@ -115,15 +143,15 @@ def _changes(old: Recipe, new: Recipe) -> list[str]:
     return [
         f"{name} {before.get(name)} -> {after.get(name)}"
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and _matters(name, new.training)
+        if before.get(name) != after.get(name) and _affects_result(name, new.training)
     ]
 
 
-def _matters(name: str, training: TrainingConfig) -> bool:
+def _affects_result(name: str, training: TrainingConfig) -> bool:
     section, _, rest = name.partition(".")
     if rest == "validation_interval" and training.stage2_start == "best":
         return True  # it decides which checkpoints are compared
-    return name == "seed" or section == "model" or (section == "training" and rest not in _FREE)
+    return name == "seed" or section == "model" or (section == "training" and rest not in _MUTABLE)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -135,15 +163,18 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def is_finished(url: str, training: TrainingConfig) -> bool:
-    """Whether the run has the end of the last stage that it is asked for."""
-    return storage.exists(stage_file(url, 1 if training.stages == "1" else 2))
+    """Return whether the run has the last checkpoint of its last selected stage."""
+    return storage.exists(stage_file(url, training.selected_stages[-1]))
 
 
 def load_run(url: str) -> tuple["Disentangler", Recipe, dict[str, Any]]:
-    """The newest model of a run, its recipe, and where it comes from.
+    """Return the newest model of a run, its recipe, and its origin.
 
-    The last item has the keys `run`, `stage`, `step`, `finished`, `checkpoint`, `checkpoint_sha256`, `data`,
-    `data_sha256` (as `data_hash` gives it). Raises UserError where there is no run, no checkpoint, or a damaged one.
+    The origin has the keys `run`, `stage`, `step`, `finished`, `checkpoint`, `checkpoint_sha256`, `data` and
+    `data_sha256` (see `data_hash`).
+
+    Raises:
+        UserError: there is no run or no checkpoint, or the checkpoint is damaged.
     """
     from vdsm import checkpoint
 
@@ -152,22 +183,22 @@ def load_run(url: str) -> tuple["Disentangler", Recipe, dict[str, Any]]:
     found = checkpoints(url, recipe.training)
     if not found:
         raise UserError(f"{url}: this run has no checkpoint yet; train it further")
-    place = max(found)
+    position = max(found)
     with tempfile.TemporaryDirectory() as scratch:
-        path = local_copy(found[place], Path(scratch))
+        path = local_copy(found[position], Path(scratch))
         try:
             digest = checkpoint.verify(path)
             model = checkpoint.load_disentangler(path)
         except ValueError as error:
-            raise UserError(str(error).replace(str(path), found[place])) from error
-    info = {
+            raise UserError(str(error).replace(str(path), found[position])) from error
+    origin = {
         "run": url,
-        "stage": place.stage,
-        "step": place.step,
+        "stage": position.stage,
+        "step": position.step,
         "finished": is_finished(url, recipe.training),
-        "checkpoint": found[place],
+        "checkpoint": found[position],
         "checkpoint_sha256": digest,
         "data": description["data"],
         "data_sha256": description["data_sha256"],
     }
-    return model, recipe, info
+    return model, recipe, origin

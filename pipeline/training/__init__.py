@@ -1,1 +1,1 @@
-"""The training of both stages: order of the clips, steps, checkpoints, and the Ray Train job around them."""
+"""The training loop of both stages, free of Ray: order of the clips, steps, validation and the state of a run."""

@@ -1,4 +1,4 @@
-"""Settings of the training. Plain dataclasses, for the loop also runs where only torch and pyro are installed."""
+"""Settings of the training: plain dataclasses, because the loop also runs where only torch and pyro are installed."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -17,26 +17,26 @@ class StageConfig:
     steps: int = 10_000
     """Optimiser steps of this stage."""
     batch_clips: int = 20
-    """Clips in one global batch, over all workers; must be a multiple of the number of workers."""
+    """Clips per global batch, over all workers; must be a multiple of the number of workers."""
     accumulation: int = 1
-    """Parts into which each worker cuts its clips of a batch, one forward and backward pass each: less memory, the same
-    gradient."""
+    """Gradient accumulation: parts into which each worker splits its clips of a batch. More parts need less memory and
+    give the same gradient."""
     clip_frames: int = 8
-    """Frames taken from each clip, as one consecutive window at a position drawn per epoch and clip."""
+    """Consecutive frames taken from each clip, from a start drawn anew in each epoch."""
     num_decoded_frames: int | None = None
-    """How many frames of each sequence a step decodes, drawn anew in each; none: all. The reconstruction is their mean,
-    and so right in expectation: where clips are long, the work of a step goes to more clips."""
+    """Frames of each sequence that a step decodes, drawn anew in each step; none: all. The reconstruction loss is their
+    mean, hence unbiased. With long clips, this frees compute for more clips per step."""
     pairing: Literal["none", "identity"] = "none"
-    """`identity`: join windows of two clips of the same identity into one sequence (stage 1 only). This is weak
-    supervision by identity, as in the paper's Sprites runs; `none` uses no label at all."""
+    """`identity` joins windows of two clips of the same identity into one sequence (stage 1 only). This is weak
+    supervision by identity, as in the paper's Sprites runs; `none` uses no labels."""
     learning_rate: float = 1e-3
     """Peak learning rate of Adam."""
     warmup_steps: int = 0
-    """Steps over which the learning rate rises linearly from 0."""
+    """Steps of linear learning-rate warm-up from 0."""
     final_rate_fraction: float = 1.0
-    """The learning rate ends at this fraction of its peak, along half a cosine; 1 keeps it constant."""
+    """Fraction of the peak at which the learning rate ends, along a cosine decay; 1 keeps it constant."""
     gradient_clip: float = 0.0
-    """Largest global norm of the gradient; 0 turns clipping off."""
+    """Maximum global norm of the gradient; 0 disables clipping."""
     annealing: AnnealingConfig = AnnealingConfig()
     """KL weights and temperature over the stage."""
 
@@ -58,88 +58,90 @@ class StageConfig:
 
     @property
     def sequence_frames(self) -> int:
-        """Frames of one sample: a window, or those of both clips of a pair."""
+        """Return the frames per sample: one window, or the two of a pair."""
         return self.clip_frames * (2 if self.pairing == "identity" else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Both stages, their workers, and what is kept of them."""
+    """Both stages, their workers, and what the run keeps."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     stages: Literal["both", "1", "2"] = "both"
-    """Stages to train: 1 = frame stage, 2 = sequence stage (needs a finished stage 1 in the same run)."""
+    """Stages to train: 1 is the frame stage; 2 is the sequence stage and needs a finished stage 1 in the same run."""
     stage1: StageConfig = StageConfig()
     """The frame stage."""
     stage2: StageConfig = field(default_factory=lambda: StageConfig(annealing=STAGE_2_ANNEALING))
     """The sequence stage."""
     stage2_start: Literal["last", "best"] = "last"
-    """The weights of stage 1 that stage 2 starts from: its last, which alone saw the end of the annealing, or those of
+    """Stage-1 weights that stage 2 starts from: the last ones, which alone have completed the annealing, or those with
     the best un-annealed validation ELBO."""
 
     num_workers: int = 2
     """Training processes; each holds a copy of the model (DDP)."""
     min_workers: int | None = None
-    """Go on with fewer workers, down to this number, while the cluster has no room for num_workers; none: wait."""
+    """Elastic training: continue with as few workers as this while the cluster has no room for num_workers; none:
+    wait."""
     resize_interval_s: float = 60.0
-    """Seconds between looks for room for more workers, where min_workers is set."""
+    """Seconds between checks for room for more workers, if min_workers is set."""
     threads_per_worker: int = 1
-    """CPU threads of each worker."""
+    """CPU threads per worker."""
     use_gpu: bool = False
-    """Give each worker one GPU."""
+    """Use one GPU per worker."""
     worker_resource: str | None = None
-    """Custom Ray resource of which each worker takes one unit, such as a kind of node."""
+    """Custom Ray resource, such as a node type, of which each worker takes one unit."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Numbers of the forward and backward pass (autocast); fp16 needs GPUs. Weights, optimiser and losses stay in
+    """Precision of the forward and backward pass (autocast); fp16 needs GPUs. Weights, optimiser and losses stay in
     fp32."""
     ema_decay: float = 0.0
-    """Decay per step of a running average of the weights, such as 0.999; 0 keeps none."""
+    """Decay per step of an exponential moving average (EMA) of the weights, such as 0.999; 0 keeps none."""
     ema_used: bool = True
-    """Where there is an average: whether validation, stage 2's start, evaluation and generation use it, not the weights
-    last trained."""
+    """Use the EMA weights, if there are any, for validation, the start of stage 2, evaluation and generation instead of
+    the last trained ones."""
     compile: bool = False
-    """Compile image encoder and decoder by torch.compile."""
+    """Compile the image encoder and decoder with torch.compile."""
     static_graph: bool = False
-    """Let DDP take every step's graph for the same, which overlaps more of the all-reduce."""
+    """Let DDP assume that the graph is the same in every step, which overlaps more of the all-reduce."""
     gradient_compression: Literal["none", "bf16"] = "none"
-    """Number format in which gradients travel between workers; bf16 halves the bytes."""
+    """Format in which workers exchange gradients; bf16 halves the traffic."""
     shard_optimiser: bool = False
-    """Each worker keeps its part of the optimiser's state only (ZeRO-1). Does not change the result."""
+    """Shard the optimiser state over the workers (ZeRO-1). Does not change the result."""
 
     block_shards: int = 32
-    """Shards whose clips are mixed with each other: a machine reads about so many at a time. An epoch goes through all
-    shards in an order of its own."""
+    """Shards whose clips are shuffled together; each machine reads about this many at a time. Every epoch visits all
+    shards in a new order."""
     cache_gb: float = 100.0
-    """Room for shards from S3 in each machine's cache, in GB (10^9 bytes)."""
+    """Size of each machine's cache of shards from S3, in GB (10^9 bytes)."""
     audit: bool = False
-    """Keep, in audit/, which worker trained on which clips at each step."""
+    """Record in audit/ which worker trained on which clips at each step."""
 
     validation_fraction: float = 0.1
-    """Share of the training identities that is held out for validation."""
+    """Fraction of the training identities held out for validation."""
     validation_interval: int = 500
-    """Steps between measurements of the un-annealed validation ELBO."""
+    """Steps between evaluations of the un-annealed validation ELBO."""
     checkpoint_interval: int = 200
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
-    """Newest checkpoints that are kept; the end of each stage and its best by validation are always kept."""
+    """Number of newest checkpoints to keep; the last one and the best by validation of each stage are always kept."""
     log_interval: int = 10
-    """Steps between progress lines and TensorBoard points."""
+    """Steps between entries in metrics.jsonl and TensorBoard."""
     picture_interval: int = 1000
-    """Steps between pictures in TensorBoard; 0 makes none."""
+    """Steps between sample images in TensorBoard; 0 disables them."""
 
     max_failures: int = 3
-    """Worker failures after which the run gives up; -1 never does."""
+    """Worker failures that the run survives; it gives up at the next one. -1: no limit."""
     max_rollbacks: int = 3
-    """How often a loss that is not finite or blows up sends a run back to its last good checkpoint, with a lower
-    learning rate."""
+    """Maximum number of rollbacks. A loss that is not finite or blows up rolls the run back to its last good
+    checkpoint, with a lower learning rate."""
     rollback_rate: float = 0.5
-    """What the learning rate is multiplied by each time."""
+    """Factor of the learning rate at each rollback."""
     stall_timeout_s: float = 600.0
-    """Seconds after which a reader that brings no clip, or a worker that does not answer the others, has failed."""
+    """Seconds after which a reader that delivers no clip, or a worker that does not respond to the others, counts as
+    failed."""
     storage_patience_s: float = 300.0
-    """Seconds for which storage may be unreachable before a worker gives up."""
+    """Seconds that storage may be unreachable before a worker gives up."""
 
     def __post_init__(self) -> None:
         counts = ("num_workers", "threads_per_worker", "keep_checkpoints", "block_shards")
@@ -168,7 +170,9 @@ class TrainingConfig:
                 f"min_workers is {self.min_workers}; it must be from 1 to num_workers, which is {self.num_workers}"
             )
         if self.stage2.pairing != "none":
-            raise ValueError("stage2.pairing must be none: a dynamics code belongs to one clip")
+            raise ValueError(
+                f"stage2.pairing is {self.stage2.pairing}; it must be none, as a dynamics code is of one clip"
+            )
         if self.stage1.annealing.static_consistency and self.stage1.pairing == "none":
             raise ValueError(
                 f"stage1.annealing.static_consistency is {self.stage1.annealing.static_consistency}, but stage1 has no "
@@ -183,6 +187,15 @@ class TrainingConfig:
                 )
         for name in ("stage1", "stage2"):
             self._check_stage(name, getattr(self, name))
+
+    @property
+    def selected_stages(self) -> tuple[Literal[1, 2], ...]:
+        """Return the stages to train, in order."""
+        return (1, 2) if self.stages == "both" else ((1,) if self.stages == "1" else (2,))
+
+    def stage(self, number: int) -> StageConfig:
+        """Return the settings of stage 1 or 2."""
+        return self.stage1 if number == 1 else self.stage2
 
     def _check_stage(self, name: str, stage: StageConfig) -> None:
         if stage.batch_clips % self.num_workers:

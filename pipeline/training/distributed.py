@@ -1,7 +1,8 @@
-"""How a module is wrapped so that its gradients are averaged over the ranks."""
+"""The processes that train together: collective operations, and DistributedDataParallel around a module."""
 
 import warnings
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -9,18 +10,66 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.training.config import TrainingConfig
-from pipeline.training.world import DistributedContext
-from vdsm.frames import FrameModel
+
+T = TypeVar("T")
 
 
-def distributed(module: nn.Module, training: TrainingConfig, world: DistributedContext) -> nn.Module:
-    """`module` in DistributedDataParallel, with the options of `training`; itself where there is one rank."""
+@dataclass(frozen=True)
+class DistributedContext:
+    """This process's rank among those that train together. With more than one, torch's process group must be set up."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which logs and saves."""
+        return self.rank == 0
+
+    def rows(self, count: int) -> slice:
+        """Return this rank's contiguous part of `count` samples; parts differ by at most one sample, may be empty."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def local_rows(self, values: Tensor) -> Tensor:
+        """Return this rank's rows of the values [B, ...] of a global batch, on its device."""
+        return values[self.rows(len(values))].to(self.device, non_blocking=True)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over all ranks, on the CPU."""
+        if self.size == 1:
+            return values.cpu()
+        total = values.to(self.device, copy=True)
+        dist.all_reduce(total)
+        return total.cpu()
+
+    def any_rank(self, *flags: bool) -> tuple[bool, ...]:
+        """Return, for each flag, whether it is true on at least one rank."""
+        return tuple(bool(count) for count in self.sum(torch.tensor(flags, dtype=torch.int32)).tolist())
+
+    def gather(self, value: T) -> list[T]:
+        """Return the `value` of every rank, by rank."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def broadcast(self, value: T) -> T:
+        """Return rank 0's `value`."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+def wrap_ddp(module: nn.Module, training: TrainingConfig, world: DistributedContext) -> nn.Module:
+    """Return `module` in DistributedDataParallel with the options of `training`, or unchanged if there is one rank."""
     if world.size == 1:
         return module
     with warnings.catch_warnings():
-        # Newer versions of torch have another name for `broadcast_buffers`, which older ones do not know.
+        # Newer versions of torch rename `broadcast_buffers`; older ones do not know the new name.
         warnings.simplefilter("ignore", FutureWarning)
-        wrapped = DistributedDataParallel(
+        ddp = DistributedDataParallel(
             module,
             # The buffers (blur kernels) never change, so there is nothing to broadcast.
             broadcast_buffers=False,
@@ -28,24 +77,17 @@ def distributed(module: nn.Module, training: TrainingConfig, world: DistributedC
             static_graph=training.static_graph,
         )
     if training.gradient_compression == "bf16":
-        wrapped.register_comm_hook(None, average_in_bf16)
-    return wrapped
+        ddp.register_comm_hook(None, average_in_bf16)
+    return ddp
 
 
 def average_in_bf16(_: Any, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
-    """The mean over the ranks of a bucket of gradients, sent as bf16.
+    """Average a bucket of gradients over the ranks, sent as bf16.
 
-    torch has such a hook, but lets it be used with NCCL alone; gloo sums bf16 as well.
+    torch's own hook is restricted to NCCL, although gloo sums bf16 as well.
     """
-    whole: Tensor = bucket.buffer()
-    sent = whole.to(torch.bfloat16).div_(dist.get_world_size())
-    work: Any = dist.all_reduce(sent, async_op=True)
-    future: torch.futures.Future[Tensor] = work.get_future().then(lambda _: whole.copy_(sent))
+    gradients: Tensor = bucket.buffer()
+    compressed = gradients.to(torch.bfloat16).div_(dist.get_world_size())
+    work: Any = dist.all_reduce(compressed, async_op=True)
+    future: torch.futures.Future[Tensor] = work.get_future().then(lambda _: gradients.copy_(compressed))
     return future
-
-
-def compile_parts(frames: FrameModel) -> None:
-    """Has image encoder and decoder compiled at their first call. The loss as a whole is not: Pyro's tracing would
-    break its graph at every site."""
-    for part in (frames.encoder, frames.decoder):
-        part.compile(dynamic=False)

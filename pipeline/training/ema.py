@@ -1,4 +1,4 @@
-"""A running average of the weights, which often does better than the weights last trained."""
+"""An exponential moving average (EMA) of the weights, which often generalises better than the last trained weights."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 
-class WeightAverage:
-    """The exponential moving average of the parameters of a module that a stage trains.
+class ExponentialMovingAverage:
+    """The exponential moving average of those parameters of a module that a stage trains.
 
-    `decay` is per optimiser step; with 0 there is no average and nothing below does anything. The other parameters do
-    not change, so that they are their own average.
+    `decay` is per optimiser step; with 0 no average is kept, the object is false and its methods do nothing. Parameters
+    that are not trained are constant and so equal to their average.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -24,24 +24,24 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the weights after a step."""
+        """Include the weights after an optimiser step."""
         if self._average:
             torch._foreach_lerp_(list(self._average.values()), list(self._trained.values()), 1 - self._decay)
 
-    def state(self) -> dict[str, Tensor]:
-        """The module's `state_dict` with the averages in it; empty without an average."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the module's `state_dict` with averaged weights; empty if no average is kept."""
         return {**self._module.state_dict(), **self._average} if self._average else {}
 
     @torch.no_grad()
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from what `state` gave."""
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the averages from what `state_dict` returned."""
         for name, average in self._average.items():
             average.copy_(state[name])
 
     @contextlib.contextmanager
-    def in_place(self, used: bool = True) -> Iterator[None]:
-        """Within the block the module has the averaged weights, where there are any and they are to be `used`."""
-        if not (used and self._average):
+    def swapped_in(self, enabled: bool = True) -> Iterator[None]:
+        """Give the module its averaged weights within the block, if they are kept and `enabled`."""
+        if not (enabled and self._average):
             yield
             return
         with torch.no_grad():

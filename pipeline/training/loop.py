@@ -1,116 +1,155 @@
-"""The training of both stages: a plain function over torch, which knows nothing of Ray.
+"""The training loop: a plain function over torch, free of Ray.
 
-A run that was stopped and resumed ends with the same weights, bit for bit, as one that was not: see `stage.py`. A loss
-that is not finite or blows up sends the run back to its last good checkpoint with a lower learning rate, a few times.
+A run that was stopped and resumed ends with the same weights, bit for bit, as one that was not: see `step.py`. A loss
+that is not finite or blows up rolls the run back to its last good checkpoint with a lower learning rate, up to
+`max_rollbacks` times.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from pipeline.training.batches import check_frames
 from pipeline.training.config import TrainingConfig
-from pipeline.training.job import DivergenceError, Job, Outcome, Reporter, TrainPosition, stage_config
-from pipeline.training.order import key
+from pipeline.training.distributed import DistributedContext
+from pipeline.training.divergence import DivergenceError
+from pipeline.training.job import Job, Outcome
+from pipeline.training.meter import Meter
+from pipeline.training.order import derive_seed
+from pipeline.training.position import START, TrainPosition
+from pipeline.training.reporter import Reporter
 from pipeline.training.stage import StageRun
-from pipeline.training.world import DistributedContext
+from pipeline.training.state import BestValidation, TrainState
 from vdsm.disentangler import Disentangler
-
-State = Mapping[str, Any]
-
-
-def stages_of(training: TrainingConfig) -> tuple[Literal[1, 2], ...]:
-    """The stages that `training.stages` asks for, in order."""
-    return (1, 2) if training.stages == "both" else ((1,) if training.stages == "1" else (2,))
 
 
 def train_run(
-    job: Job, reporter: Reporter, world: DistributedContext | None = None, resume: State | None = None
+    job: Job, reporter: Reporter, world: DistributedContext | None = None, resume: TrainState | None = None
 ) -> Outcome:
-    """Trains the stages of `job`, going on from the checkpoint `resume` where there is one.
+    """Train the selected stages of `job`, from the checkpoint `resume` if there is one.
 
-    Raises ValueError for data that does not fit the recipe or a checkpoint that does not fit the stages, and
-    DivergenceError where the training diverges although it was slowed down. All ranks raise the same.
+    Raises:
+        ValueError: the data does not fit the recipe, or the checkpoint does not fit the stages.
+        DivergenceError: the training diverges even after `max_rollbacks` rollbacks. All ranks raise the same.
     """
     world = world or DistributedContext()
     check_frames(job.clips, job.model)
-    slowdown = float(resume.get("slowdown", 1.0)) if resume else 1.0
-    rollbacks = _rollbacks(job.training, slowdown)
+    lr_scale, rollbacks = (resume.lr_scale, resume.rollbacks) if resume else (1.0, 0)
     while True:
-        begun = TrainPosition(int(resume["stage"]), int(resume["step"])) if resume else None
         try:
-            return _train_from(job, reporter, world, resume, slowdown)
+            return _train_from(resume, job, reporter, world, lr_scale, rollbacks)
         except DivergenceError as error:
-            if world.rank == 0:
-                place = {"stage": error.place.stage, "step": error.place.step}
-                reporter.event("divergence", **place, terms=error.terms, clips=error.clips, error=str(error))
+            cause = {"terms": error.terms, "clips": error.clips, "error": str(error)}
+            _log_event(reporter, world, "divergence", error.position, cause)
             if rollbacks >= job.training.max_rollbacks:
                 raise
-            # A checkpoint from which not one step can be taken is no good one.
-            useless = begun if begun is not None and _next_step(job.training, begun) == error.place else None
-            rollbacks += 1
-            resume = reporter.latest(before=useless)
-            slowdown *= job.training.rollback_rate
-            if world.rank == 0:
-                back = TrainPosition(int(resume["stage"]), int(resume["step"])) if resume else TrainPosition(1, 0)
-                reporter.event("rollback", stage=back.stage, step=back.step, rate_factor=slowdown, number=rollbacks)
+            # A checkpoint whose very next step diverges is no good checkpoint.
+            is_useless = resume is not None and resume.position.after_next_step(job.training) == error.position
+            resume = reporter.restore(before=resume.position if resume is not None and is_useless else None)
+            lr_scale, rollbacks = lr_scale * job.training.rollback_rate, rollbacks + 1
+            position = resume.position if resume else START
+            _log_event(reporter, world, "rollback", position, {"rate_factor": lr_scale, "number": rollbacks})
 
 
-def _rollbacks(training: TrainingConfig, slowdown: float) -> int:
-    """How many rollbacks led to `slowdown`, which is all that a checkpoint needs to know of them."""
-    count, factor = 0, 1.0
-    while training.rollback_rate < 1 and factor > slowdown * (1 + 1e-9):
-        factor, count = factor * training.rollback_rate, count + 1
-    return count
+def train_stage(run: StageRun, first_step: int = 0) -> Outcome:
+    """Train a stage from `first_step`, the number of steps already done, to its end or until the reporter stops it."""
+    training, steps, reporter = run.job.training, run.config.steps, run.reporter
+    meter = Meter(run.config.batch_clips, run.world)
+    run.module.train()
+    with run.batches(first_step) as batches, reporter.profile(run.stage) as step_profiler:
+        for step, batch in enumerate(batches, start=first_step):
+            if step == first_step:
+                run.stepper.warm_up_ddp_buckets(step, batch)
+            result = run.stepper.step(step, batch, reporter)
+            meter.add(result.terms, result.gradient_norm)
+            run.record_audit(step, batch)
+            step_profiler()
 
+            done = step + 1
+            is_last_step = done == steps
+            is_log_step = is_last_step or done % training.log_interval == 0
+            is_validation_step = is_last_step or done % training.validation_interval == 0
+            is_image_step = training.picture_interval > 0 and (is_last_step or done % training.picture_interval == 0)
+            is_stopping = result.decision.stop and not is_last_step
+            is_preempted = result.decision.preempted
 
-def _next_step(training: TrainingConfig, place: TrainPosition) -> TrainPosition:
-    if place.stage == 1 and place.step == training.stage1.steps:
-        return TrainPosition(2, 1)
-    return TrainPosition(place.stage, place.step + 1)
+            if is_log_step:
+                run.log_train(done, meter, waited_s=batches.waited_s)
+            with meter.paused():
+                is_best = is_validation_step and run.validate_and_log(done)
+                if is_image_step:
+                    run.log_images(done)
+                if is_preempted:
+                    run.log_event("preemption notice", done)
+                is_checkpoint_step = is_last_step or done % training.checkpoint_interval == 0
+                if is_checkpoint_step or is_best or is_stopping or is_preempted:
+                    run.save(done)
+            if is_stopping:
+                return Outcome(run.stage, done, finished=False)
+    return Outcome(run.stage, steps, finished=True)
 
 
 def _train_from(
-    job: Job, reporter: Reporter, world: DistributedContext, resume: State | None, slowdown: float
+    resume: TrainState | None,
+    job: Job,
+    reporter: Reporter,
+    world: DistributedContext,
+    lr_scale: float,
+    rollbacks: int,
 ) -> Outcome:
-    torch.manual_seed(key(job.seed, "weights"))
+    """Train the selected stages that `resume` has not finished."""
+    torch.manual_seed(derive_seed(job.seed, "weights"))
     disentangler = Disentangler(job.model)
-    done, bests = TrainPosition(0, 0), {}
     if resume is not None:
-        disentangler.load_state_dict(resume["model"])
-        done = TrainPosition(int(resume["stage"]), int(resume["step"]))
-        bests = {int(stage): (int(step), float(elbo)) for stage, (step, elbo) in resume.get("bests", {}).items()}
+        disentangler.load_state_dict(resume.weights)
     else:
         disentangler.load_given_weights()
     disentangler.to(world.device)
-    outcome = Outcome(*done, finished=True)
-    for stage in stages_of(job.training):
-        if stage < done.stage or (stage == done.stage and done.step >= stage_config(job.training, stage).steps):
+    position = resume.position if resume else TrainPosition(0, 0)
+    best_validation = dict(resume.best_validation) if resume else {}
+    outcome = Outcome(*position, finished=True)
+    for stage in job.training.selected_stages:
+        if position >= TrainPosition(stage, job.training.stage(stage).steps):
             continue
-        if stage == 2 and done.stage < 2:
-            if done < (1, job.training.stage1.steps):
+        if stage == 2 and position.stage < 2:
+            if position < TrainPosition(1, job.training.stage1.steps):
                 raise ValueError(
                     "training.stages is 2, but this run has no finished stage 1; train it with training.stages both"
                 )
-            _start_stage_2(job.training, disentangler, reporter, bests)
-        run = StageRun(job, stage, disentangler, reporter, world, slowdown=slowdown, bests=bests)
-        first = run.load(resume) if resume is not None and stage == done.stage else 0
-        outcome = run.run(first)
-        bests, done = run.bests, TrainPosition(outcome.stage, outcome.step)
+            _load_stage1_weights(job.training, disentangler, reporter, best_validation)
+        run = StageRun(
+            job, stage, disentangler, reporter, world,
+            lr_scale=lr_scale, rollbacks=rollbacks, best_validation=best_validation,
+        )  # fmt: skip
+        first_step = run.resume(resume) if resume is not None and stage == position.stage else 0
+        outcome = train_stage(run, first_step)
         if not outcome.finished:
             break
+        best_validation, position = run.best_validation, TrainPosition(outcome.stage, outcome.step)
     return outcome
 
 
-def _start_stage_2(
-    training: TrainingConfig, disentangler: Disentangler, reporter: Reporter, bests: Mapping[int, tuple[int, float]]
+def _load_stage1_weights(
+    training: TrainingConfig,
+    disentangler: Disentangler,
+    reporter: Reporter,
+    best_validation: Mapping[int, BestValidation],
 ) -> None:
-    """Gives `disentangler` the weights of stage 1 that were selected: of its end or of its best validation, trained or
-    averaged."""
-    averaged = training.ema_decay > 0 and training.ema_used
-    if training.stage2_start == "last" and not averaged:
-        return  # it has them
-    step = bests[1][0] if training.stage2_start == "best" else training.stage1.steps
-    state = reporter.at(TrainPosition(1, step))
-    disentangler.load_state_dict(state["average" if averaged else "model"])
+    """Load the weights of stage 1 that stage 2 starts from: the last or the best, trained or averaged."""
+    is_averaged = training.ema_decay > 0 and training.ema_used
+    if training.stage2_start == "last" and not is_averaged:
+        return  # they are loaded
+    step = best_validation[1].step if training.stage2_start == "best" else training.stage1.steps
+    state = reporter.restore(TrainPosition(1, step))
+    assert state is not None, "a reporter keeps the end and the best checkpoint of stage 1"
+    weights = state.ema if is_averaged else state.weights
+    assert weights is not None, "checkpoints hold the EMA where ema_decay is set"
+    disentangler.load_state_dict(weights)
+
+
+def _log_event(
+    reporter: Reporter, world: DistributedContext, event: str, position: TrainPosition, details: Mapping[str, Any]
+) -> None:
+    if world.is_first:
+        reporter.log({"kind": "event", "event": event, **position._asdict(), **details})

@@ -1,4 +1,4 @@
-"""Figures of the training over the last few steps."""
+"""Metrics of the training over the last few steps."""
 
 import contextlib
 import resource
@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.training.world import DistributedContext
+from pipeline.training.distributed import DistributedContext
 from vdsm.annealing import Weights
 from vdsm.config import REGULARISERS
 from vdsm.loss import LossTerms
 
 
 class Meter:
-    """Averages the terms of a stage over steps and ranks, and takes the time.
+    """Averages the terms of a stage over steps and ranks, and measures the time.
 
-    Sums stay on the device until a record is due, so that no step waits for a figure.
+    Sums stay on the device until a record is due, so that no step waits for them.
     """
 
     def __init__(self, batch_clips: int, world: DistributedContext) -> None:
@@ -32,29 +32,36 @@ class Meter:
         self._began = time.perf_counter()
 
     def add(self, terms: LossTerms, gradient_norm: Tensor) -> None:
-        """Counts one step: the terms of this rank's clips, and the norm of the gradient before clipping."""
+        """Add one step: the terms of this rank's clips, and the gradient norm before clipping."""
         values = torch.stack([*(term.detach().double() for term in terms), gradient_norm.detach().double()])
         self._sums = values if self._sums is None else self._sums + values
         self._steps += 1
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Time in this block (validation, checkpoints) does not count."""
+        """Exclude the time spent in this block, such as in validation, from the rates."""
         began = time.perf_counter()
         yield
         self._began += time.perf_counter() - began
 
     def record(self, *, waited_s: float, weights: Weights, learning_rate: float) -> dict[str, Any]:
-        """Means since the last record, which all ranks must ask for at the same step. Keys:
+        """Return the means since the last record. All ranks must call together.
 
-        - `loss` and its terms `reconstruction`, `kl_static`, `kl_pose`, `kl_dynamics`, in nats per pixel value, the KLs
-          without their weights; and where they have a weight, the regularisers, see `vdsm.loss.LossTerms`
-        - `gradient_norm` before clipping, `learning_rate`, `weight_pose`, `weight_static`, `weight_dynamics`,
-          `temperature`
-        - `clips_per_s` over all workers, `seconds_per_step`
-        - `data_wait_share`: share of the time spent waiting for data, the mean over workers. `waited_s` is this
-          worker's waiting time in all, in seconds
-        - `memory_gb`: the most memory, in 10^9 bytes, that a worker has held so far, of its GPU where it has one
+        Args:
+            waited_s: total time that this rank has waited for data, in seconds.
+            weights: annealed weights of the last step.
+            learning_rate: learning rate of the last step.
+
+        Returns:
+            A dict with the keys
+
+            - `loss` and its terms `reconstruction`, `kl_static`, `kl_pose`, `kl_dynamics`, in nats per pixel value,
+              the KLs without their weights; and the regularisers that have a weight, see `vdsm.loss.LossTerms`
+            - `gradient_norm` before clipping, `learning_rate`, `weight_pose`, `weight_static`, `weight_dynamics`,
+              `temperature`
+            - `clips_per_s` over all workers, `seconds_per_step`
+            - `data_wait_share`: fraction of the time spent waiting for data, averaged over workers
+            - `memory_gb`: peak memory of any worker so far, in 10^9 bytes; of its GPU if it has one
         """
         if self._sums is None:
             raise ValueError("no step since the last record")

@@ -1,4 +1,4 @@
-"""Adam and its learning rate."""
+"""Adam and its learning-rate schedule."""
 
 import math
 from collections.abc import Iterable
@@ -11,9 +11,9 @@ from pipeline.training.config import StageConfig
 
 
 def adam(parameters: Iterable[nn.Parameter], config: StageConfig, *, sharded: bool = False) -> torch.optim.Optimizer:
-    """Adam with the settings of a stage; set the rate of each step by `learning_rate`.
+    """Return Adam with the settings of a stage; set the rate of each step with `learning_rate`.
 
-    With `sharded` each rank keeps the moments of its part of the parameters only and sends the others what it computed
+    With `sharded`, each rank keeps the moments of its part of the parameters only and broadcasts what it computes
     (ZeRO-1); that needs torch's process group.
     """
     # Fused: one pass over the parameters. With tens of experts the optimiser touches more memory than the model does.
@@ -27,16 +27,18 @@ def adam(parameters: Iterable[nn.Parameter], config: StageConfig, *, sharded: bo
     return optimiser
 
 
-def whole_state(optimiser: torch.optim.Optimizer, rank: int) -> dict[str, Any] | None:
-    """The state of `adam`'s optimiser, on rank 0 (elsewhere none): the same whether it was sharded or not, and over how
-    many ranks. Every rank must call."""
+def full_state_dict(optimiser: torch.optim.Optimizer, rank: int) -> dict[str, Any] | None:
+    """Return the complete state of `adam`'s optimiser on rank 0, none on other ranks. All ranks must call together.
+
+    It is the same whether the optimiser was sharded or not, and over how many ranks.
+    """
     if hasattr(optimiser, "consolidate_state_dict"):
         optimiser.consolidate_state_dict(to=0)
     return dict(optimiser.state_dict()) if rank == 0 else None
 
 
 def learning_rate(config: StageConfig, step: int) -> float:
-    """The rate of `step` (from 0): a linear rise over the warm-up, then half a cosine to the final fraction."""
+    """Return the learning rate of `step` (from 0): linear warm-up, then cosine decay to the final fraction."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - 1 - config.warmup_steps)

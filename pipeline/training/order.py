@@ -1,11 +1,11 @@
-"""Which clips every step sees: one global order, drawn from the seed and the keys of the clips alone.
+"""The global order of the clips: a function of the step, drawn from the seed and the keys of the clips alone.
 
 Step k of a stage sees the same clips, in the same order, at any number of workers and after any number of restarts, so
-that to go on with a run nothing but the step number is needed. Everything random is a hash of (seed, stage, epoch,
-clip key); no generator carries state from one step to the next.
+that resuming a run needs nothing but the step number. Everything random is a hash of (seed, stage, epoch, clip key); no
+generator carries state from one step to the next.
 
-An epoch goes through the shards in blocks: the shards are permuted, and the clips of each few of them are mixed. So a
-machine needs few shards at a time, and its next ones are known long before.
+An epoch visits the shards in blocks: the shards are permuted, and the clips within each block are shuffled together. A
+machine thus needs few shards at a time, and its next ones are known long in advance.
 
 Letters: N clips to train on, B clips in a global batch, T frames of a sample.
 """
@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 
 
-def key(*parts: int | str) -> int:
-    """A seed in [0, 2^63) that belongs to `parts`: the start of the SHA-256 of their text."""
+def derive_seed(*parts: int | str) -> int:
+    """Return the seed of `parts`, in [0, 2^63): the start of the SHA-256 of their text."""
     text = "/".join(str(part) for part in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def scatter(base: int, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A pseudo-random uint64 for each of `hashes`, under the seed `base` (the finaliser of SplitMix64)."""
+    """Return a pseudo-random uint64 for each of `hashes`, under the seed `base` (the finaliser of SplitMix64)."""
     with np.errstate(over="ignore"):
         x = hashes + np.uint64(base) * np.uint64(2) + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -38,64 +38,72 @@ def scatter(base: int, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def held_out(identities: Sequence[str], seed: int, fraction: float) -> frozenset[str]:
-    """The identities kept for validation: the `fraction` of them (at least one) with the smallest hash under `seed`.
+    """Return the identities held out for validation: the `fraction` (at least one) with the smallest hash under `seed`.
 
-    Raises ValueError where there are not two identities, one to train on and one to validate on.
+    Raises:
+        ValueError: there are fewer than two identities, one to train on and one to validate on.
     """
-    distinct = sorted(set(identities), key=lambda identity: (key(seed, "validation", identity), identity))
+    distinct = sorted(set(identities), key=lambda identity: (derive_seed(seed, "validation", identity), identity))
     if len(distinct) < 2:
         raise ValueError(
             f"the training split has {len(distinct)} identity; validation holds out whole identities, "
-            "so give it at least 2"
+            "so it needs at least 2"
         )
     count = min(max(1, round(fraction * len(distinct))), len(distinct) - 1)
     return frozenset(distinct[:count])
 
 
 class Windows(NamedTuple):
-    """The samples of a batch (or of one worker's part of it). All arrays are int64 [B]."""
+    """The samples of a batch, or of one rank's part of it. All arrays are int64 [B]."""
 
     clips: Indices
     """Index of each sample's clip in the dataset."""
     starts: Indices
     """First frame of the window in that clip."""
     partners: Indices | None
-    """Index of the clip of the same identity that follows in the sequence; none without pairing."""
+    """Index of the second clip, of the same identity; none without pairing."""
     partner_starts: Indices | None
-    """First frame of the window in the partner."""
+    """First frame of the window in the second clip."""
 
     def part(self, rows: slice) -> "Windows":
-        """The samples `rows`: one worker's slice."""
+        """Return the samples `rows`: one rank's slice."""
         return Windows(*(None if array is None else array[rows] for array in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class ClipTable:
-    """What the order needs to know of a dataset, one entry per clip."""
+    """What the order depends on: one entry per clip of a dataset."""
 
     keys: Sequence[str]
     """Unique keys of the clips."""
     identities: Sequence[str]
-    """Who is seen in each clip."""
+    """Identity of each clip."""
     frames: Indices
     """Length of each clip, in frames."""
     shards: Indices | None = None
-    """Number of the shard that holds each clip; none: all are in one."""
+    """Number of the shard that holds each clip; none: one shard holds all."""
 
 
 class GlobalOrder:
     """The order of one stage.
 
-    `window` is the number of frames taken from one clip and `batch` the number of samples of a global batch. With
-    `pairing`, a sample is two windows of different clips of the same identity, one after the other in time. Clips are
-    mixed within blocks of `block_shards` shards.
+    Args:
+        table: the clips.
+        seed: seed of the run.
+        stage: 1 or 2.
+        window: frames taken from each clip.
+        batch: samples per global batch.
+        validation_fraction: fraction of the identities held out for validation.
+        pairing: whether a sample is two windows of different clips of the same identity, joined in time.
+        block_shards: number of shards whose clips are shuffled together.
 
-    Raises ValueError where a clip is shorter than the window, or where pairing finds no second clip of an identity.
+    Raises:
+        ValueError: a clip is shorter than the window, or pairing finds no second clip of an identity.
     """
 
     def __init__(
         self,
-        catalogue: ClipTable,
+        table: ClipTable,
         *,
         seed: int,
         stage: int,
@@ -106,34 +114,35 @@ class GlobalOrder:
         block_shards: int = 32,
     ) -> None:
         self.seed, self.stage, self.window, self.batch, self.pairing = seed, stage, window, batch, pairing
-        self._frames = np.asarray(catalogue.frames, dtype=np.int64)
-        digests = b"".join(hashlib.sha256(clip.encode()).digest()[:8] for clip in catalogue.keys)
+        self._frames = np.asarray(table.frames, dtype=np.int64)
+        digests = b"".join(hashlib.sha256(clip.encode()).digest()[:8] for clip in table.keys)
         self._hashes = np.frombuffer(digests, dtype=">u8").astype(np.uint64)
         short = np.flatnonzero(self._frames < window)
         if len(short):
             raise ValueError(
-                f"clip {catalogue.keys[short[0]]} has {self._frames[short[0]]} frames and stage{stage}.clip_frames is "
+                f"clip {table.keys[short[0]]} has {self._frames[short[0]]} frames and stage{stage}.clip_frames is "
                 f"{window} ({len(short)} clips are too short); lower clip_frames or shard longer clips"
             )
-        validation = held_out(catalogue.identities, seed, validation_fraction)
-        held = np.fromiter((identity in validation for identity in catalogue.identities), dtype=bool)
+        validation = held_out(table.identities, seed, validation_fraction)
+        held = np.fromiter((identity in validation for identity in table.identities), dtype=bool)
         self.train: Indices = np.flatnonzero(~held)
         """Clips to train on, by index in the dataset."""
         self.validation: Indices = np.flatnonzero(held)
         """Clips of the identities held out for validation."""
         self._block_shards = block_shards
-        shards = np.zeros(len(held), dtype=np.int64) if catalogue.shards is None else np.asarray(catalogue.shards)
+        shards = np.zeros(len(held), dtype=np.int64) if table.shards is None else np.asarray(table.shards)
         _, self._shard = np.unique(shards[self.train], return_inverse=True)
-        # A shard is known by its clips: its number may change with the place where it lies.
+        # A shard is identified by its clips, because its number depends on where the dataset is stored.
         self._shard_hashes = np.full(self._shard.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
         np.minimum.at(self._shard_hashes, self._shard, self._hashes[self.train])
         if pairing:
-            self._group(catalogue)
+            self._group(table)
         self._permutation = lru_cache(maxsize=4)(self._permute)
 
-    def _group(self, catalogue: ClipTable) -> None:
-        """Sorts the training clips by identity: `_members` in that order, and for each clip its place and its group."""
-        names, group = np.unique(np.asarray(catalogue.identities)[self.train], return_inverse=True)
+    def _group(self, table: ClipTable) -> None:
+        """Sort the training clips by identity: `_members` in that order; for each clip its rank in its group, the first
+        member of the group, and its size."""
+        names, group = np.unique(np.asarray(table.identities)[self.train], return_inverse=True)
         sizes = np.bincount(group)
         if sizes.min() < 2:
             raise ValueError(
@@ -142,33 +151,33 @@ class GlobalOrder:
             )
         self._members = self.train[np.argsort(group, kind="stable")]
         first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        self._first, self._size, self._place = (np.zeros(len(catalogue.keys), dtype=np.int64) for _ in range(3))
+        self._first, self._size, self._rank = (np.zeros(len(table.keys), dtype=np.int64) for _ in range(3))
         self._first[self.train], self._size[self.train] = first[group], sizes[group]
-        self._place[self._members] = np.arange(len(self._members)) - first[np.sort(group)]
+        self._rank[self._members] = np.arange(len(self._members)) - first[np.sort(group)]
 
     def _draw(self, purpose: str, epoch: int, clips: Indices) -> NDArray[np.uint64]:
-        return scatter(key(self.seed, self.stage, epoch, purpose), self._hashes[clips])
+        return scatter(derive_seed(self.seed, self.stage, epoch, purpose), self._hashes[clips])
 
     def _permute(self, epoch: int) -> Indices:
-        shard_order = np.argsort(scatter(key(self.seed, self.stage, epoch, "shards"), self._shard_hashes))
+        shard_order = np.argsort(scatter(derive_seed(self.seed, self.stage, epoch, "shards"), self._shard_hashes))
         block = np.empty(len(shard_order), dtype=np.int64)
         block[shard_order] = np.arange(len(shard_order)) // self._block_shards
         return self.train[np.lexsort((self._draw("order", epoch, self.train), block[self._shard]))]
 
     def epoch(self, epoch: int) -> Indices:
-        """All clips to train on, int64 [N], in the order of `epoch`."""
+        """Return all clips to train on, int64 [N], in the order of `epoch`."""
         return self._permutation(epoch)
 
     def epoch_of(self, step: int) -> int:
-        """The epoch of the first sample of `step`."""
+        """Return the epoch of the first sample of `step`."""
         return step * self.batch // len(self.train)
 
     def at(self, step: int) -> Windows:
-        """The global batch of `step` (from 0). Epochs follow each other without a gap or an incomplete batch."""
-        epochs, places = np.divmod(np.arange(step * self.batch, (step + 1) * self.batch), len(self.train))
+        """Return the global batch of `step` (from 0). A batch may span two epochs, so none is incomplete."""
+        epochs, offsets = np.divmod(np.arange(step * self.batch, (step + 1) * self.batch), len(self.train))
         pieces = []
         for epoch in np.unique(epochs).tolist():
-            pieces.append(self._windows(epoch, self.epoch(epoch)[places[epochs == epoch]]))
+            pieces.append(self._windows(epoch, self.epoch(epoch)[offsets[epochs == epoch]]))
         if len(pieces) == 1:
             return pieces[0]
         columns = zip(*pieces, strict=True)
@@ -179,16 +188,16 @@ class GlobalOrder:
         if not self.pairing:
             return Windows(clips, starts, None, None)
         step = 1 + self._draw("partner", epoch, clips) % (self._size[clips] - 1).astype(np.uint64)
-        place = (self._place[clips] + step.astype(np.int64)) % self._size[clips]
-        partners = self._members[self._first[clips] + place]
+        rank = (self._rank[clips] + step.astype(np.int64)) % self._size[clips]
+        partners = self._members[self._first[clips] + rank]
         return Windows(clips, starts, partners, self._starts("partner window", epoch, clips, partners))
 
     def _starts(self, purpose: str, epoch: int, drawn_for: Indices, clips: Indices) -> Indices:
-        """First frames of windows in `clips`, drawn by the keys of `drawn_for`; both int64 [B]."""
+        """Return the first frames of windows in `clips`, drawn by the keys of `drawn_for`; both int64 [B]."""
         choices = (self._frames[clips] - self.window + 1).astype(np.uint64)
         return (self._draw(purpose, epoch, drawn_for) % choices).astype(np.int64)
 
     def validation_batches(self) -> list[Windows]:
-        """Every validation clip once, in batches of at most B clips, each time the same windows. Never paired."""
+        """Return every validation clip once, in batches of at most B clips, always with the same windows, unpaired."""
         chunks = np.array_split(self.validation, -(-len(self.validation) // self.batch))
         return [Windows(chunk, self._starts("validation", 0, chunk, chunk), None, None) for chunk in chunks]

@@ -1,4 +1,4 @@
-"""What a training will do, worked out and checked before anything starts."""
+"""What a training will do, computed and checked before anything starts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,8 +7,7 @@ from math import prod
 
 from pipeline.training.batches import check_frames
 from pipeline.training.config import TrainingConfig
-from pipeline.training.job import Job, stage_config, stage_order
-from pipeline.training.loop import stages_of
+from pipeline.training.job import Job, stage_order
 from vdsm.config import ModelConfig
 
 FLOAT_BYTES = 4
@@ -16,26 +15,26 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Figures of one stage."""
+    """The size of one stage."""
 
     stage: int
     steps: int
     batch_clips: int
     sequence_frames: int
-    """Frames of one sample; twice the window when paired."""
+    """Frames per sample; two windows for paired samples."""
     num_decoded_frames: int
-    """How many of them a step decodes."""
+    """Number of them that a step decodes."""
     train_clips: int | None
-    """None where the dataset is not there yet; likewise below."""
+    """None if the dataset does not exist yet; likewise below."""
     validation_clips: int | None
     parameters: int
-    """Those that the stage trains."""
+    """Trained parameters."""
     memory_bytes: int
-    """Estimate for each worker: weights, gradients, Adam's moments, and what is kept for the backward pass."""
+    """Estimate per worker: weights, gradients, Adam's moments, and activations kept for the backward pass."""
 
     @property
     def epochs(self) -> float | None:
-        """Times that each training clip is seen."""
+        """Return the number of times that each training clip is seen."""
         return None if self.train_clips is None else self.steps * self.batch_clips / self.train_clips
 
     def __str__(self) -> str:
@@ -50,9 +49,13 @@ class StagePlan:
 
 
 def make_plan(job: Job) -> list[StagePlan]:
-    """The stages that `job` trains. Raises ValueError where the data does not fit the recipe."""
+    """Return the plans of the stages that `job` trains.
+
+    Raises:
+        ValueError: the data does not fit the recipe.
+    """
     check_frames(job.clips, job.model)
-    orders = [(stage, stage_order(job, stage)) for stage in stages_of(job.training)]
+    orders = [(stage, stage_order(job, stage)) for stage in job.training.selected_stages]
     counts: dict[int, tuple[int, int]] = {stage: (len(o.train), len(o.validation)) for stage, o in orders}
     return plan_of(job.model, job.training, counts)
 
@@ -60,17 +63,23 @@ def make_plan(job: Job) -> list[StagePlan]:
 def plan_of(
     model: ModelConfig, training: TrainingConfig, counts: Mapping[int, tuple[int, int]] | None = None
 ) -> list[StagePlan]:
-    """The stages of a training. `counts`: per stage the clips to train on and those for validation, where known."""
+    """Return the plans of the stages of a training.
+
+    Args:
+        model: settings of the model.
+        training: settings of the training.
+        counts: numbers of training and validation clips by stage, if known.
+    """
     from vdsm.disentangler import Disentangler
 
     disentangler = Disentangler(model)
     total = sum(parameter.numel() for parameter in disentangler.parameters())
     plans = []
-    for stage in stages_of(training):
-        config = stage_config(training, stage)
+    for stage in training.selected_stages:
+        config = training.stage(stage)
         trained = sum(p.numel() for p in disentangler.prepare_stage(stage).parameters() if p.requires_grad)
         frames = config.sequence_frames
-        # Gradients and, perhaps shared out, two moments; a running average of the weights, where one is kept.
+        # Gradients; two moments, perhaps sharded; the EMA of the weights, if one is kept.
         moments = 2 * trained // (training.num_workers if training.shard_optimiser else 1)
         weights = total + trained + moments + (total if training.ema_decay else 0)
         clips = -(-config.batch_clips // (training.min_workers or training.num_workers) // config.accumulation)
@@ -95,7 +104,7 @@ def plan_of(
 
 
 def _activations(model: ModelConfig, clips: int, frames: int, decoded: int) -> int:
-    """Numbers that the backward pass needs of image encoder and decoder; the recurrent part is small beside them."""
+    """Return the number of activations of image encoder and decoder; those of the recurrent nets are negligible."""
     size, per_frame, per_decoded = model.frame_size, 0, 0
     for channels in model.encoder_channels:
         per_frame += 3 * channels * size * size  # convolution, activation, and the input of the blur pool

@@ -1,50 +1,39 @@
-"""One stage of the training, step by step.
+"""What one stage of the training consists of on one rank: its data, its steps, and what it measures, logs and saves."""
 
-What a step does depends on the recipe, the data and the step number alone: the clips come from the global order, the
-latent noise is drawn for the global batch and sliced by rank, and dropout is seeded per step and rank. A step has its
-place in an epoch and each clip its place in a batch, so noise that is keyed by step and place is keyed by the epoch and
-the clip. Only the masks of dropout depend on the number of ranks.
-"""
-
-import math
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, cast
 
-import torch
-from torch import Tensor, nn
-
-from pipeline.training.batches import Prefetched, ReadAhead, to_model
-from pipeline.training.distributed import compile_parts, distributed
-from pipeline.training.ema import WeightAverage
-from pipeline.training.job import (
-    BLOWN_UP,
-    FORMAT,
-    DivergenceError,
-    Outcome,
-    Reporter,
-    TrainPosition,
-    stage_config,
-    stage_order,
-)
-from pipeline.training.job import Job as Job
+from pipeline.training.batches import Batch
+from pipeline.training.distributed import DistributedContext
+from pipeline.training.job import Job, stage_order
 from pipeline.training.meter import Meter
-from pipeline.training.optimiser import adam, learning_rate, whole_state
-from pipeline.training.order import Windows, key
-from pipeline.training.precision import Precision
-from pipeline.training.sample_images import pictures
+from pipeline.training.optimiser import full_state_dict
+from pipeline.training.position import TrainPosition
+from pipeline.training.prefetch import PrefetchedBatches, ShardReadAhead
+from pipeline.training.reporter import Reporter
+from pipeline.training.sample_images import sample_images
+from pipeline.training.state import BestValidation, TrainState
+from pipeline.training.step import Stepper
 from pipeline.training.validation import validate
-from pipeline.training.world import DistributedContext
-from vdsm.annealing import Weights, weights_at
+from vdsm.annealing import Weights
 from vdsm.disentangler import Disentangler
-from vdsm.frames import draw_frames
-from vdsm.loss import LossTerms
+from vdsm.frames import FrameModel
 
 
 class StageRun:
-    """The state of one stage on one rank.
+    """One stage on one rank.
 
-    `slowdown` multiplies the learning rate; `bests` holds the best validation of each stage, as (step, ELBO).
+    Args:
+        job: what is trained, on which clips.
+        stage: 1 or 2.
+        disentangler: the model, whose parameters of the other stage are frozen.
+        reporter: takes the results.
+        world: this rank among all.
+        lr_scale: factor of the learning rate.
+        rollbacks: number of rollbacks before this stage.
+        best_validation: best validation of each stage so far.
     """
 
     def __init__(
@@ -55,168 +44,51 @@ class StageRun:
         reporter: Reporter,
         world: DistributedContext,
         *,
-        slowdown: float = 1.0,
-        bests: Mapping[int, tuple[int, float]] | None = None,
+        lr_scale: float = 1.0,
+        rollbacks: int = 0,
+        best_validation: Mapping[int, BestValidation] | None = None,
     ) -> None:
         self.job, self.stage, self.disentangler, self.reporter, self.world = job, stage, disentangler, reporter, world
-        training = job.training
-        self.config, self.slowdown, self.bests = stage_config(training, stage), slowdown, dict(bests or {})
+        self.config, self.rollbacks = job.training.stage(stage), rollbacks
+        self.best_validation = dict(best_validation or {})
         self.order = stage_order(job, stage)
         self.module = disentangler.prepare_stage(stage)
-        if training.compile:
-            compile_parts(disentangler.frame_model)
-        self.parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-        self.optimiser = adam(self.parameters, self.config, sharded=training.shard_optimiser and world.size > 1)
-        self.precision = Precision(training.precision, world.device)
-        self.average = WeightAverage(disentangler, training.ema_decay)
-        self.wrapped = distributed(self.module, training, world)
-        self.trained_on: list[dict[str, Any]] = []
-        """Which clips this rank has trained on since the last checkpoint, where an audit is asked for."""
+        if job.training.compile:
+            _compile(disentangler.frame_model)
+        self.stepper = Stepper(job, stage, self.module, disentangler, world, lr_scale=lr_scale)
+        self._audit: list[dict[str, Any]] = []
 
-    def load(self, state: Mapping[str, Any]) -> int:
-        """Goes on from a checkpoint of this stage, whose weights the model has already. Returns the steps done."""
-        self.optimiser.load_state_dict(cast(dict[str, Any], state["optimiser"]))
-        self.precision.load(state.get("loss_scale", {}))
-        if self.average:
-            self.average.load(state["average"])
-        return int(state["step"])
+    def resume(self, state: TrainState) -> int:
+        """Restore all but the model's weights from a checkpoint of this stage, and return the number of steps done."""
+        self.stepper.optimiser.load_state_dict(cast(dict[str, Any], state.optimiser))
+        if state.loss_scale is not None:
+            self.stepper.precision.load_state_dict(state.loss_scale)
+        if self.stepper.ema and state.ema is not None:
+            self.stepper.ema.load_state_dict(state.ema)
+        return state.position.step
 
-    def run(self, first_step: int) -> Outcome:
-        """Trains on from `first_step`, the number of steps already done, to the end of the stage."""
-        training, steps = self.job.training, self.config.steps
+    @contextlib.contextmanager
+    def batches(self, first_step: int) -> Iterator[PrefetchedBatches]:
+        """Read this rank's batches ahead of their steps, from `first_step` to the end of the stage."""
+        training = self.job.training
+        steps = range(first_step, self.config.steps)
         rows = self.world.rows(self.config.batch_clips)
-        parts = (self.order.at(step).part(rows) for step in range(first_step, steps))
-        ahead = ReadAhead(self.job.clips, self.order, range(first_step, steps), training.block_shards)
-        meter = Meter(self.config.batch_clips, self.world)
-        self.module.train()
-        reading = Prefetched(
+        read_ahead = ShardReadAhead(self.job.clips, self.order, steps, training.block_shards)
+        reached = iter(steps)
+        batches = PrefetchedBatches(
             self.job.clips,
-            parts,
+            (self.order.at(step).part(rows) for step in steps),
             self.config.clip_frames,
             pin=self.world.device.type == "cuda",
             stall_s=training.stall_timeout_s,
+            on_batch=lambda: read_ahead.reached(next(reached)),
         )
-        with ahead, reading as batches, self.reporter.profile(self.stage) as step_done:
-            for step, (windows, raw) in enumerate(batches, start=first_step):
-                ahead.reached(step)
-                weights = self.weights(step)
-                if step == first_step and self.world.size > 1:
-                    self._settle_buckets(step, raw, weights)
-                terms, gradient_norm, stop, look = self._step(step, windows, raw, weights)
-                meter.add(terms, gradient_norm)
-                if training.audit:
-                    keys = [self.job.clips.keys[clip] for clip in windows.clips]
-                    self.trained_on.append({"stage": self.stage, "step": step, "rank": self.world.rank, "clips": keys})
-                step_done()
-                done = step + 1
-                stop = stop and done < steps
-                if done % training.log_interval == 0 or done == steps:
-                    record = meter.record(waited_s=batches.waited_s, weights=weights, learning_rate=self.rate(step))
-                    self._log("train", done, record | {"epoch": self.order.epoch_of(step)})
-                with meter.paused():
-                    best = (done % training.validation_interval == 0 or done == steps) and self._validate(done, weights)
-                    if training.picture_interval and (done % training.picture_interval == 0 or done == steps):
-                        self._show(done, weights)
-                    leaving = look and self.reporter.notice()
-                    if leaving and self.world.rank == 0:
-                        self.reporter.event("preemption notice", stage=self.stage, step=done)
-                    if done % training.checkpoint_interval == 0 or done == steps or stop or best or leaving:
-                        self._save(done, weights)
-                if stop:
-                    return Outcome(self.stage, done, finished=False)
-        return Outcome(self.stage, steps, finished=True)
-
-    def weights(self, step: int) -> Weights:
-        """The annealed weights of `step` (from 0); the last step has those of the end of the stage."""
-        progress = step / max(1, self.config.steps - 1)
-        return weights_at(self.config.annealing, progress, self.job.model.channels * self.job.model.frame_size**2)
-
-    def rate(self, step: int) -> float:
-        """The learning rate of `step`."""
-        return learning_rate(self.config, step) * self.slowdown
-
-    def gradients(self, step: int, raw: Tensor, weights: Weights) -> LossTerms:
-        """Adds the gradients of this rank's clips, uint8 [B, T, H, W, C], averaged over the ranks. Returns the terms of
-        the loss, so scaled that their mean over the ranks is that of the global batch."""
-        generator = torch.Generator().manual_seed(key(self.job.seed, self.stage, step, "noise"))
-        size = (self.config.batch_clips, raw.shape[1])
-        noise = self.world.share(self.module.draw_noise(*size, generator))
-        decoded = draw_frames(*size, self.config.num_decoded_frames, generator)
-        decoded = decoded[self.world.rows(size[0])].to(self.world.device, non_blocking=True)
-        torch.manual_seed(key(self.job.seed, self.stage, step, "dropout", self.world.rank))
-        passes, clips = self.config.accumulation, len(raw)
-        found = []
-        for number in range(passes):
-            rows = slice(clips * number // passes, clips * (number + 1) // passes)
-            part = type(noise)(*(tensor[rows] for tensor in noise))
-            frames = to_model(raw[rows], self.world.device)
-            # The part's share of the global batch, times the ranks over which DDP takes the mean.
-            share = len(frames) * self.world.size / self.config.batch_clips
-            with self._reducing(number == passes - 1):
-                # Through DDP's own forward: a call past it would skip the all-reduce.
-                with self.precision.autocast():
-                    terms: LossTerms = self.wrapped(frames, part, weights, decoded[rows])
-                scaled = LossTerms(*(term * share for term in terms))
-                self.precision.backward(scaled.loss)
-            found.append(torch.stack([term.detach() for term in scaled]))
-        return LossTerms(*torch.stack(found).sum(dim=0))
-
-    def _reducing(self, last: bool) -> Any:
-        """Gradients travel once per step, with its last backward pass."""
-        no_sync = getattr(self.wrapped, "no_sync", None)
-        return torch.enable_grad() if last or no_sync is None else no_sync()
-
-    def _settle_buckets(self, step: int, raw: Tensor, weights: Weights) -> None:
-        """One discarded backward. DDP regroups its gradients after the first one, and their grouping decides the order
-        in which the gradients of more than two ranks are summed: a resumed run must not begin with another grouping."""
-        self.gradients(step, raw, weights)
-        self.optimiser.zero_grad()
-
-    def _step(self, step: int, windows: Windows, raw: Tensor, weights: Weights) -> tuple[LossTerms, Tensor, bool, bool]:
-        """One optimiser step: the terms, the norm of the gradient before clipping, and whether to stop or to look for
-        notices."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate(step)
-        terms = self.gradients(step, raw, weights)
-        self.precision.unscale(self.optimiser)
-        gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip or math.inf)
-        blown_up = (torch.stack(list(terms.divergences.values())) > BLOWN_UP).any()
-        bad_loss = bool(~torch.isfinite(terms.loss) | blown_up)
-        bad_loss, bad, stop, look = self.world.any(
-            bad_loss,
-            bad_loss or not torch.isfinite(gradient_norm),
-            self.reporter.should_stop(),
-            self.reporter.time_to_look(),
-        )
-        if bad and (bad_loss or not self.precision.overflowed(gradient_norm)):
-            self._fail(step, windows, terms)
-        if bad:  # left out for an overflow of fp16; it has no norm
-            gradient_norm = torch.zeros_like(gradient_norm)
-        else:
-            self.precision.step(self.optimiser)
-            self.average.update()
-        self.optimiser.zero_grad()
-        return terms, gradient_norm, stop, look
-
-    def _fail(self, step: int, windows: Windows, terms: LossTerms) -> NoReturn:
-        """Raises the same DivergenceError on every rank."""
-        bad = [name for name, value in terms._asdict().items() if not bool(torch.isfinite(value))]
-        # The loss is the sum of the terms: name it only where each of them is sound.
-        bad = [name for name in bad if name != "loss"] or bad
-        large = [name for name, value in terms.divergences.items() if bool(BLOWN_UP < value < math.inf)]
-        found = self.world.gather((bad, large, [self.job.clips.keys[clip] for clip in windows.clips]))
-        not_finite = [(names, keys) for names, _, keys in found if names]
-        blown_up = [(names, keys) for _, names, keys in found if names]
-        guilty = not_finite or blown_up or [(["gradient"], keys) for *_, keys in found]
-        names = sorted({name for some, _ in guilty for name in some})
-        clips = [clip for _, some in guilty for clip in some]
-        raise DivergenceError(
-            TrainPosition(self.stage, step + 1), names, clips, finite=bool(blown_up) and not not_finite
-        )
+        with read_ahead, batches:
+            yield batches
 
     def validate(self, weights: Weights) -> dict[str, float]:
-        """The un-annealed ELBO and its terms on the held-out clips, at the temperature of `weights`."""
-        with self.average.in_place(self.job.training.ema_used), self.precision.autocast():
+        """Return the un-annealed ELBO and its terms on the held-out clips, at the temperature of `weights`."""
+        with self.stepper.ema.swapped_in(self.job.training.ema_used), self.stepper.precision.autocast():
             return validate(
                 self.module,
                 self.job.clips,
@@ -228,51 +100,86 @@ class StageRun:
                 stall_s=self.job.training.stall_timeout_s,
             )
 
-    def _validate(self, done: int, weights: Weights) -> bool:
-        """Whether the weights are the best of this stage so far."""
-        measured = self.validate(weights)
-        self._log("validation", done, measured)
-        best = self.stage not in self.bests or measured["elbo"] > self.bests[self.stage][1]
-        if best:
-            self.bests[self.stage] = (done, measured["elbo"])
-        return best
+    def validate_and_log(self, done: int) -> bool:
+        """Validate after `done` steps, and return whether the weights are the best of this stage so far."""
+        metrics = self.validate(self._last_weights(done))
+        self._log("validation", done, metrics)
+        is_best = self.stage not in self.best_validation or metrics["elbo"] > self.best_validation[self.stage].elbo
+        if is_best:
+            self.best_validation[self.stage] = BestValidation(done, metrics["elbo"])
+        return is_best
 
-    def _show(self, done: int, weights: Weights) -> None:
-        if self.world.rank == 0:
-            with self.average.in_place(self.job.training.ema_used):
-                shown = pictures(self.disentangler, self.stage, self.job.clips, self.order, weights.temperature)
-            self._log("pictures", done, {"pictures": shown})
+    def log_train(self, done: int, meter: Meter, *, waited_s: float) -> None:
+        """Log the metrics of the steps since the last log; `waited_s` is the total wait for data in seconds."""
+        step = done - 1
+        metrics = meter.record(
+            waited_s=waited_s, weights=self._last_weights(done), learning_rate=self.stepper.learning_rate(step)
+        )
+        self._log("train", done, metrics | {"epoch": self.order.epoch_of(step)})
 
-    def _log(self, kind: str, done: int, figures: Mapping[str, Any]) -> None:
-        if self.world.rank == 0:
-            overall = done + (self.job.training.stage1.steps if self.stage == 2 else 0)
-            place = {"stage": self.stage, "step": done, "steps": self.config.steps, "overall_step": overall}
-            self.reporter.log({"kind": kind, **place, **figures})
+    def log_images(self, done: int) -> None:
+        """Log sample images of validation clips."""
+        if self.world.is_first:
+            with self.stepper.ema.swapped_in(self.job.training.ema_used):
+                images = sample_images(
+                    self.disentangler, self.stage, self.job.clips, self.order, self._last_weights(done).temperature
+                )
+            self._log("images", done, {"images": images})
 
-    def _save(self, done: int, weights: Weights) -> None:
-        optimiser = whole_state(self.optimiser, self.world.rank)
+    def log_event(self, event: str, done: int) -> None:
+        """Log something that happened after `done` steps."""
+        if self.world.is_first:
+            self.reporter.log({"kind": "event", "event": event, "stage": self.stage, "step": done})
+
+    def record_audit(self, step: int, batch: Batch) -> None:
+        """Remember, if `training.audit` is set, which clips this rank trained on."""
+        if self.job.training.audit:
+            keys = [self.job.clips.keys[clip] for clip in batch.windows.clips]
+            self._audit.append({"stage": self.stage, "step": step, "rank": self.world.rank, "clips": keys})
+
+    def save(self, done: int) -> None:
+        """Save a checkpoint after `done` steps. All ranks must call together."""
+        optimiser = full_state_dict(self.stepper.optimiser, self.world.rank)
         audit: Sequence[Mapping[str, Any]] = ()
         if self.job.training.audit:
-            audit = [line for lines in self.world.gather(self.trained_on) for line in lines]
-            self.trained_on.clear()
-        state: dict[str, Any] | None = None
-        if self.world.rank == 0:
-            state = {
-                "format": FORMAT,
-                "model_config": asdict(self.job.model),
-                "model": self.disentangler.state_dict(),
-                "temperature": weights.temperature,
-                "optimiser": optimiser,
-                "stage": self.stage,
-                "step": done,
-                "epoch": self.order.epoch_of(done),
-                "seed": self.job.seed,
-                "slowdown": self.slowdown,
-                "bests": {number: list(best) for number, best in self.bests.items()},
-                **self.job.notes,
-            }
-            if self.average:
-                state |= {"average": self.average.state(), "used": "average" if self.job.training.ema_used else "model"}
-            if scale := self.precision.state():
-                state["loss_scale"] = scale
-        self.reporter.save(state, TrainPosition(self.stage, done), last=done == self.config.steps, audit=audit)
+            audit = [line for lines in self.world.gather(self._audit) for line in lines]
+            self._audit.clear()
+        if not self.world.is_first:
+            return
+        training, stepper = self.job.training, self.stepper
+        state = TrainState(
+            position=TrainPosition(self.stage, done),
+            model_config=asdict(self.job.model),
+            weights=self.disentangler.state_dict(),
+            temperature=self._last_weights(done).temperature,
+            optimiser=optimiser or {},
+            ema=stepper.ema.state_dict() if stepper.ema else None,
+            uses_ema=bool(stepper.ema) and training.ema_used,
+            loss_scale=stepper.precision.state_dict() or None,
+            lr_scale=stepper.lr_scale,
+            rollbacks=self.rollbacks,
+            best_validation=dict(self.best_validation),
+            epoch=self.order.epoch_of(done),
+            seed=self.job.seed,
+            provenance=self.job.provenance,
+        )
+        self.reporter.save(state, last=done == self.config.steps, audit=audit)
+
+    def _last_weights(self, done: int) -> Weights:
+        return self.stepper.loss_weights(done - 1)
+
+    def _log(self, kind: str, done: int, metrics: Mapping[str, Any]) -> None:
+        if self.world.is_first:
+            position = TrainPosition(self.stage, done)
+            overall = position.overall_step(self.job.training)
+            where = {**position._asdict(), "steps": self.config.steps, "overall_step": overall}
+            self.reporter.log({"kind": kind, **where, **metrics})
+
+
+def _compile(frames: FrameModel) -> None:
+    """Have the image encoder and decoder compiled at their first call.
+
+    The loss as a whole is not compiled: Pyro's tracing would break its graph at every site.
+    """
+    for part in (frames.encoder, frames.decoder):
+        part.compile(dynamic=False)

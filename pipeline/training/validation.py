@@ -1,12 +1,13 @@
-"""The un-annealed ELBO on identities that the training does not see."""
+"""The un-annealed ELBO on held-out identities."""
 
 from collections.abc import Sequence
 
 import torch
 
-from pipeline.training.batches import Clips, Prefetched, to_model
-from pipeline.training.order import Windows, key
-from pipeline.training.world import DistributedContext
+from pipeline.training.batches import Clips, to_model
+from pipeline.training.distributed import DistributedContext
+from pipeline.training.order import Windows, derive_seed
+from pipeline.training.prefetch import PrefetchedBatches
 from vdsm.annealing import un_annealed
 from vdsm.frames import FrameModel
 from vdsm.sequence import SequenceModel
@@ -26,11 +27,13 @@ def validate(
     world: DistributedContext,
     stall_s: float = 600.0,
 ) -> dict[str, float]:
-    """Means over all clips of `batches`, in nats per pixel value: `elbo` and the terms of its negative.
+    """Return means over all clips of `batches`, in nats per pixel value: `elbo` and the terms of its negative.
 
-    Each worker takes its part of every batch, so that each clip counts once at any number of workers. The noise is
-    the same every time: differences between measurements come from the weights alone. StalledReaderError where no batch
-    came for `stall_s` seconds.
+    Each rank takes its part of every batch, so that each clip counts once at any number of workers. The noise is the
+    same in every validation: differences between two of them come from the weights alone.
+
+    Raises:
+        StalledReaderError: no batch was read within `stall_s` seconds.
     """
     totals = torch.zeros(len(TERMS) + 1, dtype=torch.float64)
     weights = un_annealed(temperature)
@@ -39,10 +42,11 @@ def validate(
     parts = [(number, batch.part(world.rows(len(batch.clips)))) for number, batch in enumerate(batches)]
     parts = [(number, part) for number, part in parts if len(part.clips)]
     try:
-        with Prefetched(clips, [part for _, part in parts], window, stall_s=stall_s) as reading:
-            for (number, part), (_, frames) in zip(parts, reading, strict=True):
-                generator = torch.Generator().manual_seed(key(seed, "validation noise", number))
-                noise = world.share(module.draw_noise(len(batches[number].clips), window, generator))
+        with PrefetchedBatches(clips, [part for _, part in parts], window, stall_s=stall_s) as prefetched:
+            for (number, part), (_, frames) in zip(parts, prefetched, strict=True):
+                generator = torch.Generator().manual_seed(derive_seed(seed, "validation noise", number))
+                noise = module.draw_noise(len(batches[number].clips), window, generator)
+                noise = type(noise)(*map(world.local_rows, noise))
                 terms = module(to_model(frames, world.device), noise, weights)
                 values = torch.stack([getattr(terms, name) for name in TERMS]).double().cpu()
                 totals += torch.cat([values, torch.ones(1)]) * len(part.clips)

@@ -1,4 +1,4 @@
-"""What happens to a training when machines are lost and found, storage is away, or a process hangs."""
+"""What happens to a training when machines are lost or added, storage is unreachable, or a process hangs."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ import pytest
 
 from cluster.development.s3_server import serve
 from cluster.storage import api as storage
-from pipeline.runs.checkpoints import place_of
+from pipeline.runs.checkpoints import position_of
 from pipeline.train import main
 from tests.e2e.training_runs import (
     LONGER,
@@ -27,7 +27,7 @@ from tests.e2e.training_runs import (
     assert_same_weights,
     descendants,
     events,
-    groups,
+    group_sizes,
     lines,
     reached,
     started,
@@ -41,19 +41,21 @@ pytestmark = pytest.mark.slow
 
 
 class Machines:
-    """A Ray cluster on this machine: a head that trains nothing, and nodes that come and go. Each node has one CPU and
-    one MOCK_GPU, which stands for a GPU: a worker that asks for one has the node to itself."""
+    """A Ray cluster on this machine: a head that trains nothing, and nodes that can be added and lost.
+
+    Each node has one CPU and one MOCK_GPU, which stands for a GPU: a worker that requests one has the node to itself.
+    """
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        # A lost node is noticed in seconds, not in the half minute that suits a real network.
-        soon = {
+        # A lost node is detected in seconds, not in the half minute that suits a real network.
+        fast_health_checks = {
             "health_check_initial_delay_ms": 1000,
             "health_check_period_ms": 500,
             "health_check_failure_threshold": 4,
         }
-        head = {"num_cpus": 0, "object_store_memory": 100_000_000, "_system_config": soon}
+        head = {"num_cpus": 0, "object_store_memory": 100_000_000, "_system_config": fast_health_checks}
         self._cluster = Cluster(initialize_head=True, head_node_args=head, connect=False)
         self.address: str = self._cluster.address
         self._nodes: list[Any] = []
@@ -65,7 +67,7 @@ class Machines:
             )
 
     def lose(self, node_id: str) -> None:
-        """Kills the raylet of a node, with which its workers die."""
+        """Kill the raylet of a node, with which its workers die."""
         node = next(node for node in self._nodes if node.node_id == node_id)
         for process in node.all_processes["raylet"]:
             os.kill(process.process.pid, signal.SIGKILL)
@@ -74,12 +76,12 @@ class Machines:
 
     def announce_loss(self, node_id: str) -> None:
         ray = str(Path(sys.executable).parent / "ray")
-        words = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
-        words += ["--node-id", node_id, "--deadline-remaining-seconds", "300"]
-        subprocess.run([ray, "drain-node", "--address", self.address, *words], check=True, timeout=120)
+        args = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+        args += ["--node-id", node_id, "--deadline-remaining-seconds", "300"]
+        subprocess.run([ray, "drain-node", "--address", self.address, *args], check=True, timeout=120)
 
     def metrics(self) -> str:
-        """What all nodes offer to Prometheus."""
+        """Return what all nodes export to Prometheus."""
         found = ""
         for node in (self._cluster.head_node, *self._nodes):
             with suppress(OSError):
@@ -93,12 +95,12 @@ class Machines:
 
 @contextmanager
 def machines(count: int) -> Iterator[Machines]:
-    made = Machines()
+    cluster = Machines()
     try:
-        made.add(count)
-        yield made
+        cluster.add(count)
+        yield cluster
     finally:
-        made.close()
+        cluster.close()
 
 
 MOCK_GPU = ["--training.worker-resource", "MOCK_GPU"]
@@ -110,14 +112,14 @@ def test_a_lost_machine_is_replaced_and_costs_nothing_but_time(
     with machines(2) as cluster:
         for number, (dice, instants) in enumerate(accidents(trials(1), "machine")):
             run = tmp_path / f"run{number}"
-            line = [*train_args(tmp_path, run.name), *MOCK_GPU, *LONGER, f"--training.max-failures={3 * len(instants)}"]
-            with started(root, line, tmp_path, RAY_ADDRESS=cluster.address) as process:
+            args = [*train_args(tmp_path, run.name), *MOCK_GPU, *LONGER, f"--training.max-failures={3 * len(instants)}"]
+            with started(root, args, tmp_path, RAY_ADDRESS=cluster.address) as process:
                 for group, instant in enumerate(instants, start=1):
-                    wait(training(run, group, instant), "it is far enough", process=process)
+                    wait(training(run, group, instant), "it has reached the step", process=process)
                     time.sleep(dice.uniform(0, 0.2))
-                    there = [worker["node"] for worker in workers(run)]
-                    assert len(set(there)) == 2  # as GPUs would have it: one worker on each node
-                    cluster.lose(there[dice.randrange(2)])
+                    nodes = [worker["node"] for worker in workers(run)]
+                    assert len(set(nodes)) == 2  # as with GPUs: one worker on each node
+                    cluster.lose(nodes[dice.randrange(2)])
                     cluster.add()
                 assert process.wait(timeout=300) == 0, (tmp_path / "output.txt").read_text()
             assert events(run).count("failure") >= len(instants)
@@ -127,12 +129,12 @@ def test_a_lost_machine_is_replaced_and_costs_nothing_but_time(
 
 
 @pytest.mark.campaign
-def test_with_fewer_machines_it_goes_on_and_takes_new_ones_in(
+def test_with_fewer_machines_it_continues_and_uses_new_ones(
     root: Path, undisturbed: Path, train_args: Any, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     elastic = ["--training.min-workers", "1", "--training.resize-interval-s", "5"]
-    # Long enough that it is not over before the new machine is there.
+    # Long enough that it does not end before the new machine is available.
     longer = [
         "--training.stage1.steps",
         "4000",
@@ -144,28 +146,29 @@ def test_with_fewer_machines_it_goes_on_and_takes_new_ones_in(
     few = ["--training.picture-interval", "0", "--training.validation-interval", "4000"]
 
     with machines(2) as cluster:
-        line = [*train_args(tmp_path, "run"), *MOCK_GPU, *elastic, *longer, *few]
-        with started(root, line, tmp_path, RAY_ADDRESS=cluster.address) as process:
+        args = [*train_args(tmp_path, "run"), *MOCK_GPU, *elastic, *longer, *few]
+        with started(root, args, tmp_path, RAY_ADDRESS=cluster.address) as process:
             wait(reached(run, 60), "step 60")
-            wait(lambda: "ray_vdsm_loss" in cluster.metrics(), "Prometheus is offered the loss")
+            wait(lambda: "ray_vdsm_loss" in cluster.metrics(), "the loss is exported to Prometheus")
             leaving = workers(run)[1]["node"]
             cluster.announce_loss(leaving)
-            wait(lambda: "preemption notice" in events(run), "the notice has come")
+            wait(lambda: "preemption notice" in events(run), "the notice is received")
             notice = next(line for line in lines(run / "events.jsonl") if line["event"] == "preemption notice")
             saved = f"stage1-step{notice['step']:08d}.jsonl"
-            wait(lambda: (run / "audit" / saved).exists(), "it is saved at once")
+            wait(lambda: (run / "audit" / saved).exists(), "it is saved immediately")
             cluster.lose(leaving)
-            wait(lambda: groups(run)[-1] == 1, "it goes on with one worker")
+            wait(lambda: group_sizes(run)[-1] == 1, "it continues with one worker")
             cluster.add()
-            wait(lambda: groups(run)[-1] == 2, "it has two workers again")
-            process.send_signal(signal.SIGTERM)  # as a scheduler does that wants the machine back
+            wait(lambda: group_sizes(run)[-1] == 2, "it has two workers again")
+            process.send_signal(signal.SIGTERM)  # as a scheduler does that reclaims the machine
             assert process.wait(timeout=120) == 130
-    assert [size for size, before in zip(groups(run), [0, *groups(run)], strict=False) if size != before] == [2, 1, 2]
+    sizes = group_sizes(run)
+    assert [size for size, before in zip(sizes, [0, *sizes], strict=False) if size != before] == [2, 1, 2]
     stopped = lines(run / "events.jsonl")[-1]
     assert stopped["event"] == "stopped"
     seen = trained_on(run)
     assert sorted(seen) == [(1, step) for step in range(stopped["step"])]
-    # The same clips as ever, step by step, at whatever number of workers.
+    # The same clips at every step, whatever the number of workers.
     expected = trained_on(undisturbed)
     assert all(seen[1, step] == expected[1, step] for step in range(60))
     clips = [clip for _, some in sorted(seen.items()) for clip in some]
@@ -174,10 +177,10 @@ def test_with_fewer_machines_it_goes_on_and_takes_new_ones_in(
     assert all(len(set(clips[n : n + size])) == size for n in range(0, len(clips) - size, size))
 
 
-def test_storage_may_be_away_for_a_while(
+def test_storage_may_be_unreachable_for_a_while(
     root: Path, undisturbed: Path, train_args: Any, figures_dataset: Path, tmp_path: Path, trials: Any, monkeypatch: Any
 ) -> None:
-    def keys() -> Any:
+    def server_with_keys() -> Any:
         return serve(tmp_path / "s3", access_key="test-key", secret_key="test-secret-Zq81")
 
     for number, (dice, instants) in enumerate(accidents(trials(1), "storage", last=70)):
@@ -185,7 +188,7 @@ def test_storage_may_be_away_for_a_while(
         run, cache = f"{bucket}/runs/run", tmp_path / f"cache{number}"
         try:
             for instant in [*instants, None]:
-                with keys() as server:
+                with server_with_keys() as server:
                     if process is None:
                         for name, value in server.environment().items():
                             monkeypatch.setenv(name, value)
@@ -193,7 +196,7 @@ def test_storage_may_be_away_for_a_while(
                         for name in storage.list_files(str(figures_dataset)):
                             storage.upload(figures_dataset / name, f"{bucket}/data/{name}")
                         command = [sys.executable, str(root / "pipeline" / "train.py")]
-                        # Checkpoints all the time, so that some are being written when the storage goes.
+                        # Frequent checkpoints, so that some are being written when the storage becomes unreachable.
                         command += train_args(f"{bucket}/runs", "run", f"{bucket}/data")
                         command += ["--training.checkpoint-interval", "2"]
                         process = subprocess.Popen(
@@ -208,7 +211,9 @@ def test_storage_may_be_away_for_a_while(
                         assert_same_weights(run, undisturbed, tmp_path)
                         assert_every_clip_once(run, undisturbed)
                         break
-                    wait(lambda run=run, instant=instant: saved(run) >= instant, "it is far enough", process=process)
+                    wait(
+                        lambda run=run, instant=instant: saved(run) >= instant, "it has saved the step", process=process
+                    )
                     time.sleep(dice.uniform(0, 0.4))
                 time.sleep(20)
                 assert process.poll() is None  # it waits
@@ -219,12 +224,12 @@ def test_storage_may_be_away_for_a_while(
 
 
 def saved(run: str) -> int:
-    """The steps of both stages that the newest checkpoint of a run has behind it."""
-    places = [place_of(name.removeprefix("checkpoints/")) for name in storage.list_files(run)]
-    return max((place.step + STAGES[0] * (place.stage - 1) for place in places if place is not None), default=0)
+    """Return the overall step of the newest checkpoint of a run."""
+    positions = [position_of(name.removeprefix("checkpoints/")) for name in storage.list_files(run)]
+    return max((at.step + STAGES[0] * (at.stage - 1) for at in positions if at is not None), default=0)
 
 
-def test_a_worker_that_hangs_is_noticed_and_replaced(
+def test_a_worker_that_hangs_is_detected_and_replaced(
     local_ray: None, undisturbed: Path, train_args: Any, tmp_path: Path
 ) -> None:
     run, stopped = tmp_path / "run", []

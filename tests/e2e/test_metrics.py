@@ -1,4 +1,4 @@
-"""What the Grafana dashboard asks of a training is what a training offers to Prometheus."""
+"""A training exports every metric of the Grafana dashboard to Prometheus."""
 
 import contextlib
 import json
@@ -8,8 +8,8 @@ import urllib.request
 from pathlib import Path
 
 
-def test_a_run_offers_every_figure_of_the_dashboard(undisturbed: Path, root: Path) -> None:
-    """The records of a real run, shown as its worker showed them, and asked back from Ray."""
+def test_a_run_exports_every_metric_of_the_dashboard(undisturbed: Path, root: Path) -> None:
+    """Show the records of a real run as its worker did, and read them back from Ray."""
     import ray
 
     from pipeline.ray_train.gauges import Gauges
@@ -21,11 +21,11 @@ def test_a_run_offers_every_figure_of_the_dashboard(undisturbed: Path, root: Pat
     for line in (undisturbed / "metrics.jsonl").read_text().splitlines():
         gauges.show(json.loads(line))
     node = next(one for one in ray.nodes() if one["Alive"])
-    place = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     end = time.monotonic() + 90
     while missing and time.monotonic() < end:
         time.sleep(0.5)
-        with contextlib.suppress(OSError):  # it is not up yet
-            offered = urllib.request.urlopen(place, timeout=10).read().decode()
-            missing -= set(re.findall(r'^(ray_vdsm_\w+){.*run="shown-again"', offered, re.M))
+        with contextlib.suppress(OSError):  # the endpoint is not up yet
+            exported = urllib.request.urlopen(url, timeout=10).read().decode()
+            missing -= set(re.findall(r'^(ray_vdsm_\w+){.*run="shown-again"', exported, re.M))
     assert missing == set()

@@ -1,4 +1,4 @@
-"""Whole training jobs under Ray Train, disturbed in every way that a machine can be."""
+"""Complete training jobs under Ray Train, disturbed in every way that a process can be."""
 
 import gzip
 import json
@@ -18,6 +18,7 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from pipeline.runs.store import load_run
 from pipeline.train import main
+from pipeline.training.state import TrainState
 from tests.e2e.training_runs import (
     LONGER,
     accidents,
@@ -37,16 +38,16 @@ from vdsm import checkpoint
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_leaves_what_others_rely_on(undisturbed: Path) -> None:
+def test_a_run_writes_what_others_rely_on(undisturbed: Path) -> None:
     assert events(undisturbed) == ["start", "stage finished", "stage finished", "finished"]
-    model, recipe, info = load_run(str(undisturbed))
-    assert (info["stage"], info["step"], info["finished"]) == (2, 40, True)
+    model, recipe, origin = load_run(str(undisturbed))
+    assert (origin["stage"], origin["step"], origin["finished"]) == (2, 40, True)
     assert recipe.training.stage1.steps == 60
     assert model.sample_dynamics(3, torch.Generator()).shape == (3, 5)
     # The newest two, and the best of each stage.
     kept = {path.name for path in (undisturbed / "checkpoints").iterdir()}
-    bests = checkpoint.load(undisturbed / "stage2.pt")["bests"]
-    best = {f"stage{stage}-step{step:08d}.pt" for stage, (step, _) in bests.items()}
+    state = TrainState.from_dict(checkpoint.load(undisturbed / "stage2.pt"))
+    best = {f"stage{stage}-step{step:08d}.pt" for stage, (step, _) in state.best_validation.items()}
     assert len(best) == 2
     assert best | {"stage2-step00000040.pt"} <= kept
     assert kept - best <= {"stage2-step00000040.pt", "stage2-step00000036.pt", "stage2-step00000030.pt"}
@@ -54,12 +55,13 @@ def test_a_run_leaves_what_others_rely_on(undisturbed: Path) -> None:
     train = [line for line in lines(undisturbed / "metrics.jsonl") if line["kind"] == "train"]
     assert [line["overall_step"] for line in train] == list(range(4, 101, 4))
     assert list((undisturbed / "tensorboard").iterdir())
-    state = checkpoint.load(undisturbed / "stage2.pt")
-    assert state["recipe"]["training"]["stage1"]["steps"] == 60
-    assert len(state["manifest_sha256"]) == 64
+    assert state.provenance.recipe["training"]["stage1"]["steps"] == 60
+    assert len(state.provenance.manifest_sha256) == 64
 
 
-def test_a_finished_run_is_found_finished(undisturbed: Path, train_args: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_finished_run_is_not_trained_again(
+    undisturbed: Path, train_args: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     before = checkpoint.verify(undisturbed / "stage2.pt")
     with caplog.at_level("INFO"):
         main(train_args(undisturbed.parent, "undisturbed"))
@@ -78,7 +80,7 @@ def test_a_killed_worker_costs_nothing_but_time(
 
         def kill(run: Path = run, dice: random.Random = dice, instants: list[int] = instants) -> None:
             for group, instant in enumerate(instants, start=1):
-                wait(training(run, group, instant), "it is far enough")
+                wait(training(run, group, instant), "it has reached the step")
                 time.sleep(dice.uniform(0, 0.2))
                 pid = workers(run)[rank]["pid"]
                 environments.append(Path(f"/proc/{pid}/environ").read_bytes())
@@ -88,9 +90,9 @@ def test_a_killed_worker_costs_nothing_but_time(
         thread.start()
         main([*train_args(tmp_path, run.name), *LONGER, f"--training.max-failures={len(instants)}"])
         thread.join()
-        seen = [event for event in events(run) if event != "stage finished"]
+        logged = [event for event in events(run) if event != "stage finished"]
         again = ["failure", "resume"] * len(instants)
-        assert [{"start": "resume"}.get(event, event) for event in seen[1:]] == [*again, "finished"]
+        assert [{"start": "resume"}.get(event, event) for event in logged[1:]] == [*again, "finished"]
         assert_same_weights(run, undisturbed, tmp_path)
         assert_every_clip_once(run, undisturbed)
         train = [line["overall_step"] for line in lines(run / "metrics.jsonl") if line["kind"] == "train"]
@@ -109,25 +111,25 @@ def test_a_killed_driver_and_an_interruption_cost_nothing_but_time(
 def interrupt_and_kill(
     root: Path, undisturbed: Path, train_args: Any, tmp_path: Path, dice: random.Random, instants: list[int]
 ) -> None:
-    run, line = tmp_path / "run", [*train_args(tmp_path, "run"), *LONGER]
-    with started(root, line, tmp_path) as first:
-        # Early: the whole run takes seconds, and the wish to stop takes one.
+    run, args = tmp_path / "run", [*train_args(tmp_path, "run"), *LONGER]
+    with started(root, args, tmp_path) as first:
+        # Early: the complete run takes seconds, and the request to stop takes one.
         wait(training(run, 1, dice.randrange(4, 32)), "it trains", process=first)
         os.killpg(first.pid, signal.SIGINT)
         assert first.wait(timeout=120) == 130
     stopped = lines(run / "events.jsonl")[-1]
     assert stopped["event"] == "stopped"
-    assert checkpoint.load(newest(run))["step"] == stopped["step"]
+    assert TrainState.from_dict(checkpoint.load(newest(run))).position.step == stopped["step"]
 
     for group, instant in enumerate(instants, start=2):
-        with started(root, line, tmp_path) as process:
-            wait(training(run, group, instant), "it is far enough", process=process)
+        with started(root, args, tmp_path) as process:
+            wait(training(run, group, instant), "it has reached the step", process=process)
             time.sleep(dice.uniform(0, 0.2))
             family = descendants(process.pid)
             assert sum("RayTrainWorker" in name for name in family.values()) == 2
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-            # Ray's own agents stay a minute longer; whoever trains or writes is gone in seconds.
+            # Ray's own agents stay a minute longer; whatever trains or writes is gone in seconds.
             working = [pid for pid, name in family.items() if "Train" in name or "raylet/raylet" in name]
             wait(lambda working=working: not any(Path(f"/proc/{pid}").exists() for pid in working), "they are gone")
             for pid in family:
@@ -135,7 +137,7 @@ def interrupt_and_kill(
                     os.kill(pid, signal.SIGKILL)
         assert lines(run / "events.jsonl")[-1]["event"] in ("resume", "stage finished")
 
-    with started(root, line, tmp_path) as last:
+    with started(root, args, tmp_path) as last:
         assert last.wait(timeout=240) == 0
     assert [event for event in events(run) if event not in ("resume", "stage finished")] == [
         "start",
@@ -145,20 +147,20 @@ def interrupt_and_kill(
     assert_same_weights(run, undisturbed, tmp_path)
     assert_every_clip_once(run, undisturbed)
     output = (tmp_path / "output.txt").read_text()
-    assert f"goes on from stage {stopped['stage']}, step {stopped['step']}" in output
+    assert f"resuming {run} from stage {stopped['stage']}, step {stopped['step']}" in output
     assert "Traceback" not in output
 
 
-def test_data_and_run_may_lie_in_s3(
+def test_data_and_run_may_be_in_s3(
     root: Path, undisturbed: Path, train_args: Any, figures_dataset: Path, s3_bucket: str, tmp_path: Path
 ) -> None:
     for name in storage.list_files(str(figures_dataset)):
         storage.upload(figures_dataset / name, storage.join(s3_bucket, "data", name))
-    line = train_args(f"{s3_bucket}/runs", "run", f"{s3_bucket}/data")
-    with started(root, line, tmp_path, VDSM_CACHE=str(tmp_path / "cache")) as process:
+    args = train_args(f"{s3_bucket}/runs", "run", f"{s3_bucket}/data")
+    with started(root, args, tmp_path, VDSM_CACHE=str(tmp_path / "cache")) as process:
         assert process.wait(timeout=240) == 0, (tmp_path / "output.txt").read_text()
-    _, _, info = load_run(f"{s3_bucket}/runs/run")
-    assert (info["stage"], info["step"], info["finished"]) == (2, 40, True)
+    _, _, origin = load_run(f"{s3_bucket}/runs/run")
+    assert (origin["stage"], origin["step"], origin["finished"]) == (2, 40, True)
     assert_same_weights(f"{s3_bucket}/runs/run", undisturbed, tmp_path)
     files = storage.list_files(f"{s3_bucket}/runs/run")
     assert {"config.yaml", "events.jsonl", "metrics.jsonl", "run.json", "stage1.pt", "stage2.pt"} <= set(files)
@@ -167,7 +169,7 @@ def test_data_and_run_may_lie_in_s3(
     assert ".lock" not in files
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_at_once(
+def test_a_loss_that_is_not_finite_ends_the_run_after_its_rollbacks(
     local_ray: None, train_args: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = ["--training.stage1.learning-rate", "1e30", "--training.stage1.warmup-steps", "0"]
@@ -177,7 +179,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: stage 1, step ")
     assert "lower stage1.learning_rate" in error
-    # Three lower rates were tried by the same workers; starting those again would not help.
+    # The same workers tried three lower learning rates; restarting them would not help.
     tried = ["divergence", "rollback"]
     assert events(tmp_path / "run") == ["start", *tried, *tried, *tried, "divergence", "gave up"]
     first = next(line for line in lines(tmp_path / "run" / "events.jsonl") if line["event"] == "divergence")
@@ -186,7 +188,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(
 
 
 @pytest.mark.parametrize(
-    ("changes", "words_of_the_error"),
+    ("changes", "message"),
     [
         (["--data", "nowhere"], "nowhere/manifest.json is missing"),
         (["--training.stage1.clip-frames", "99"], "stage1.clip_frames is 99"),
@@ -197,20 +199,20 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(
         (["--name", "a/b"], "--name 'a/b'"),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_is_started(
+def test_invalid_input_is_one_line_before_anything_is_started(
     local_ray: None,
     train_args: Any,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     changes: list[str],
-    words_of_the_error: str,
+    message: str,
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         main([*train_args(tmp_path, "run"), *changes])
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
-    assert words_of_the_error in error
+    assert message in error
     assert not list(tmp_path.rglob("*.pt"))
 
 
@@ -232,7 +234,7 @@ def test_two_trainings_of_one_run_at_a_time_are_refused(undisturbed: Path, train
         train(command)
 
 
-def test_a_dry_run_says_what_would_happen_and_writes_nothing(
+def test_a_dry_run_prints_what_would_happen_and_writes_nothing(
     train_args: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([*train_args(tmp_path, "run"), "--dry-run"])
@@ -246,18 +248,18 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dry_run_of_a_run_that_is_there_says_where_it_is(
+def test_a_dry_run_of_an_existing_run_prints_its_state(
     undisturbed: Path, train_args: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = train_args(undisturbed.parent, "undisturbed")
-    main([*line, "--dry-run"])
+    args = train_args(undisturbed.parent, "undisturbed")
+    main([*args, "--dry-run"])
     assert f"run: {undisturbed}, finished" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        main([*line, "--dry-run", "--seed", "9"])
-    assert "missing: run: it was begun with other settings: seed 0 -> 9" in capsys.readouterr().out
+        main([*args, "--dry-run", "--seed", "9"])
+    assert "missing: run: it was started with other settings: seed 0 -> 9" in capsys.readouterr().out
 
 
-def test_a_dry_run_says_what_is_missing(root: Path, s3_bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_names_what_is_missing(root: Path, s3_bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = ["--config", str(root / "configs" / "sprites.yaml"), "--data", f"{s3_bucket}/sprites"]
     with pytest.raises(SystemExit) as caught:
         main([*recipe, "--training.use-gpu", "--training.num-workers", "4", "--dry-run"])
@@ -265,17 +267,17 @@ def test_a_dry_run_says_what_is_missing(root: Path, s3_bucket: str, capsys: pyte
     printed = capsys.readouterr()
     assert "stage 1: 10,000 steps of 20 clips x 16 frames, 133,640,212 parameters" in printed.out
     assert "4 workers x 1 threads, one GPU each" in printed.out
-    for what in (
+    for item in (
         f"data: {s3_bucket}/sprites/manifest.json is missing",
         "GPUs: 4 are needed",
         "run: give --out and --name",
     ):
-        assert f"missing: {what}" in printed.out
+        assert f"missing: {item}" in printed.out
     assert printed.err.splitlines()[-1].startswith("error: missing for this training: data: ")
     assert storage.list_files(s3_bucket) == []
 
 
-def test_traces_and_pictures_are_kept_and_the_weights_are_as_ever(
+def test_traces_and_images_are_kept_and_do_not_change_the_weights(
     local_ray: None, undisturbed: Path, train_args: Any, tmp_path: Path
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -1,4 +1,4 @@
-"""A tiny training, as an object."""
+"""The tiny training, as an object."""
 
 import copy
 from collections.abc import Callable
@@ -10,43 +10,47 @@ import pytest
 import yaml
 
 from pipeline.recipe import Recipe
-from pipeline.training.job import Job, QuietReporter, TrainPosition
+from pipeline.training.job import Job
+from pipeline.training.position import TrainPosition
+from pipeline.training.reporter import QuietReporter, StopDecision
+from pipeline.training.state import TrainState
 from preprocessing.dataset.reader import ClipDataset
 
 
 @dataclass
 class Recorder(QuietReporter):
-    """A reporter that keeps everything in memory, and asks to stop after `stop_after` steps."""
+    """A reporter that keeps everything in memory, and requests a stop after `stop_after` steps."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
-    states: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
+    states: dict[tuple[int, int], TrainState] = field(default_factory=dict)
     audit: list[dict[str, Any]] = field(default_factory=list)
     stop_after: int | None = None
-    asked: int = 0
+    preempted_after: int | None = None
+    steps: int = 0
 
     def log(self, record: dict[str, Any]) -> None:
-        self.records.append(record)
+        if record["kind"] == "event":
+            self.events.append({name: value for name, value in record.items() if name != "kind"})
+        else:
+            self.records.append(record)
 
-    def event(self, event: str, **details: Any) -> None:
-        self.events.append({"event": event, **details})
-
-    def save(self, state: dict[str, Any] | None, place: TrainPosition, *, last: bool, audit: Any = ()) -> None:
-        assert state is not None
-        self.states[place] = copy.deepcopy(state)
+    def save(self, state: TrainState, *, last: bool, audit: Any = ()) -> None:
+        self.states[state.position] = copy.deepcopy(state)
         self.audit += audit
 
-    def latest(self, before: TrainPosition | None = None) -> dict[str, Any] | None:
-        for place in [place for place in self.states if before is not None and place >= before]:
-            del self.states[place]
+    def restore(
+        self, position: TrainPosition | None = None, *, before: TrainPosition | None = None
+    ) -> TrainState | None:
+        if position is not None:
+            return copy.deepcopy(self.states[position])
+        for later in [at for at in self.states if before is not None and at >= before]:
+            del self.states[later]
         return copy.deepcopy(self.states[max(self.states)]) if self.states else None
 
-    def at(self, place: TrainPosition) -> dict[str, Any]:
-        return copy.deepcopy(self.states[place])
-
-    def should_stop(self) -> bool:
-        self.asked += 1
-        return self.asked == self.stop_after
+    def should_stop(self) -> StopDecision:
+        self.steps += 1
+        return StopDecision(self.steps == self.stop_after, self.steps == self.preempted_after)
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +70,7 @@ def tiny_clips(figures_dataset: Path) -> ClipDataset:
 
 @pytest.fixture(scope="session")
 def tiny_job(tiny_recipe: Recipe, tiny_clips: ClipDataset) -> Callable[..., Job]:
-    """The tiny training, with changes to its settings: `training`, `stage1` and `stage2` as dicts."""
+    """The tiny training, with changed settings: `training`, `stage1` and `stage2` as dicts."""
 
     def make(
         *,
@@ -79,7 +83,7 @@ def tiny_job(tiny_recipe: Recipe, tiny_clips: ClipDataset) -> Callable[..., Job]
         old = tiny_recipe.training
         stages = {"stage1": replace(old.stage1, **(stage1 or {})), "stage2": replace(old.stage2, **(stage2 or {}))}
         changed = replace(old, **stages, **training)
-        return Job(model=replace(tiny_recipe.model, **(model or {})), training=changed, seed=3, clips=clips, notes={})
+        return Job(model=replace(tiny_recipe.model, **(model or {})), training=changed, seed=3, clips=clips)
 
     return make
 

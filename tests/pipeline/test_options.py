@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.runs.checkpoints import on_cpu
-from pipeline.training.batches import Prefetched, StalledReaderError
+from pipeline.runs.checkpoints import copy_to_cpu
+from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
 from pipeline.training.order import Windows
+from pipeline.training.prefetch import PrefetchedBatches, StalledReaderError
+from pipeline.training.state import TrainState
 from pipeline.training.validation import validate
-from pipeline.training.world import DistributedContext
 from vdsm import checkpoint
 from vdsm.config import STAGE_2_ANNEALING, AnnealingConfig
 
@@ -50,14 +51,14 @@ def test_a_resumed_run_ends_with_the_same_state_bit_for_bit(
         stopped = recorder(stop_after=stop_after)
         train_run(job, stopped)
         assert max(stopped.states) == place
-        checkpoint.save(stopped.states.pop(place), tmp_path / "state.pt")
+        checkpoint.save(stopped.states.pop(place).to_dict(), tmp_path / "state.pt")
         resumed = recorder(states=stopped.states)
-        train_run(job, resumed, resume=checkpoint.load(tmp_path / "state.pt"))
+        train_run(job, resumed, resume=TrainState.from_dict(checkpoint.load(tmp_path / "state.pt")))
         one, two = whole.states[end], resumed.states[end]
-        assert same(one["model"], two["model"])
-        assert same(one.get("average", {}), two.get("average", {}))
-        assert one.get("loss_scale") == two.get("loss_scale")
-        assert one["bests"] == two["bests"]
+        assert same(one.weights, two.weights)
+        assert same(one.ema or {}, two.ema or {})
+        assert one.loss_scale == two.loss_scale
+        assert one.best_validation == two.best_validation
 
 
 @pytest.mark.slow
@@ -69,10 +70,10 @@ def test_a_compiled_run_ends_near_the_plain_one_and_resumes_bit_for_bit(tiny_job
     train_run(job, whole)
     train_run(job, stopped)
     train_run(job, resumed, resume=stopped.states[1, 2])
-    assert same(whole.states[1, 4]["model"], resumed.states[1, 4]["model"])
+    assert same(whole.states[1, 4].weights, resumed.states[1, 4].weights)
     losses = [[r["loss"] for r in one.records if r["kind"] == "train"] for one in (plain, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert whole.states[1, 4]["model"].keys() == plain.states[1, 4]["model"].keys()
+    assert whole.states[1, 4].weights.keys() == plain.states[1, 4].weights.keys()
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(tiny_job: Jobs, recorder: Recorders) -> None:
@@ -95,7 +96,7 @@ def test_lower_precision_stays_near_fp32_and_the_weights_stay_fp32(tiny_job: Job
         one = recorder()
         train_run(tiny_job(stages="1", picture_interval=0, precision=precision, use_gpu=precision == "fp16"), one)
         seen[precision] = [record["loss"] for record in one.records if record["kind"] == "train"]
-        assert {value.dtype for value in one.states[1, 24]["model"].values()} == {torch.float32}
+        assert {value.dtype for value in one.states[1, 24].weights.values()} == {torch.float32}
     assert seen["bf16"] == pytest.approx(seen["fp32"], rel=0.02)
     assert seen["fp16"] == pytest.approx(seen["fp32"], rel=0.005)
     assert seen["bf16"] != seen["fp32"] != seen["fp16"]
@@ -107,13 +108,13 @@ def test_the_average_follows_the_weights(tiny_job: Jobs, recorder: Recorders) ->
     name = "sequence_model.frame_model.static_loc.weight"
     average = None
     for step in range(1, 25):
-        weights = seen.states[1, step]["model"][name].double()
+        weights = seen.states[1, step].weights[name].double()
         if average is not None:
             average = 0.75 * average + 0.25 * weights
-            torch.testing.assert_close(seen.states[1, step]["average"][name].double(), average, rtol=1e-5, atol=1e-7)
+            torch.testing.assert_close(seen.states[1, step].ema[name].double(), average, rtol=1e-5, atol=1e-7)
         else:
-            average = seen.states[1, 1]["average"][name].double()
-    assert not same(seen.states[1, 24]["average"], seen.states[1, 24]["model"])
+            average = seen.states[1, 1].ema[name].double()
+    assert not same(seen.states[1, 24].ema, seen.states[1, 24].weights)
 
 
 def test_stage_2_and_users_of_the_checkpoint_get_the_average(
@@ -124,10 +125,10 @@ def test_stage_2_and_users_of_the_checkpoint_get_the_average(
         train_run(tiny_job(picture_interval=0, ema_decay=0.9, ema_used=used), seen)
         end, start = seen.states[2, 16], seen.states[1, 24]
         frozen = "sequence_model.frame_model.decoder.layers.0.kernels"
-        assert torch.equal(end["model"][frozen], start["average" if used else "model"][frozen])
-        checkpoint.save(end, tmp_path / "state.pt")
+        assert torch.equal(end.weights[frozen], (start.ema if used else start.weights)[frozen])
+        checkpoint.save(end.to_dict(), tmp_path / "state.pt")
         model = checkpoint.load_disentangler(tmp_path / "state.pt").state_dict()
-        assert same(dict(model), end["average" if used else "model"])
+        assert same(dict(model), end.ema if used else end.weights)
 
 
 def test_stage_2_starts_from_the_selected_weights(tiny_job: Jobs, recorder: Recorders) -> None:
@@ -138,12 +139,12 @@ def test_stage_2_starts_from_the_selected_weights(tiny_job: Jobs, recorder: Reco
         seen = recorder()
         changes = {"picture_interval": 0, "validation_interval": 2, "stage1": stage1, "stage2_start": start}
         train_run(tiny_job(stage2={"annealing": STAGE_2_ANNEALING}, **changes), seen)
-        step, elbo = seen.states[2, 16]["bests"][1]
+        step, elbo = seen.states[2, 16].best_validation[1]
         measured = {r["step"]: r["elbo"] for r in seen.records if r["kind"] == "validation" and r["stage"] == 1}
         assert elbo == max(measured.values()) == measured[step]
         assert step < 24
-        selected = seen.states[1, step if start == "best" else 24]["model"][frozen]
-        assert torch.equal(seen.states[2, 16]["model"][frozen], selected)
+        selected = seen.states[1, step if start == "best" else 24].weights[frozen]
+        assert torch.equal(seen.states[2, 16].weights[frozen], selected)
 
 
 @pytest.mark.parametrize(
@@ -159,17 +160,17 @@ def test_stage_2_starts_from_the_selected_weights(tiny_job: Jobs, recorder: Reco
 def test_a_loss_that_is_not_finite_sends_the_run_back_with_a_lower_rate(
     tiny_job: Jobs, recorder: Recorders, monkeypatch: pytest.MonkeyPatch, fails_at: int, back_at: list[tuple[int, int]]
 ) -> None:
-    from pipeline.training import stage as module
+    from pipeline.training.step import Stepper
 
-    weights_at = module.StageRun.weights
+    loss_weights = Stepper.loss_weights
 
     def poisoned(self: Any, step: int) -> Any:
-        weights = weights_at(self, step)
+        weights = loss_weights(self, step)
         overall = step + 1 + (24 if self.stage == 2 else 0)
         # Until the rate is low enough.
-        return weights._replace(pose=float("nan")) if overall == fails_at and self.slowdown > 0.3 else weights
+        return weights._replace(pose=float("nan")) if overall == fails_at and self.lr_scale > 0.3 else weights
 
-    monkeypatch.setattr(module.StageRun, "weights", poisoned)
+    monkeypatch.setattr(Stepper, "loss_weights", poisoned)
     seen = recorder()
     changes = {"picture_interval": 0, "validation_interval": 1000, "rollback_rate": 0.5}
     assert train_run(tiny_job(**changes), seen) == (2, 16, True)
@@ -179,17 +180,17 @@ def test_a_loss_that_is_not_finite_sends_the_run_back_with_a_lower_rate(
     assert seen.events[0]["clips"]
     rates = {r["overall_step"]: r["learning_rate"] for r in seen.records if r["kind"] == "train"}
     assert rates[40] == 0.25 * 1e-3
-    assert seen.states[2, 16]["slowdown"] == 0.25
+    assert seen.states[2, 16].lr_scale == 0.25
     # A run that is resumed knows of it.
     resumed = recorder()
     last = max(place for place in seen.states if place < (2, 16))
     train_run(tiny_job(**changes), resumed, resume=seen.states[last])
-    assert same(resumed.states[2, 16]["model"], seen.states[2, 16]["model"])
+    assert same(resumed.states[2, 16].weights, seen.states[2, 16].weights)
 
 
 def test_a_copy_of_a_state_shares_nothing_with_it() -> None:
     state = {"a": torch.zeros(2), "b": [{"c": torch.ones(2)}], "d": 3}
-    copied = on_cpu(state)
+    copied = copy_to_cpu(state)
     state["a"] += 1
     state["b"][0]["c"] += 1
     assert copied["a"].tolist() == [0, 0]
@@ -209,7 +210,7 @@ def test_a_reader_that_hangs_is_an_error_that_names_what_it_read() -> None:
             return np.zeros((4, 2, 2, 3), dtype=np.uint8)
 
     windows = Windows(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), None, None)
-    reading = Prefetched(Hanging(), [windows], 4, stall_s=0.3)  # type: ignore[arg-type]
+    reading = PrefetchedBatches(Hanging(), [windows], 4, stall_s=0.3)  # type: ignore[arg-type]
     stalled = r"nothing came for 0.3 s .* while reading clips one"
     with reading, pytest.raises(StalledReaderError, match=stalled):
         list(reading)

@@ -12,15 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.recipe import Recipe
-from pipeline.training.batches import Prefetched, ReadAhead, catalogue, check_frames, read, to_model
+from pipeline.training.batches import check_frames, clip_table, read_windows, to_model
 from pipeline.training.job import Job, stage_order
 from pipeline.training.order import GlobalOrder, Windows
+from pipeline.training.prefetch import PrefetchedBatches, ShardReadAhead
 from preprocessing.dataset.reader import ClipDataset
 
 
 def test_a_batch_holds_the_windows_of_its_clips_in_order(tiny_job: Callable[..., Job], tiny_clips: ClipDataset) -> None:
     windows = stage_order(tiny_job(), 1).at(0)
-    frames = read(tiny_clips, windows, 4)
+    frames = read_windows(tiny_clips, windows, 4)
     assert frames.shape == (4, 8, 64, 64, 3)
     assert windows.partners is not None
     assert windows.partner_starts is not None
@@ -46,11 +47,11 @@ def test_prefetched_batches_come_in_order_and_the_thread_ends(
 ) -> None:
     order = stage_order(tiny_job(), 2)
     batches = [order.at(step) for step in range(12)]
-    with Prefetched(tiny_clips, batches, 4) as prefetched:
+    with PrefetchedBatches(tiny_clips, batches, 4) as prefetched:
         got = list(prefetched)
     assert [windows.clips.tolist() for windows, _ in got] == [windows.clips.tolist() for windows in batches]
     assert prefetched.waited_s > 0
-    with Prefetched(tiny_clips, (order.at(step) for step in range(10**9)), 4) as prefetched:
+    with PrefetchedBatches(tiny_clips, (order.at(step) for step in range(10**9)), 4) as prefetched:
         next(iter(prefetched))
     assert not any(thread.name == "prefetch" for thread in threading.enumerate())
 
@@ -63,7 +64,7 @@ def test_an_error_of_the_reader_reaches_the_training() -> None:
             raise OSError("the disk is gone")
 
     windows = Windows(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), None, None)
-    with Prefetched(Broken(), [windows], 4) as prefetched, pytest.raises(OSError, match="the disk is gone"):
+    with PrefetchedBatches(Broken(), [windows], 4) as prefetched, pytest.raises(OSError, match="the disk is gone"):
         list(prefetched)
 
 
@@ -84,9 +85,9 @@ class Remote:
         return True
 
 
-def ahead_of(clips: Remote, block: int) -> tuple[GlobalOrder, ReadAhead]:
+def ahead_of(clips: Remote, block: int) -> tuple[GlobalOrder, ShardReadAhead]:
     order = GlobalOrder(
-        catalogue(clips),
+        clip_table(clips),
         seed=0,
         stage=1,
         window=2,
@@ -94,7 +95,7 @@ def ahead_of(clips: Remote, block: int) -> tuple[GlobalOrder, ReadAhead]:
         validation_fraction=0.1,
         block_shards=block,  # type: ignore[arg-type]
     )
-    return order, ReadAhead(clips, order, range(100), block)  # type: ignore[arg-type]
+    return order, ShardReadAhead(clips, order, range(100), block)  # type: ignore[arg-type]
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -17,14 +17,14 @@ OPTIONS = ("plain", "static graph", "sharded optimiser", "compressed gradients",
 def results(root: Path, figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What ddp_rank.py wrote for groups of one, two and four ranks, by `<rank>/<size>`."""
     folder = tmp_path_factory.mktemp("ddp")
-    script, recipe = str(root / "tests" / "pipeline" / "ddp_rank.py"), str(root / "tests" / "tiny.yaml")
+    script, recipe = str(root / "tests" / "pipeline" / "training" / "ddp_rank.py"), str(root / "tests" / "tiny.yaml")
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     names = [f"{rank}of{size}" for size in (1, 2, 4) for rank in range(size)]
     processes = []
     for name in names:
         rank, size = name.split("of")
-        words = [rank, size, str(folder / f"store{size}"), str(figures_dataset), recipe, str(folder / name)]
-        processes.append(subprocess.Popen([sys.executable, script, *words], env=environment))
+        args = [rank, size, str(folder / f"store{size}"), str(figures_dataset), recipe, str(folder / name)]
+        processes.append(subprocess.Popen([sys.executable, script, *args], env=environment))
     try:
         assert [process.wait(timeout=400) for process in processes] == [0] * len(names)
     finally:

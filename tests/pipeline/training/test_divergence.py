@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.training.job import DivergenceError, Job
+from pipeline.training.divergence import DivergenceError
+from pipeline.training.job import Job
 from pipeline.training.loop import train_run
 from vdsm.disentangler import Disentangler
 

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from pipeline.training.config import StageConfig, TrainingConfig
-from pipeline.training.job import DivergenceError, Job
+from pipeline.training.distributed import DistributedContext
+from pipeline.training.divergence import DivergenceError
+from pipeline.training.job import Job
 from pipeline.training.loop import train_run
 from pipeline.training.optimiser import learning_rate
-from pipeline.training.order import key
+from pipeline.training.order import derive_seed
 from pipeline.training.stage import StageRun
-from pipeline.training.world import DistributedContext
+from pipeline.training.state import TrainState
 from preprocessing.dataset.reader import ClipDataset
 from vdsm import checkpoint
 from vdsm.annealing import un_annealed, weights_at
@@ -67,16 +69,17 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(
     last = (2, stop_after - 24) if stop_after > 24 else (1, stop_after)
     if stop_after != 24:  # the end of a stage is no place to stop: the next one begins
         assert outcome == (*last, False)
-    checkpoint.save(stopped.states[last], tmp_path / "state.pt")
+    checkpoint.save(stopped.states[last].to_dict(), tmp_path / "state.pt")
     resumed = recorder()
-    assert train_run(tiny_job(), resumed, resume=checkpoint.load(tmp_path / "state.pt")) == (2, 16, True)
-    assert same(undisturbed.states[2, 16]["model"], resumed.states[2, 16]["model"])
+    state = TrainState.from_dict(checkpoint.load(tmp_path / "state.pt"))
+    assert train_run(tiny_job(), resumed, resume=state) == (2, 16, True)
+    assert same(undisturbed.states[2, 16].weights, resumed.states[2, 16].weights)
 
 
 def test_another_seed_gives_other_weights(tiny_job: Jobs, recorder: Recorders, undisturbed: Any) -> None:
     other = recorder(stop_after=10)
     train_run(replace(tiny_job(), seed=4), other)
-    assert not same(undisturbed.states[1, 10]["model"], other.states[1, 10]["model"])
+    assert not same(undisturbed.states[1, 10].weights, other.states[1, 10].weights)
 
 
 def test_a_finished_run_is_not_trained_further(tiny_job: Jobs, recorder: Recorders, undisturbed: Any) -> None:
@@ -90,7 +93,7 @@ def test_stages_in_two_runs_equal_both_in_one(tiny_job: Jobs, recorder: Recorder
     first, second = recorder(), recorder()
     assert train_run(tiny_job(stages="1"), first) == (1, 24, True)
     train_run(tiny_job(stages="2"), second, resume=first.states[1, 24])
-    assert same(undisturbed.states[2, 16]["model"], second.states[2, 16]["model"])
+    assert same(undisturbed.states[2, 16].weights, second.states[2, 16].weights)
 
 
 def test_stage_2_alone_needs_a_finished_stage_1(tiny_job: Jobs, recorder: Recorders) -> None:
@@ -102,7 +105,7 @@ def test_stage_2_alone_needs_a_finished_stage_1(tiny_job: Jobs, recorder: Record
 
 
 def test_stage_2_keeps_the_image_encoder_and_the_decoder(undisturbed: Any) -> None:
-    before, after = undisturbed.states[1, 24]["model"], undisturbed.states[2, 16]["model"]
+    before, after = undisturbed.states[1, 24].weights, undisturbed.states[2, 16].weights
     moved = {".".join(name.split(".")[1:3]) for name in before if not torch.equal(before[name], after[name])}
     assert not moved & {"frame_model.encoder", "frame_model.decoder"}
     assert {"frame_model.static_loc", "transition.step", "combiner.loc"} <= moved
@@ -113,11 +116,11 @@ def test_validation_is_the_mean_elbo_of_the_held_out_clips(tiny_job: Jobs, tiny_
     job = tiny_job(stages="1")
     model = Disentangler(job.model)
     run = StageRun(job, 1, model, None, DistributedContext())  # type: ignore[arg-type]
-    weights = run.weights(5)
+    weights = run.stepper.loss_weights(5)
     measured = run.validate(weights)
     elbos = []
     for number, batch in enumerate(run.order.validation_batches()):
-        generator = torch.Generator().manual_seed(key(3, "validation noise", number))
+        generator = torch.Generator().manual_seed(derive_seed(3, "validation noise", number))
         noise = model.frame_model.draw_noise(len(batch.clips), 4, generator)
         for row, clip in enumerate(batch.clips):
             frames = tiny_clips.frames(clip)[batch.starts[row] :][:4] / np.float32(255)
@@ -170,7 +173,7 @@ def test_the_records_hold_every_figure_and_are_plain_values(tiny_job: Jobs, undi
     weights = weights_at(job.training.stage1.annealing, 3 / 23, 3 * 64 * 64)
     assert train[0]["weight_pose"] == weights.pose
     assert train[0]["temperature"] == weights.temperature
-    plain = [record for record in undisturbed.records if record["kind"] != "pictures"]
+    plain = [record for record in undisturbed.records if record["kind"] != "images"]
     for record in json.loads(json.dumps(plain)):
         assert all(math.isfinite(value) for value in record.values() if isinstance(value, float))
     assert all(0 <= record["data_wait_share"] <= 1 and record["clips_per_s"] > 0 for record in train)
@@ -239,9 +242,9 @@ def test_a_step_decodes_so_many_frames_and_validation_all(
 
     monkeypatch.setattr(Decoder, "forward", watched)
     size = job.model.frame_size
-    run.gradients(0, torch.zeros(4, 4, size, size, 3, dtype=torch.uint8), run.weights(0))
+    run.stepper.gradients(0, torch.zeros(4, 4, size, size, 3, dtype=torch.uint8))
     assert sizes == [3]
-    run.validate(run.weights(0))
+    run.validate(run.stepper.loss_weights(0))
     assert set(sizes[1:]) == {4}
 
 
@@ -262,13 +265,8 @@ def test_checkpoints_come_at_their_interval_and_at_the_end_of_each_stage(undistu
     assert sorted(undisturbed.states) == sorted({*regular, *best})
 
 
-def test_a_checkpoint_is_saved_at_once_where_a_machine_will_be_taken_away(
-    tiny_job: Jobs, recorder: Recorders, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen, looks = recorder(), iter(range(100))
-    monkeypatch.setattr(seen, "time_to_look", lambda: next(looks) in (3, 6))
-    answers = iter([False, True])
-    monkeypatch.setattr(seen, "notice", lambda: next(answers))
+def test_a_checkpoint_is_saved_at_once_where_a_machine_will_be_taken_away(tiny_job: Jobs, recorder: Recorders) -> None:
+    seen = recorder(preempted_after=7)
     train_run(tiny_job(stages="1", stage1={"steps": 9}, picture_interval=0), seen)
     assert sorted(seen.states) == [(1, 7), (1, 9)]
     assert seen.events == [{"event": "preemption notice", "stage": 1, "step": 7}]
