@@ -1,13 +1,13 @@
-"""The baseline of `step.py`: the same model and loss, worked as the release code works them.
+"""The baseline of `step.py`: the same model and loss, computed in the manner of the release code.
 
-The image encoder and the bidirectional LSTM see the whole batch. The rest goes clip by clip: each clip has its own
-blend of the experts' kernels, through which its frames are drawn. In stage 2 each pose is a Pyro site of its own, and
-the LSTM that decodes, the combiner and the transition run for one time step of one clip after another. There the
-release gives its optimiser no parameter of the image networks, but leaves their gradients on: they are computed, added
-up and never used. `image_gradients` says whether to do so here.
+The image encoder and the bidirectional LSTM process the batch at once. Everything else runs clip by clip: each clip
+decodes its frames with its own blend of the experts' kernels. In stage 2 each pose is a Pyro site of its own, and the
+decoding LSTM, the combiner and the transition run one time step of one clip at a time. In stage 2 the release also
+computes and accumulates gradients of the image networks, although its optimiser does not have their parameters;
+`image_gradients` controls whether the baseline does so too.
 
-Parameters and noise are those of the batched model. KL terms are analytic as there (the release samples them), so that
-the loss must be the same.
+Parameters and noise are those of the batched model. KL terms are analytic as in it (the release samples them), so the
+loss must be the same.
 """
 
 from typing import Any, NamedTuple
@@ -23,24 +23,24 @@ from torch.distributions import Normal, kl_divergence
 
 from vdsm.annealing import Weights
 from vdsm.decoder import SLOPE, Decoder
-from vdsm.frames import FrameModel, FrameNoise
 from vdsm.distributions import ReparameterizedNormal
+from vdsm.frames import FrameModel, FrameNoise
 from vdsm.sequence import SequenceModel, SequenceNoise
 
 
 class Loss(NamedTuple):
-    """What the benchmark reads of the terms of a batch."""
+    """The part of `LossTerms` that the benchmark reads."""
 
     loss: Tensor
 
 
 def blend(parameters: Tensor, static: Tensor) -> Tensor:
-    """[K, ...] and a static code [K] -> sum_k s_k W_k, one weighted copy of all experts, summed."""
+    """Return sum_k s_k W_k for parameters [K, ...] and a static code [K], by a weighted copy of all experts."""
     return (static[:, None] * parameters).sum(0)
 
 
 def decode(decoder: Decoder, poses: Tensor, static: Tensor) -> Tensor:
-    """Poses [T, Z] and the static code [K] of one clip -> logits [T, C, H, W]."""
+    """Decode poses [T, Z] and the static code [K] of one clip to logits [T, C, H, W]."""
     x = torch.cat([poses, static.expand(len(poses), -1)], dim=-1)[..., None, None]
     layers: Any = decoder.layers
     for index, layer in enumerate(layers):
@@ -51,14 +51,14 @@ def decode(decoder: Decoder, poses: Tensor, static: Tensor) -> Tensor:
 
 
 class LoopedFrames(nn.Module):
-    """Stage 1: the decoder clip by clip."""
+    """Stage 1, decoding clip by clip."""
 
     def __init__(self, model: FrameModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, frames: Tensor, noise: FrameNoise, weights: Weights) -> Loss:
-        """As `FrameModel.forward`."""
+        """Return the loss of a batch, as `FrameModel.forward` does."""
         model = self.model
         latents = model.encoder(frames)
         static_q, pose_q = Normal(*model.pool_static(latents)), Normal(latents.pose_loc, latents.pose_scale)
@@ -72,7 +72,7 @@ class LoopedFrames(nn.Module):
 
 
 class LoopedSequence(nn.Module):
-    """Stage 2: poses one time step of one clip after another, the decoder clip by clip."""
+    """Stage 2, with poses computed one time step of one clip at a time, decoding clip by clip."""
 
     def __init__(self, model: SequenceModel, *, image_gradients: bool) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class LoopedSequence(nn.Module):
         self.elbo = TraceMeanField_ELBO().differentiable_loss
 
     def forward(self, frames: Tensor, noise: SequenceNoise, weights: Weights) -> Loss:
-        """As `SequenceModel.forward`."""
+        """Return the loss of a batch, as `SequenceModel.forward` does."""
         return Loss(self.elbo(self.model, self.guide, frames, noise, weights) / frames.numel())
 
     def model(self, frames: Tensor, noise: SequenceNoise, weights: Weights) -> None:

@@ -1,24 +1,20 @@
-"""What each option of the model does to a short training of stage 1: one thing changed at a time.
+"""Effect of each option of the model on a short training of stage 1, one change at a time.
 
     vdsm shard --config configs/quickstart.yaml --out data/figures
     python benchmarks/options.py --data data/figures --steps 300 --json
 
 Sizes, pairing and schedules are those of configs/quickstart.yaml: two frames of each of two clips of the same figure.
-`base` has four of the settings of the preset `improved`; every other variant changes it where it says.
-Measured on test figures, which the training never sees: `reconstruction_mse` of frames from their own codes,
-`identity_mse` with the static code of another clip of the same figure (what the static code fails to hold, or holds of
-the action, is missing or wrong there), `expert_use`, the number of experts that the codes of all test clips spread over
-(per group: exp of the entropy of the mean code), and `negative_elbo` in nats per pixel value, which is comparable only
-within one likelihood.
+`base` has four of the settings of the preset `improved`; every other variant changes the settings that it names.
+Measured on test figures, which are not in the training:
+
+    `reconstruction_mse`  of frames decoded from their own codes
+    `identity_mse`        of frames decoded with the static code of another clip of the same figure, which rises with
+                          identity that the static code lacks and action that it carries
+    `expert_use`          number of experts over which the codes of all test clips spread: exp of the entropy of the
+                          mean code, averaged over the groups
+    `negative_elbo`       in nats per pixel value, comparable only within one likelihood
 """
 
-if not __package__:  # run by path: import from the repository, not from this file's folder
-    import sys
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-import argparse
 import json
 import math
 import time
@@ -27,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import add_threads, parser
 from torch import Tensor
 
 from preprocessing.dataset.reader import ClipDataset
@@ -67,7 +64,7 @@ ANNEALING = AnnealingConfig(
 RATE, WARMUP = 3e-3, 50
 
 
-class Figures:
+class FigureClips:
     """All clips of a split in memory, by identity."""
 
     def __init__(self, data: str, split: str) -> None:
@@ -76,21 +73,21 @@ class Figures:
         clips: dict[Any, list[int]] = defaultdict(list)
         for index, identity in enumerate(dataset.identities):
             clips[identity].append(index)
-        self.clips = [np.array(some) for some in clips.values() if len(some) > 1]
+        self.clips = [np.array(indices) for indices in clips.values() if len(indices) > 1]
 
     def pairs(self, count: int, generator: np.random.Generator) -> Tensor:
-        """Two frames of each of two clips of `count` identities: [count, 4, C, H, W]."""
-        some = []
+        """Draw two frames of each of two clips of `count` identities: [count, 4, C, H, W]."""
+        windows = []
         for identity in generator.choice(len(self.clips), count, replace=False):
             for clip in generator.choice(self.clips[identity], 2, replace=False):
                 start = generator.integers(self.frames.shape[1] - 1)
-                some.append(self.frames[clip, start : start + 2])
-        frames = torch.stack(some).unflatten(0, (count, 2)).flatten(1, 2)
+                windows.append(self.frames[clip, start : start + 2])
+        frames = torch.stack(windows).unflatten(0, (count, 2)).flatten(1, 2)
         return frames.permute(0, 1, 4, 2, 3).float() / 255
 
 
-def train(config: ModelConfig, figures: Figures, *, steps: int, batch: int, seed: int) -> Disentangler:
-    """Stage 1 for `steps` steps."""
+def train(config: ModelConfig, figures: FigureClips, *, steps: int, batch: int, seed: int) -> Disentangler:
+    """Train stage 1 for `steps` steps."""
     torch.manual_seed(seed)
     generator, draws = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     model = Disentangler(config)
@@ -110,8 +107,8 @@ def train(config: ModelConfig, figures: Figures, *, steps: int, batch: int, seed
 
 
 @torch.no_grad()
-def measure(model: Disentangler, figures: Figures, batches: int, batch: int) -> dict[str, float]:
-    """On the figures of another split; the same draws every time."""
+def measure(model: Disentangler, figures: FigureClips, batches: int, batch: int) -> dict[str, float]:
+    """Measure on the figures of another split, with the same draws every time."""
     generator, draws = np.random.default_rng(0), torch.Generator().manual_seed(0)
     totals: dict[str, list[float]] = defaultdict(list)
     codes = []
@@ -127,31 +124,34 @@ def measure(model: Disentangler, figures: Figures, batches: int, batch: int) -> 
         codes.append(other.static)
     use = torch.cat(codes).mean(0).view(model.config.static_groups, -1)
     use = use / use.sum(-1, keepdim=True)
-    figures_of = {name: sum(values) / len(values) for name, values in totals.items()}
-    return figures_of | {"expert_use": torch.exp(-(use * use.log()).sum(-1)).mean().item()}
+    means = {name: sum(values) / len(values) for name, values in totals.items()}
+    return means | {"expert_use": torch.exp(-(use * use.log()).sum(-1)).mean().item()}
 
 
 def main() -> None:
-    """Trains every variant with every seed and prints what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="a dataset of built-in figures")
-    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--clips", type=int, default=24, help="B")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="print one JSON object per variant and seed")
-    options = parser.parse_args()
+    """Train every variant with every seed and print its measurements."""
+    command = parser(__doc__, json_help="print one JSON object per variant and seed")
+    command.add_argument("--data", required=True, help="dataset of built-in figures")
+    command.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS), help="variants to train")
+    command.add_argument("--steps", type=int, default=300, help="steps of each training")
+    command.add_argument("--clips", type=int, default=24, help="B: figures per batch")
+    command.add_argument("--seeds", type=int, nargs="*", default=[0], help="seeds, one training each")
+    add_threads(command, 1)
+    options = command.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    training, testing = Figures(options.data, "train"), Figures(options.data, "test")
+    training, testing = FigureClips(options.data, "train"), FigureClips(options.data, "test")
     for name in options.only:
         for seed in options.seeds:
             started = time.perf_counter()
             config = ModelConfig(**(SMALL | BASE | VARIANTS[name]))
             model = train(config, training, steps=options.steps, batch=options.clips, seed=seed)
-            found = measure(model, testing, 10, options.clips)
-            record = {"variant": name, "seed": seed, "steps": options.steps, **found}
+            record = {
+                "variant": name,
+                "seed": seed,
+                "steps": options.steps,
+                **measure(model, testing, 10, options.clips),
+            }
             record["seconds_per_step"] = (time.perf_counter() - started) / options.steps
             rounded = {key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in record.items()}
             print(json.dumps(rounded) if options.json else rounded, flush=True)

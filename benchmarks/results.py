@@ -1,11 +1,11 @@
-"""The table of docs/results.md, from the evaluations of runs: seeds of one recipe become one column.
+"""The table of docs/results/sprites-metrics.md, from the evaluations of runs: seeds of one recipe become one column.
 
-    python benchmarks/results.py REPORT REPORT ... > table.md      # --all: every figure
+    python benchmarks/results.py REPORT REPORT ... > table.md      # --all: every metric
 
-REPORT is a folder that `vdsm evaluate --out` wrote, or a run with one in it. Runs whose recipes differ in nothing but
-the seed stand together: the mean over them and the 95% interval of Student's t, which holds the spread between
-trainings; of two runs, both values. A single run has its own interval, over test identities. All must be measured on
-the same pairs of clips.
+REPORT is a folder written by `vdsm evaluate --out`, or a run that contains one. Runs whose recipes differ only in the
+seed share a column: their mean and the 95% interval of Student's t, which covers the spread between trainings; for two
+runs, both values. A single run has its own interval, over test identities. All must be measured on the same pairs of
+clips.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from pipeline.report.comparison import Report, check_comparable, read_reports
-from pipeline.report.table import Metric, is_share, written
+from pipeline.report.metric_format import Metric, format_value, is_share
 
 CONTROLS = ("renderer", "ignores_static", "ignores_dynamics", "shuffled")
 T_975 = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -26,27 +26,27 @@ T_975 = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 1
 DETAIL = re.compile(
     r"prior\.(static\.leakage|static\..*h_y|dynamics\.static\..*accuracy|dynamics\.(is|h_))|\.mlp$|frechet\.(?!judge\.swap)"
 )
-"""Figures that are shown with `--all` only."""
+"""Metrics that are shown with `--all` only."""
 PARTS = (
     ("Swaps: the action of one clip, the identity of another", ("swap.",)),
-    ("What shows that was to be replaced", ("leakage.",)),
+    ("Leakage: what should have been replaced", ("leakage.",)),
     ("With one code drawn from the prior", ("prior.",)),
     (
-        "The field's table, of the action of clips with an identity from the prior, in nats",
+        "The usual metrics: the action of clips with an identity from the prior, in nats",
         ("is", "h_y_given_x", "h_y"),
     ),
     ("Reconstructions", ("consistency.", "reconstruction.")),
-    ("What probes read from the codes", ("probe.",)),
+    ("Probes on the codes", ("probe.",)),
     ("Distances of the judge's features", ("frechet.",)),
 )
 
 
-def main(words: Sequence[str]) -> None:
-    """Read and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("reports", nargs="+", help="folders of evaluations, or of runs with one in it")
-    parser.add_argument("--all", action="store_true", help="every figure")
-    options = parser.parse_args(words)
+def main() -> None:
+    """Read the reports and print the table."""
+    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument("reports", nargs="+", help="folders of evaluations, or of runs that contain one")
+    command.add_argument("--all", action="store_true", help="print every metric")
+    options = command.parse_args()
     reports = read_reports(options.reports)
     for note in check_comparable(reports):
         print(f"Note: {note}", file=sys.stderr)
@@ -70,28 +70,28 @@ def main(words: Sequence[str]) -> None:
             cells = [
                 over_seeds([report.metrics["figures"].get(name) for report in column], share) for column in columns
             ]
-            beside = [(first["controls"][control].get(name) or {}).get("value") for control in controls]
-            cells += [written(value, share) for value in (*beside, first["figures"][name]["chance"])]
+            control_values = [(first["controls"][control].get(name) or {}).get("value") for control in controls]
+            cells += [format_value(value, share) for value in (*control_values, first["figures"][name]["chance"])]
             print(f"| `{name}` | {' | '.join(cells)} |")
 
 
-def over_seeds(figures: Sequence[Metric | None], share: bool) -> str:
-    """Mean and interval of one figure over the runs of a column; a dash where a run does not have it."""
-    there = [figure for figure in figures if figure]
-    if len(there) < len(figures):
-        return written(None, share)
-    values = [figure["value"] for figure in there]
-    if len(values) == 2:  # too few for an interval that says anything
-        return " and ".join(written(value, share) for value in values)
-    low, high = there[0]["low"], there[0]["high"]
+def over_seeds(metrics: Sequence[Metric | None], share: bool) -> str:
+    """Format mean and interval of one metric over the runs of a column; a dash if a run does not have it."""
+    present = [metric for metric in metrics if metric]
+    if len(present) < len(metrics):
+        return format_value(None, share)
+    values = [metric["value"] for metric in present]
+    if len(values) == 2:  # too few for a useful interval
+        return " and ".join(format_value(value, share) for value in values)
+    low, high = present[0]["low"], present[0]["high"]
     mean = statistics.mean(values)
     if len(values) > 1:
         half = T_975[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
         low, high = mean - half, mean + half
         if share:
             low, high = max(0.0, low), min(1.0, high)
-    return f"{written(mean, share)} ({written(low, share)} to {written(high, share)})"
+    return f"{format_value(mean, share)} ({format_value(low, share)} to {format_value(high, share)})"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,17 +1,16 @@
-"""How fast videos become shards, against a bare loop over the same files; and how a plan of a million inputs does.
+"""Throughput of sharding videos, against a plain loop over the same files, and cost of planning a million inputs.
 
     python benchmarks/shard.py --json
 
-The bare loop opens each file with PyAV, decodes it with one thread and makes 64x64 RGB frames of the middle, without
+The plain loop opens each file with PyAV, decodes it with one thread and makes 64x64 RGB frames of the centre, without
 labels, checks, hashes, tar or limits. It runs twice: with Pillow's filter, as the job uses it, and with FFmpeg's own
-scaler. The job's time is that of its shards, on a Ray that is up, processes for decoding included.
+scaler. The job's time is that of writing its shards on a running Ray, including the processes for decoding.
 """
 
 import argparse
 import contextlib
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -21,13 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from arguments import machine, parser, show
+
 SIZE = 64
 FRAMES = 16
 
 
 def make_videos(folder: Path, count: int, frames: int) -> None:
-    """Write `count` H.264 films of 640x360 pixels in which a picture of noise moves and pulses."""
+    """Write `count` H.264 videos of 640x360 pixels that show a moving texture of noise."""
     import av
     import numpy as np
 
@@ -37,20 +37,20 @@ def make_videos(folder: Path, count: int, frames: int) -> None:
         scene = coarse.repeat(16, axis=0).repeat(16, axis=1)
         speckle = draw.integers(-12, 13, scene.shape)
         scene = np.clip(scene + speckle, 0, 255).astype(np.uint8)
-        with av.open(str(folder / f"film{number:02d}.mp4"), "w") as film:
-            stream = film.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": "23"})
+        with av.open(str(folder / f"video{number:02d}.mp4"), "w") as video:
+            stream = video.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": "23"})
             stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
             for index in range(frames):
                 x, y = (3 * index) % 640, (2 * index) % 360
-                part = np.roll(scene, (-y, -x), axis=(0, 1))[:360, :640]
-                for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(part), format="rgb24")):
-                    film.mux(packet)
+                pixels = np.ascontiguousarray(np.roll(scene, (-y, -x), axis=(0, 1))[:360, :640])
+                for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                    video.mux(packet)
             for packet in stream.encode():
-                film.mux(packet)
+                video.mux(packet)
 
 
 def bare_loop(paths: list[Path], *, by_pillow: bool) -> tuple[int, float]:
-    """Clips and seconds of the loop that anybody would write, on one core."""
+    """Return clips and seconds of a straightforward loop on one core."""
     import av
     import numpy as np
     from av.video.reformatter import VideoReformatter
@@ -61,20 +61,20 @@ def bare_loop(paths: list[Path], *, by_pillow: bool) -> tuple[int, float]:
     begin = time.perf_counter()
     for path in paths:
         window = []
-        with av.open(str(path)) as film:
-            stream = film.streams.video[0]
+        with av.open(str(path)) as video:
+            stream = video.streams.video[0]
             stream.codec_context.thread_count = 1
-            for frame in film.decode(stream):
+            for frame in video.decode(stream):
                 if by_pillow:
                     side = min(frame.width, frame.height)
                     left, top = (frame.width - side) / 2, (frame.height - side) / 2
-                    picture = frame.to_image().resize(
+                    image = frame.to_image().resize(
                         (SIZE, SIZE),
                         Image.Resampling.BICUBIC,
                         box=(left, top, left + side, top + side),
                         reducing_gap=2.0,
                     )
-                    window.append(np.asarray(picture))
+                    window.append(np.asarray(image))
                 else:
                     width = SIZE * frame.width // min(frame.width, frame.height)
                     pixels = scaler.reformat(frame, width, SIZE, "rgb24", interpolation="BICUBIC").to_ndarray()
@@ -88,7 +88,7 @@ def bare_loop(paths: list[Path], *, by_pillow: bool) -> tuple[int, float]:
 
 @contextlib.contextmanager
 def one_core() -> Iterator[None]:
-    """This process, and those that it starts in the block, may use one core only."""
+    """Restrict this process, and those that it starts in the block, to one core."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
@@ -98,7 +98,7 @@ def one_core() -> Iterator[None]:
 
 
 def job(folder: Path, out: Path, tasks: int) -> tuple[int, float]:
-    """Clips and seconds of the job's shards with so many tasks at once."""
+    """Return clips and seconds of writing the job's shards with `tasks` parallel tasks."""
     from preprocessing.recipe import DataRecipe, ShardsConfig
     from preprocessing.sharding import plan
     from preprocessing.sharding.output_lock import acquire_output
@@ -120,7 +120,7 @@ def job(folder: Path, out: Path, tasks: int) -> tuple[int, float]:
 
 
 def plan_alone(count: int) -> dict[str, float]:
-    """In this process, whose memory is then known: list `count` files, plan, and store the plan."""
+    """List `count` files, plan, and store the plan, in this process alone, so that its peak memory is the plan's."""
     from preprocessing.recipe import DataRecipe
     from preprocessing.sharding import plan
     from preprocessing.sharding.output_lock import acquire_output
@@ -146,10 +146,10 @@ def plan_alone(count: int) -> dict[str, float]:
 
 
 def measure(videos: Path | None, count: int, frames: int, plan_inputs: int, repeats: int) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything."""
     from cluster import ray_runtime
 
-    found: dict[str, list[float]] = {"pillow": [], "ffmpeg": [], "1": [], "2": [], "1 on one core": []}
+    rates: dict[str, list[float]] = {"pillow": [], "ffmpeg": [], "1": [], "2": [], "1 on one core": []}
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
         folder = videos or Path(scratch) / "videos"
@@ -157,12 +157,12 @@ def measure(videos: Path | None, count: int, frames: int, plan_inputs: int, repe
             folder.mkdir()
             make_videos(folder, count, frames)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        # A task decodes in a process beside its own, so that alone on two cores it uses more than one of them.
+        # A task decodes in a second process, so on two cores a single task uses more than one of them.
         with one_core(), ray_runtime.connect(num_cpus=1):
             job(folder, Path(scratch) / "warm1", 1)
             for repeat in range(repeats):
                 made, seconds = job(folder, Path(scratch) / f"out{repeat}-one-core", 1)
-                found["1 on one core"].append(made / seconds)
+                rates["1 on one core"].append(made / seconds)
         stack.enter_context(ray_runtime.connect(num_cpus=2))
         job(folder, Path(scratch) / "warm", 2)  # starts Ray's workers and their decoding processes
         clips = 0
@@ -170,16 +170,14 @@ def measure(videos: Path | None, count: int, frames: int, plan_inputs: int, repe
             for name in ("pillow", "ffmpeg"):
                 with one_core():
                     clips, seconds = bare_loop(paths, by_pillow=name == "pillow")
-                found[name].append(clips / seconds)
+                rates[name].append(clips / seconds)
             for tasks in (1, 2):
                 made, seconds = job(folder, Path(scratch) / f"out{repeat}-{tasks}", tasks)
                 assert made == clips, (made, clips)
-                found[str(tasks)].append(made / seconds)
-    best = {name: max(values) for name, values in found.items()}
-    words = [sys.executable, __file__, "--plan-only", "--plan-inputs", str(plan_inputs)]
-    planned = (
-        json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout) if plan_inputs else {}
-    )
+                rates[str(tasks)].append(made / seconds)
+    best = {name: max(values) for name, values in rates.items()}
+    args = [sys.executable, __file__, "--plan-only", "--plan-inputs", str(plan_inputs)]
+    planned = json.loads(subprocess.run(args, capture_output=True, text=True, check=True).stdout) if plan_inputs else {}
     return {
         "clips": clips,
         "bare_loop_clips_per_s": best["pillow"],
@@ -191,32 +189,27 @@ def measure(videos: Path | None, count: int, frames: int, plan_inputs: int, repe
         "two_tasks_ratio": best["2"] / best["1"],
         "one_task_on_one_core_clips_per_s": best["1 on one core"],
         "two_tasks_on_two_cores_ratio": best["2"] / best["1 on one core"],
-        "clips_per_s_of_each_repeat": {name: [round(value, 1) for value in values] for name, values in found.items()},
+        "clips_per_s_of_each_repeat": {name: [round(value, 1) for value in values] for name, values in rates.items()},
         **planned,
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}",
+        "machine": machine(),
     }
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--videos", type=Path, help="folder of good videos; without it, films are made")
-    parser.add_argument("--films", type=int, default=24, help="films to make")
-    parser.add_argument("--frames", type=int, default=400, help="frames of each")
-    parser.add_argument("--repeats", type=int, default=3, help="the best of so many counts")
-    parser.add_argument("--plan-inputs", type=int, default=1_000_000, help="inputs of the plan; 0 leaves it out")
-    parser.add_argument("--plan-only", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--videos", type=Path, help="folder of intact videos; default: generate them")
+    command.add_argument("--num-videos", type=int, default=24, help="videos to generate")
+    command.add_argument("--frames", type=int, default=400, help="frames of each generated video")
+    command.add_argument("--repeats", type=int, default=3, help="measurements, of which the best counts")
+    command.add_argument("--plan-inputs", type=int, default=1_000_000, help="inputs of the plan; 0 skips it")
+    command.add_argument("--plan-only", action="store_true", help=argparse.SUPPRESS)
+    options = command.parse_args()
     if options.plan_only:
         print(json.dumps(plan_alone(options.plan_inputs)))
         return
-    figures = measure(options.videos, options.films, options.frames, options.plan_inputs, options.repeats)
-    if options.json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:38} {value:,.3f}" if isinstance(value, float) else f"{name:38} {value}")
+    results = measure(options.videos, options.num_videos, options.frames, options.plan_inputs, options.repeats)
+    show(results, as_json=options.json)
 
 
 if __name__ == "__main__":

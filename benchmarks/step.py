@@ -1,39 +1,32 @@
-"""Speed of one training step (forward, backward, Adam), against a loop over clips and against the machine.
+"""Speed of one training step (forward, backward, Adam), against a loop over clips and the machine's peak.
 
     python benchmarks/step.py --stage 1 --preset paper --json
     python benchmarks/step.py --stage 2 --preset paper --dtype bf16 --json
     python benchmarks/step.py --stage 1 --device cuda --dtype tf32 --baseline-steps 0 --json
 
-Needs torch and pyro only. The baseline (`looped.py`) runs first, in fp32, with the same parameters, clips and noise,
-in a process of its own, so that neither has the other's memory. Both losses are compared in fp32 with dropout off.
-In stage 2 the baseline also runs without the gradients that the release computes and never uses: its `lean` figures.
+Needs torch and pyro only. The baseline (`looped.py`) runs first, in fp32, with the same parameters, clips and noise. It
+runs in a process of its own, so that the measured memory is separate. The losses of both are compared in fp32 with
+dropout off. In stage 2 the baseline also runs without the gradients that the release computes and never uses: the
+`lean` results.
 """
-
-if not __package__:  # run by path: import from the repository, not from this file's folder
-    import sys
-    from pathlib import Path
-
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
 import itertools
-import json
 import multiprocessing
 import os
-import platform
 import resource
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
+import arguments
 import torch
+from looped import LoopedFrames, LoopedSequence
 from torch import nn
 
-from benchmarks.looped import LoopedFrames, LoopedSequence
 from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
 from vdsm.disentangler import Disentangler
@@ -44,8 +37,8 @@ WEIGHTS = Weights(pose=0.5, static=1.0, dynamics=1.0, temperature=5.0)
 
 
 def main() -> None:
-    """Runs the benchmark and prints its figures."""
-    options = arguments()
+    """Run the benchmark and print its results."""
+    options = parse_args()
     baseline: dict[str, Any] = {}
     if options.baseline_steps:
         baseline = in_new_process(run_baseline, options)
@@ -53,21 +46,21 @@ def main() -> None:
             lean = in_new_process(run_baseline, argparse.Namespace(**vars(options), lean=True))
             baseline["lean_baseline_seconds_per_step"] = lean["baseline_seconds_per_step"]
             baseline["lean_baseline_seconds_of_each_step"] = lean["baseline_seconds_of_each_step"]
-    # As for every worker of a training; glibc reads it at the start of a process.
+    # As in every worker of a training; glibc reads it at the start of a process.
     os.environ.setdefault("GLIBC_TUNABLES", TUNABLES)
-    figures = in_new_process(run_model, options, baseline)
-    show(figures, as_json=options.json)
+    results = in_new_process(run_model, options, baseline)
+    arguments.show(results, as_json=options.json)
 
 
 def run_model(options: argparse.Namespace, baseline: dict[str, Any]) -> dict[str, Any]:
-    """All figures: of the model's own steps, and beside those of the baseline."""
+    """Measure the steps of the model, and compare them with those of the baseline."""
     if options.device == "cpu":
         keep_freed_memory()
     case = Case(options)
     config, stage, device = case.config, case.stage, case.frames.device
     peak = matmul_peak(device, options.dtype)
 
-    figures: dict[str, Any] = {
+    results: dict[str, Any] = {
         "stage": options.stage, "preset": options.preset, "dtype": options.dtype, "seed": options.seed,
         "experts": config.num_experts, "clips": options.clips, "frames": options.frames,
         "parameters_trained": sum(p.numel() for p in stage.parameters() if p.requires_grad),
@@ -75,13 +68,12 @@ def run_model(options: argparse.Namespace, baseline: dict[str, Any]) -> dict[str
     gflop = step_gflop(config, options.stage, options.clips, options.frames)
 
     def precision() -> AbstractContextManager[Any]:
-        on = options.dtype == "bf16"
-        return torch.autocast(device.type, torch.bfloat16) if on else nullcontext()
+        return torch.autocast(device.type, torch.bfloat16) if options.dtype == "bf16" else nullcontext()
 
     trained = [parameter for parameter in stage.parameters() if parameter.requires_grad]
     times = timed_steps(stage, trained, case, precision, options.steps, fused=True)
     seconds = statistics.median(times)
-    figures |= {
+    results |= {
         "seconds_per_step": round(seconds, 4), "seconds_of_each_step": [round(t, 4) for t in times],
         "clips_per_s": round(options.clips / seconds, 2), "peak_memory_gb": peak_memory_gb(device),
         "gflop_per_step": round(gflop, 1), "gflop_per_s": round(gflop / seconds, 1),
@@ -89,24 +81,27 @@ def run_model(options: argparse.Namespace, baseline: dict[str, Any]) -> dict[str
     }  # fmt: skip
     if baseline:
         expected = baseline["baseline_loss"]
-        difference = abs(evaluated(stage, case, nullcontext) - expected) / abs(expected)
-        here = abs(evaluated(stage, case, precision) - expected) / abs(expected)
-        figures |= {"speedup": round(baseline["baseline_seconds_per_step"] / seconds, 2)}
+        in_fp32 = abs(evaluate(stage, case, nullcontext) - expected) / abs(expected)
+        in_dtype = abs(evaluate(stage, case, precision) - expected) / abs(expected)
+        results |= {"speedup": round(baseline["baseline_seconds_per_step"] / seconds, 2)}
         if options.stage == 2:
-            figures |= {"lean_speedup": round(baseline["lean_baseline_seconds_per_step"] / seconds, 2)}
-        figures |= baseline
-        figures |= {"relative_difference_of_losses": difference, f"relative_difference_of_losses_{options.dtype}": here}
-    return figures | {"machine": machine(device)}
+            results |= {"lean_speedup": round(baseline["lean_baseline_seconds_per_step"] / seconds, 2)}
+        results |= baseline
+        results |= {
+            "relative_difference_of_losses": in_fp32,
+            f"relative_difference_of_losses_{options.dtype}": in_dtype,
+        }
+    return results | {"machine": machine(device)}
 
 
-def in_new_process(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What the function returns."""
+def in_new_process(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """Call the function in a process of its own and return its result."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
+        return process.submit(function, *args).result()
 
 
 class Case:
-    """A stage with a batch for it, all from the seed."""
+    """A stage and a batch for it, both determined by the seed."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         device = torch.device(options.device)
@@ -125,7 +120,7 @@ class Case:
 
 
 def run_baseline(options: argparse.Namespace) -> dict[str, Any]:
-    """Time and loss of the loop over clips, in fp32."""
+    """Measure time and loss of the loop over clips, in fp32."""
     case = Case(argparse.Namespace(**(vars(options) | {"dtype": "fp32"})))
     trained = [parameter for parameter in case.stage.parameters() if parameter.requires_grad]
     looped: nn.Module = LoopedFrames(case.stage)
@@ -136,38 +131,37 @@ def run_baseline(options: argparse.Namespace) -> dict[str, Any]:
         "baseline_seconds_per_step": round(statistics.median(times), 3),
         "baseline_seconds_of_each_step": [round(seconds, 3) for seconds in times],
         "baseline_peak_memory_gb": peak_memory_gb(case.frames.device),
-        "baseline_loss": evaluated(looped, case, nullcontext),
+        "baseline_loss": evaluate(looped, case, nullcontext),
     }
 
 
-def evaluated(module: nn.Module, case: Case, precision: Callable[[], AbstractContextManager[Any]]) -> float:
-    """The loss with dropout off."""
+def evaluate(module: nn.Module, case: Case, precision: Callable[[], AbstractContextManager[Any]]) -> float:
+    """Compute the loss with dropout off."""
     module.eval()
     with torch.no_grad(), precision():
         loss: float = module(case.frames, case.noise, WEIGHTS).loss.item()
     return loss
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", type=int, choices=(1, 2), default=1)
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="paper")
-    parser.add_argument("--dtype", choices=("fp32", "tf32", "bf16"), default="fp32", help="tf32: CUDA only")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--clips", type=int, default=20, help="B")
-    parser.add_argument("--frames", type=int, default=8, help="T")
-    parser.add_argument("--experts", type=int, default=40, help="K")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps, after one that is not")
-    parser.add_argument("--baseline-steps", type=int, default=3, help="timed steps of the baseline; 0 leaves it out")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args()
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    command = arguments.parser(__doc__)
+    command.add_argument("--stage", type=int, choices=(1, 2), default=1, help="stage to train")
+    command.add_argument("--preset", choices=sorted(PRESETS), default="paper", help="settings of the model")
+    command.add_argument("--dtype", choices=("fp32", "tf32", "bf16"), default="fp32", help="tf32: CUDA only")
+    command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    command.add_argument("--clips", type=int, default=20, help="B: clips in the batch")
+    command.add_argument("--frames", type=int, default=8, help="T: frames per clip")
+    command.add_argument("--experts", type=int, default=40, help="K: experts of the decoder")
+    command.add_argument("--steps", type=int, default=5, help="timed steps, after one that is not timed")
+    command.add_argument("--baseline-steps", type=int, default=3, help="timed steps of the baseline; 0 skips it")
+    command.add_argument("--seed", type=int, default=0, help="seed of parameters, clips and noise")
+    arguments.add_threads(command, 2)
+    options = command.parse_args()
     if options.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.exit(2, f"--device is {options.device}, but torch sees no CUDA device; use --device cpu\n")
+        command.exit(2, f"--device is {options.device}, but torch finds no CUDA device; use --device cpu\n")
     if options.dtype == "tf32" and not options.device.startswith("cuda"):
-        parser.exit(2, "--dtype tf32 exists on CUDA devices only; use fp32 or bf16\n")
+        command.exit(2, "--dtype tf32 needs a CUDA device; use fp32 or bf16\n")
     return options
 
 
@@ -175,8 +169,8 @@ def timed_steps(
     module: nn.Module, trained: list[nn.Parameter], case: Case, precision: Callable[[], AbstractContextManager[Any]],
     steps: int, *, fused: bool,
 ) -> list[float]:  # fmt: skip
-    """Seconds of each of `steps` optimiser steps, after one that is not counted."""
-    # A rate of (nearly) nothing: all the work, and the model stays what it was.
+    """Return the seconds of each of `steps` optimiser steps, after one that is not counted."""
+    # A learning rate of nearly 0: the work is done in full, but the model hardly changes.
     optimiser = torch.optim.Adam(trained, lr=1e-12, fused=fused)
     module.train()
     times = []
@@ -192,10 +186,11 @@ def timed_steps(
 
 
 def step_gflop(config: ModelConfig, stage: int, clips: int, frames: int) -> float:
-    """Floating point operations (2 per multiply-add) that a step needs, in 1e9; those of small layers are left out.
+    """Compute the floating point operations (2 per multiply-add) of a step, in 1e9, without those of small layers.
 
-    Per trained convolution: forward, gradient of the input and of the kernel. In stage 2 the encoder runs forward only;
-    the decoder still needs both gradients, for that of a blended kernel leads to the static code.
+    A trained convolution has three passes: forward, gradient of the input, gradient of the kernel. In stage 2 the
+    encoder runs forward only. The decoder still needs both gradients, since that of a blended kernel leads to the
+    static code.
     """
     images, size = clips * frames, config.frame_size
     encoder = 0.0
@@ -220,7 +215,7 @@ def step_gflop(config: ModelConfig, stage: int, clips: int, frames: int) -> floa
 
 
 def matmul_peak(device: torch.device, dtype: str) -> float:
-    """GFLOP/s of the best of a few square matrix products in `dtype` on this machine."""
+    """Measure the GFLOP/s of the fastest of a few square matrix products in `dtype`."""
     kind = torch.bfloat16 if dtype == "bf16" else torch.float32
     size = 2048 if device.type == "cpu" else 8192
     left, right = torch.randn(2, size, size, device=device).to(kind)
@@ -233,35 +228,23 @@ def matmul_peak(device: torch.device, dtype: str) -> float:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Largest memory so far: of the process on a CPU, of torch's tensors on a GPU."""
+    """Return the peak memory in 10^9 bytes: of the process on a CPU, of torch's tensors on a GPU."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
 
 
 def now(device: torch.device) -> float:
-    """A clock in seconds, read when the device has done what it was given."""
+    """Return the time in seconds, after all queued work of the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures were measured on."""
-    cpus = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in cpus.read_text().splitlines() if line.startswith("model name")]
-    found = {"cpu": names[0] if names else platform.processor(), "threads": torch.get_num_threads()}
+    """Describe the machine, the device and torch."""
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
-    return found | gpu | {"torch": torch.__version__, "python": platform.python_version()}
-
-
-def show(figures: dict[str, Any], *, as_json: bool) -> None:
-    """One JSON object, or one line per figure."""
-    if as_json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:45} {value}")
+    return arguments.machine() | {"threads": torch.get_num_threads()} | gpu | {"torch": torch.__version__}
 
 
 if __name__ == "__main__":

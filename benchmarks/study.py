@@ -1,20 +1,19 @@
-"""How fast a long sweep still suggests its next trial, and whether its page can still be written.
+"""Speed of suggesting the next trial of a long sweep, and of writing its page.
 
     python benchmarks/study.py --trials 1000 --json
 
-Fills a study of the shipped annealing space with made-up scores, in a journal file, then measures.
+Fills a study of the shipped annealing space with synthetic scores, in a journal file, then measures.
 """
 
-import argparse
-import json
 import math
-import platform
 import random
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from arguments import ROOT, machine, parser, show
 
 from cluster.cli import recipe_file, settings
 from pipeline.recipe import Recipe
@@ -24,22 +23,18 @@ from pipeline.tuning.study import open_study
 from pipeline.tuning.sweep import read_sweep
 from pipeline.tuning.trial import SweepContext
 
-ROOT = Path(__file__).resolve().parents[1]
-
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--trials", type=int, default=1000, help="trials in the study before the measurement")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    words = parser.parse_args()
+    command = parser(__doc__)
+    command.add_argument("--trials", type=int, default=1000, help="trials in the study before the measurement")
+    options = command.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), words.trials)
-    print(json.dumps(found) if words.json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+        show(measure(Path(folder), options.trials), as_json=options.json)
 
 
 def measure(folder: Path, trials: int) -> dict[str, Any]:
-    """The figures, with their units in their names."""
+    """Measure a study of `trials` trials in `folder`."""
     sweep = read_sweep(ROOT / "configs" / "sweeps" / "annealing.yaml")
     tree = recipe_file.read_recipe(ROOT / "configs" / "quickstart.yaml", Recipe)
     recipe = settings.validated(Recipe, settings.merge(settings.defaults(Recipe), tree), lambda path: "")
@@ -48,7 +43,7 @@ def measure(folder: Path, trials: int) -> dict[str, Any]:
     empty_s = timed(lambda: study.tell(study.ask(), 0.0))
     generator = random.Random(0)
     _fill(study, space, trials, generator)
-    # As after a restart: the journal is read again.
+    # As after a restart: the journal is read from the file.
     began = time.perf_counter()
     study = open_study(str(folder / "study.journal"), "long", sweep, recipe)
     open_s = time.perf_counter() - began
@@ -65,12 +60,12 @@ def measure(folder: Path, trials: int) -> dict[str, Any]:
         "seconds_per_suggestion_of_empty_study": round(empty_s, 4),
         "seconds_to_write_page": round(page_s, 2),
         "page_mb": round(Path(place).stat().st_size / 1e6, 2),
-        "machine": f"{platform.processor() or platform.machine()}, Python {platform.python_version()}",
+        "machine": machine(),
     }
 
 
 def _fill(study: Any, space: Space, trials: int, generator: random.Random) -> None:
-    """Trials with values drawn at random, as if they had been searched and scored."""
+    """Add trials with random values and synthetic scores."""
     from optuna.distributions import FloatDistribution
     from optuna.trial import create_trial
 
@@ -95,7 +90,7 @@ def _next(study: Any, space: Space, generator: random.Random) -> None:
 
 
 def timed(work: Any) -> float:
-    """Seconds that `work()` takes."""
+    """Return the seconds that `work()` takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
