@@ -12,7 +12,7 @@ class ShardsConfig(Section):
     target_mb: float = Field(default=32.0, gt=0)
     """Approximate size of a shard in MB (10^6 bytes), estimated from the inputs; an input is never split."""
     concurrency: int | None = Field(default=None, ge=1)
-    """Number of shards written at the same time; none means one per CPU of the cluster. Does not change the bytes."""
+    """Number of shards written at the same time; by default one per CPU of the cluster. Does not change the bytes."""
     decode_seconds: int = Field(default=60, ge=1)
     """CPU time that an untrusted input may take from one clip to the next, in seconds; an input that takes longer is
     rejected, as is one that makes no progress for as long."""
