@@ -5,12 +5,11 @@ Values under a former name are read under the current one, with one warning.
 """
 
 import copy
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.cli.settings import Tree, holds, option, paths
+from cluster.cli.settings import Tree, holds, option
 from cluster.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -69,12 +68,13 @@ def current_args(args: Sequence[str], cls: type) -> tuple[list[str], dict[str, s
     renamed: dict[str, str] = {}
     current: set[str] = set()
     for arg in args:
+        if not arg.startswith("--"):
+            result.append(arg)
+            continue
         name, equals, value = arg.partition("=")
         path = name.removeprefix("--").replace("-", "_")
         found = _current_flag(path, cls)
-        if not name.startswith("--"):
-            result.append(arg)
-        elif found == path:
+        if found == path:
             current.add(path)
             result.append(arg)
         else:
@@ -101,19 +101,13 @@ def _current_flag(path: str, cls: type) -> str:
     return f"{parent}{dot}no_{last}"
 
 
-@functools.cache
-def _former_names(cls: type) -> dict[str, str]:
-    known = {path[:end] for path in paths(cls) for end in _section_ends(path)}
+def _former_names(cls: type) -> Mapping[str, str]:
     table: Mapping[str, str] = getattr(cls, "FORMER_NAMES", {})
-    return {former: current for former, current in table.items() if former not in known and current in known}
-
-
-def _section_ends(path: str) -> list[int]:
-    return [end for end, letter in enumerate(path) if letter == "."] + [len(path)]
+    return table
 
 
 def _can_hold(tree: Tree, path: str) -> bool:
-    """Return whether what the tree has above a path are sections, not values."""
+    """Return whether everything that the tree has above a path is a section, not a value."""
     sections = path.split(".")[:-1]
     node: Any = tree
     for section in sections:

@@ -10,8 +10,9 @@ import pytest
 from cluster.cli import former_names
 from cluster.cli.former_names import current_path, with_current_names
 from cluster.cli.run import parse
-from cluster.cli.settings import Controls, Section
+from cluster.cli.settings import Controls, Section, paths
 from cluster.errors import UserError
+from pipeline.recipe import Recipe as RealRecipe
 
 
 class Optimiser(Section):
@@ -203,3 +204,22 @@ def test_a_value_where_the_current_name_needs_a_section_is_one_error(tmp_path: P
     path = recipe_file(tmp_path, "training: {stage1: 3, adam: {rate: 1}}")
     with pytest.raises(UserError, match=r"training\.stage1 is 3; it must be a section"):
         read("--config", path)
+
+
+def test_the_former_names_of_the_recipe_are_no_settings_and_the_current_ones_are() -> None:
+    settings = set(paths(RealRecipe))
+    assert RealRecipe.FORMER_NAMES
+    assert not settings & set(RealRecipe.FORMER_NAMES)
+    assert set(RealRecipe.FORMER_NAMES.values()) <= settings
+
+
+def test_a_recipe_of_an_earlier_version_is_read() -> None:
+    stage1 = {"decoded_frames": 4, "annealing": {"agreement": 1.0, "matching": 0.0}, "pairing": "identity"}
+    stage2 = {"decoded_frames": None, "annealing": {"agreement": 0.5, "matching": 2.0}}
+    training = RealRecipe.model_validate(
+        with_current_names({"training": {"stage1": stage1, "stage2": stage2}}, RealRecipe)
+    ).training
+    assert (training.stage1.num_decoded_frames, training.stage2.num_decoded_frames) == (4, None)
+    assert training.stage1.annealing.static_consistency == 1
+    assert training.stage2.annealing.dynamics_consistency == 0.5
+    assert (training.stage1.annealing.pose_distillation, training.stage2.annealing.pose_distillation) == (0, 2)
