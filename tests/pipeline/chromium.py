@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over a pipe by its DevTools protocol; needs nothing but the browser."""
+"""A headless Chromium, driven through a pipe by the DevTools protocol; it needs nothing but the browser."""
 
 import base64
 import fcntl
@@ -16,37 +16,37 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
-def found() -> str | None:
-    """The browser of this machine; none where there is none. $CHROMIUM wins."""
+def find_chromium() -> str | None:
+    """Return the path of the installed browser, or None; $CHROMIUM takes precedence."""
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Chromium:
-    """One page of one browser. Everything that it asks for or complains of is kept."""
+    """One page of one browser. It records all network requests and console errors."""
 
     def __init__(self, binary: str) -> None:
         self._profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
-        # above 10, so that none of them is 3 or 4, where the browser expects them
-        theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_browser, from_browser)]
+        # From 10 on, so that none of them is 3 or 4, which the browser expects.
+        child_ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_browser, from_browser)]
         os.close(to_browser)
         os.close(from_browser)
 
-        def place() -> None:
-            os.dup2(theirs[0], 3)
-            os.dup2(theirs[1], 4)
+        def assign_descriptors() -> None:
+            os.dup2(child_ends[0], 3)
+            os.dup2(child_ends[1], 4)
 
-        words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
-        words += ["--disable-background-networking", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
+        args = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
+        args += ["--disable-background-networking", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
         self._process = subprocess.Popen(
-            [binary, *words, f"--user-data-dir={self._profile.name}", "about:blank"],
-            preexec_fn=place, pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [binary, *args, f"--user-data-dir={self._profile.name}", "about:blank"],
+            preexec_fn=assign_descriptors, pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        for end in theirs:
+        for end in child_ends:
             os.close(end)
         self._number, self._buffer, self._session = 0, b"", ""
-        self.complaints: list[str] = []
+        self.console_errors: list[str] = []
         self.requests: list[str] = []
         targets = self.call("Target.getTargets")["targetInfos"]
         page = next(target["targetId"] for target in targets if target["type"] == "page")
@@ -70,7 +70,7 @@ class Chromium:
         self._profile.cleanup()
 
     def call(self, method: str, **values: Any) -> dict[str, Any]:
-        """Sends one command and waits for its answer."""
+        """Send one command and return its result."""
         self._number += 1
         command = {"id": self._number, "method": method, "params": values}
         if self._session:
@@ -84,7 +84,7 @@ class Chromium:
                 return dict(message["result"])
 
     def open(self, page: Path, width: int = 1200, height: int = 900, scale: float = 1, **features: str) -> None:
-        """Opens a file. Features are media features such as prefers_color_scheme="dark"."""
+        """Open a file. `features` are media features such as prefers_color_scheme="dark"."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=scale, mobile=width < 600,
@@ -93,44 +93,44 @@ class Chromium:
         self.call("Emulation.setEmulatedMedia", features=media)
         self.call("Page.navigate", url=page.resolve().as_uri())
         self.run("new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))")
-        self.wait_for("[...document.querySelectorAll('.film')].every(film => film.querySelector('canvas'))")
+        self.wait_for("[...document.querySelectorAll('.animation')].every(box => box.querySelector('canvas'))")
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression; a promise is waited for."""
+        """Return the value of a JavaScript expression, after awaiting a promise."""
         answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def wait_for(self, condition: str, seconds: float = 30) -> None:
-        """Waits until a JavaScript expression is true."""
+        """Wait until a JavaScript expression is true."""
         deadline = time.monotonic() + seconds
         while not self.run(condition):
             assert time.monotonic() < deadline, f"still not true: {condition}"
             time.sleep(0.05)
 
-    def screenshot(self, whole: bool = False) -> bytes:
-        """A PNG of what is seen, or of the whole page."""
-        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def screenshot(self) -> bytes:
+        """Return a PNG of the viewport."""
+        answer = self.call("Page.captureScreenshot", format="png")
         return base64.b64decode(answer["data"])
 
     def _next(self, deadline: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._in], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, "the browser does not answer"
+            assert ready, "the browser does not respond"
             part = os.read(self._in, 1 << 20)
-            assert part, "the browser ended"
+            assert part, "the browser exited"
             self._buffer += part
         text, _, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(text)
-        self._notice(message.get("method", ""), message.get("params", {}))
+        self._record(message.get("method", ""), message.get("params", {}))
         return message
 
-    def _notice(self, event: str, values: dict[str, Any]) -> None:
+    def _record(self, event: str, values: dict[str, Any]) -> None:
         if event == "Network.requestWillBeSent":
             self.requests.append(values["request"]["url"][:200])
         elif event == "Runtime.exceptionThrown":
-            self.complaints.append(str(values["exceptionDetails"]))
+            self.console_errors.append(str(values["exceptionDetails"]))
         elif event == "Runtime.consoleAPICalled" and values["type"] in ("error", "warning", "assert"):
-            self.complaints.append(str(values["args"]))
+            self.console_errors.append(str(values["args"]))
         elif event == "Log.entryAdded":
-            self.complaints.append(f"{values['entry']['level']}: {values['entry']['text']}")
+            self.console_errors.append(f"{values['entry']['level']}: {values['entry']['text']}")

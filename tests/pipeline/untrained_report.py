@@ -1,4 +1,4 @@
-"""A real evaluation of a model with random weights, in seconds."""
+"""Runs and reports of models with random weights, within seconds."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from vdsm.disentangler import Disentangler
 
 
 def untrained_run(run: Path, recipe: Recipe, data: Path, seed: int, stage: int = 2) -> None:
-    """A run whose training says that it is finished."""
+    """Write a run with random weights whose training is marked as finished."""
     open_run(str(run), recipe, str(data), ClipDataset(str(data), "train").manifest)
     torch.manual_seed(seed)
     state = {"model": Disentangler(recipe.model).state_dict(), "model_config": recipe.model_dump()["model"]}
@@ -26,22 +26,12 @@ def untrained_run(run: Path, recipe: Recipe, data: Path, seed: int, stage: int =
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def untrained_report(folder: Path, name: str, recipe: Recipe, data: Path, seed: int, *words: str) -> Path:
-    """The folder of the report of the run `folder`/runs/`name`. More words are added to the command."""
+def untrained_report(folder: Path, name: str, recipe: Recipe, data: Path, seed: int, *options: str) -> Path:
+    """Evaluate the run `folder`/runs/`name`, with more `options` of the command, and return the report's folder."""
     run, out = folder / "runs" / name, folder / name / "report"
     untrained_run(run, recipe, data, seed)
-    small = ["--evaluation.judge-steps", "2", "--evaluation.judge-batch-clips", "4", "--evaluation.pairs", "20"]
-    small += [
-        "--evaluation.probe-clips",
-        "24",
-        "--evaluation.grid-clips",
-        "12",
-        "--run",
-        str(run),
-        "--data",
-        str(data),
-        "--out",
-        str(out),
-    ]
-    evaluate.main([*small, *words])
+    args = ["--run", str(run), "--data", str(data), "--out", str(out)]
+    args += ["--evaluation.judge-steps", "2", "--evaluation.judge-batch-clips", "4", "--evaluation.pairs", "20"]
+    args += ["--evaluation.probe-clips", "24", "--evaluation.grid-clips", "12"]
+    evaluate.main([*args, *options])
     return out

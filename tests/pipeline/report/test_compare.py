@@ -1,4 +1,4 @@
-"""`vdsm compare`: figures side by side, a star only where intervals lie apart, and no comparison of unlike things."""
+"""`vdsm compare`: metrics side by side, a star only for disjoint intervals, no comparison of unlike evaluations."""
 
 import copy
 import json
@@ -11,9 +11,9 @@ import pytest
 
 from pipeline import compare as compare_module
 from pipeline.recipe import Recipe
-from pipeline.report.comparison import compared
-from pipeline.report.table import interval, is_share, written
-from tests.pipeline.chromium import Chromium, found
+from pipeline.report.comparison import Report, compare_metric, differing_settings
+from pipeline.report.metric_format import format_interval, format_value, is_share
+from tests.pipeline.chromium import Chromium, find_chromium
 from tests.pipeline.untrained_report import untrained_report
 
 Metric = dict[str, Any]
@@ -23,11 +23,11 @@ Metric = dict[str, Any]
 def reports(
     tmp_path_factory: pytest.TempPathFactory, first_report: Path, tiny_recipe: Recipe, figures_dataset: Path
 ) -> list[Path]:
-    """Evaluations of two runs; the second has another seed, and is made better in one figure."""
+    """Evaluate two runs; the second has another seed, and one of its metrics is improved."""
     folder = tmp_path_factory.mktemp("compared")
     other = Recipe.model_validate({**tiny_recipe.model_dump(), "seed": 5})
-    words = ["--seed", "0", "--judges", str(first_report)]
-    second = untrained_report(folder, "second", other, figures_dataset, 1, *words)
+    options = ["--seed", "0", "--judges", str(first_report)]
+    second = untrained_report(folder, "second", other, figures_dataset, 1, *options)
     metrics = json.loads((second / "metrics.json").read_text())
     metrics["figures"]["swap.action.accuracy"] |= {"value": 0.99, "low": 0.98, "high": 1.0}
     (second / "metrics.json").write_text(json.dumps(metrics))
@@ -37,12 +37,12 @@ def reports(
 @pytest.fixture(scope="module")
 def out(reports: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("out")
-    # the second by the folder that holds its report
+    # The second is named by the parent folder of its report.
     compare_module.main([str(reports[0]), str(reports[1].parent), "--out", str(folder)])
     return folder
 
 
-def test_table_holds_the_figures_of_every_report_with_a_star_where_intervals_lie_apart(
+def test_table_holds_the_metrics_of_every_report_with_a_star_where_intervals_are_disjoint(
     reports: list[Path], out: Path
 ) -> None:
     found = json.loads((out / "compare.json").read_text())
@@ -54,38 +54,47 @@ def test_table_holds_the_figures_of_every_report_with_a_star_where_intervals_lie
     assert found["pairs_sha256"] == all_metrics[0]["provenance"]["pairs_sha256"]
 
 
-def test_page_shows_them_and_asks_for_nothing(reports: list[Path], out: Path) -> None:
-    binary = found()
+def test_page_shows_the_metrics_and_makes_no_request(reports: list[Path], out: Path) -> None:
+    binary = find_chromium()
     if binary is None:
-        pytest.skip("no Chromium on this machine; install one, or name it in $CHROMIUM")
+        pytest.skip("Chromium is not installed; install it, or set $CHROMIUM to its path")
     all_metrics = [json.loads((report / "metrics.json").read_text()) for report in reports]
     with Chromium(binary) as browser:
         browser.open(out / "compare.html", width=375)
         cells = browser.run(
-            "[...document.querySelectorAll('[data-figure]')].map(cell => [cell.dataset.figure, "
+            "[...document.querySelectorAll('[data-metric]')].map(cell => [cell.dataset.metric, "
             "+cell.dataset.report, cell.firstChild.textContent.trim(), cell.querySelector('small')?.textContent])"
         )
         for name, report, value, ends in cells:
-            figure = all_metrics[report]["figures"].get(name)
+            metric = all_metrics[report]["figures"].get(name)
             share = is_share(name, all_metrics[report])
-            expected = (written(figure["value"], share), interval(figure, share)) if figure else ("–", None)
+            expected = (format_value(metric["value"], share), format_interval(metric, share)) if metric else ("–", None)
             assert (value, ends) == expected, name
         assert {name for name, *_ in cells} == set(all_metrics[0]["figures"]) | set(all_metrics[1]["figures"])
-        stars = browser.run("[...document.querySelectorAll('.best')].map(c => [c.dataset.figure, c.dataset.report])")
+        stars = browser.run("[...document.querySelectorAll('.best')].map(c => [c.dataset.metric, c.dataset.report])")
         assert ["swap.action.accuracy", "1"] in stars
-        assert browser.run("document.querySelectorAll('#transfer .film canvas').length") == 2
+        assert browser.run("document.querySelectorAll('#transfer .animation canvas').length") == 2
         assert browser.run("document.documentElement.scrollWidth") == 375
         lines = browser.run("document.querySelector('.charts figure').querySelectorAll('polyline').length")
         assert lines == 2 + 2  # two curves, and two dashes in the legend
-        assert browser.complaints == []
+        assert browser.console_errors == []
         file = (out / "compare.html").resolve().as_uri()
         assert [url for url in browser.requests if url not in (file, "about:blank") and url[:5] != "data:"] == []
 
 
-def test_settings_that_differ_are_listed_and_others_are_not(out: Path) -> None:
+def test_only_settings_that_differ_are_listed(out: Path) -> None:
     settings = json.loads((out / "compare.json").read_text())["settings"]
     assert settings["seed"] == [0, 5]
     assert "model.num_experts" not in settings
+
+
+def test_settings_under_former_names_are_compared_under_the_current_ones() -> None:
+    recipes: list[Metric] = [
+        {"training": {"stage1": {"decoded_frames": 4}, "stage2": {"annealing": {"matching": 1.0}}}},
+        {"training": {"stage1": {"num_decoded_frames": 4}, "stage2": {"annealing": {"pose_distillation": 2.0}}}},
+    ]
+    reports = [Report("a", "a", {"provenance": {"recipe": recipe}}, "", None) for recipe in recipes]
+    assert differing_settings(reports) == {"training.stage2.annealing.pose_distillation": [1.0, 2.0]}
 
 
 @pytest.mark.parametrize(
@@ -100,14 +109,14 @@ def test_settings_that_differ_are_listed_and_others_are_not(out: Path) -> None:
         ("judge.action.accuracy", [(0.8, 0.7, 0.9), (1.0, 1.0, 1.0)], None),
     ],
 )
-def test_best_is_marked_only_where_it_is_sure(
+def test_best_is_marked_only_if_it_is_reliable(
     name: str, intervals: list[tuple[float, float, float] | None], best: int | None
 ) -> None:
-    figures: list[Metric | None] = [
+    values: list[Metric | None] = [
         None if ends is None else {"value": ends[0], "low": ends[1], "high": ends[2], "n": 9, "chance": None}
         for ends in intervals
     ]
-    assert compared(name, figures)["best"] == best
+    assert compare_metric(name, values)["best"] == best
 
 
 def other_data(metrics: Metric) -> None:
@@ -127,17 +136,17 @@ def no_figures(metrics: Metric) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
-        (other_data, "measured on test clips of other data"),
-        (other_pairs, "measured on other pairs of test clips"),
+        (other_data, "measured on different data"),
+        (other_pairs, "measured on different pairs of test clips"),
         (other_version, "written by different versions (schema"),
         (no_figures, "metrics.json is damaged"),
     ],
 )
-def test_unlike_things_are_not_compared(
+def test_unlike_evaluations_are_not_compared(
     change: Callable[[Metric], None],
-    words: str,
+    message: str,
     reports: list[Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -148,26 +157,26 @@ def test_unlike_things_are_not_compared(
     change(metrics)
     (copied / "metrics.json").write_text(json.dumps(metrics))
     line = refused([str(reports[0]), str(copied), "--out", str(tmp_path / "out")], capsys)
-    assert words in line
+    assert message in line
     assert str(copied) in line
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_reports_are_one_clear_line(
+def test_missing_reports_are_reported_in_one_line(
     reports: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refused([str(reports[0]), str(tmp_path / "nowhere"), "--out", str(tmp_path)], capsys)
-    assert f"{tmp_path / 'nowhere'}: there is no metrics.json here" in line
+    assert f"{tmp_path / 'nowhere'}: no metrics.json found" in line
     run = reports[0].parents[1] / "runs" / "first <run>"
-    assert "this run has not been evaluated in its folder" in refused([str(reports[0]), str(run), "--out", "x"], capsys)
+    assert "this run has no report in its folder" in refused([str(reports[0]), str(run), "--out", "x"], capsys)
     assert "give at least two reports" in refused([str(reports[0]), "--out", str(tmp_path)], capsys)
     assert "reports has no value" in refused(["--out", str(tmp_path)], capsys)
 
 
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a command ends with."""
-    with pytest.raises(SystemExit) as ended:
-        compare_module.main(words)
-    assert ended.value.code == 2
+def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line with which a command ends."""
+    with pytest.raises(SystemExit) as exit_info:
+        compare_module.main(args)
+    assert exit_info.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line

@@ -1,4 +1,4 @@
-"""report.html as a browser shows it: pictures move, figures are those of metrics.json, nothing leaves the file."""
+"""report.html in a browser: animations play, numbers are those of metrics.json, no request leaves the file."""
 
 import base64
 import io
@@ -13,13 +13,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.report.gallery import Shown
+from pipeline.report.gallery import Gallery
+from pipeline.report.metric_format import format_interval, format_value, is_share
 from pipeline.report.page import render
-from pipeline.report.table import headline, interval, is_share, written
+from pipeline.report.table import headline
 from preprocessing.dataset.reader import ClipDataset
-from tests.pipeline.chromium import Chromium, found
+from tests.pipeline.chromium import Chromium, find_chromium
 
-MOST_BYTES = 15_000_000
+MAX_BYTES = 15_000_000
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +35,9 @@ def metrics(report: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Chromium]:
-    binary = found()
+    binary = find_chromium()
     if binary is None:
-        pytest.skip("no Chromium on this machine; install one, or name it in $CHROMIUM")
+        pytest.skip("Chromium is not installed; install it, or set $CHROMIUM to its path")
     with Chromium(binary) as opened:
         yield opened
 
@@ -45,79 +46,83 @@ def pixels(browser: Chromium) -> NDArray[np.int16]:
     return np.asarray(Image.open(io.BytesIO(browser.screenshot())).convert("RGB")).astype(np.int16)
 
 
-def show(browser: Chromium, selector: str) -> None:
+def scroll_to(browser: Chromium, selector: str) -> None:
     browser.run(f"document.querySelector('{selector}').scrollIntoView({{behavior: 'instant'}})")
 
 
-def test_pictures_move_stop_and_step(report: Path, browser: Chromium) -> None:
+def test_animations_play_pause_and_step(report: Path, browser: Chromium) -> None:
     browser.open(report / "report.html")
-    show(browser, "#transfer")
-    frames = "document.querySelector('.donors .film').film.shown"
-    first, seen = pixels(browser), browser.run(frames)
-    browser.wait_for(f"{frames} !== {seen}")
+    scroll_to(browser, "#transfer")
+    frame = "document.querySelector('.donors .animation').animation.shown"
+    first, first_frame = pixels(browser), browser.run(frame)
+    browser.wait_for(f"{frame} !== {first_frame}")
     assert np.abs(pixels(browser) - first).max() > 60
     browser.run("document.getElementById('play').click()")
     assert browser.run("document.getElementById('play').textContent") == "Play"
-    stopped, at = pixels(browser), browser.run(frames)
+    paused, paused_frame = pixels(browser), browser.run(frame)
     browser.run("new Promise(done => setTimeout(done, 400))")
-    assert browser.run(frames) == at
-    np.testing.assert_array_equal(pixels(browser), stopped)
+    assert browser.run(frame) == paused_frame
+    np.testing.assert_array_equal(pixels(browser), paused)
     browser.run("document.querySelector('[data-step=\"1\"]').click()")
-    assert browser.run(frames) == (at + 1) % browser.run("document.querySelector('.donors .film').film.frames")
-    assert np.abs(pixels(browser) - stopped).max() > 60
+    assert browser.run(frame) == (paused_frame + 1) % browser.run(
+        "document.querySelector('.donors .animation').animation.frames"
+    )
+    assert np.abs(pixels(browser) - paused).max() > 60
 
 
-def test_frames_on_the_screen_are_those_of_the_clips_at_their_speed(
+def test_frames_on_the_screen_are_those_of_the_clips_at_their_frame_rate(
     report: Path, browser: Chromium, figures_dataset: Path
 ) -> None:
     test = ClipDataset(str(figures_dataset), "test")
     donor = int(np.flatnonzero(test.labels["action"] == 0)[0])
     browser.open(report / "report.html", prefers_reduced_motion="reduce")
-    assert browser.run("[...new Set([...document.querySelectorAll('.film')].map(film => film.dataset.fps))]") == ["8.0"]
+    assert browser.run("[...new Set([...document.querySelectorAll('.animation')].map(box => box.dataset.fps))]") == [
+        "8.0"
+    ]
     for time in range(4):
         url = browser.run("document.querySelector('.donors canvas').toDataURL()")
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB"))
-        cell = shown[(66 + 6) * 2 :: 2, ::2][:64].astype(int)  # two pixels of the canvas per pixel of the clip
+        cell = shown[(66 + 6) * 2 :: 2, ::2][:64].astype(int)  # The canvas has two pixels per pixel of the clip.
         errors = [np.abs(cell - frame).mean() for frame in test.frames(donor)[:4].astype(int)]
         assert int(np.argmin(errors)) == time
         assert errors[time] < 6
         browser.run("document.querySelector('[data-step=\"1\"]').click()")
 
 
-def test_who_asked_for_less_motion_gets_still_pictures_and_can_start_them(report: Path, browser: Chromium) -> None:
+def test_with_reduced_motion_animations_are_paused_and_can_be_started(report: Path, browser: Chromium) -> None:
     browser.open(report / "report.html", prefers_reduced_motion="reduce")
-    show(browser, "#transfer")
+    scroll_to(browser, "#transfer")
     still = pixels(browser)
     browser.run("new Promise(done => setTimeout(done, 400))")
     np.testing.assert_array_equal(pixels(browser), still)
     browser.run("document.getElementById('play').click()")
-    browser.wait_for("document.querySelector('.donors .film').film.shown > 0")
+    browser.wait_for("document.querySelector('.donors .animation').animation.shown > 0")
     assert np.abs(pixels(browser) - still).max() > 60
 
 
-def test_every_figure_on_the_page_is_that_of_the_metrics(
+def test_every_number_on_the_page_is_that_of_the_metrics(
     report: Path, browser: Chromium, metrics: dict[str, Any]
 ) -> None:
     browser.open(report / "report.html")
     cells = browser.run(
-        "[...document.querySelectorAll('[data-figure]')].map(cell => "
-        "[cell.dataset.figure, cell.dataset.key || '', cell.dataset.control || '', cell.textContent.trim()])"
+        "[...document.querySelectorAll('[data-metric]')].map(cell => "
+        "[cell.dataset.metric, cell.dataset.key || '', cell.dataset.control || '', cell.textContent.trim()])"
     )
     for name, key, control, text in cells:
-        figure, share = metrics["figures"][name], is_share(name, metrics)
+        metric, share = metrics["figures"][name], is_share(name, metrics)
         if control:
-            expected = written(metrics["controls"][control].get(name, {}).get("value"), share)
+            expected = format_value(metrics["controls"][control].get(name, {}).get("value"), share)
         elif key == "interval":
-            expected = interval(figure, share)
+            expected = format_interval(metric, share)
         else:
-            expected = f"{figure['n']:,}" if key == "n" else written(figure[key], share)
+            expected = f"{metric['n']:,}" if key == "n" else format_value(metric[key], share)
         assert text == expected, (name, key, control)
     assert {name for name, *_ in cells} == set(metrics["figures"])
     table = browser.run("[...document.querySelectorAll('#headline tbody th')].map(cell => cell.textContent)")
     assert table == [row.title for row in headline(metrics)]
     counts = np.array(metrics["confusion"]["action"])
-    asked, seen = np.flatnonzero(counts.sum(1)), np.flatnonzero(counts.sum(0) + counts.sum(1))
-    shares = 100 * counts[asked][:, seen] / counts[asked].sum(1, keepdims=True)
+    requested, occurring = np.flatnonzero(counts.sum(1)), np.flatnonzero(counts.sum(0) + counts.sum(1))
+    shares = 100 * counts[requested][:, occurring] / counts[requested].sum(1, keepdims=True)
     drawn = browser.run(
         "[...document.querySelectorAll('table[data-factor=action] tbody tr')].map(row => "
         "[...row.querySelectorAll('td')].map(cell => Number(cell.textContent || 0)))"
@@ -125,7 +130,7 @@ def test_every_figure_on_the_page_is_that_of_the_metrics(
     np.testing.assert_allclose(drawn, shares, atol=0.51)
 
 
-def test_nothing_leaves_the_file_and_nothing_is_complained_of(report: Path, browser: Chromium) -> None:
+def test_no_request_leaves_the_file_and_the_console_stays_empty(report: Path, browser: Chromium) -> None:
     browser.requests.clear()
     browser.open(report / "report.html", prefers_color_scheme="dark")
     page = browser.run("document.documentElement.scrollHeight")
@@ -134,15 +139,15 @@ def test_nothing_leaves_the_file_and_nothing_is_complained_of(report: Path, brow
     browser.run("document.querySelectorAll('details').forEach(part => part.open = true)")
     browser.run("document.querySelectorAll('input[name=factor], .map-legend button').forEach(part => part.click())")
     browser.run("new Promise(done => setTimeout(done, 200))")
-    assert browser.complaints == []
+    assert browser.console_errors == []
     file = (report / "report.html").resolve().as_uri()
     assert [url for url in browser.requests if url != file and not url.startswith("data:image/webp;base64,")] == []
     assert "first &lt;run&gt;" in (report / "report.html").read_text()
-    assert (report / "report.html").stat().st_size < MOST_BYTES
+    assert (report / "report.html").stat().st_size < MAX_BYTES
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(375, "dark"), (375, "light"), (1200, "light")])
-def test_page_fits_its_screen_and_can_be_read(report: Path, browser: Chromium, width: int, scheme: str) -> None:
+def test_page_fits_the_screen_and_has_enough_contrast(report: Path, browser: Chromium, width: int, scheme: str) -> None:
     browser.open(report / "report.html", width=width, prefers_color_scheme=scheme)
     assert browser.run("document.documentElement.scrollWidth") == width
     contrast = """(() => {
@@ -153,10 +158,10 @@ def test_page_fits_its_screen_and_can_be_read(report: Path, browser: Chromium, w
         const ink = light(getComputedStyle(document.querySelector(selector)).color);
         return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05) })) })()"""
     assert browser.run(contrast) >= 4.5
-    assert browser.run("[...document.querySelectorAll('.film canvas')].every(c => c.ariaLabel.length > 10)")
+    assert browser.run("[...document.querySelectorAll('.animation canvas')].every(c => c.ariaLabel.length > 10)")
 
 
-def test_map_is_coloured_by_the_chosen_factor_and_can_be_searched(
+def test_map_is_coloured_by_the_chosen_factor_and_values_can_be_highlighted(
     report: Path, browser: Chromium, figures_dataset: Path
 ) -> None:
     test = ClipDataset(str(figures_dataset), "test")
@@ -171,18 +176,20 @@ def test_map_is_coloured_by_the_chosen_factor_and_can_be_searched(
     worn = [test.vocabulary["hat"][value] for value in np.unique(test.labels["hat"])]
     assert len(legends) == 1
     assert all(hat in legends[0] for hat in worn)
-    looks = (
+    appearance = (
         "[...document.querySelector('.map').querySelectorAll('use')]"
         ".map(mark => [mark.getAttribute('href'), mark.className.baseVal])"
     )
-    place = {int(value): number for number, value in enumerate(np.unique(test.labels["hat"]))}
-    expected = [place[int(value)] for value in test.labels["hat"]]
-    assert browser.run(looks) == [[f"#mark-{value}", f"value-{value}"] for value in expected]
+    index_of = {int(value): number for number, value in enumerate(np.unique(test.labels["hat"]))}
+    expected = [index_of[int(value)] for value in test.labels["hat"]]
+    assert browser.run(appearance) == [[f"#mark-{value}", f"value-{value}"] for value in expected]
     browser.run("[...document.querySelectorAll('.map-legend')].find(l => !l.hidden).querySelector('button').click()")
-    assert [look.endswith(" dim") for _, look in browser.run(looks)] == [value != 0 for value in expected]
+    assert [css_class.endswith(" dim") for _, css_class in browser.run(appearance)] == [
+        value != 0 for value in expected
+    ]
 
 
-def test_report_without_labels_says_what_is_missing_and_why(
+def test_report_without_labels_gives_the_reasons_for_absent_sections(
     metrics: dict[str, Any], tmp_path: Path, browser: Chromium
 ) -> None:
     kept = ("cycle", "reconstruction", "still", "experts")
@@ -197,37 +204,40 @@ def test_report_without_labels_says_what_is_missing_and_why(
     }
     reasons = {name: f"There is no {name} here." for name in
                ("transfer", "prior", "interpolation", "rollouts", "reconstructions", "maps", "wrong")}  # fmt: skip
-    (tmp_path / "bare.html").write_text(render(bare, Shown(absent=dict(reasons)), "bare", []))
-    browser.complaints.clear()
+    (tmp_path / "bare.html").write_text(render(bare, Gallery(absent=dict(reasons)), "bare", []))
+    browser.console_errors.clear()
     browser.open(tmp_path / "bare.html")
-    said = browser.run("[...document.querySelectorAll('.absent')].map(text => text.textContent)")
-    assert set(reasons.values()) < set(said)
-    assert [text for text in said if "no action label" in text]
-    assert browser.complaints == []
+    absent = browser.run("[...document.querySelectorAll('.absent')].map(text => text.textContent)")
+    assert set(reasons.values()) < set(absent)
+    assert [text for text in absent if "no action label" in text]
+    assert browser.console_errors == []
     assert browser.run("document.getElementById('player').hidden")
 
 
-def test_page_of_a_hostile_vocabulary_stays_text(metrics: dict[str, Any]) -> None:
-    words = {**metrics["vocabulary"], "action": ["<script>alert(1)</script>", *metrics["vocabulary"]["action"][1:]]}
+def test_hostile_vocabulary_is_escaped(metrics: dict[str, Any]) -> None:
+    vocabulary = {
+        **metrics["vocabulary"],
+        "action": ["<script>alert(1)</script>", *metrics["vocabulary"]["action"][1:]],
+    }
     absent = dict.fromkeys(
         ("transfer", "prior", "interpolation", "rollouts", "reconstructions", "maps", "wrong"), "<i>"
     )
-    page = render({**metrics, "vocabulary": words}, Shown(absent=absent), "<b>", [])
+    page = render({**metrics, "vocabulary": vocabulary}, Gallery(absent=absent), "<b>", [])
     assert page.count("<script") == 1
     assert "&lt;script&gt;alert(1)" in page
     assert "<i>" not in page.replace('<i>"', "")
     assert "<title>&lt;b&gt;" in page
 
 
-def test_page_names_no_address_outside_itself(report: Path) -> None:
+def test_page_contains_no_external_url(report: Path) -> None:
     page = (report / "report.html").read_text()
     text = re.sub(r"data:[a-z/]+;base64,[A-Za-z0-9+/=]*", "data:", page)
     assert not re.findall(r"https?://|@import|url\(|<link(?! rel=\"icon\")|<iframe", text)
     assert "default-src 'none'; img-src data:" in text
 
 
-def test_files_beside_the_report_can_be_shared_and_compared(report: Path) -> None:
-    picture = Image.open(report / "transfer.webp")
-    assert picture.n_frames == 4
-    assert picture.info["loop"] == 0
+def test_files_next_to_the_report_can_be_shared_and_compared(report: Path) -> None:
+    transfer = Image.open(report / "transfer.webp")
+    assert transfer.n_frames == 4
+    assert transfer.info["loop"] == 0
     assert len((report / "training.jsonl").read_text().splitlines()) == 29

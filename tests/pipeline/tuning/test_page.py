@@ -11,7 +11,7 @@ from pipeline.tuning.space import Parameter, Space
 from pipeline.tuning.study import ERROR, open_study, promote
 from pipeline.tuning.sweep import Sweep
 from pipeline.tuning.trial import SweepContext
-from tests.pipeline.chromium import Chromium, found
+from tests.pipeline.chromium import Chromium, find_chromium
 
 RATE = "training.stage1.learning_rate"
 SPACE = {
@@ -27,7 +27,7 @@ SPACE = {
 
 @pytest.mark.parametrize("objective", ["disentanglement", "both"])
 def test_the_page_shows_its_charts_fits_a_phone_and_makes_no_requests(tmp_path: Path, objective: str) -> None:
-    binary = found()
+    binary = find_chromium()
     if binary is None:
         pytest.skip("no Chromium on this machine; install it, or set $CHROMIUM to its path")
     sweep = Sweep.model_validate({"space": SPACE, "objective": objective, "steps_fraction": 0.5, "promoted": 4})
@@ -61,6 +61,6 @@ def test_the_page_shows_its_charts_fits_a_phone_and_makes_no_requests(tmp_path: 
         assert "..." not in text  # no name is cut off
         assert "4 settings ran in both rounds" in text
         assert "it has <b>failed</b>" in text
-        assert browser.complaints == []
+        assert browser.console_errors == []
         requested = {request for request in browser.requests if not request.startswith("data:")}
         assert requested == {Path(url).as_uri()}
