@@ -207,8 +207,10 @@ class SequenceModel(nn.Module):
         return symmetric_kl(posterior.dynamics, self.dynamics_encoder(poses))
 
     def guide_chain(self, dynamics: Tensor, length: int, noise: Tensor | None = None) -> GaussianChain:
-        """Return q(z_1..T | d) for dynamics codes [B, D], with noise [B, T, Z]; T = `length` may exceed the trained
-        length."""
+        """Return q(z_1..T | d) for dynamics codes [B, D], with noise [B, T, Z].
+
+        T = `length` may exceed the length of the clips in training.
+        """
         drive = self.combiner.drive(self.dynamics_decoder(dynamics, length), dynamics)
 
         def transition(previous: Tensor, start: int) -> tuple[Tensor, Tensor]:
@@ -245,7 +247,7 @@ class SequenceModel(nn.Module):
             self.frame_model.observe(frames, poses, self.frame_model.static_code(latent, temperature), decoded)
 
     def guide(self, posterior: SequencePosterior, noise: SequenceNoise) -> GaussianChain:
-        """q(i | x_1..T) q(d | x_1..T) prod_t q(z_t | z_{t-1}, d). Return its chain of poses, sampled."""
+        """q(i | x_1..T) q(d | x_1..T) prod_t q(z_t | z_{t-1}, d). Return the sampled chain of poses."""
         clips, length = noise.pose.shape[:2]
         with pyro.plate("clips", clips):
             pyro.sample("static", ReparameterizedNormal(*posterior.static, noise.static).to_event(1))
@@ -256,7 +258,7 @@ class SequenceModel(nn.Module):
 
 
 def pose_distillation(poses: GaussianChain, latents: FrameLatents) -> Tensor:
-    """Return sum_t KL(q(z_t | z_{t-1}, d) || q(z_t | x_t)) along the path that was sampled: [B], in nats.
+    """Return sum_t KL(q(z_t | z_{t-1}, d) || q(z_t | x_t)) along the sampled path: [B], in nats.
 
     Args:
         poses: q(z_1..T | d), sampled.
