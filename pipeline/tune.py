@@ -53,14 +53,14 @@ def tune(command: TuneCommand) -> None:
     except UserError as error:
         raise UserError(f"{command.sweep}: {error}") from None
     # Optuna, torch and Ray take seconds to import, which --help and invalid input should not wait for.
+    from pipeline.ray_train.run import plan_stages
     from pipeline.runs.store import absolute, run_url
-    from pipeline.tuning.plan import describe_sweep, plan_trials
 
     url, data = run_url(command.out, command.name), absolute(command.data)
     study_url = _study_url(command, url)
-    stages = plan_trials(space, sweep, data)
+    stages = plan_stages(space.recipe({}, sweep.steps_fraction), data)
     if command.dry_run:
-        lines = [*describe_sweep(sweep, stages), f"output: {url}; nothing was started (--dry-run)"]
+        lines = [*sweep.describe(map(str, stages)), f"output: {url}; nothing was started (--dry-run)"]
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         return
     storage.check_writable(url)

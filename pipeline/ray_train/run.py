@@ -2,12 +2,16 @@
 
 import logging
 import os
+from typing import TYPE_CHECKING
 
 from cluster import ray_runtime
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from pipeline.recipe import Recipe
 from pipeline.runs.lock import run_lock
+
+if TYPE_CHECKING:
+    from pipeline.training.plan import StagePlan
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +73,11 @@ def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str, profile: b
     log.info("finished: %s", run)
 
 
-def log_plan(recipe: Recipe, data: str) -> None:
-    """Log what each stage will do.
+def plan_stages(recipe: Recipe, data: str) -> "list[StagePlan]":
+    """Return what each stage will do.
 
     Raises:
-        UserError: the data does not fit the recipe.
+        UserError: the data is missing or does not fit the recipe.
     """
     from pipeline.training.job import Job
     from pipeline.training.plan import make_plan
@@ -82,8 +86,12 @@ def log_plan(recipe: Recipe, data: str) -> None:
     clips = ClipDataset(data, "train")
     job = Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips)
     try:
-        plans = make_plan(job)
+        return make_plan(job)
     except ValueError as error:
         raise UserError(f"{data}: {error}") from error
-    for plan in plans:
+
+
+def log_plan(recipe: Recipe, data: str) -> None:
+    """Log what each stage will do; see `plan_stages`."""
+    for plan in plan_stages(recipe, data):
         log.info("%s", plan)

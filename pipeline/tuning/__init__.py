@@ -1,1 +1,1 @@
-"""The search for settings: what is searched, what is kept of it, how a trial is run and scored."""
+"""Hyperparameter search: the search space, the study, the trials and their scores, the results."""

@@ -1,5 +1,6 @@
 """The settings of a sweep: the searched space, the number of trials, the objective."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +48,15 @@ class Sweep(Section):
     def directions(self) -> tuple[Literal["maximize", "minimize"], ...]:
         """Direction in which each objective improves. `elbo` is the negative bound, a loss."""
         return tuple("maximize" if name == "disentanglement" else "minimize" for name in self.objectives)
+
+    def describe(self, stages: Iterable[str]) -> list[str]:
+        """Return a description of the sweep, line by line; `stages` describe what each trial does."""
+        lines = [f"searched: {path}: {parameter.describe()}" for path, parameter in self.space.items()]
+        lines.append(f"{self.trials} trials, ranked by {' and '.join(self.objectives)}, each of:")
+        lines += stages
+        if self.promoted and self.steps_fraction < 1:
+            lines.append(f"then the best {self.promoted} with all steps")
+        return lines
 
 
 def read_sweep(path: Path) -> Sweep:
