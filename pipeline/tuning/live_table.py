@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -39,11 +40,21 @@ class LiveTable:
         context: what the trials share.
         trials: number of trials that the round ends with.
         title: title of the round, such as `phase 2 of 2: trials`.
+        clock: returns the seconds of a monotonic clock.
     """
 
-    def __init__(self, study: "Study", context: "SweepContext", trials: int, title: str) -> None:
+    def __init__(
+        self,
+        study: "Study",
+        context: "SweepContext",
+        trials: int,
+        title: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._study, self._context, self._trials, self._title = study, context, trials, title
-        self._started, self._shown = time.monotonic(), float("-inf")
+        self._clock = clock
+        self._started, self._shown = clock(), float("-inf")
         self._finished_before = len(finished_trials(study))
         self._live: Any = None
 
@@ -66,11 +77,11 @@ class LiveTable:
     def refresh(self) -> None:
         """Show the state again if the interval has passed."""
         interval = LOG_S if self._live is None else REFRESH_S
-        if time.monotonic() - self._shown >= interval:
+        if self._clock() - self._shown >= interval:
             self._show()
 
     def _show(self) -> None:
-        self._shown = time.monotonic()
+        self._shown = self._clock()
         if self._live is not None:
             self._live.update(self.table(), refresh=True)
         else:
@@ -83,7 +94,7 @@ class LiveTable:
         parts = [f"{len(finished)}/{self._trials} ({len(finished) / self._trials:.0%})"]
         parts += [f"{failed} failed"] if failed else []
         parts.append(f"{len(self._running())} running")
-        seconds, gained = time.monotonic() - self._started, len(finished) - self._finished_before
+        seconds, gained = self._clock() - self._started, len(finished) - self._finished_before
         if gained and len(finished) < self._trials:
             parts.append(f"{format_duration(seconds / gained * (self._trials - len(finished)))} left")
         else:
