@@ -18,7 +18,7 @@ from pipeline.tuning.study import ERROR, RUN, finished_trials, ranked_trials
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
-    from rich.table import Table
+    from rich.console import Group
 
     from pipeline.tuning.trial import SweepContext
 
@@ -63,8 +63,11 @@ class LiveTable:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), auto_refresh=False)
-            self._live.start()
+            # No markup: values may contain what rich would read as such.
+            console = Console(stderr=True, markup=False, highlight=False)
+            if not console.is_dumb_terminal:
+                self._live = Live(console=console, auto_refresh=False, redirect_stdout=sys.stdout.isatty())
+                self._live.start()
         return self
 
     def __exit__(
@@ -91,7 +94,7 @@ class LiveTable:
         """Return `phase 2 of 2: trials: 3/20 (15%), 2 running, 12 min 05 s left, best elbo 0.4 (trial 1)`."""
         finished, ranked = finished_trials(self._study), ranked_trials(self._study)
         failed = sum(ERROR in trial.user_attrs for trial in finished)
-        parts = [f"{len(finished)}/{self._trials} ({len(finished) / self._trials:.0%})"]
+        parts = [f"{len(finished)}/{self._trials} ({100 * len(finished) // self._trials}%)"]
         parts += [f"{failed} failed"] if failed else []
         parts.append(f"{len(self._running())} running")
         seconds, gained = self._clock() - self._started, len(finished) - self._finished_before
@@ -105,12 +108,13 @@ class LiveTable:
             parts.append(f"best {scores} (trial {ranked[0].number})")
         return f"{self._title}: {', '.join(parts)}"
 
-    def table(self) -> "Table":
-        """Return the running trials with their progress, and the best complete ones."""
+    def table(self) -> "Group":
+        """Return the state, then the running trials with their progress and the best complete ones."""
+        from rich.console import Group
         from rich.table import Table
 
         names = self._context.sweep.objectives
-        table = Table(title=self.line(), title_justify="left")
+        table = Table()
         for column in ("trial", "state", *names, "values"):
             table.add_column(column, justify="right" if column in ("trial", *names) else "left")
         for trial in self._running()[:MAX_ROWS]:
@@ -118,7 +122,7 @@ class LiveTable:
         for trial in ranked_trials(self._study)[:MAX_ROWS]:
             scores = [f"{value:.4f}" for value in trial.values]
             table.add_row(str(trial.number), "complete", *scores, _values(trial))
-        return table
+        return Group(self.line(), table)
 
     def _running(self) -> "list[FrozenTrial]":
         from optuna.trial import TrialState
