@@ -1,4 +1,4 @@
-"""Every job can be started as a file, as a module and as a subcommand, from any folder and without PYTHONPATH."""
+"""Every command runs as a file, as a module and as a subcommand, from any folder and without PYTHONPATH."""
 
 import os
 import subprocess
@@ -10,34 +10,35 @@ import pytest
 from pipeline.cli import COMMANDS
 
 HEAVY = ("torch", "ray", "pyro", "webdataset", "boto3", "pyarrow")
-"""Libraries that take seconds to import, which an answer about the command line must not wait for."""
+"""Libraries that take seconds to import and must not delay help or errors in the command line."""
 
 
-def start(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def start(folder: Path, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a folder, without PYTHONPATH."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
     return subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *args], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
 
 
 def file_of(root: Path, command: str) -> Path:
+    """Return the file of a command."""
     return (root / COMMANDS[command][0].replace(".", "/")).with_suffix(".py")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("place", ["root", "elsewhere"])
-def test_each_entry_file_runs_by_path(root: Path, tmp_path: Path, command: str, place: str) -> None:
-    # -S -E would also hide an installed copy, but with it all libraries
-    done = start(root if place == "root" else tmp_path, str(file_of(root, command)), "--help")
+@pytest.mark.parametrize("folder", ["root", "elsewhere"])
+def test_each_entry_file_runs_by_path(root: Path, tmp_path: Path, command: str, folder: str) -> None:
+    # -S -E would also hide an installed copy, but all libraries with it.
+    done = start(root if folder == "root" else tmp_path, str(file_of(root, command)), "--help")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert f"usage: vdsm {command}" in done.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_entry_file_imports_the_repository_it_lies_in(root: Path, tmp_path: Path, command: str) -> None:
-    # Its own folder must not be a place of top-level modules: `import config` would find ours.
+def test_each_entry_file_imports_its_own_repository(root: Path, tmp_path: Path, command: str) -> None:
+    # Its folder must not be on the import path: `import config` would find a module of ours.
     code = (
         "import runpy, sys; path = sys.argv[1]; sys.argv = [path, '--help']; "
         "sys.path[0] = path.rpartition('/')[0]\n"
@@ -71,7 +72,7 @@ def test_each_command_runs_as_a_subcommand_and_its_help_needs_no_heavy_library(r
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_answers_a_typo_in_one_line_and_exits_with_2(tmp_path: Path, root: Path, command: str) -> None:
+def test_each_command_reports_a_typo_in_one_line_and_exits_with_2(tmp_path: Path, root: Path, command: str) -> None:
     done = start(tmp_path, str(file_of(root, command)), "--dry-rum")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: unknown option --dry-rum; did you mean --dry-run?\n"
@@ -87,7 +88,7 @@ def test_the_list_of_commands_needs_no_library_at_all(root: Path) -> None:
     assert all(f"  {name}  " in done.stdout or f"  {name} " in done.stdout for name in COMMANDS)
 
 
-def test_an_unknown_command_is_answered_with_the_nearest(root: Path) -> None:
+def test_an_unknown_command_is_reported_with_the_nearest_one(root: Path) -> None:
     done = start(root, "-m", "pipeline.cli", "trian")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: unknown command trian; did you mean train?\n"

@@ -1,4 +1,4 @@
-"""What tests of storage share."""
+"""Fixtures of the storage tests."""
 
 import contextlib
 import ssl
@@ -14,7 +14,7 @@ Faults = dict[tuple[str, int], Fault]
 
 @pytest.fixture
 def through(s3_server: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """`through({("GET", 0): Fault(...)})`: from now on, the n-th request of a method goes wrong. Gives the bucket."""
+    """Inject faults: `through({("GET", 0): Fault(...)})` makes the first GET fail, and returns the bucket."""
     with contextlib.ExitStack() as stack:
 
         def use(faults: Faults | Callable[[str, str, int], Fault | None], tls: ssl.SSLContext | None = None) -> str:

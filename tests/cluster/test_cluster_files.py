@@ -1,4 +1,4 @@
-"""The cluster files: what Ray and EC2 would refuse is found here, and what must stay closed is closed."""
+"""The cluster files are valid for Ray and EC2, and keep everything closed that must be."""
 
 import copy
 import re
@@ -18,7 +18,7 @@ TEMPLATE = Path(__file__).resolve().parents[2] / "cluster" / "aws" / "stack.yaml
 
 @pytest.fixture(autouse=True)
 def offline(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths in the files are relative to the repository; nothing may be asked of a real AWS account."""
+    """Run in the repository root, which paths in the files are relative to, and without a real AWS account."""
     monkeypatch.chdir(root)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
@@ -31,7 +31,7 @@ def load(name: str) -> Tree:
 
 
 def prepared(tree: Tree) -> Tree:
-    """As `ray up` sees it; raises what `ray up` would."""
+    """Return the file as `ray up` completes it, or raise the error that `ray up` would."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config: Tree = prepare_config(copy.deepcopy(tree))
@@ -39,8 +39,8 @@ def prepared(tree: Tree) -> Tree:
     return config
 
 
-def parameter_mistakes(node_config: Tree) -> str:
-    """What boto3 says about the parameters of EC2's RunInstances, keys as well as types."""
+def parameter_errors(node_config: Tree) -> str:
+    """Return boto3's validation errors for parameters of EC2's RunInstances: keys and types."""
     import boto3
     from botocore.validate import ParamValidator
 
@@ -51,7 +51,7 @@ def parameter_mistakes(node_config: Tree) -> str:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_ray_takes_the_file(name: str) -> None:
+def test_ray_accepts_the_file(name: str) -> None:
     config = prepared(load(name))
     assert config["provider"]["type"] == FILES[name]
 
@@ -66,7 +66,7 @@ def test_ray_takes_the_file(name: str) -> None:
         lambda tree: tree["docker"].update(images="x"),
     ],
 )
-def test_ray_refuses_a_planted_typo(plant: Callable[[Tree], object]) -> None:
+def test_ray_rejects_a_planted_typo(plant: Callable[[Tree], object]) -> None:
     tree = load("ray_cluster.yaml")
     plant(tree)
     with pytest.raises(Exception, match=r"is not of type|unexpected|Additional properties"):
@@ -76,14 +76,14 @@ def test_ray_refuses_a_planted_typo(plant: Callable[[Tree], object]) -> None:
 def test_every_key_of_a_node_is_a_parameter_of_ec2() -> None:
     tree = load("ray_cluster.yaml")
     for name, kind in tree["available_node_types"].items():
-        assert parameter_mistakes(kind["node_config"]) == "", name
+        assert parameter_errors(kind["node_config"]) == "", name
         for path in (["InstanceTyp"], ["MetadataOptions", "HttpToken"], ["BlockDeviceMappings", 0, "Ebs", "Size"]):
             broken = copy.deepcopy(kind["node_config"])
-            place: Any = broken
+            node: Any = broken
             for step in path[:-1]:
-                place = place[step]
-            place[path[-1]] = "x"
-            assert f"Unknown parameter in {'input' if len(path) == 1 else path[0]}" in parameter_mistakes(broken)
+                node = node[step]
+            node[path[-1]] = "x"
+            assert f"Unknown parameter in {'input' if len(path) == 1 else path[0]}" in parameter_errors(broken)
 
 
 def test_nodes_are_what_the_comments_say() -> None:
@@ -110,7 +110,7 @@ def test_nodes_are_what_the_comments_say() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_start_of_ray_wants_the_token_lets_jobs_save_and_keeps_the_dashboard_on_loopback(name: str) -> None:
+def test_ray_starts_with_the_token_time_for_jobs_to_save_and_the_dashboard_on_loopback(name: str) -> None:
     tree = load(name)
     starts = [line for key in ("head", "worker") for line in tree[f"{key}_start_ray_commands"] if "ray start" in line]
     assert len(starts) == 2
@@ -141,7 +141,7 @@ def test_image_manifest_and_constraints_name_one_version_of_ray(root: Path) -> N
 
 
 def test_what_ray_starts_on_ec2_has_its_role_its_tags_and_no_open_port() -> None:
-    """The shipped file against a simulated EC2 (moto), through Ray's own code up to RunInstances."""
+    """Run Ray's own code up to RunInstances for the shipped file, against a simulated EC2 (moto)."""
     import boto3
     from moto import mock_aws
     from ray.autoscaler._private.aws.config import bootstrap_aws
@@ -165,7 +165,7 @@ def test_what_ray_starts_on_ec2_has_its_role_its_tags_and_no_open_port() -> None
         for kind in tree["available_node_types"].values():
             kind["node_config"]["SecurityGroupIds"] = [group]
             kind["node_config"]["ImageId"] = ec2.describe_images()["Images"][0]["ImageId"]
-        tree["auth"]["ssh_private_key"] = "~/none"  # else Ray would write a key into ~/.ssh
+        tree["auth"]["ssh_private_key"] = "~/none"  # otherwise Ray would write a key to ~/.ssh
         for kind in tree["available_node_types"].values():
             kind["node_config"]["KeyName"] = "none"
         config = bootstrap_aws(prepared(tree))
@@ -181,14 +181,14 @@ def test_what_ray_starts_on_ec2_has_its_role_its_tags_and_no_open_port() -> None
             tags = {tag["Key"]: tag["Value"] for tag in one["Tags"]}
             assert (tags["project"], tags["ray-cluster-name"]) == ("vdsm", "vdsm")
             assert [entry["GroupId"] for entry in one["SecurityGroups"]] == [group]
-        # Ray made no group of its own, and opened nothing in ours.
+        # Ray created no group of its own, and opened no port in ours.
         groups = ec2.describe_security_groups()["SecurityGroups"]
         assert {one["GroupName"] for one in groups} == {"default", "vdsm"}
         assert not [rule for one in groups for rule in one["IpPermissions"] if rule.get("IpRanges")]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms: `!Ref x` is {"Ref": x}, `!Sub x` is {"Fn::Sub": x}, and so on."""
+    """A YAML loader for CloudFormation's short forms: `!Ref x` is {"Ref": x}, `!Sub x` is {"Fn::Sub": x}, and so on."""
 
 
 def _short_form(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Tree:
@@ -204,7 +204,7 @@ def load_template() -> Tree:
 
 
 def resolved(value: Any) -> Any:
-    """The template's references, as they would be in an account."""
+    """Return a part of the template with its references resolved, as in an account."""
     known = {"AWS::Partition": "aws", "AWS::Region": "us-west-2", "AWS::AccountId": "123456789012", "Bucket": "b-1"}
     known |= {"Prefix": "vdsm", "ClusterName": "vdsm", "Group.GroupId": "sg-0123456789abcdef0"}
     known |= {"Store.Arn": "arn:aws:s3:::b-1", "WorkerRole.Arn": "arn:aws:iam::123456789012:role/vdsm-ray-worker"}
@@ -229,7 +229,7 @@ def policies() -> dict[str, Tree]:
 
 
 def findings(text: str) -> list[str]:
-    """Ids of the rules of cfn-lint, hints included, that a template breaks: its resources as well as its policies."""
+    """Return the IDs of the cfn-lint rules, hints included, that the resources and policies of a template break."""
     from cfnlint.api import ManualArgs, lint
 
     return [str(found.rule.id) for found in lint(text, config=ManualArgs(regions=["us-west-2"], include_checks=["I"]))]
@@ -249,7 +249,7 @@ def test_template_and_policies_pass_the_linter() -> None:
         ("RestrictPublicBuckets", "RestrictPublicBucket", "E3002"),
     ],
 )
-def test_the_linter_finds_a_planted_mistake(right: str, wrong: str, rule: str) -> None:
+def test_the_linter_finds_a_planted_error(right: str, wrong: str, rule: str) -> None:
     text = TEMPLATE.read_text()
     assert right in text
     assert rule in findings(text.replace(right, wrong, 1))

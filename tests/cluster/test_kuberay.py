@@ -1,4 +1,4 @@
-"""The Kubernetes manifests have only fields that exist, of the right type; pods are not root; code needs the token."""
+"""The Kubernetes manifests have only known fields of the right type, pods are not root, and code needs the token."""
 
 import copy
 import shlex
@@ -27,8 +27,8 @@ def templates(tree: Tree) -> list[Tree]:
     return [spec["headGroupSpec"]["template"], *(group["template"] for group in spec["workerGroupSpecs"])]
 
 
-def mistakes(root: Path, tree: Tree) -> list[str]:
-    """What is wrong with a manifest: its Ray fields by our schema, its pods by that of Kubernetes."""
+def schema_errors(root: Path, tree: Tree) -> list[str]:
+    """Return the errors of a manifest: its Ray fields by our schema, its pods by that of Kubernetes."""
     import kubernetes_validate
     from jsonschema import Draft202012Validator
 
@@ -45,7 +45,7 @@ def mistakes(root: Path, tree: Tree) -> list[str]:
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_the_manifests_fit_the_schema(root: Path, name: str) -> None:
-    assert mistakes(root, manifest(root, name)) == []
+    assert schema_errors(root, manifest(root, name)) == []
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_manifests_fit_the_schema(root: Path, name: str) -> None:
 def test_a_planted_typo_is_caught(root: Path, name: str, plant: Callable[[Tree], object]) -> None:
     tree = copy.deepcopy(manifest(root, name))
     plant(tree)
-    assert len(mistakes(root, tree)) >= 1
+    assert len(schema_errors(root, tree)) >= 1
 
 
 def test_pods_are_not_root_and_code_needs_the_token(root: Path) -> None:
@@ -82,13 +82,13 @@ def test_pods_are_not_root_and_code_needs_the_token(root: Path) -> None:
             assert not any("KEY" in one["name"] or "SECRET" in one["name"] for one in container["env"])
 
 
-def test_the_job_is_a_command_line_of_ours(root: Path) -> None:
+def test_the_job_is_a_command_of_this_project(root: Path) -> None:
     from pipeline.cli import COMMANDS
 
     spec = manifest(root, "rayjob")["spec"]
-    program, command, *words = shlex.split(spec["entrypoint"])
+    program, command, *args = shlex.split(spec["entrypoint"])
     assert (program, command in COMMANDS) == ("vdsm", True)
-    recipe = words[words.index("--config") + 1]
+    recipe = args[args.index("--config") + 1]
     assert (root / "configs" / Path(recipe).name).is_file()
     assert "KEY" not in spec["runtimeEnvYAML"]
     cluster = manifest(root, "raycluster")
@@ -101,7 +101,7 @@ def test_the_image_is_linted_and_not_root(root: Path) -> None:
     import sys
 
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
-    assert hadolint is not None, "make install brings it"
+    assert hadolint is not None, "installed by `make install`"
     done = subprocess.run([hadolint, str(root / "Dockerfile")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
     lines = (root / "Dockerfile").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Workers find the project wherever the driver runs, and nothing outlives the driver."""
+"""Workers can import the project wherever the driver runs, and no process outlives the driver."""
 
 import os
 import signal
@@ -29,18 +29,18 @@ assert not ray.is_initialized()
 
 
 def environment(root: Path) -> dict[str, str]:
-    """As in a shell that never heard of Ray or of PYTHONPATH."""
+    """Return an environment without Ray's variables, with the repository on PYTHONPATH."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return kept | {"PYTHONPATH": str(root), "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
 
 
-def family(session: int) -> dict[int, str]:
-    """Pid and name of the living processes of a session: one driver and the Ray it started."""
+def session_processes(session: int) -> dict[int, str]:
+    """Return the live processes of a session, PID to name: one driver and the Ray it started."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             name, _, fields = (folder / "stat").read_text().partition("(")[2].rpartition(")")
-        except OSError:  # it has just ended
+        except OSError:  # it has just exited
             continue
         if int(fields.split()[3]) == session and fields.split()[0] != "Z":
             found[int(folder.name)] = name
@@ -66,7 +66,7 @@ def test_workers_import_the_project_when_the_driver_runs_elsewhere(root: Path, t
     assert done.stderr == ""
 
 
-def test_a_killed_driver_takes_its_ray_with_it(root: Path, tmp_path: Path) -> None:
+def test_a_killed_driver_stops_its_ray(root: Path, tmp_path: Path) -> None:
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, "stay"],
         cwd=tmp_path,
@@ -78,22 +78,22 @@ def test_a_killed_driver_takes_its_ray_with_it(root: Path, tmp_path: Path) -> No
     try:
         assert driver.stdout is not None
         assert driver.stdout.readline()
-        assert {"raylet", "gcs_server"} < set(family(driver.pid).values())
+        assert {"raylet", "gcs_server"} < set(session_processes(driver.pid).values())
         driver.kill()
         driver.wait()
         driver.stdout.close()
-        # Ray's two idle agents end by themselves, but only after a minute in which they look for the rest.
+        # Ray's two idle agents exit by themselves, but only after a minute of waiting for the other processes.
         agents = {"ray::DashboardA", "ray::RuntimeEnv"}
         end = time.monotonic() + 30
-        while set(family(driver.pid).values()) - agents and time.monotonic() < end:
+        while set(session_processes(driver.pid).values()) - agents and time.monotonic() < end:
             time.sleep(0.2)
-        assert set(family(driver.pid).values()) <= agents
+        assert set(session_processes(driver.pid).values()) <= agents
     finally:
-        for process in family(driver.pid):
+        for process in session_processes(driver.pid):
             os.kill(process, signal.SIGKILL)
 
 
-def test_an_address_without_a_cluster_is_named_instead_of_waited_for(root: Path, tmp_path: Path) -> None:
+def test_an_address_without_a_cluster_is_reported_without_waiting(root: Path, tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"

@@ -1,8 +1,8 @@
-"""Machines for tests: network namespaces of this one, joined by a bridge, on which Ray's cluster launcher logs in.
+"""Machines for tests: network namespaces on a bridge, which Ray's cluster launcher logs in to.
 
-No namespace has a route out, and the bridge has no address: what runs in them reaches one another and nothing else. One
-holds the services (the S3 server, a simulated EC2) and the client who types `ray up`; the others are hosts with sshd.
-Each host has processes, name, Ray folder, shared memory and home of its own; programs and files are this machine's.
+No namespace has a route out, and the bridge has no address, so that the namespaces reach each other and nothing else.
+One runs the services (the S3 server, a simulated EC2) and the client that calls `ray up`; the others are hosts with
+sshd. Each host has its own processes, host name, Ray folder, shared memory and home; programs and files are shared.
 """
 
 import contextlib
@@ -49,36 +49,36 @@ MaxStartups 100
 """
 
 
-def why_not() -> str | None:
-    """Why such machines cannot be had here; none if they can."""
+def reason_to_skip() -> str | None:
+    """Return why such machines cannot be created here; None if they can."""
     if not os.environ.get(SWITCH):
-        return f"takes minutes and makes network namespaces; `make cluster-test`, or {SWITCH}=1, runs it"
+        return f"takes minutes and creates network namespaces; run it by `make cluster-test`, or with {SWITCH}=1"
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return "network namespaces need root on Linux"
     programs = {"ip": "iproute2", "/usr/sbin/sshd": "openssh-server", "rsync": "rsync", "unshare": "util-linux"}
     missing = [package for program, package in programs.items() if shutil.which(program) is None]
     if missing:
         return f"not installed: {', '.join(missing)}"
-    tried = subprocess.run(["unshare", "--net", "--pid", "--fork", "true"], capture_output=True, check=False)
-    return None if tried.returncode == 0 else "this machine does not allow new namespaces"
+    done = subprocess.run(["unshare", "--net", "--pid", "--fork", "true"], capture_output=True, check=False)
+    return None if done.returncode == 0 else "this machine does not allow new namespaces"
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 240.0) -> object:
-    """Wait until `condition` gives something true, which is returned."""
+    """Wait until `condition` returns a true value, and return that."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := condition():
             return found
         time.sleep(0.5)
-    pytest.fail(f"waited {seconds:.0f} s: {what}")
+    pytest.fail(f"not within {seconds:.0f} s: {what}")
 
 
 def until_nothing_runs(hosts: "Sequence[Host]", seconds: float) -> None:
-    """Wait until no process is left on the hosts, apart from what makes them machines."""
+    """Wait until no process is left on the hosts, except for their own sshd and init."""
     end = time.monotonic() + seconds
-    while left := [words for host in hosts for words in host.processes()]:
+    while left := [command for host in hosts for command in host.processes()]:
         if time.monotonic() > end:
-            pytest.fail(f"after {seconds:.0f} s there are still: {left}")
+            pytest.fail(f"still running after {seconds:.0f} s: {left}")
         time.sleep(0.5)
 
 
@@ -92,7 +92,7 @@ class Host:
         self._process: subprocess.Popen[bytes] | None = None
 
     def power_on(self) -> None:
-        """Start sshd in an empty machine."""
+        """Start sshd on a machine with an empty home."""
         shutil.rmtree(self.folder, ignore_errors=True)
         home = self.folder / "home"
         home.mkdir(parents=True)
@@ -102,11 +102,11 @@ class Host:
         users = [line.replace(":/root:", f":{home}:") if line.startswith("root:") else line for line in users]
         (self.folder / "passwd").write_text("\n".join(users) + "\n")
         (self.folder / "sshd_config").write_text(_SSHD.format(folder=self.folder))
-        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / "host_key")]
-        subprocess.run(words, check=True)
+        args = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / "host_key")]
+        subprocess.run(args, check=True)
         variables = {"PATH": f"{BIN}:$PATH", "RAY_USAGE_STATS_ENABLED": "0", "AWS_EC2_METADATA_DISABLED": "true"}
         variables |= {"AWS_ENDPOINT_URL_S3": S3, "AWS_ENDPOINT_URL_EC2": EC2, **KEYS, "OMP_NUM_THREADS": "1"}
-        # A machine's own set-up. The keys are what a role would give.
+        # The environment of the machine. A real machine would get the keys from its role.
         (home / ".bashrc").write_text("".join(f"export {name}={value}\n" for name, value in variables.items()))
         (home / ".bash_profile").write_text(". ~/.bashrc\n")
         script = self.folder / "init.sh"
@@ -118,27 +118,29 @@ class Host:
             )
 
     def power_off(self) -> None:
-        """End everything in it at once, as when a machine is taken away."""
+        """Kill all its processes at once, as when a machine is preempted."""
         if self._process is not None:
-            self._process.kill()  # --kill-child ends its first process, and the kernel all others of its namespace
+            self._process.kill()  # --kill-child kills its first process, and the kernel all others of its namespace
             self._process.wait()
             self._process = None
             until(lambda: not self.processes(), f"{self.namespace} is off", 20)
 
     def processes(self) -> list[str]:
-        """Command lines of all that runs in it, apart from what makes it a machine."""
+        """Return the command lines of its processes, except for its own sshd and init."""
         pids = subprocess.run(["ip", "netns", "pids", self.namespace], capture_output=True, text=True, check=True)
         found = []
         for pid in pids.stdout.split():
             with contextlib.suppress(OSError):
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                if words and not any(own in words for own in ("sshd", "unshare --pid", "init.sh")):
-                    found.append(words)
+                command = (
+                    Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                )
+                if command and not any(own in command for own in ("sshd", "unshare --pid", "init.sh")):
+                    found.append(command)
         return found
 
 
 class Machines:
-    """All of them, and the client's namespace."""
+    """All hosts, and the namespace of the services and the client."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self._stack = folder, contextlib.ExitStack()
@@ -183,17 +185,17 @@ class Machines:
             ip("-n", namespace, "link", "set", "eth0", "up")
             ip("-n", namespace, "link", "set", "lo", "up")
             ip("-n", namespace, "route", "add", "172.31.0.0/16", "dev", "eth0")
-            # By it Ray finds its own address. It leads to the bridge, on which nobody else is.
+            # Ray finds its own address through this route. It leads to the bridge, which has no other members.
             ip("-n", namespace, "route", "add", "default", "dev", "eth0", "src", f"{NETWORK}.{number}")
         for host in self.hosts:
             host.power_on()
             self._stack.callback(host.power_off)
 
-    def start(self, words: Sequence[str | Path], log: str, **variables: str) -> subprocess.Popen[bytes]:
-        """A service or a long command of the client, until the end of the test."""
+    def start(self, args: Sequence[str | Path], log: str, **variables: str) -> subprocess.Popen[bytes]:
+        """Start a service or a long command of the client, which runs until the end of the test."""
         with (self.folder / log).open("wb") as output:
             process = subprocess.Popen(
-                self._client(words), env=self._environment(variables), stdout=output, stderr=output, cwd=self.home
+                self._client(args), env=self._environment(variables), stdout=output, stderr=output, cwd=self.home
             )
 
         def end() -> None:
@@ -204,11 +206,11 @@ class Machines:
         return process
 
     def run(
-        self, words: Sequence[str | Path], cwd: Path | None = None, timeout: float = 300, **variables: str
+        self, args: Sequence[str | Path], cwd: Path | None = None, timeout: float = 300, **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """A command of the client, to its end; its output is both streams."""
+        """Run a command of the client to completion; its stdout includes stderr."""
         return subprocess.run(
-            self._client(words),
+            self._client(args),
             env=self._environment(variables),
             cwd=cwd or self.home,
             stdout=subprocess.PIPE,
@@ -218,11 +220,11 @@ class Machines:
             check=False,
         )
 
-    def _client(self, words: Sequence[str | Path]) -> list[str]:
-        # A process namespace: what a command leaves behind (an SSH master, say) ends with it.
+    def _client(self, args: Sequence[str | Path]) -> list[str]:
+        # A process namespace, so that what a command leaves behind (such as an SSH master) is killed with it.
         script = f'mount --make-rprivate / && mkdir -p /tmp/ray && mount --bind {self.home}/ray /tmp/ray && exec "$@"'
         enter = ["ip", "netns", "exec", self.services, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        return [*enter, "--mount", "bash", "-c", script, "client", *map(str, words)]
+        return [*enter, "--mount", "bash", "-c", script, "client", *map(str, args)]
 
     def _environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         own = {"HOME": str(self.home), "PATH": f"{BIN}:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
@@ -232,13 +234,13 @@ class Machines:
         return own | {"RAY_AUTH_MODE": "token", "OMP_NUM_THREADS": "1", **variables}
 
     def python(self, code: str, **variables: str) -> str:
-        """What a Python program of the client prints."""
+        """Return the output of a Python program of the client."""
         done = self.run([sys.executable, "-c", code], **variables)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
     def open_ports(self, address: str) -> set[int]:
-        """TCP ports of a host at which somebody on the client's machine gets a connection; each of them is tried."""
+        """Return the TCP ports of a host that accept a connection from the client; every port is tried."""
         code = (
             "import errno, socket, sys\n"
             "for port in range(1, 65536):\n"
@@ -253,23 +255,17 @@ class Machines:
         return set(map(int, done.stdout.split()))
 
     def serve_s3(self, bucket: str) -> None:
-        """The S3 server, with an empty bucket."""
+        """Start the S3 server and create an empty bucket."""
         folder = self.folder / "s3"
         folder.mkdir()
         pair = [{"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}]
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         identities = {"identities": [{"name": "admin", "credentials": pair, "actions": actions}]}
         (folder / "s3.json").write_text(json.dumps(identities))
-        words = [BIN / "weed", "mini", f"-dir={folder}", f"-ip={SERVICES}", f"-ip.bind={SERVICES}", "-s3.port=8333"]
-        words += [
-            "-master.telemetry=false",
-            "-s3.port.iceberg=0",
-            "-s3.port.lance=0",
-            "-webdav=false",
-            "-admin.ui=false",
-        ]
-        words += [f"-s3.config={folder / 's3.json'}", "-s3.autoCreateBucket=false"]
-        self.start(words, "s3.log")
+        args = [BIN / "weed", "mini", f"-dir={folder}", f"-ip={SERVICES}", f"-ip.bind={SERVICES}", "-s3.port=8333"]
+        args += ["-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false"]
+        args += ["-admin.ui=false", f"-s3.config={folder / 's3.json'}", "-s3.autoCreateBucket=false"]
+        self.start(args, "s3.log")
         code = (
             "import boto3, contextlib, time\n"
             "client = boto3.client('s3')\n"
@@ -286,14 +282,15 @@ class Machines:
         self.python(code)
 
 
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+def ip(*args: str) -> None:
+    """Run iproute2's `ip`."""
+    subprocess.run(["ip", *args], check=True, capture_output=True)
 
 
 @contextlib.contextmanager
 def machines(folder: Path, count: int) -> Iterator[Machines]:
-    """`count` hosts and a client, or the reason why not."""
-    reason = why_not()
+    """Yield `count` hosts and a client; skip the test if they cannot be created."""
+    reason = reason_to_skip()
     if reason is not None:
         pytest.skip(reason)
     with Machines(folder, count) as found:

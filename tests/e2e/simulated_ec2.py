@@ -1,4 +1,4 @@
-"""EC2 for hosts in namespaces: its API is moto's; each instance that it says runs is given to a free host."""
+"""EC2 for hosts in namespaces: moto serves the API, and each running instance is assigned to a free host."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ print(json.dumps({"group": group, "image": ec2.describe_images()["Images"][0]["I
 
 @dataclass
 class Instance:
-    """What the API says of one machine."""
+    """One machine, as described by the API."""
 
     id: str
     state: str
@@ -49,22 +49,23 @@ class Instance:
     tags: dict[str, str]
 
     @property
-    def lives(self) -> bool:
+    def is_live(self) -> bool:
+        """Whether it is starting or running."""
         return self.state in ("pending", "running")
 
 
 class SimulatedEc2:
-    """The API, and the thread that lets hosts follow it."""
+    """The API, and a thread that applies its changes to the hosts."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
         self._free = list(machines.hosts)
-        self._given: dict[str, Host] = {}
-        self._ended: set[str] = set()
+        self._assigned: dict[str, Host] = {}
+        self._terminated: set[str] = set()
         self._closed = threading.Event()
         machines.start([BIN / "moto_server", "-H", SERVICES, "-p", "5077"], "ec2.log")
         probe = f"import urllib.request; urllib.request.urlopen('{EC2}/moto-api/').status"
-        until(lambda: machines.run([BIN / "python", "-c", probe]).returncode == 0, "the EC2 API answers", 60)
+        until(lambda: machines.run([BIN / "python", "-c", probe]).returncode == 0, "the EC2 API responds", 60)
         account = json.loads(machines.python(_ACCOUNT).splitlines()[-1])
         self.group, self.image = str(account["group"]), str(account["image"])
         machines.start([BIN / "python", "-c", _WATCH], "instances.jsonl")
@@ -79,13 +80,13 @@ class SimulatedEc2:
         self._thread.join(30)
 
     def instances(self) -> list[Instance]:
-        """All of them, those that were ended included."""
+        """Return all instances, including terminated ones."""
         lines = (self._machines.folder / "instances.jsonl").read_text().split("\n")
-        whole = [line for line in lines[:-1] if line.startswith("[")]
-        return [Instance(**one) for one in json.loads(whole[-1])] if whole else []
+        complete = [line for line in lines[:-1] if line.startswith("[")]
+        return [Instance(**one) for one in json.loads(complete[-1])] if complete else []
 
     def launched(self, kind: str) -> list[Instance]:
-        """All of one instance type that ever ran, as they were then: one that was ended has lost its profile."""
+        """Return all instances of one type that ever ran, as they were then: termination removes their profile."""
         found: dict[str, Instance] = {}
         for line in (self._machines.folder / "instances.jsonl").read_text().split("\n")[:-1]:
             for one in json.loads(line) if line.startswith("[") else []:
@@ -93,30 +94,30 @@ class SimulatedEc2:
                     found.setdefault(one["id"], Instance(**one))
         return list(found.values())
 
-    def living(self, kind: str = "") -> list[Instance]:
-        """Those that live, of one instance type or of all."""
-        return [one for one in self.instances() if one.lives and kind in ("", one.type)]
+    def live(self, kind: str = "") -> list[Instance]:
+        """Return the starting and running instances of one instance type, or of all."""
+        return [one for one in self.instances() if one.is_live and kind in ("", one.type)]
 
     def host_of(self, instance: Instance) -> Host:
-        """The host that plays it."""
-        return self._given[instance.id]
+        """Return the host assigned to an instance."""
+        return self._assigned[instance.id]
 
-    def take_away(self, instance: Instance) -> None:
-        """What EC2 does when it wants a spot machine back."""
+    def preempt(self, instance: Instance) -> None:
+        """Terminate a spot instance, as EC2 does when it needs the capacity."""
         self._machines.python(f"import boto3; boto3.client('ec2').terminate_instances(InstanceIds=[{instance.id!r}])")
 
     def _follow(self) -> None:
         while not self._closed.wait(0.3):
             self._allow_keys()
             for one in self.instances():
-                if one.state == "running" and one.id not in self._given and self._free:
+                if one.state == "running" and one.id not in self._assigned and self._free:
                     host = self._free.pop(0)
                     ip("-n", host.namespace, "addr", "add", f"{one.address}/16", "dev", "eth0")
                     ip("-n", host.namespace, "route", "replace", "default", "dev", "eth0", "src", one.address)
-                    self._given[one.id] = host
-                elif one.state == "terminated" and one.id in self._given and one.id not in self._ended:
-                    self._ended.add(one.id)
-                    host = self._given[one.id]
+                    self._assigned[one.id] = host
+                elif one.state == "terminated" and one.id in self._assigned and one.id not in self._terminated:
+                    self._terminated.add(one.id)
+                    host = self._assigned[one.id]
                     host.power_off()
                     ip("-n", host.namespace, "addr", "flush", "dev", "eth0")
                     ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
@@ -125,7 +126,7 @@ class SimulatedEc2:
                     self._free.append(host)
 
     def _allow_keys(self) -> None:
-        """The public half of the key pair that Ray made, on every machine: EC2 puts it there by its user data."""
+        """Authorize the public key of Ray's key pair on every machine, as EC2 does through its metadata."""
         for key in (self._machines.home / ".ssh").glob("*.pem"):
             done = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, text=True, check=False)
             allowed = self._machines.public_keys.read_text()

@@ -1,4 +1,4 @@
-"""The two jobs of the cluster tests, submitted as a user does: through the forwarded dashboard, with the token."""
+"""The two jobs of the cluster tests, submitted as by a user: through the forwarded dashboard, with the token."""
 
 import json
 import shutil
@@ -14,11 +14,11 @@ ADDRESS = "http://127.0.0.1:8265"
 BUCKET = "namespace-bucket"
 URL = f"s3://{BUCKET}/vdsm"
 STEPS = (1500, 40)
-"""Long enough that a machine can be taken away in between."""
+"""Steps of each stage, enough that a machine can be preempted during training."""
 
 
 def copy_code(root: Path, folder: Path) -> Path:
-    """What a job needs of the repository, and a recipe of seconds."""
+    """Copy the packages and a recipe that takes seconds; return the folder for `--working-dir`."""
     code = folder / "code"
     for name in PACKAGES:
         shutil.copytree(root / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -30,10 +30,10 @@ def copy_code(root: Path, folder: Path) -> Path:
     return code
 
 
-def submit(machines: Machines, code: Path, *words: str, options: tuple[str, ...] = (), **variables: str) -> str:
-    """`ray job submit`, to its end. What it says; the test fails where the job does."""
+def submit(machines: Machines, code: Path, *args: str, options: tuple[str, ...] = (), **variables: str) -> str:
+    """Run `ray job submit` to completion and return its output; the test fails if the job fails."""
     start = [BIN / "ray", "job", "submit", "--address", ADDRESS, "--working-dir", code, *options, "--"]
-    done = machines.run([*start, *words], cwd=code, timeout=400, **variables)
+    done = machines.run([*start, *args], cwd=code, timeout=400, **variables)
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout
 
@@ -43,7 +43,7 @@ TRAIN = ("python", "pipeline/train.py", "--config", "tiny.yaml", "--data", f"{UR
 
 
 def stored(machines: Machines, code: Path, name: str) -> str:
-    """Text of an object below URL; empty if there is none."""
+    """Return the text of an object below URL, empty if it does not exist."""
     program = (
         "import sys; from cluster.storage import api as storage\n"
         f"url = '{URL}/{name}'\n"
@@ -53,5 +53,5 @@ def stored(machines: Machines, code: Path, name: str) -> str:
 
 
 def lines(text: str) -> list[dict[str, Any]]:
-    """The records of a log of JSON lines."""
+    """Return the records of a log of JSON lines."""
     return [json.loads(line) for line in text.splitlines()]

@@ -1,7 +1,7 @@
-"""The shipped ray_cluster.yaml, from `ray up` to `ray down`: machines by SSH, jobs, a spot machine lost, nothing left.
+"""The shipped ray_cluster.yaml from `ray up` to `ray down`: machines over SSH, jobs, a preempted spot machine, cleanup.
 
-EC2 is simulated and its machines are network namespaces, so instance types, spot, profiles, metadata options, commands,
-files, scaling and jobs are real; docker, images, quotas and the judgement of IAM policies are not.
+EC2 is simulated and its machines are network namespaces. Instance types, spot requests, profiles, metadata options,
+commands, files, scaling and jobs are tested; Docker, images, quotas and the evaluation of IAM policies are not.
 """
 
 import json
@@ -19,7 +19,7 @@ from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, STEPS, TRAIN, URL, 
 
 
 def overlay(root: Path, ec2: SimulatedEc2) -> dict[str, Any]:
-    """The shipped file for machines without docker and pip, with room for two workers on two cores."""
+    """Return the shipped file adapted to machines without Docker and pip, with room for two workers on two cores."""
     tree: dict[str, Any] = yaml.safe_load((root / "ray_cluster.yaml").read_text())
     del tree["docker"]
     tree["auth"]["ssh_user"] = "root"
@@ -33,7 +33,7 @@ def overlay(root: Path, ec2: SimulatedEc2) -> dict[str, Any]:
     for name, kind in tree["available_node_types"].items():
         kind["node_config"] |= {"SecurityGroupIds": [ec2.group], "ImageId": ec2.image}
         if name != "head":
-            # `gpu_machine` stands in for the GPU in the training, which has none to compute on here.
+            # `gpu_machine` stands for the GPU in the training job, since no real one is available here.
             kind["resources"] |= {"CPU": 2, **({"gpu_machine": 1} if name == "gpu_spot" else {})}
             kind["max_workers"] = 1
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
@@ -52,7 +52,7 @@ def test_from_ray_up_to_ray_down(root: Path, tmp_path: Path) -> None:
 
         up = net.run([BIN / "ray", "up", "-y", "--no-config-cache", file], cwd=root)
         assert up.returncode == 0, up.stdout[-4000:]
-        (head,) = ec2.living()
+        (head,) = ec2.live()
         assert (head.type, head.spot, head.profile) == ("m7i.large", False, "vdsm-ray-head")
         assert (head.metadata["HttpTokens"], head.metadata["HttpPutResponseHopLimit"]) == ("required", 2)
 
@@ -63,26 +63,26 @@ def test_from_ray_up_to_ray_down(root: Path, tmp_path: Path) -> None:
         until(lambda: net.run([BIN / "python", "-c", api]).returncode == 0, "the dashboard is forwarded", 60)
         check_job_api(net)
 
-        # A CPU job brings a CPU machine, a GPU job a GPU machine.
+        # A CPU job starts a CPU machine, a GPU job a GPU machine.
         submit(net, code, *SHARD)
         assert stored(net, code, "data/manifest.json")
         cpu = ec2.launched("c7i.2xlarge")
         assert cpu
-        assert not ec2.living("g6.xlarge")
-        seen = submit(net, code, "python", "-c", "import os; print('GPU', os.environ.get('CUDA_VISIBLE_DEVICES'))",
-                      options=("--entrypoint-num-gpus", "1"))  # fmt: skip
-        assert "GPU " in seen
-        (gpu,) = ec2.living("g6.xlarge")
+        assert not ec2.live("g6.xlarge")
+        output = submit(net, code, "python", "-c", "import os; print('GPU', os.environ.get('CUDA_VISIBLE_DEVICES'))",
+                        options=("--entrypoint-num-gpus", "1"))  # fmt: skip
+        assert "GPU " in output
+        (gpu,) = ec2.live("g6.xlarge")
         for one in (*cpu, gpu):
             assert (one.spot, one.profile, one.tags["project"]) == (True, "vdsm-ray-worker", "vdsm")
             assert (one.metadata["HttpTokens"], one.metadata["HttpPutResponseHopLimit"]) == ("required", 2)
 
-        # The machine is taken away in the middle of the training, and the training goes on with the next one.
-        words = (*TRAIN, "--name", "spot", "--training.worker-resource", "gpu_machine")
-        submit(net, code, *words, options=("--no-wait",))
+        # The machine is preempted during training, which resumes on the next one.
+        job = (*TRAIN, "--name", "spot", "--training.worker-resource", "gpu_machine")
+        submit(net, code, *job, options=("--no-wait",))
         until(lambda: "checkpoints" in listing(net, code), "a checkpoint is stored")
-        (gpu,) = ec2.living("g6.xlarge")
-        ec2.take_away(gpu)
+        (gpu,) = ec2.live("g6.xlarge")
+        ec2.preempt(gpu)
         until(lambda: '"finished"' in stored(net, code, "runs/spot/events.jsonl"), "training has finished", 400)
         events = [line["event"] for line in lines(stored(net, code, "runs/spot/events.jsonl"))]
         assert {"start", "failure", "resume"} <= set(events)
@@ -103,46 +103,48 @@ def test_from_ray_up_to_ray_down(root: Path, tmp_path: Path) -> None:
         assert "Resources" in status.stdout
         check_autoscaler_metrics(net, ec2.host_of(head))
         check_no_key_is_stored(net, code)
-        until(lambda: [one.id for one in ec2.living()] == [head.id], "idle workers are ended", 120)
+        until(lambda: [one.id for one in ec2.live()] == [head.id], "idle workers are terminated", 120)
         down = net.run([BIN / "ray", "down", "-y", file], cwd=root)
         assert down.returncode == 0, down.stdout[-4000:]
-        until(lambda: not ec2.living(), "no instance is left", 30)
+        until(lambda: not ec2.live(), "no instance is left", 30)
         until_nothing_runs(net.hosts, 30)
 
 
 def listing(net: Machines, code: Path) -> str:
+    """Return the files of the run `spot`."""
     return net.python(
-        f"from cluster.storage import api as storage; print(storage.list_files('s3://{BUCKET}/vdsm/runs/spot'))", PYTHONPATH=str(code)
+        f"from cluster.storage import api as storage; print(storage.list_files('s3://{BUCKET}/vdsm/runs/spot'))",
+        PYTHONPATH=str(code),
     )
 
 
 def check_autoscaler_metrics(net: Machines, head: Host) -> None:
-    """Those of the Grafana dashboard, at the places that Ray tells Prometheus."""
+    """Check that the metrics of the Grafana dashboard are served at the targets that Ray lists for Prometheus."""
     (session,) = (head.folder / "ray").glob("session_[0-9]*")
     listed = json.loads((session / "prom_metrics_service_discovery.json").read_text())
     code = (
         "import contextlib, sys, urllib.request\n"
-        "for place in sys.argv[1:]:\n"
-        "    with contextlib.suppress(OSError):\n"  # a worker that was ended
-        "        print(urllib.request.urlopen(f'http://{place}/metrics', timeout=5).read().decode())\n"
+        "for target in sys.argv[1:]:\n"
+        "    with contextlib.suppress(OSError):\n"  # a terminated worker
+        "        print(urllib.request.urlopen(f'http://{target}/metrics', timeout=5).read().decode())\n"
     )
-    told = net.run([BIN / "python", "-c", code, *(place for entry in listed for place in entry["targets"])]).stdout
+    metrics = net.run([BIN / "python", "-c", code, *(target for entry in listed for target in entry["targets"])]).stdout
     for name in ("autoscaler_active_nodes", "autoscaler_pending_nodes"):
-        assert re.search(rf'^{name}{{.*NodeType="gpu_spot"', told, re.M), name
+        assert re.search(rf'^{name}{{.*NodeType="gpu_spot"', metrics, re.M), name
 
 
 def check_no_key_is_stored(net: Machines, code: Path) -> None:
-    """Neither what Ray tells of the jobs nor any object holds the S3 secret or the token that the nodes have."""
+    """Check that neither Ray's list of jobs nor any object contains the nodes' S3 secret or token."""
     program = (
         "import os, urllib.request\n"
         "from pathlib import Path\n"
         "from cluster.storage import api as storage\n"
         "token = (Path.home() / '.ray' / 'auth_token').read_text()\n"
         f"request = urllib.request.Request('{ADDRESS}/api/jobs/', headers={{'Authorization': f'Bearer {{token}}'}})\n"
-        "told = [urllib.request.urlopen(request).read()]\n"
-        f"told += [storage.read_bytes('{URL}/' + name) for name in storage.list_files('{URL}')]\n"
+        "texts = [urllib.request.urlopen(request).read()]\n"
+        f"texts += [storage.read_bytes('{URL}/' + name) for name in storage.list_files('{URL}')]\n"
         "secrets = [token.encode(), os.environ['AWS_SECRET_ACCESS_KEY'].encode()]\n"
-        "print(len(told), sum(secret in text for text in told for secret in secrets))\n"
+        "print(len(texts), sum(secret in text for text in texts for secret in secrets))\n"
     )
     count, found = map(int, net.python(program, PYTHONPATH=str(code)).split())
     assert count > 10

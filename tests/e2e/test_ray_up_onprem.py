@@ -1,4 +1,4 @@
-"""The shipped cluster/onprem.yaml on three machines by SSH: the same jobs, what the doctor says, and nothing left."""
+"""The shipped cluster/onprem.yaml on three machines over SSH: the same jobs, the findings of the doctor, cleanup."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, TRAIN, URL, copy_co
 
 
 def overlay(root: Path, net: Machines) -> dict[str, Any]:
-    """The shipped file with the addresses of this network; the environment is this machine's, not installed anew."""
+    """Return the shipped file with the addresses of this network and the installed environment."""
     tree: dict[str, Any] = yaml.safe_load((root / "cluster" / "onprem.yaml").read_text())
     head, *workers = (host.address for host in net.hosts)
     tree["provider"] |= {"head_ip": head, "worker_ips": workers}
@@ -24,16 +24,16 @@ def overlay(root: Path, net: Machines) -> dict[str, Any]:
     }
     installed = f"ln -sfn {BIN.parent} ~/vdsm-node/.venv"
     tree["setup_commands"] = [installed, *(line for line in tree["setup_commands"] if ".venv" not in line)]
-    for key, words in (("head", ""), ("worker", " --num-cpus=1")):
-        lines_of = tree[f"{key}_start_ray_commands"]
-        less = f"--disable-usage-stats --object-store-memory=100000000{words}"
-        tree[f"{key}_start_ray_commands"] = [line.replace("--disable-usage-stats", less) for line in lines_of]
+    for key, more in (("head", ""), ("worker", " --num-cpus=1")):
+        commands = tree[f"{key}_start_ray_commands"]
+        options = f"--disable-usage-stats --object-store-memory=100000000{more}"
+        tree[f"{key}_start_ray_commands"] = [line.replace("--disable-usage-stats", options) for line in commands]
     return tree
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> None:
+def test_the_same_jobs_on_private_machines(root: Path, tmp_path: Path) -> None:
     with machines(tmp_path, 3) as net:
         net.serve_s3(BUCKET)
         code = copy_code(root, tmp_path)
@@ -58,7 +58,7 @@ def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> No
         submit(net, code, *TRAIN, "--name", "own", "--training.num-workers", "2", "--training.stage1.steps", "100")
         events = [line["event"] for line in lines(stored(net, code, "runs/own/events.jsonl"))]
         assert events[-1] == "finished"
-        # A training that is stopped saves first, however long that takes.
+        # A stopped training job saves a checkpoint first, however long that takes.
         endless = (*TRAIN, "--name", "stopped", "--training.stage1.steps", "1000000")
         submit(net, code, *endless, options=("--no-wait", "--submission-id", "endless"))
         until(lambda: '"start"' in stored(net, code, "runs/stopped/events.jsonl"), "the endless training has started")
@@ -71,7 +71,7 @@ def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> No
         healthy = doctor(net, code)
         assert healthy["ok"], [one for one in healthy["findings"] if one["outcome"] == "failed"]
         assert {one["check"]: one["outcome"] for one in healthy["findings"]}["ports"] == "ok"
-        # A route is cut: one worker no longer reaches the other, while both still reach the head.
+        # Cut a route: one worker no longer reaches the other, while both still reach the head.
         ip("-n", workers[0].namespace, "route", "add", "blackhole", f"{workers[1].address}/32")
         cut = {one["check"]: one for one in doctor(net, code)["findings"]}["ports"]
         assert cut["outcome"] == "failed"
@@ -81,10 +81,10 @@ def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> No
 
         down = net.run([BIN / "ray", "down", "-y", file], cwd=root)
         assert down.returncode == 0, down.stdout[-4000:]
-        # The tunnel of `ray dashboard` keeps a shell alive on the head until its user ends it.
+        # The tunnel of `ray dashboard` keeps a shell alive on the head until the user closes it.
         tunnel.kill()
         until_nothing_runs([head], 60)
-        # Ray stops itself on the head alone. Raylets that have lost it end; their log monitors do not.
+        # `ray down` stops Ray on the head only. Raylets that have lost the head exit; their log monitors do not.
         login = ["ssh", "-i", key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
         for worker in workers:
             stop = net.run([*login, f"root@{worker.address}", "~/vdsm-node/.venv/bin/ray stop"])
@@ -93,11 +93,11 @@ def test_the_same_jobs_on_machines_of_ones_own(root: Path, tmp_path: Path) -> No
 
 
 def doctor(net: Machines, code: Path) -> dict[str, Any]:
-    """What `vdsm doctor`, submitted as a job, reports."""
-    words = ["python", "cluster/doctor.py", "--json", "--storage", URL, "--nodes", "3"]
-    words += ["--min-free-gb", "1", "--min-mb-s", "0.1"]  # nothing timed: the machine may be busy
-    start = [BIN / "ray", "job", "submit", "--address", ADDRESS, "--working-dir", code, "--", *words]
-    said = net.run(start, cwd=code, timeout=200).stdout
-    # Of a job that fails, the end of its output is shown once more.
-    found: dict[str, Any] = json.JSONDecoder().raw_decode(said, said.index("\n{\n") + 1)[0]
+    """Return the report of `vdsm doctor`, submitted as a job."""
+    job = ["python", "cluster/doctor.py", "--json", "--storage", URL, "--nodes", "3"]
+    job += ["--min-free-gb", "1", "--min-mb-s", "0.1"]  # easy to meet: the machine may be busy
+    args = [BIN / "ray", "job", "submit", "--address", ADDRESS, "--working-dir", code, "--", *job]
+    output = net.run(args, cwd=code, timeout=200).stdout
+    # If the job fails, Ray repeats the end of its output.
+    found: dict[str, Any] = json.JSONDecoder().raw_decode(output, output.index("\n{\n") + 1)[0]
     return found

@@ -1,4 +1,4 @@
-"""`vdsm s3`: started, used with the keys it wrote, ended and started again."""
+"""`vdsm s3`: start it, use it with the keys it wrote, stop it and restart it."""
 
 import signal
 import subprocess
@@ -15,10 +15,10 @@ from cluster.storage.errors import StorageError
 
 @contextmanager
 def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """The command, ready, in a process of its own."""
-    words = [sys.executable, "-m", "cluster.s3_development", "--folder", str(folder), "--bucket", "mine"]
+    """Start the command in a process of its own, which is killed at the end."""
+    args = [sys.executable, "-m", "cluster.s3_development", "--folder", str(folder), "--bucket", "mine"]
     with (folder.parent / "errors").open("a") as errors:
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
         yield process
     finally:
@@ -27,51 +27,52 @@ def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def printed(process: subprocess.Popen[str]) -> str:
+    """Wait until the server is ready, and return the two lines that it prints."""
     assert process.stdout is not None
     return process.stdout.readline() + process.stdout.readline()
 
 
 def use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Set what a shell that reads env.sh sets."""
-    words = ["sh", "-c", f". {folder}/env.sh; env"]
-    lines = subprocess.run(words, capture_output=True, text=True, check=True, env={}).stdout.splitlines()
+    """Set the variables that env.sh sets in a shell, and return them."""
+    args = ["sh", "-c", f". {folder}/env.sh; env"]
+    lines = subprocess.run(args, capture_output=True, text=True, check=True, env={}).stdout.splitlines()
     variables = dict(line.split("=", 1) for line in lines if line.startswith("AWS_"))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return variables
 
 
-def test_it_serves_with_keys_of_its_own_and_has_everything_again_when_it_is_started_again(
+def test_it_serves_with_keys_of_its_own_and_has_the_same_content_after_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "s3"
     with started(folder) as process:
-        said = printed(process)
+        output = printed(process)
         first = use(folder, monkeypatch)
         storage.write_bytes("s3://mine/a", b"kept")
-        assert f"s3://mine is served at {first['AWS_ENDPOINT_URL']}" in said
+        assert f"s3://mine is served at {first['AWS_ENDPOINT_URL']}" in output
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         with pytest.raises(StorageError, match="refused the credentials"):
             storage.read_bytes("s3://mine/a")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     with started(folder) as process:
-        said += printed(process)
+        output += printed(process)
         assert use(folder, monkeypatch) == first
         assert storage.read_bytes("s3://mine/a") == b"kept"
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     secret = first["AWS_SECRET_ACCESS_KEY"]
-    assert secret not in said + (tmp_path / "errors").read_text() + (folder / "server.log").read_text()
+    assert secret not in output + (tmp_path / "errors").read_text() + (folder / "server.log").read_text()
     holders = {path for path in folder.glob("*") if path.is_file() and secret in path.read_text()}
     assert {path.name for path in holders} == {"env.sh", "keys.json", "s3.json"}
     assert {path.stat().st_mode & 0o777 for path in holders} == {0o600}
 
 
-def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    words = [sys.executable, "-m", "cluster.s3_development", "--folder", str(tmp_path / "file")]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    args = [sys.executable, "-m", "cluster.s3_development", "--folder", str(tmp_path / "file")]
+    done = subprocess.run(args, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path}/file: ")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,4 +1,4 @@
-"""The development S3 server itself."""
+"""The development S3 server."""
 
 import json
 import urllib.request
@@ -7,7 +7,7 @@ from pathlib import Path
 from cluster.development import s3_server
 
 
-def test_how_many_buckets_it_holds_does_not_depend_on_the_free_disk(tmp_path: Path) -> None:
+def test_the_number_of_buckets_does_not_depend_on_free_disk_space(tmp_path: Path) -> None:
     with s3_server.serve(tmp_path, access_key="key", secret_key="secret-Zq81"):
         _, master, *_ = json.loads((tmp_path / "ports.json").read_text())
         with urllib.request.urlopen(f"http://127.0.0.1:{master}/dir/status", timeout=10) as answer:

@@ -1,4 +1,4 @@
-"""The doctor finds a sound cluster sound, and each planted fault with its remedy; strangers find the cluster closed."""
+"""The doctor passes a healthy cluster and finds each planted fault; the cluster is closed to outsiders."""
 
 import contextlib
 import json
@@ -17,12 +17,12 @@ from tests.cluster.storage.fault_proxy import Fault, fault_proxy
 
 Report = dict[str, Any]
 BIN = Path(sys.executable).parent
-EASY = ("--min-free-gb", "0.5", "--min-mb-s", "0.1")
-"""What a small and busy machine can give."""
+LENIENT = ("--min-free-gb", "0.5", "--min-mb-s", "0.1")
+"""Requirements that a small and busy machine meets."""
 
 
-def short_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
-    """Ray's sockets must have short paths."""
+def short_folder(name: str) -> Iterator[Path]:
+    """Yield a folder with a short path, which Ray's sockets need."""
     import shutil
     import tempfile
 
@@ -33,7 +33,7 @@ def short_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Variables by which a server is used, and URL; and those of somebody who may only read."""
+    """Run an S3 server that also has read-only keys; yield the variables for access to it."""
     folder, reader = tmp_path_factory.mktemp("store"), ("reader", "reader-secret")
     with serve(folder, access_key="writer", secret_key="writer-secret", read_only=reader) as server:
         server.client().create_bucket(Bucket="store")
@@ -41,43 +41,43 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory, store: dict[str, str]) -> Iterator[LocalCluster]:
-    for folder in short_folder(tmp_path_factory, "vdsm-s-"):
+def healthy(store: dict[str, str]) -> Iterator[LocalCluster]:
+    for folder in short_folder("vdsm-s-"):
         with local_cluster(folder, variables=store) as cluster:
             yield cluster
 
 
 def clean(more: Mapping[str, str]) -> dict[str, str]:
-    """This environment without whatever leads to a cluster or a store, and with `more`."""
+    """Return this environment without the variables of clusters and S3 servers, updated with `more`."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("RAY_", "AWS_", "VDSM_S3_"))}
     return {**kept, "AWS_EC2_METADATA_DISABLED": "true", **more}
 
 
-def submitted(root: Path, cluster: LocalCluster, *words: str) -> Report:
-    """What `vdsm doctor` says as a job."""
+def submitted(root: Path, cluster: LocalCluster, *args: str) -> Report:
+    """Return the report of `vdsm doctor`, run as a job."""
     start = [BIN / "ray", "job", "submit", "--working-dir", ".", "--", "python", "cluster/doctor.py", "--json"]
     port = cluster.job_api.rpartition(":")[2]
     done = subprocess.run(
-        [*start, "--dashboard-port", port, *EASY, *words],
+        [*start, "--dashboard-port", port, *LENIENT, *args],
         cwd=root, env=clean(cluster.environment()), capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert "\n{\n" in done.stdout, done.stdout + done.stderr
-    # Of a job that fails, the end of its output is shown once more.
+    # If the job fails, Ray repeats the end of its output.
     report: Report = json.JSONDecoder().raw_decode(done.stdout, done.stdout.index("\n{\n") + 1)[0]
     assert (done.returncode == 0) == report["ok"]
     return report
 
 
-def here(root: Path, variables: Mapping[str, str], *words: str) -> tuple[int, dict[str, Report]]:
-    """Exit code and findings of `vdsm doctor` on this machine alone."""
-    start = [sys.executable, str(root / "cluster" / "doctor.py"), "--json", *EASY, *words]
+def here(root: Path, variables: Mapping[str, str], *args: str) -> tuple[int, dict[str, Report]]:
+    """Return the exit code and the findings of `vdsm doctor` on this machine."""
+    start = [sys.executable, str(root / "cluster" / "doctor.py"), "--json", *LENIENT, *args]
     done = subprocess.run(start, env=clean(variables), capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout, done.stderr
     return done.returncode, {one["check"]: one for one in json.loads(done.stdout)["findings"]}
 
 
-def test_a_sound_cluster_is_found_sound(root: Path, sound: LocalCluster) -> None:
-    report = submitted(root, sound, "--storage", "s3://store/vdsm", "--nodes", "2")
+def test_a_healthy_cluster_passes(root: Path, healthy: LocalCluster) -> None:
+    report = submitted(root, healthy, "--storage", "s3://store/vdsm", "--nodes", "2")
     outcomes = {one["check"]: one["outcome"] for one in report["findings"]}
     assert report["ok"], report["findings"]
     assert set(outcomes.values()) == {"ok", "skipped"}
@@ -88,36 +88,38 @@ def test_a_sound_cluster_is_found_sound(root: Path, sound: LocalCluster) -> None
     assert "writer-secret" not in json.dumps(report)
 
 
-def test_strangers_can_neither_submit_nor_ask_nor_join(sound: LocalCluster, tmp_path: Path) -> None:
-    """Without the token and with a wrong one, all at once: Ray takes its time to give up."""
-    join = f"import ray; ray.init({sound.address!r}, logging_level='ERROR'); print('joined')"
+def test_outsiders_can_neither_submit_nor_query_nor_join(healthy: LocalCluster, tmp_path: Path) -> None:
+    """Try without the token and with a wrong one, all concurrently, since Ray is slow to give up."""
+    join = f"import ray; ray.init({healthy.address!r}, logging_level='ERROR'); print('joined')"
     request = (
         "import os, urllib.request as u, urllib.error as e\n"
         "token = os.environ.get('RAY_AUTH_TOKEN')\n"
         "own = {'Authorization': f'Bearer {token}'} if token else {}\n"
-        f"try: print(u.urlopen(u.Request('{sound.job_api}/api/jobs/', headers=own)).status)\n"
+        f"try: print(u.urlopen(u.Request('{healthy.job_api}/api/jobs/', headers=own)).status)\n"
         "except e.HTTPError as error: print(error.code)\n"
     )
-    submit = [BIN / "ray", "job", "submit", "--address", sound.job_api, "--", "python", "-c", "print('ran')"]
+    submit = [BIN / "ray", "job", "submit", "--address", healthy.job_api, "--", "python", "-c", "print('ran')"]
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    strangers = ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64})
+    outsiders = ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64})
     started = [
-        subprocess.Popen(words, cwd=tmp_path, env=clean({"HOME": str(tmp_path), **own}), **pipes)  # ~ may hold a token
-        for own in strangers
-        for words in ([sys.executable, "-c", join], [sys.executable, "-c", request], submit)
+        subprocess.Popen(
+            args, cwd=tmp_path, env=clean({"HOME": str(tmp_path), **own}), **pipes
+        )  # ~ can contain a token
+        for own in outsiders
+        for args in ([sys.executable, "-c", join], [sys.executable, "-c", request], submit)
     ]
-    ended = [(one.communicate(timeout=200)[0], one.returncode) for one in started]
-    for joining, asking, submitting in (ended[:3], ended[3:]):
-        assert "joined" not in joining[0]
-        assert joining[1] != 0
-        assert asking[0].strip() in ("401", "403")
-        assert "ran" not in submitting[0].splitlines()
-        assert submitting[1] != 0
+    results = [(one.communicate(timeout=200)[0], one.returncode) for one in started]
+    for joined, queried, submitted_job in (results[:3], results[3:]):
+        assert "joined" not in joined[0]
+        assert joined[1] != 0
+        assert queried[0].strip() in ("401", "403")
+        assert "ran" not in submitted_job[0].splitlines()
+        assert submitted_job[1] != 0
 
 
-def test_who_has_the_token_gets_in(sound: LocalCluster, tmp_path: Path) -> None:
-    own = clean({**sound.environment(), "HOME": str(tmp_path)})
-    join = f"import ray; ray.init({sound.address!r}, logging_level='ERROR'); print('joined')"
+def test_the_token_gives_access(healthy: LocalCluster, tmp_path: Path) -> None:
+    own = clean({**healthy.environment(), "HOME": str(tmp_path)})
+    join = f"import ray; ray.init({healthy.address!r}, logging_level='ERROR'); print('joined')"
     done = subprocess.run(
         [sys.executable, "-c", join], env=own, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
@@ -125,7 +127,7 @@ def test_who_has_the_token_gets_in(sound: LocalCluster, tmp_path: Path) -> None:
 
 
 PLANTED = """
-# What makes this node of a cluster another machine than the rest: its clock, its torch, its code.
+# Makes this node differ from the rest of the cluster: its clock, its torch, its code.
 import importlib.metadata as metadata, time
 _time, _version = time.time, metadata.version
 time.time = lambda: _time() + 300
@@ -139,16 +141,16 @@ except ImportError:
 
 
 def test_planted_faults_of_a_node_are_found_with_their_remedies(
-    root: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, store: dict[str, str]
+    root: Path, tmp_path: Path, store: dict[str, str]
 ) -> None:
-    """A cluster without a token, whose worker claims a GPU and has another clock, torch and code."""
+    """Check a cluster without a token, whose worker claims a GPU and differs in clock, torch and code."""
     import shutil
 
     other = tmp_path / "other"
     shutil.copytree(root / "cluster", other / "cluster", ignore=shutil.ignore_patterns("__pycache__"))
     (other / "sitecustomize.py").write_text(PLANTED)
     planted = {"PYTHONPATH": f"{other}"}
-    for folder in short_folder(tmp_path_factory, "vdsm-f-"):
+    for folder in short_folder("vdsm-f-"):
         with local_cluster(
             folder, token=False, variables=store, worker_variables=planted, worker_args=["--num-gpus=1"]
         ) as cluster:
@@ -178,8 +180,8 @@ def test_planted_faults_of_storage_are_found_with_their_remedies(
     url = ("--storage", "s3://store/vdsm")
     assert here(root, store, *url)[0] == 0
 
-    def fault(found: str, remedy: str, variables: Mapping[str, str], *words: str, check: str = "storage") -> None:
-        code, findings = here(root, {**store, **variables}, *(words or url))
+    def fault(found: str, remedy: str, variables: Mapping[str, str], *args: str, check: str = "storage") -> None:
+        code, findings = here(root, {**store, **variables}, *(args or url))
         assert code == 1
         assert findings[check]["outcome"] == "failed", findings[check]
         assert found in findings[check]["found"]
@@ -188,8 +190,7 @@ def test_planted_faults_of_storage_are_found_with_their_remedies(
     fault("refused the credentials", "grant the key", {"AWS_SECRET_ACCESS_KEY": "wrong"})
     fault("no bucket absent; create it", "a bucket or folder that exists", {}, "--storage", "s3://absent/x")
     read_only = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
-    fault("write on this machine", "write access"
-, read_only)
+    fault("write on this machine", "write access", read_only)
     fault("does not respond", "see the error for details", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
     (tmp_path / "file").write_text("")
     fault("Not a directory", "a bucket or folder that exists", {}, "--storage", str(tmp_path / "file" / "below"))
@@ -197,7 +198,7 @@ def test_planted_faults_of_storage_are_found_with_their_remedies(
         fault("MB/s", "same region", {"AWS_ENDPOINT_URL": slow.endpoint}, *url, "--min-mb-s", "5", check="throughput")
 
     def overwrite(method: str, path: str, n: int) -> None:
-        """What a server does that does not know If-None-Match."""
+        """Behave like a server that ignores If-None-Match: make room for the second conditional write."""
         if method == "PUT" and path.endswith("-once"):
             client.delete_object(Bucket="store", Key=path.removeprefix("/store/"))
 
@@ -208,18 +209,18 @@ def test_planted_faults_of_storage_are_found_with_their_remedies(
         fault("both succeeded", "If-None-Match", {"AWS_ENDPOINT_URL": old.endpoint})
 
 
-def test_the_lines_for_people_name_check_and_remedy(root: Path) -> None:
+def test_the_text_output_names_check_and_remedy(root: Path) -> None:
     start = [sys.executable, str(root / "cluster" / "doctor.py"), "--min-free-gb", "1e9"]
     done = subprocess.run(start, env=clean({}), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    at = next(number for number, line in enumerate(lines) if line.startswith("failed  disk"))
-    assert lines[at + 1].strip().startswith("-> free space")
+    disk = next(number for number, line in enumerate(lines) if line.startswith("failed  disk"))
+    assert lines[disk + 1].strip().startswith("-> free space")
     assert lines[-1] == "1 node: 6 checks ok, 1 failed"
 
 
-def test_the_figures_of_the_grafana_dashboard_exist(root: Path, sound: LocalCluster) -> None:
-    """Each is one of the training's, or one that a node of a real cluster offers."""
+def test_the_metrics_of_the_grafana_dashboard_exist(root: Path, healthy: LocalCluster) -> None:
+    """Each is exported by the training, or by a node of a real cluster."""
     import re
     import time
     import urllib.request
@@ -227,24 +228,24 @@ def test_the_figures_of_the_grafana_dashboard_exist(root: Path, sound: LocalClus
     from pipeline.ray_train.gauges import NAMES
 
     board = json.loads((root / "cluster" / "grafana" / "vdsm.json").read_text())
-    asked = {
+    queried = {
         name
         for panel in board["panels"]
         for target in panel["targets"]
         for name in re.findall(r"\b(?:ray|autoscaler)_\w+", target["expr"])
     }
-    assert {name.removeprefix("ray_vdsm_") for name in asked if name.startswith("ray_vdsm_")} == set(NAMES)
+    assert {name.removeprefix("ray_vdsm_") for name in queried if name.startswith("ray_vdsm_")} == set(NAMES)
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
-    # Offered only where there is a GPU, or an autoscaler with machines to start.
-    asked -= {"ray_node_gpus_utilization", "autoscaler_active_nodes", "autoscaler_pending_nodes"}
-    asked = {name for name in asked if not name.startswith("ray_vdsm_")}
-    assert asked
+    # Exported only if there is a GPU, or an autoscaler that can start machines.
+    queried -= {"ray_node_gpus_utilization", "autoscaler_active_nodes", "autoscaler_pending_nodes"}
+    missing = {name for name in queried if not name.startswith("ray_vdsm_")}
+    assert missing
     end = time.monotonic() + 60
-    while asked and time.monotonic() < end:
+    while missing and time.monotonic() < end:
         time.sleep(1)
-        for entry in json.loads((sound.folder / "prom_metrics_service_discovery.json").read_text()):
+        for entry in json.loads((healthy.folder / "prom_metrics_service_discovery.json").read_text()):
             for target in entry["targets"]:
-                with contextlib.suppress(OSError):  # it is not up yet
+                with contextlib.suppress(OSError):  # it has not started yet
                     text = urllib.request.urlopen(f"http://{target}/metrics", timeout=10).read().decode()
-                    asked -= set(re.findall(r"^(\w+)", text, re.M))
-    assert asked == set()
+                    missing -= set(re.findall(r"^(\w+)", text, re.M))
+    assert missing == set()

@@ -1,4 +1,4 @@
-"""A way to an S3 server on which chosen requests go wrong: cut connections, error answers, slowness."""
+"""A proxy to an S3 server that makes chosen requests fail: broken connections, error responses, low bandwidth."""
 
 import contextlib
 import dataclasses
@@ -17,28 +17,28 @@ _PIECE = 16_384
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one request."""
+    """A failure to inject into one request."""
 
     status: int = 0
-    """Answer this status at once; the server is not asked."""
+    """Respond with this HTTP status without forwarding the request."""
     code: str = "SlowDown"
-    """The S3 error code in that answer."""
+    """The S3 error code in that response."""
     cut_request: int | None = None
-    """Break the connection when so many bytes of the request's body have come; the server sees none of it."""
+    """Break the connection after this many bytes of the request's body, none of which are forwarded."""
     lose_answer: bool = False
-    """Let the server do it, then break the connection instead of passing on the answer."""
+    """Let the server complete the request, then break the connection instead of forwarding the response."""
     cut_answer: int | None = None
-    """Break the connection after so many bytes of the answer's body: 0 is right behind the HTTP header."""
+    """Break the connection after this many bytes of the response's body: 0 is right after the HTTP header."""
     cut_header: bool = False
-    """Break the connection in the middle of the answer's HTTP header."""
+    """Break the connection in the middle of the response's HTTP header."""
     forget_length: bool = False
-    """Send the answer without its length, as old proxies do: then a cut looks like a proper end."""
+    """Send the response without its length, as old proxies do, so that a break looks like a normal end."""
     delay_s: float = 0.0
-    """Wait before anything is sent."""
+    """Wait this long before handling the request."""
     bytes_per_s: float = 0.0
-    """Pass the answer on no faster."""
+    """Limit the bandwidth of the response; 0 is unlimited."""
     midway: Callable[[], object] | None = None
-    """Called when half of the request's body has gone to the server; without one, when some of the answer has come."""
+    """Called after half of the request's body has been forwarded or, without a body, after a part of the response."""
 
 
 @dataclass
@@ -50,6 +50,7 @@ class FaultProxy:
     """Method and path of every request, in order."""
 
     def count(self, method: str) -> int:
+        """Return the number of requests with a method."""
         return sum(one == method for one, _ in self.requests)
 
 
@@ -57,11 +58,13 @@ class FaultProxy:
 def fault_proxy(
     endpoint: str, fault: Callable[[str, str, int], Fault | None], tls: ssl.SSLContext | None = None
 ) -> Iterator[FaultProxy]:
-    """A proxy to the server at `endpoint`, in threads of this process.
+    """Run a proxy to the server at `endpoint` in threads of this process.
 
     Args:
-        fault: given method, path and how many requests of that method came before, what goes wrong; None for nothing.
-        tls: speak TLS to the clients.
+        endpoint: URL of the server.
+        fault: called with the method, the path and the number of earlier requests with that method; returns the fault
+            to inject, or None.
+        tls: use TLS for the clients.
     """
     address = endpoint.removeprefix("http://")
     lock = threading.Lock()
@@ -71,23 +74,23 @@ def fault_proxy(
 
         def handle_one(self) -> None:
             with lock:
-                wrong = fault(self.command, self.path, proxy.count(self.command)) or Fault()
+                injected = fault(self.command, self.path, proxy.count(self.command)) or Fault()
                 proxy.requests.append((self.command, self.path))
-            time.sleep(wrong.delay_s)
+            time.sleep(injected.delay_s)
             length = int(self.headers.get("Content-Length") or 0)
-            if wrong.cut_request is not None:
-                self.rfile.read(min(length, wrong.cut_request))
+            if injected.cut_request is not None:
+                self.rfile.read(min(length, injected.cut_request))
                 self.break_off()
                 return
             body = self.rfile.read(length) if length else self.read_chunks()
-            if wrong.status:
-                text = f"<?xml version='1.0'?><Error><Code>{wrong.code}</Code></Error>".encode()
-                self.send_response(wrong.status)
+            if injected.status:
+                text = f"<?xml version='1.0'?><Error><Code>{injected.code}</Code></Error>".encode()
+                self.send_response(injected.status)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(b"" if self.command == "HEAD" else text)
                 return
-            self.forward(body, wrong)
+            self.forward(body, injected)
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_one
 
@@ -102,55 +105,57 @@ def fault_proxy(
                 pass
             return found
 
-        def forward(self, body: bytes, wrong: Fault) -> None:
+        def forward(self, body: bytes, injected: Fault) -> None:
             server = http.client.HTTPConnection(address, timeout=60)
             try:
-                # The host name is part of what the client signed, so it is passed on as it is.
+                # The host name is part of the client's signature, so it is forwarded unchanged.
                 server.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():
                     if name.lower() not in {*_HOP_BY_HOP, "content-length"}:
                         server.putheader(name, value)
                 server.putheader("Content-Length", str(len(body)))
                 server.endheaders()
-                if body and wrong.midway is not None:
+                if body and injected.midway is not None:
                     server.send(body[: len(body) // 2])
-                    wrong.midway()
-                    body, wrong = body[len(body) // 2 :], dataclasses.replace(wrong, midway=None)
+                    injected.midway()
+                    body, injected = body[len(body) // 2 :], dataclasses.replace(injected, midway=None)
                 server.send(body)
                 answer = server.getresponse()
-                if wrong.lose_answer:
+                if injected.lose_answer:
                     answer.read()
                     self.break_off()
                 else:
-                    self.pass_on(answer, wrong)
+                    self.pass_on(answer, injected)
             except (OSError, http.client.HTTPException):
                 self.break_off()
             finally:
                 server.close()
 
-        def pass_on(self, answer: http.client.HTTPResponse, wrong: Fault) -> None:
-            """Piece by piece, so that what breaks at the server's end breaks here too."""
-            if wrong.cut_header:
+        def pass_on(self, answer: http.client.HTTPResponse, injected: Fault) -> None:
+            """Forward the response in pieces, so that a connection broken by the server breaks here too."""
+            if injected.cut_header:
                 self.wfile.write(f"HTTP/1.1 {answer.status} {answer.reason}\r\nContent-Le".encode())
                 self.break_off()
                 return
             self.send_response_only(answer.status)
             for name, value in answer.getheaders():
-                if name.lower() not in _HOP_BY_HOP and not (wrong.forget_length and name.lower() == "content-length"):
+                if name.lower() not in _HOP_BY_HOP and not (
+                    injected.forget_length and name.lower() == "content-length"
+                ):
                     self.send_header(name, value)
-            ends = wrong.forget_length or ("Content-Length" not in answer.headers and self.command != "HEAD")
+            ends = injected.forget_length or ("Content-Length" not in answer.headers and self.command != "HEAD")
             if ends:
                 self.send_header("Connection", "close")
             self.end_headers()
-            left = float("inf") if wrong.cut_answer is None else wrong.cut_answer
+            left = float("inf") if injected.cut_answer is None else injected.cut_answer
             while left > 0 and (piece := answer.read(int(min(_PIECE, left)))):
                 self.wfile.write(piece)
                 left -= len(piece)
-                if wrong.midway is not None:
-                    wrong.midway()
-                    wrong = dataclasses.replace(wrong, midway=None)
-                if wrong.bytes_per_s:
-                    time.sleep(len(piece) / wrong.bytes_per_s)
+                if injected.midway is not None:
+                    injected.midway()
+                    injected = dataclasses.replace(injected, midway=None)
+                if injected.bytes_per_s:
+                    time.sleep(len(piece) / injected.bytes_per_s)
             if ends or left == 0 or (answer.length or 0) > 0:
                 self.break_off()
 
@@ -167,7 +172,7 @@ def fault_proxy(
         daemon_threads = True
 
         def handle_error(self, request: object, client_address: object) -> None:
-            pass  # a client that went away
+            pass  # the client has disconnected
 
     server = Server(("127.0.0.1", 0), Handler)
     if tls is not None:

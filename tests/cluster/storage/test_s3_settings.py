@@ -1,4 +1,4 @@
-"""S3 as a cluster may need it set: TLS of one's own, encryption, who pays; and what is said of a wrong setting."""
+"""S3 settings that a cluster may need: private TLS certificates, encryption, requester pays; errors in settings."""
 
 import datetime
 import ipaddress
@@ -13,7 +13,7 @@ from cluster.storage.errors import StorageError
 
 
 def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for localhost that nobody has signed but itself, and a server's context with it."""
+    """Return a self-signed certificate for localhost, and a server context that uses it."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -79,7 +79,7 @@ def test_settings_reach_the_requests(
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "message"),
     [
         ("VDSM_S3_READ_TIMEOUT_S", "soon", "'soon'; it must be a positive number"),
         ("VDSM_S3_ATTEMPTS", "0", "'0'; it must be a positive whole number"),
@@ -89,8 +89,8 @@ def test_settings_reach_the_requests(
         ("VDSM_S3_TIMEOUT", "3", "is not a setting; valid names are VDSM_S3_CONNECT_TIMEOUT_S"),
     ],
 )
-def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
+def test_an_invalid_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(StorageError, match=name) as caught:
         storage.read_bytes("s3://b/x")
-    assert words in str(caught.value)
+    assert message in str(caught.value)

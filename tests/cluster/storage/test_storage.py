@@ -1,4 +1,4 @@
-"""Local folders and a real S3 server behave alike; broken connections are survived; mistakes are named at once."""
+"""Local folders and a real S3 server behave alike, survive broken connections, and report user errors immediately."""
 
 import hashlib
 import os
@@ -20,15 +20,15 @@ from tests.cluster.storage.fault_proxy import Fault
 
 
 @pytest.fixture(params=["local", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty folder, or an empty bucket."""
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of an empty folder or an empty bucket."""
     if request.param == "local":
         return str(tmp_path)
     return str(request.getfixturevalue("s3_bucket"))
 
 
-def test_what_is_written_is_read(place: str) -> None:
-    url = storage.join(place, "a", "b.bin")
+def test_what_is_written_is_read(base: str) -> None:
+    url = storage.join(base, "a", "b.bin")
     storage.write_bytes(url, b"first")
     storage.write_bytes(url, b"second one")
     assert storage.read_bytes(url) == b"second one"
@@ -36,25 +36,25 @@ def test_what_is_written_is_read(place: str) -> None:
     assert storage.exists(url)
 
 
-def test_files_are_listed_relative_to_the_folder_and_sorted(place: str) -> None:
+def test_files_are_listed_relative_to_the_folder_and_sorted(base: str) -> None:
     for name in ("z", "sub/b", "sub/a", "subway"):
-        storage.write_bytes(storage.join(place, name), b"")
-    assert storage.list_files(place) == ["sub/a", "sub/b", "subway", "z"]
-    assert storage.list_files(storage.join(place, "sub")) == ["a", "b"]
+        storage.write_bytes(storage.join(base, name), b"")
+    assert storage.list_files(base) == ["sub/a", "sub/b", "subway", "z"]
+    assert storage.list_files(storage.join(base, "sub")) == ["a", "b"]
 
 
-def test_a_missing_file_is_told_from_other_errors(place: str) -> None:
-    url = storage.join(place, "nothing")
+def test_a_missing_file_is_distinguished_from_other_errors(base: str) -> None:
+    url = storage.join(base, "nothing")
     assert not storage.exists(url)
     for use in (storage.read_bytes, storage.size):
         with pytest.raises(MissingFileError, match="nothing: there is no such"):
             use(url)
 
 
-def test_upload_and_download_copy_every_byte(place: str, tmp_path: Path) -> None:
+def test_upload_and_download_copy_every_byte(base: str, tmp_path: Path) -> None:
     data = os.urandom(3_000_001)
     (tmp_path / "from").write_bytes(data)
-    url = storage.join(place, "copy")
+    url = storage.join(base, "copy")
     storage.upload(tmp_path / "from", url)
     storage.download(url, tmp_path / "deep" / "to")
     assert (tmp_path / "deep" / "to").read_bytes() == data
@@ -78,7 +78,7 @@ def test_join(base: str, parts: tuple[str, ...], joined: str) -> None:
     assert storage.join(base, *parts) == joined
 
 
-def test_an_unknown_scheme_is_refused() -> None:
+def test_an_unknown_scheme_is_rejected() -> None:
     with pytest.raises(UserError, match=r"gs://b/x: gs:// is not supported; give a local folder or s3://"):
         storage.read_bytes("gs://b/x")
 
@@ -113,7 +113,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_content_or_the_new(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_read_goes_on_where_the_connection_broke(through: Callable[..., str], s3_bucket: str, tmp_path: Path) -> None:
+def test_a_read_resumes_where_the_connection_broke(through: Callable[..., str], s3_bucket: str, tmp_path: Path) -> None:
     data = os.urandom(9_000_000)
     storage.write_bytes(f"{s3_bucket}/large", data)
     breaks = (3_000_000, "in the header", 2_000_000, 0, 1_000_000)
@@ -125,7 +125,7 @@ def test_a_read_goes_on_where_the_connection_broke(through: Callable[..., str], 
     assert hashlib.sha256((tmp_path / "got").read_bytes()).digest() == hashlib.sha256(data).digest()
 
 
-def test_an_object_replaced_while_it_is_read_is_not_spliced(
+def test_an_object_replaced_while_it_is_read_is_never_spliced(
     s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"{s3_bucket}/large"

@@ -1,4 +1,4 @@
-"""A real S3 server that is killed, cut off, overloaded or slow: what is read is whole, or there is an error."""
+"""A real S3 server with broken connections, overload or low bandwidth: a read is complete, or raises an error."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from cluster.storage.errors import StorageError, UnreachableError
 from tests.cluster.storage.fault_proxy import Fault
 
 HEADER = 512
-"""A tar is made of blocks of so many bytes: one that ends on a boundary reads as a shorter tar, without an error."""
+"""Size of a tar block in bytes: a tar cut off at a block boundary reads as a shorter tar, without an error."""
 
 
 def sha(data: bytes) -> str:
@@ -36,7 +36,7 @@ def test_connections_cut_at_a_header_boundary_lose_no_sample(
     assert storage.read_range(f"{bucket}/shard.tar", len(data) - 10, 5000) == data[-10:]
 
 
-def test_an_answer_that_always_ends_early_is_an_error_and_leaves_no_file(
+def test_a_response_that_always_ends_early_is_an_error_and_leaves_no_file(
     through: Callable[..., str], s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "READ_ATTEMPTS", 3)
@@ -71,7 +71,7 @@ def test_an_overloaded_server_is_asked_again_and_one_that_stays_so_is_named(
             use(f"{bucket}/x")
 
 
-def test_a_listing_that_ends_early_is_asked_again(through: Callable[..., str], s3_bucket: str) -> None:
+def test_a_listing_that_ends_early_is_retried(through: Callable[..., str], s3_bucket: str) -> None:
     names = [f"shard-{n:06}.tar" for n in range(30)]
     for name in names:
         storage.write_bytes(f"{s3_bucket}/{name}", b"")
@@ -89,7 +89,9 @@ def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(
     storage.write_bytes(f"{s3_bucket}/x", data)
     monkeypatch.setenv("VDSM_S3_READ_TIMEOUT_S", "0.5")
     monkeypatch.setenv("VDSM_S3_ATTEMPTS", "1")
-    bucket = through(lambda method, path, n: Fault(bytes_per_s=200_000))  # a second in all, but never silent for long
+    bucket = through(
+        lambda method, path, n: Fault(bytes_per_s=200_000)
+    )  # one second in total, but never silent for long
     assert storage.read_bytes(f"{bucket}/x") == data
     bucket = through({("GET", 0): Fault(delay_s=1.5)})
     assert storage.read_bytes(f"{bucket}/x") == data
@@ -98,7 +100,7 @@ def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(
         storage.size(f"{bucket}/x")
 
 
-def test_a_write_cut_off_is_made_again_or_leaves_what_was_there(
+def test_a_broken_write_is_retried_or_leaves_the_old_content(
     through: Callable[..., str], s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.write_bytes(f"{s3_bucket}/x", b"old")
@@ -118,26 +120,30 @@ def test_a_write_cut_off_is_made_again_or_leaves_what_was_there(
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "RequestTimeTooSkewed", "AccessDenied"])
-def test_refusals_are_told_apart_and_not_repeated(
+def test_refusals_are_distinguished_and_not_retried(
     through: Callable[..., str], s3_bucket: str, tmp_path: Path, code: str
 ) -> None:
-    words = {"ExpiredToken": "credentials have expired", "RequestTimeTooSkewed": "clock", "AccessDenied": "permission"}
+    reasons = {
+        "ExpiredToken": "credentials have expired",
+        "RequestTimeTooSkewed": "clock",
+        "AccessDenied": "permission",
+    }
     storage.write_bytes(f"{s3_bucket}/x", b"content" * 100_000)
-    asked: list[str] = []
+    requests: list[str] = []
 
     def refuse(method: str, path: str, n: int) -> Fault | None:
-        asked.append(method)
+        requests.append(method)
         if method == "GET" and n == 0:
             return Fault(cut_answer=1000)  # the credentials expire in the middle of a read
         return Fault(status=400 if code == "ExpiredToken" else 403, code=code) if method != "HEAD" else None
 
     bucket = through(refuse)
-    with pytest.raises(StorageError, match=words[code]) as caught:
+    with pytest.raises(StorageError, match=reasons[code]) as caught:
         storage.download(f"{bucket}/x", tmp_path / "x")
     assert not isinstance(caught.value, UnreachableError)
-    assert asked == ["HEAD", "GET", "GET"]
+    assert requests == ["HEAD", "GET", "GET"]
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(StorageError, match=words[code]):
+    with pytest.raises(StorageError, match=reasons[code]):
         storage.write_bytes(f"{bucket}/x", b"")
 
 
@@ -161,13 +167,13 @@ def test_of_sixteen_writers_exactly_one_wins(
     assert all(not name.startswith(".") for name in storage.list_files(base))
 
 
-def test_a_winner_whose_answer_is_lost_still_knows_that_it_won(through: Callable[..., str]) -> None:
+def test_a_winner_whose_response_is_lost_still_knows_that_it_won(through: Callable[..., str]) -> None:
     bucket = through({("PUT", 0): Fault(lose_answer=True)})
     assert storage.create(f"{bucket}/lock", b"same")
     assert not storage.create(f"{bucket}/lock", b"same")
 
 
-def test_an_object_is_replaced_only_by_who_knows_its_version(s3_bucket: str) -> None:
+def test_an_object_is_replaced_only_by_a_writer_that_knows_its_version(s3_bucket: str) -> None:
     url = f"{s3_bucket}/state"
     first = s3.write_if(url, b"1", None)
     assert first is not None

@@ -1,4 +1,4 @@
-"""An S3 server that is killed in the middle of a read or a write, and comes back: nothing is lost but time."""
+"""An S3 server that is killed during a read or a write, and restarts: only time is lost."""
 
 import hashlib
 import os
@@ -34,14 +34,14 @@ def mortal_server(tmp_path: Path) -> Iterator[Callable[[str], "Mortal"]]:
 
 
 class Mortal:
-    """An S3 server in a process of its own, which a test kills and starts again on the same ports and objects."""
+    """An S3 server in a process of its own, which a test kills and restarts with the same ports and objects."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.command = folder, [""]
         self.start()
 
     def start(self) -> None:
-        """Start it, the first time by way of `serve`, which chooses ports; later with the same words."""
+        """Start the server: the first time through `serve`, which chooses ports, later with the same command line."""
         if self.command == [""]:
             code = (
                 "import os, subprocess, sys, time\n"
@@ -52,8 +52,8 @@ class Mortal:
                 "    time.sleep(600)\n"
             )
             root = Path(__file__).resolve().parents[3]
-            words = [sys.executable, "-c", code, str(self.folder)]
-            self.host = subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, text=True)
+            args = [sys.executable, "-c", code, str(self.folder)]
+            self.host = subprocess.Popen(args, cwd=root, stdout=subprocess.PIPE, text=True)
             assert self.host.stdout is not None
             self.endpoint = self.host.stdout.readline().strip()
             assert self.endpoint
@@ -67,7 +67,7 @@ class Mortal:
         self.pid = self.process.pid
 
     def stop(self) -> None:
-        """End it at once, as a lost machine would."""
+        """Kill the server, as when its machine fails."""
         os.kill(self.pid, signal.SIGKILL)
         if hasattr(self, "process"):
             self.process.wait()
@@ -96,11 +96,11 @@ def test_a_server_killed_and_restarted_costs_nothing_but_time(
     (tmp_path / "new").write_bytes(data[::-1])
 
     def killed_during(work: Callable[[], None], method: str) -> int:
-        """Kill the server while `work` is in the middle of it, start it again two seconds later. Requests it took."""
+        """Kill the server during `work` and restart it two seconds later; return the number of requests."""
         dead = threading.Event()
 
-        def kill(asked: str, path: str, n: int) -> Fault | None:
-            return Fault(midway=lambda: (server.stop(), dead.set())) if (asked, n) == (method, 0) else None
+        def kill(used: str, path: str, n: int) -> Fault | None:
+            return Fault(midway=lambda: (server.stop(), dead.set())) if (used, n) == (method, 0) else None
 
         with fault_proxy(server.endpoint, kill) as proxy:
             monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
@@ -108,9 +108,9 @@ def test_a_server_killed_and_restarted_costs_nothing_but_time(
             revive.start()
             storage.retry_while_unreachable(work, 60)
             revive.join()
-            asked = proxy.count(method)
+            requests = proxy.count(method)
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-        return asked
+        return requests
 
     assert killed_during(lambda: storage.download("s3://store/read", tmp_path / "got"), "GET") >= 2
     assert sha((tmp_path / "got").read_bytes()) == sha(data)
