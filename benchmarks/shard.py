@@ -107,13 +107,13 @@ def job(folder: Path, out: Path, tasks: int) -> tuple[int, float]:
     from preprocessing.sources.registry import make_source
 
     videos = VideosConfig(size=SIZE, clip_frames=FRAMES, test_fraction=0.1)
-    source = SourceConfig(name="videos", path=str(folder), videos=videos)
-    recipe = DataRecipe(source=source, shards=ShardsConfig(target_mb=8, concurrency=tasks))
-    made = make_source(recipe.source, recipe.seed)
-    planned = plan.make_plan(recipe, made)
+    config = SourceConfig(name="videos", path=str(folder), videos=videos)
+    recipe = DataRecipe(source=config, shards=ShardsConfig(target_mb=8, concurrency=tasks))
+    source = make_source(recipe.source, recipe.seed)
+    planned = plan.make_plan(recipe, source)
     acquire_output(str(out), planned)
     begin = time.perf_counter()
-    written = list(write_shards(str(out), planned, planned.shards, recipe, made))
+    written = list(write_shards(str(out), planned, planned.shards, recipe, source))
     seconds = time.perf_counter() - begin
     assert not any(summary.index["rejects"] for _, summary in written)
     return sum(summary.index["clips"] for _, summary in written), seconds
@@ -161,8 +161,8 @@ def measure(videos: Path | None, count: int, frames: int, plan_inputs: int, repe
         with one_core(), ray_runtime.connect(num_cpus=1):
             job(folder, Path(scratch) / "warm1", 1)
             for repeat in range(repeats):
-                made, seconds = job(folder, Path(scratch) / f"out{repeat}-one-core", 1)
-                rates["1 on one core"].append(made / seconds)
+                written, seconds = job(folder, Path(scratch) / f"out{repeat}-one-core", 1)
+                rates["1 on one core"].append(written / seconds)
         stack.enter_context(ray_runtime.connect(num_cpus=2))
         job(folder, Path(scratch) / "warm", 2)  # starts Ray's workers and their decoding processes
         clips = 0
@@ -172,9 +172,9 @@ def measure(videos: Path | None, count: int, frames: int, plan_inputs: int, repe
                     clips, seconds = bare_loop(paths, by_pillow=name == "pillow")
                 rates[name].append(clips / seconds)
             for tasks in (1, 2):
-                made, seconds = job(folder, Path(scratch) / f"out{repeat}-{tasks}", tasks)
-                assert made == clips, (made, clips)
-                rates[str(tasks)].append(made / seconds)
+                written, seconds = job(folder, Path(scratch) / f"out{repeat}-{tasks}", tasks)
+                assert written == clips, (written, clips)
+                rates[str(tasks)].append(written / seconds)
     best = {name: max(values) for name, values in rates.items()}
     args = [sys.executable, __file__, "--plan-only", "--plan-inputs", str(plan_inputs)]
     planned = json.loads(subprocess.run(args, capture_output=True, text=True, check=True).stdout) if plan_inputs else {}

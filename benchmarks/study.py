@@ -49,7 +49,7 @@ def measure(folder: Path, trials: int) -> dict[str, Any]:
     open_s = time.perf_counter() - began
     suggest_s = [timed(lambda: _next(study, space, generator)) for _ in range(10)]
     began = time.perf_counter()
-    place = write_page(study, None, space, SweepContext(sweep=sweep, data="", url=str(folder), judge=None))
+    page = write_page(study, None, space, SweepContext(sweep=sweep, data="", url=str(folder), judge=None))
     page_s = time.perf_counter() - began
     return {
         "trials": trials,
@@ -59,7 +59,7 @@ def measure(folder: Path, trials: int) -> dict[str, Any]:
         "seconds_per_suggestion_max": round(max(suggest_s), 3),
         "seconds_per_suggestion_of_empty_study": round(empty_s, 4),
         "seconds_to_write_page": round(page_s, 2),
-        "page_mb": round(Path(place).stat().st_size / 1e6, 2),
+        "page_mb": round(Path(page).stat().st_size / 1e6, 2),
         "machine": machine(),
     }
 
@@ -70,7 +70,7 @@ def _fill(study: Any, space: Space, trials: int, generator: random.Random) -> No
     from optuna.trial import create_trial
 
     distributions = {path: FloatDistribution(one.low, one.high, log=one.log) for path, one in space.parameters.items()}
-    made = []
+    created = []
     for _ in range(trials):
         params = {
             path: math.exp(generator.uniform(math.log(one.low), math.log(one.high)))
@@ -79,8 +79,8 @@ def _fill(study: Any, space: Space, trials: int, generator: random.Random) -> No
             for path, one in space.parameters.items()
         }
         score = math.exp(-sum(abs(math.log(value)) for value in params.values()) / 10)
-        made.append(create_trial(params=params, distributions=distributions, value=score))
-    study.add_trials(made)
+        created.append(create_trial(params=params, distributions=distributions, value=score))
+    study.add_trials(created)
 
 
 def _next(study: Any, space: Space, generator: random.Random) -> None:

@@ -56,15 +56,15 @@ def test_every_distribution_is_in_float32(stage: int) -> None:
     with autocast(case):
         guide, model = case.traces(3.0)
     sites = [(name, node) for trace in (guide, model) for name, node in trace.nodes.items() if "log_prob" in node]
-    seen = 0
+    checked = 0
     for name, node in sites:
         if name == "clips":
             continue
         assert node["value"].dtype == node["log_prob"].dtype == torch.float32, name
         for parameter in parameters_of(node["fn"], node["value"]):
             assert parameter.dtype == torch.float32, name
-            seen += 1
-    assert seen >= 2 * (3 if stage == 1 else 4)
+            checked += 1
+    assert checked >= 2 * (3 if stage == 1 else 4)
 
 
 def parameters_of(distribution: Distribution, value: Tensor) -> list[Tensor]:
