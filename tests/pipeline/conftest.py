@@ -70,7 +70,7 @@ def tiny_clips(figures_dataset: Path) -> ClipDataset:
 
 @pytest.fixture(scope="session")
 def tiny_job(tiny_recipe: Recipe, tiny_clips: ClipDataset) -> Callable[..., Job]:
-    """The tiny training, with changed settings: `training`, `stage1` and `stage2` as dicts."""
+    """Return a function that makes the tiny training with changed settings: `stage1` and `stage2` as dicts."""
 
     def make(
         *,
@@ -90,7 +90,7 @@ def tiny_job(tiny_recipe: Recipe, tiny_clips: ClipDataset) -> Callable[..., Job]
 
 @pytest.fixture(scope="session")
 def first_report(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, figures_dataset: Path) -> Path:
-    """The folder of a real report on a run with random weights, whose name is hostile. Not to be changed."""
+    """Return the folder of a real report on a run with random weights and a hostile name. Do not change it."""
     from tests.pipeline.untrained_report import untrained_report
 
     return untrained_report(tmp_path_factory.mktemp("first"), "first <run>", tiny_recipe, figures_dataset, seed=0)

@@ -1,4 +1,4 @@
-"""The recipes in configs/ can be used as they are."""
+"""The recipes in configs/ can be used unchanged."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_there_are_recipes_for_the_quickstart_and_for_sprites_of_both_sizes() ->
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_is_valid_and_says_only_what_differs_from_the_defaults(path: Path) -> None:
+def test_a_recipe_is_valid_and_sets_only_what_differs_from_the_defaults(path: Path) -> None:
     load(path)
     written, defaults = read_recipe(path, Recipe), prune(settings.defaults(Recipe))
 
@@ -37,12 +37,12 @@ def test_a_recipe_is_valid_and_says_only_what_differs_from_the_defaults(path: Pa
                 found.append(prefix + name)
         return found
 
-    # the source is named even where it is the default: it says what a recipe is for
+    # the source is named even if it is the default: it states what a recipe is for
     assert set(repeated(written, defaults)) <= {"source.name"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_begins_with_a_comment_that_says_what_it_is_for(path: Path) -> None:
+def test_a_recipe_starts_with_a_comment_that_states_its_purpose(path: Path) -> None:
     assert path.read_text().startswith("# ")
 
 

@@ -26,7 +26,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "run") if request.param == "folder" else f"{request.getfixturevalue('s3_bucket')}/runs/run"
 
 
-def held_elsewhere(root: Path, run: str) -> Any:
+def hold_in_process(root: Path, run: str) -> Any:
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, run], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -36,7 +36,7 @@ def held_elsewhere(root: Path, run: str) -> Any:
 
 
 def test_a_second_driver_is_refused_until_the_first_is_done(root: Path, run: str) -> None:
-    first = held_elsewhere(root, run)
+    first = hold_in_process(root, run)
     try:
         with pytest.raises(UserError, match=r"is training this run; wait, or choose another --name"), run_lock(run):
             pytest.fail("both hold it")
@@ -53,10 +53,10 @@ def test_a_second_driver_is_refused_until_the_first_is_done(root: Path, run: str
 
 
 def test_the_lock_of_a_killed_driver_is_taken_over(root: Path, run: str) -> None:
-    first = held_elsewhere(root, run)
+    first = hold_in_process(root, run)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    # At once: its process was on this machine, and is gone. The lease is longer than the test.
+    # Immediately: its process was on this machine and has ended. The lease is longer than the test.
     with run_lock(run, lease_s=1000):
         pass
 
@@ -76,7 +76,7 @@ def test_a_lock_of_another_machine_is_taken_over_when_it_is_not_renewed(
         assert time.monotonic() - began >= 1.0
 
 
-def test_of_many_that_try_at_once_one_wins(s3_bucket: str) -> None:
+def test_exactly_one_of_several_contenders_wins(s3_bucket: str) -> None:
     run, inside, most, refused = f"{s3_bucket}/runs/run", [], [0], []
     barrier = threading.Barrier(8)
 
@@ -102,7 +102,7 @@ def test_of_many_that_try_at_once_one_wins(s3_bucket: str) -> None:
     assert len(refused) == 7
 
 
-def test_an_owner_that_was_taken_over_says_so_and_leaves_the_lock(
+def test_an_owner_whose_lock_was_taken_over_reports_it_and_keeps_the_new_lock(
     s3_bucket: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     from pipeline.runs import lock as lock_module
@@ -112,7 +112,7 @@ def test_an_owner_that_was_taken_over_says_so_and_leaves_the_lock(
         other = lock_module._claim().replace(f'"pid": {os.getpid()}'.encode(), b'"pid": 1')
         storage.write_bytes(f"{run}/.lock", other)
         end = time.monotonic() + 20
-        while "took this run over" not in caplog.text:
+        while "took over this run" not in caplog.text:
             assert time.monotonic() < end
             time.sleep(0.05)
     assert storage.read_bytes(f"{run}/.lock") == other

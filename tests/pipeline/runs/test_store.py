@@ -161,14 +161,14 @@ def any_run_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_the_last_few_and_the_best_are_kept(any_run_url: str, tiny_recipe: Recipe) -> None:
     kept = CheckpointStore(any_run_url, replace(tiny_recipe.training, keep_checkpoints=2))
     best = {10: 10, 20: 20, 30: 20, 40: 20, 50: 20, 60: 60, 70: 60}
-    seen = []
+    remaining = []
     for step, best_step in best.items():
         kept.save(small_state(step, best_validation={1: BestValidation(best_step, -0.5)}), last=step == 70)
         kept.flush()
         names = storage.list_files(storage.join(any_run_url, "checkpoints"))
-        seen.append([position_of(name).step for name in names])  # type: ignore[union-attr]
+        remaining.append([position_of(name).step for name in names])  # type: ignore[union-attr]
     kept.close()
-    assert seen == [[10], [10, 20], [20, 30], [20, 30, 40], [20, 40, 50], [20, 50, 60][1:], [60, 70]]
+    assert remaining == [[10], [10, 20], [20, 30], [20, 30, 40], [20, 40, 50], [20, 50, 60][1:], [60, 70]]
     assert kept.load(TrainPosition(1, 60)) == small_state(60, best_validation={1: BestValidation(60, -0.5)})
     assert storage.exists(storage.join(any_run_url, "stage1.pt"))
 

@@ -109,7 +109,7 @@ def main(rank: int, size: int, store: str, data: str, recipe_path: str, out: str
         job = replace(job, model=recipe.model)
         for name, changes in OPTIONS.items():
             changed = replace(job, training=replace(recipe.training, picture_interval=0, **changes))
-            found[name] = {"whole": weights(changed, world, None), "resumed": weights(changed, world, 31)}
+            found[name] = {"uninterrupted": weights(changed, world, None), "resumed": weights(changed, world, 31)}
     torch.save(found, out)
     if size > 1:
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Batches as tensors, and data that does not fit."""
+"""Batches as tensors, reading ahead, and data that does not fit the model."""
 
 import threading
 import time
@@ -61,15 +61,15 @@ def test_an_error_of_the_reader_reaches_the_training() -> None:
         keys, identities, clip_frames, clip_shards = ["one"], ["someone"], [4], [0]
 
         def frames(self, index: int) -> NDArray[np.uint8]:
-            raise OSError("the disk is gone")
+            raise OSError("the disk failed")
 
     windows = Windows(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), None, None)
-    with PrefetchedBatches(Broken(), [windows], 4) as prefetched, pytest.raises(OSError, match="the disk is gone"):
+    with PrefetchedBatches(Broken(), [windows], 4) as prefetched, pytest.raises(OSError, match="the disk failed"):
         list(prefetched)
 
 
 class Remote:
-    """Clips in ten shards that take room on this machine."""
+    """Clips in ten shards that have to be downloaded to this machine."""
 
     def __init__(self, room: int) -> None:
         self.keys = [f"clip{number}" for number in range(100)]
@@ -105,7 +105,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_shards_are_brought_about_a_block_ahead_in_the_order_of_their_use() -> None:
+def test_shards_are_downloaded_about_a_block_ahead_in_the_order_of_their_use() -> None:
     clips = Remote(room=1000)
     order, ahead = ahead_of(clips, 2)
     with ahead:
@@ -122,7 +122,7 @@ def test_shards_are_brought_about_a_block_ahead_in_the_order_of_their_use() -> N
             until(lambda coming=coming: coming <= set(clips.prepared))  # type: ignore[misc]
 
 
-def test_no_shard_is_brought_while_there_is_no_room() -> None:
+def test_no_shard_is_downloaded_while_there_is_no_room() -> None:
     clips = Remote(room=1)
     _, ahead = ahead_of(clips, 5)
     with ahead:
@@ -143,7 +143,7 @@ def test_no_shard_is_brought_while_there_is_no_room() -> None:
         ({"channels": 1}, "3 channels and model.channels is 1; set model.channels to 3"),
     ],
 )
-def test_frames_that_the_model_is_not_made_for_are_refused(
+def test_frames_that_do_not_fit_the_model_are_refused(
     tiny_clips: ClipDataset, tiny_recipe: Recipe, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

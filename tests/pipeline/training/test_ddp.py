@@ -1,4 +1,4 @@
-"""Several workers compute what one does, and their options leave a resumed run as it would have been."""
+"""Several workers compute what one does, and with each of their options a resumed run equals an uninterrupted one."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ OPTIONS = ("plain", "static graph", "sharded optimiser", "compressed gradients",
 
 @pytest.fixture(scope="module")
 def results(root: Path, figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What ddp_rank.py wrote for groups of one, two and four ranks, by `<rank>/<size>`."""
+    """Return what ddp_rank.py wrote for groups of one, two and four ranks, by `<rank>of<size>`."""
     folder = tmp_path_factory.mktemp("ddp")
     script, recipe = str(root / "tests" / "pipeline" / "training" / "ddp_rank.py"), str(root / "tests" / "tiny.yaml")
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
@@ -49,7 +49,7 @@ def test_gradients_are_equal_on_all_ranks_and_are_those_of_the_whole_batch(
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_losses_are_equal_but_for_rounding(results: dict[str, dict[str, Any]], size: int) -> None:
+def test_losses_are_equal_up_to_rounding(results: dict[str, dict[str, Any]], size: int) -> None:
     alone, group = results["0of1"]["records"], results[f"0of{size}"]["records"]
     assert not results[f"1of{size}"]["records"]  # rank 0 reports
     assert [record["overall_step"] for record in alone] == [record["overall_step"] for record in group]
@@ -57,7 +57,7 @@ def test_losses_are_equal_but_for_rounding(results: dict[str, dict[str, Any]], s
     for one, two in zip(alone, group, strict=True):
         for name in ("loss", "elbo", "reconstruction"):
             if name in one:
-                # Sums over parts of the batch differ in the last bits of fp32; 40 steps of Adam widen that.
+                # Sums over parts of the batch differ in the last bits of fp32, which 40 steps of Adam amplify.
                 assert one[name] == pytest.approx(two[name], rel=1e-4), (name, one["overall_step"])
 
 
@@ -70,10 +70,10 @@ def test_every_number_of_workers_sees_the_same_clips_in_the_same_order(results: 
         orders[size] = [(line["stage"], line["step"], clip) for line in lines for clip in line["clips"]]
     assert orders[1] == orders[2] == orders[4]
     assert len(orders[1]) == 40 * 4
-    # An epoch of stage 1 is not over before each of its clips was seen once.
-    seen = [clip for stage, _, clip in orders[1] if stage == 1]
-    epoch = max(n for n in range(1, len(seen) + 1) if len(set(seen[:n])) == n)
-    assert set(Counter(seen[: len(seen) // epoch * epoch]).values()) == {len(seen) // epoch}
+    # An epoch of stage 1 visits each of its clips once.
+    visited = [clip for stage, _, clip in orders[1] if stage == 1]
+    epoch = max(n for n in range(1, len(visited) + 1) if len(set(visited[:n])) == n)
+    assert set(Counter(visited[: len(visited) // epoch * epoch]).values()) == {len(visited) // epoch}
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -81,17 +81,17 @@ def test_a_pair_that_was_stopped_ends_with_the_same_weights_bit_for_bit(
     results: dict[str, dict[str, Any]], option: str
 ) -> None:
     first, second = results["0of2"][option], results["1of2"][option]
-    for name, value in first["whole"].items():
+    for name, value in first["uninterrupted"].items():
         assert torch.equal(value, first["resumed"][name]), name
-        assert torch.equal(value, second["whole"][name]), name
+        assert torch.equal(value, second["uninterrupted"][name]), name
 
 
-def test_options_that_only_concern_speed_and_memory_do_not_change_the_weights(
+def test_options_for_speed_and_memory_do_not_change_the_weights(
     results: dict[str, dict[str, Any]],
 ) -> None:
-    plain = results["0of2"]["plain"]["whole"]
+    plain = results["0of2"]["plain"]["uninterrupted"]
     for option in ("sharded optimiser", "static graph"):
-        for name, value in results["0of2"][option]["whole"].items():
+        for name, value in results["0of2"][option]["uninterrupted"].items():
             assert torch.equal(value, plain[name]), (option, name)
-    compressed = results["0of2"]["compressed gradients"]["whole"]
+    compressed = results["0of2"]["compressed gradients"]["uninterrupted"]
     assert not all(torch.equal(value, plain[name]) for name, value in compressed.items())

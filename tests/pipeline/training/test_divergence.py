@@ -17,7 +17,7 @@ FAULTY_CALL = 3
 def at_the_faulty_call(
     monkeypatch: pytest.MonkeyPatch, job: Job, stage: int, fault: Callable[[Any, Any], None]
 ) -> None:
-    """`fault` is done once to the model of a stage and the noise of its step."""
+    """Apply `fault` once to the model of a stage and the noise of its step."""
     module: Any = type(Disentangler(job.model).prepare_stage(1 if stage == 1 else 2))
     draw, calls = module.draw_noise, []
 
@@ -55,9 +55,9 @@ def test_the_message_names_terms_step_and_clips(
         getattr(noise, part)[1] = math.nan
 
     at_the_faulty_call(monkeypatch, job, stage, poison)
-    seen = recorder()
+    recorded = recorder()
     with pytest.raises(DivergenceError) as caught:
-        train_run(job, seen)
+        train_run(job, recorded)
     assert str(caught.value).startswith(f"stage {stage}, step {FAULTY_CALL}: {terms} is not finite on clips ")
     assert caught.value.clips
     assert all(clip in str(caught.value) for clip in caught.value.clips)
@@ -71,7 +71,7 @@ def test_the_message_names_terms_step_and_clips(
         (2, "dynamics_encoder.loc.bias", "kl_dynamics"),
     ],
 )
-def test_a_term_that_blows_up_but_stays_finite_sends_the_run_back(
+def test_a_term_that_blows_up_but_stays_finite_rolls_the_run_back(
     tiny_job: Callable[..., Job],
     recorder: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -85,9 +85,9 @@ def test_a_term_that_blows_up_but_stays_finite_sends_the_run_back(
         model.get_parameter(parameter).data[:] = 1e6
 
     at_the_faulty_call(monkeypatch, job, stage, blow_up)
-    seen = recorder()
-    assert train_run(job, seen) == (2, 4, True)
-    assert [event["event"] for event in seen.events] == ["divergence", "rollback"]
-    assert terms in seen.events[0]["terms"]
-    assert seen.events[0]["error"].startswith(f"stage {stage}, step {FAULTY_CALL}: ")
-    assert " is above 10,000 nats per value on clips " in seen.events[0]["error"]
+    recorded = recorder()
+    assert train_run(job, recorded) == (2, 4, True)
+    assert [event["event"] for event in recorded.events] == ["divergence", "rollback"]
+    assert terms in recorded.events[0]["terms"]
+    assert recorded.events[0]["error"].startswith(f"stage {stage}, step {FAULTY_CALL}: ")
+    assert " is above 10,000 nats per value on clips " in recorded.events[0]["error"]

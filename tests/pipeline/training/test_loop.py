@@ -1,4 +1,4 @@
-"""The training without Ray: it learns, resumes bit for bit, and says what went wrong."""
+"""The training without Ray: it learns, resumes bit for bit, and reports what went wrong."""
 
 import json
 import math
@@ -35,29 +35,29 @@ def same(here: dict[str, Any], there: dict[str, Any]) -> bool:
     return here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
 
 
-def figures(recorder: Any, kind: str, name: str, stage: int) -> list[float]:
+def metric(recorder: Any, kind: str, name: str, stage: int) -> list[float]:
     return [record[name] for record in recorder.records if record["kind"] == kind and record["stage"] == stage]
 
 
 def test_the_loss_goes_down_in_both_stages(tiny_job: Jobs, recorder: Recorders) -> None:
     flat = {"learning_rate": 0.01, "warmup_steps": 0}
     job = tiny_job(stage1={"steps": 60, **flat}, stage2={"steps": 60, **flat}, validation_interval=1000)
-    seen = recorder()
-    assert train_run(job, seen) == (2, 60, True)
-    reconstruction = figures(seen, "train", "reconstruction", 1)
+    recorded = recorder()
+    assert train_run(job, recorded) == (2, 60, True)
+    reconstruction = metric(recorded, "train", "reconstruction", 1)
     assert reconstruction[-1] < 0.75 * reconstruction[0]
-    second = figures(seen, "train", "loss", 2)
+    second = metric(recorded, "train", "loss", 2)
     assert second[-1] < second[0]
-    # The ELBO on identities that were not seen improved as well.
-    assert figures(seen, "validation", "elbo", 1)[0] > -0.75 * reconstruction[0]
+    # The ELBO on held-out identities improved as well.
+    assert metric(recorded, "validation", "elbo", 1)[0] > -0.75 * reconstruction[0]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_job: Jobs, recorder: Recorders) -> Any:
-    """What the tiny training reports when nothing happens to it."""
-    seen = recorder()
-    assert train_run(tiny_job(), seen) == (2, 16, True)
-    return seen
+    """Return what the tiny training reports when it is not disturbed."""
+    recorded = recorder()
+    assert train_run(tiny_job(), recorded) == (2, 16, True)
+    return recorded
 
 
 @pytest.mark.parametrize("stop_after", [7, 24, 31])
@@ -67,7 +67,7 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(
     stopped = recorder(stop_after=stop_after)
     outcome = train_run(tiny_job(), stopped)
     last = (2, stop_after - 24) if stop_after > 24 else (1, stop_after)
-    if stop_after != 24:  # the end of a stage is no place to stop: the next one begins
+    if stop_after != 24:  # a run does not stop at the end of a stage: the next one starts
         assert outcome == (*last, False)
     checkpoint.save(stopped.states[last].to_dict(), tmp_path / "state.pt")
     resumed = recorder()
@@ -148,25 +148,25 @@ def test_a_loss_that_is_not_finite_names_term_step_and_clips(
 
     poisoned.calls = 0  # type: ignore[attr-defined]
     monkeypatch.setattr("vdsm.frames.FrameModel.draw_noise", poisoned)
-    seen = recorder()
+    recorded = recorder()
     with pytest.raises(DivergenceError) as caught:
-        train_run(job, seen)
+        train_run(job, recorded)
     assert str(caught.value).startswith("stage 1, step 6: reconstruction is not finite on clips ")
-    assert [event["event"] for event in seen.events] == ["divergence"]
-    assert seen.events[0]["clips"] == caught.value.clips
-    step = StageRun(job, 1, Disentangler(job.model), seen, DistributedContext()).order.at(5)
+    assert [event["event"] for event in recorded.events] == ["divergence"]
+    assert recorded.events[0]["clips"] == caught.value.clips
+    step = StageRun(job, 1, Disentangler(job.model), recorded, DistributedContext()).order.at(5)
     assert all(job.clips.keys[clip] in str(caught.value) for clip in step.clips)
 
 
-def test_a_rate_that_is_far_too_high_is_noticed(tiny_job: Jobs, recorder: Recorders) -> None:
-    seen = recorder()
+def test_a_learning_rate_that_is_far_too_high_diverges(tiny_job: Jobs, recorder: Recorders) -> None:
+    recorded = recorder()
     with pytest.raises(DivergenceError, match=r"stage 1, step \d+: .* lower stage1.learning_rate"):
-        train_run(tiny_job(stages="1", stage1={"learning_rate": 1e30, "warmup_steps": 0}), seen)
-    assert [event["event"] for event in seen.events] == ["divergence", "rollback"] * 3 + ["divergence"]
-    assert [event["rate_factor"] for event in seen.events if event["event"] == "rollback"] == [0.5, 0.25, 0.125]
+        train_run(tiny_job(stages="1", stage1={"learning_rate": 1e30, "warmup_steps": 0}), recorded)
+    assert [event["event"] for event in recorded.events] == ["divergence", "rollback"] * 3 + ["divergence"]
+    assert [event["rate_factor"] for event in recorded.events if event["event"] == "rollback"] == [0.5, 0.25, 0.125]
 
 
-def test_the_records_hold_every_figure_and_are_plain_values(tiny_job: Jobs, undisturbed: Any) -> None:
+def test_the_records_hold_every_metric_as_plain_values(tiny_job: Jobs, undisturbed: Any) -> None:
     job = tiny_job()
     train = [record for record in undisturbed.records if record["kind"] == "train"]
     assert [record["overall_step"] for record in train] == list(range(4, 41, 4))
@@ -179,10 +179,10 @@ def test_the_records_hold_every_figure_and_are_plain_values(tiny_job: Jobs, undi
     assert all(0 <= record["data_wait_share"] <= 1 and record["clips_per_s"] > 0 for record in train)
 
 
-def test_the_loss_is_made_of_the_terms_and_weights_of_its_step(tiny_job: Jobs, recorder: Recorders) -> None:
-    seen = recorder(stop_after=5)
-    train_run(tiny_job(stages="1", log_interval=1), seen)
-    one = seen.records[3]
+def test_the_loss_is_the_weighted_sum_of_the_terms_of_its_step(tiny_job: Jobs, recorder: Recorders) -> None:
+    recorded = recorder(stop_after=5)
+    train_run(tiny_job(stages="1", log_interval=1), recorded)
+    one = recorded.records[3]
     parts = one["weight_pose"] * one["kl_pose"] + one["weight_static"] * one["kl_static"]
     assert one["loss"] == pytest.approx(one["reconstruction"] + parts, rel=1e-5)
 
@@ -190,10 +190,10 @@ def test_the_loss_is_made_of_the_terms_and_weights_of_its_step(tiny_job: Jobs, r
 def test_the_static_consistency_of_paired_clips_is_part_of_the_loss_and_logged(
     tiny_job: Jobs, recorder: Recorders
 ) -> None:
-    seen, stage1 = recorder(stop_after=5), tiny_job().training.stage1
+    recorded, stage1 = recorder(stop_after=5), tiny_job().training.stage1
     paired = {"pairing": "identity", "annealing": replace(stage1.annealing, static_consistency=0.7)}
-    train_run(tiny_job(stages="1", log_interval=1, stage1=paired), seen)
-    one = seen.records[3]
+    train_run(tiny_job(stages="1", log_interval=1, stage1=paired), recorded)
+    one = recorded.records[3]
     parts = one["weight_pose"] * one["kl_pose"] + one["weight_static"] * one["kl_static"]
     assert one["static_consistency"] > 0
     assert "dynamics_consistency" not in one
@@ -207,10 +207,10 @@ def test_static_consistency_needs_pairs_of_clips() -> None:
 
 
 def test_pose_distillation_is_part_of_the_loss_and_logged(tiny_job: Jobs, recorder: Recorders) -> None:
-    seen, stage2 = recorder(stop_after=30), tiny_job().training.stage2
+    recorded, stage2 = recorder(stop_after=30), tiny_job().training.stage2
     distilled = {"annealing": replace(stage2.annealing, dynamics_consistency=0, pose_distillation=0.7)}
-    train_run(tiny_job(log_interval=1, stage2=distilled), seen)
-    one = next(record for record in seen.records if record["kind"] == "train" and record["stage"] == 2)
+    train_run(tiny_job(log_interval=1, stage2=distilled), recorded)
+    one = next(record for record in recorded.records if record["kind"] == "train" and record["stage"] == 2)
     parts = sum(one[f"weight_{name}"] * one[f"kl_{name}"] for name in ("pose", "static", "dynamics"))
     assert one["pose_distillation"] > 0
     assert "dynamics_consistency" not in one
@@ -229,7 +229,7 @@ def test_a_regulariser_of_the_other_stage_is_refused(stage: int, name: str) -> N
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_a_step_decodes_so_many_frames_and_validation_all(
+def test_a_step_decodes_num_decoded_frames_and_validation_all(
     tiny_job: Jobs, stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = tiny_job(**{f"stage{stage}": {"pairing": "none", "num_decoded_frames": 3, "annealing": AnnealingConfig()}})
@@ -255,24 +255,24 @@ def test_more_frames_than_there_are_cannot_be_decoded(wrong: int) -> None:
     StageConfig(num_decoded_frames=9, pairing="identity")  # sixteen frames of two clips
 
 
-def test_checkpoints_come_at_their_interval_and_at_the_end_of_each_stage(undisturbed: Any) -> None:
+def test_checkpoints_are_saved_at_their_interval_and_at_the_end_of_each_stage(undisturbed: Any) -> None:
     regular = [(1, 10), (1, 20), (1, 24), (2, 10), (2, 16)]
-    # and where the validation, every 12 steps, was the best so far
+    # and where the validation, every 12 steps, is the best so far
     measured = [(record["stage"], record["step"]) for record in undisturbed.records if record["kind"] == "validation"]
     assert measured == [(1, 12), (1, 24), (2, 12), (2, 16)]
-    elbos = figures(undisturbed, "validation", "elbo", 1) + figures(undisturbed, "validation", "elbo", 2)
+    elbos = metric(undisturbed, "validation", "elbo", 1) + metric(undisturbed, "validation", "elbo", 2)
     best = [measured[0], measured[2]] + [m for m, a, b in zip(measured[1::2], elbos[1::2], elbos[::2]) if a > b]
     assert sorted(undisturbed.states) == sorted({*regular, *best})
 
 
-def test_a_checkpoint_is_saved_at_once_where_a_machine_will_be_taken_away(tiny_job: Jobs, recorder: Recorders) -> None:
-    seen = recorder(preempted_after=7)
-    train_run(tiny_job(stages="1", stage1={"steps": 9}, picture_interval=0), seen)
-    assert sorted(seen.states) == [(1, 7), (1, 9)]
-    assert seen.events == [{"event": "preemption notice", "stage": 1, "step": 7}]
+def test_a_checkpoint_is_saved_immediately_before_a_preemption(tiny_job: Jobs, recorder: Recorders) -> None:
+    recorded = recorder(preempted_after=7)
+    train_run(tiny_job(stages="1", stage1={"steps": 9}, picture_interval=0), recorded)
+    assert sorted(recorded.states) == [(1, 7), (1, 9)]
+    assert recorded.events == [{"event": "preemption notice", "stage": 1, "step": 7}]
 
 
-def test_the_learning_rate_warms_up_and_falls_along_half_a_cosine() -> None:
+def test_the_learning_rate_warms_up_and_decays_along_a_cosine() -> None:
     config = StageConfig(steps=109, warmup_steps=10, learning_rate=0.5, final_rate_fraction=0.1)
     rates = [learning_rate(config, step) for step in range(109)]
     assert rates[:10] == pytest.approx([0.05 * step for step in range(1, 11)])

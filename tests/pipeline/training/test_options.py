@@ -1,4 +1,4 @@
-"""The options of the loop: none of them makes a resumed run differ from one that was not stopped."""
+"""The options of the loop: with each of them, a resumed run equals one that was not stopped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fp16": {"precision": "fp16", "use_gpu": True, "stages": "1", "stage1": {"steps": 8}},
     "accumulation": TWICE,
     "average": {"ema_decay": 0.8},
-    "average beside": {"ema_decay": 0.8, "ema_used": False},
+    "average kept, not used": {"ema_decay": 0.8, "ema_used": False},
     "best": {"stage2_start": "best"},
     "all": {"precision": "bf16", "ema_decay": 0.8, "stage2_start": "best", **TWICE},
 }
@@ -44,17 +44,17 @@ def test_a_resumed_run_ends_with_the_same_state_bit_for_bit(
     tiny_job: Jobs, recorder: Recorders, tmp_path: Path, option: str
 ) -> None:
     job = tiny_job(picture_interval=0, **OPTIONS[option])
-    whole = recorder()
+    uninterrupted = recorder()
     end = (1, 8) if job.training.stages == "1" else (2, 16)
-    assert train_run(job, whole) == (*end, True)
-    for stop_after, place in ((7, (1, 7)), (33, (2, 9)))[: end[0]]:
+    assert train_run(job, uninterrupted) == (*end, True)
+    for stop_after, position in ((7, (1, 7)), (33, (2, 9)))[: end[0]]:
         stopped = recorder(stop_after=stop_after)
         train_run(job, stopped)
-        assert max(stopped.states) == place
-        checkpoint.save(stopped.states.pop(place).to_dict(), tmp_path / "state.pt")
+        assert max(stopped.states) == position
+        checkpoint.save(stopped.states.pop(position).to_dict(), tmp_path / "state.pt")
         resumed = recorder(states=stopped.states)
         train_run(job, resumed, resume=TrainState.from_dict(checkpoint.load(tmp_path / "state.pt")))
-        one, two = whole.states[end], resumed.states[end]
+        one, two = uninterrupted.states[end], resumed.states[end]
         assert same(one.weights, two.weights)
         assert same(one.ema or {}, two.ema or {})
         assert one.loss_scale == two.loss_scale
@@ -63,67 +63,65 @@ def test_a_resumed_run_ends_with_the_same_state_bit_for_bit(
 
 @pytest.mark.slow
 def test_a_compiled_run_ends_near_the_plain_one_and_resumes_bit_for_bit(tiny_job: Jobs, recorder: Recorders) -> None:
-    plain, whole, stopped, resumed = recorder(), recorder(), recorder(stop_after=2), recorder()
+    plain, uninterrupted, stopped, resumed = recorder(), recorder(), recorder(stop_after=2), recorder()
     few: dict[str, Any] = {"stages": "1", "picture_interval": 0, "log_interval": 1, "stage1": {"steps": 4}}
     train_run(tiny_job(**few), plain)
     job = tiny_job(compile=True, **few)
-    train_run(job, whole)
+    train_run(job, uninterrupted)
     train_run(job, stopped)
     train_run(job, resumed, resume=stopped.states[1, 2])
-    assert same(whole.states[1, 4].weights, resumed.states[1, 4].weights)
-    losses = [[r["loss"] for r in one.records if r["kind"] == "train"] for one in (plain, whole)]
+    assert same(uninterrupted.states[1, 4].weights, resumed.states[1, 4].weights)
+    losses = [[r["loss"] for r in one.records if r["kind"] == "train"] for one in (plain, uninterrupted)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert whole.states[1, 4].weights.keys() == plain.states[1, 4].weights.keys()
+    assert uninterrupted.states[1, 4].weights.keys() == plain.states[1, 4].weights.keys()
 
 
-def test_parts_of_a_batch_give_the_gradient_of_the_whole(tiny_job: Jobs, recorder: Recorders) -> None:
-    # Dropout draws its masks in one go for the whole batch, so without it.
-    seen = []
+def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(tiny_job: Jobs, recorder: Recorders) -> None:
+    # Without dropout, whose masks are drawn for a whole forward pass.
+    recorded = []
     for changes in ({}, TWICE, {"stage1": {"accumulation": 3}, "stage2": {"accumulation": 3}}):
         one = recorder()
         train_run(
             tiny_job(picture_interval=0, log_interval=1, num_workers=1, model={"rnn_dropout": 0.0}, **changes), one
         )
-        seen.append([record["loss"] for record in one.records if record["kind"] == "train"])
-    assert len(seen[0]) == 40
-    assert seen[1] == pytest.approx(seen[0], rel=1e-4)
-    assert seen[2] == pytest.approx(seen[0], rel=1e-4)  # 4 clips in parts of 1, 1 and 2
+        recorded.append([record["loss"] for record in one.records if record["kind"] == "train"])
+    assert len(recorded[0]) == 40
+    assert recorded[1] == pytest.approx(recorded[0], rel=1e-4)
+    assert recorded[2] == pytest.approx(recorded[0], rel=1e-4)  # 4 clips in parts of 1, 1 and 2
 
 
 def test_lower_precision_stays_near_fp32_and_the_weights_stay_fp32(tiny_job: Jobs, recorder: Recorders) -> None:
-    seen = {}
+    recorded = {}
     for precision in ("fp32", "bf16", "fp16"):
         one = recorder()
         train_run(tiny_job(stages="1", picture_interval=0, precision=precision, use_gpu=precision == "fp16"), one)
-        seen[precision] = [record["loss"] for record in one.records if record["kind"] == "train"]
+        recorded[precision] = [record["loss"] for record in one.records if record["kind"] == "train"]
         assert {value.dtype for value in one.states[1, 24].weights.values()} == {torch.float32}
-    assert seen["bf16"] == pytest.approx(seen["fp32"], rel=0.02)
-    assert seen["fp16"] == pytest.approx(seen["fp32"], rel=0.005)
-    assert seen["bf16"] != seen["fp32"] != seen["fp16"]
+    assert recorded["bf16"] == pytest.approx(recorded["fp32"], rel=0.02)
+    assert recorded["fp16"] == pytest.approx(recorded["fp32"], rel=0.005)
+    assert recorded["bf16"] != recorded["fp32"] != recorded["fp16"]
 
 
-def test_the_average_follows_the_weights(tiny_job: Jobs, recorder: Recorders) -> None:
-    seen = recorder()
-    train_run(tiny_job(stages="1", picture_interval=0, checkpoint_interval=1, ema_decay=0.75), seen)
+def test_the_ema_follows_the_weights(tiny_job: Jobs, recorder: Recorders) -> None:
+    recorded = recorder()
+    train_run(tiny_job(stages="1", picture_interval=0, checkpoint_interval=1, ema_decay=0.75), recorded)
     name = "sequence_model.frame_model.static_loc.weight"
     average = None
     for step in range(1, 25):
-        weights = seen.states[1, step].weights[name].double()
+        weights = recorded.states[1, step].weights[name].double()
         if average is not None:
             average = 0.75 * average + 0.25 * weights
-            torch.testing.assert_close(seen.states[1, step].ema[name].double(), average, rtol=1e-5, atol=1e-7)
+            torch.testing.assert_close(recorded.states[1, step].ema[name].double(), average, rtol=1e-5, atol=1e-7)
         else:
-            average = seen.states[1, 1].ema[name].double()
-    assert not same(seen.states[1, 24].ema, seen.states[1, 24].weights)
+            average = recorded.states[1, 1].ema[name].double()
+    assert not same(recorded.states[1, 24].ema, recorded.states[1, 24].weights)
 
 
-def test_stage_2_and_users_of_the_checkpoint_get_the_average(
-    tiny_job: Jobs, recorder: Recorders, tmp_path: Path
-) -> None:
+def test_stage_2_and_users_of_the_checkpoint_get_the_ema(tiny_job: Jobs, recorder: Recorders, tmp_path: Path) -> None:
     for used in (True, False):
-        seen = recorder()
-        train_run(tiny_job(picture_interval=0, ema_decay=0.9, ema_used=used), seen)
-        end, start = seen.states[2, 16], seen.states[1, 24]
+        recorded = recorder()
+        train_run(tiny_job(picture_interval=0, ema_decay=0.9, ema_used=used), recorded)
+        end, start = recorded.states[2, 16], recorded.states[1, 24]
         frozen = "sequence_model.frame_model.decoder.layers.0.kernels"
         assert torch.equal(end.weights[frozen], (start.ema if used else start.weights)[frozen])
         checkpoint.save(end.to_dict(), tmp_path / "state.pt")
@@ -133,32 +131,36 @@ def test_stage_2_and_users_of_the_checkpoint_get_the_average(
 
 def test_stage_2_starts_from_the_selected_weights(tiny_job: Jobs, recorder: Recorders) -> None:
     frozen = "sequence_model.frame_model.decoder.layers.0.kernels"
-    # A rate that rises until the end spoils the last weights; the regularisers would then blow up.
+    # A learning rate that rises until the end spoils the last weights; the regularisers would then blow up.
     stage1 = {"warmup_steps": 24, "learning_rate": 0.5, "annealing": AnnealingConfig()}
     for start in ("last", "best"):
-        seen = recorder()
+        recorded = recorder()
         changes = {"picture_interval": 0, "validation_interval": 2, "stage1": stage1, "stage2_start": start}
-        train_run(tiny_job(stage2={"annealing": STAGE_2_ANNEALING}, **changes), seen)
-        step, elbo = seen.states[2, 16].best_validation[1]
-        measured = {r["step"]: r["elbo"] for r in seen.records if r["kind"] == "validation" and r["stage"] == 1}
+        train_run(tiny_job(stage2={"annealing": STAGE_2_ANNEALING}, **changes), recorded)
+        step, elbo = recorded.states[2, 16].best_validation[1]
+        measured = {r["step"]: r["elbo"] for r in recorded.records if r["kind"] == "validation" and r["stage"] == 1}
         assert elbo == max(measured.values()) == measured[step]
         assert step < 24
-        selected = seen.states[1, step if start == "best" else 24].weights[frozen]
-        assert torch.equal(seen.states[2, 16].weights[frozen], selected)
+        selected = recorded.states[1, step if start == "best" else 24].weights[frozen]
+        assert torch.equal(recorded.states[2, 16].weights[frozen], selected)
 
 
 @pytest.mark.parametrize(
-    ("fails_at", "back_at"),
+    ("fails_at", "restored"),
     [
         (14, [(1, 10), (1, 10)]),
         (5, [(1, 0), (1, 0)]),
-        (11, [(1, 10), (1, 0)]),  # a checkpoint from which no step can be taken is not gone back to twice
+        (11, [(1, 10), (1, 0)]),  # a checkpoint whose next step diverges is not used twice
         (30, [(1, 24), (1, 24)]),
         (25, [(1, 24), (1, 20)]),
     ],
 )
-def test_a_loss_that_is_not_finite_sends_the_run_back_with_a_lower_rate(
-    tiny_job: Jobs, recorder: Recorders, monkeypatch: pytest.MonkeyPatch, fails_at: int, back_at: list[tuple[int, int]]
+def test_a_loss_that_is_not_finite_rolls_the_run_back_with_a_lower_learning_rate(
+    tiny_job: Jobs,
+    recorder: Recorders,
+    monkeypatch: pytest.MonkeyPatch,
+    fails_at: int,
+    restored: list[tuple[int, int]],
 ) -> None:
     from pipeline.training.step import Stepper
 
@@ -167,25 +169,30 @@ def test_a_loss_that_is_not_finite_sends_the_run_back_with_a_lower_rate(
     def poisoned(self: Any, step: int) -> Any:
         weights = loss_weights(self, step)
         overall = step + 1 + (24 if self.stage == 2 else 0)
-        # Until the rate is low enough.
+        # Until the learning rate is low enough.
         return weights._replace(pose=float("nan")) if overall == fails_at and self.lr_scale > 0.3 else weights
 
     monkeypatch.setattr(Stepper, "loss_weights", poisoned)
-    seen = recorder()
+    recorded = recorder()
     changes = {"picture_interval": 0, "validation_interval": 1000, "rollback_rate": 0.5}
-    assert train_run(tiny_job(**changes), seen) == (2, 16, True)
-    assert [event["event"] for event in seen.events] == ["divergence", "rollback"] * 2
-    place = (1, fails_at) if fails_at <= 24 else (2, fails_at - 24)
-    assert [(e["stage"], e["step"]) for e in seen.events] == [place, back_at[0], place, back_at[1]]
-    assert seen.events[0]["clips"]
-    rates = {r["overall_step"]: r["learning_rate"] for r in seen.records if r["kind"] == "train"}
+    assert train_run(tiny_job(**changes), recorded) == (2, 16, True)
+    assert [event["event"] for event in recorded.events] == ["divergence", "rollback"] * 2
+    position = (1, fails_at) if fails_at <= 24 else (2, fails_at - 24)
+    assert [(e["stage"], e["step"]) for e in recorded.events] == [
+        position,
+        restored[0],
+        position,
+        restored[1],
+    ]
+    assert recorded.events[0]["clips"]
+    rates = {r["overall_step"]: r["learning_rate"] for r in recorded.records if r["kind"] == "train"}
     assert rates[40] == 0.25 * 1e-3
-    assert seen.states[2, 16].lr_scale == 0.25
-    # A run that is resumed knows of it.
+    assert recorded.states[2, 16].lr_scale == 0.25
+    # A resumed run restores it.
     resumed = recorder()
-    last = max(place for place in seen.states if place < (2, 16))
-    train_run(tiny_job(**changes), resumed, resume=seen.states[last])
-    assert same(resumed.states[2, 16].weights, seen.states[2, 16].weights)
+    last = max(at for at in recorded.states if at < (2, 16))
+    train_run(tiny_job(**changes), resumed, resume=recorded.states[last])
+    assert same(resumed.states[2, 16].weights, recorded.states[2, 16].weights)
 
 
 def test_a_copy_of_a_state_shares_nothing_with_it() -> None:
@@ -197,21 +204,21 @@ def test_a_copy_of_a_state_shares_nothing_with_it() -> None:
     assert copied["b"][0]["c"].tolist() == [1, 1]
 
 
-def test_a_reader_that_hangs_is_an_error_that_names_what_it_read() -> None:
+def test_a_reader_that_hangs_is_an_error_that_names_the_clips() -> None:
     import threading
 
-    freed = threading.Event()
+    released = threading.Event()
 
     class Hanging:
         keys, identities, clip_frames, clip_shards = ["one"], ["someone"], [4], [0]
 
         def frames(self, index: int) -> Any:
-            freed.wait(30)
+            released.wait(30)
             return np.zeros((4, 2, 2, 3), dtype=np.uint8)
 
     windows = Windows(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64), None, None)
     reading = PrefetchedBatches(Hanging(), [windows], 4, stall_s=0.3)  # type: ignore[arg-type]
-    stalled = r"nothing came for 0.3 s .* while reading clips one"
+    stalled = r"no batch within 0.3 s .* while reading clips one"
     with reading, pytest.raises(StalledReaderError, match=stalled):
         list(reading)
     with pytest.raises(StalledReaderError, match=stalled):
@@ -225,4 +232,4 @@ def test_a_reader_that_hangs_is_an_error_that_names_what_it_read() -> None:
             world=DistributedContext(),
             stall_s=0.3,
         )
-    freed.set()
+    released.set()

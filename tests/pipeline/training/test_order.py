@@ -1,4 +1,4 @@
-"""One global order of the clips, whatever the number of workers and restarts."""
+"""The global order of the clips, which does not depend on the number of workers or restarts."""
 
 import numpy as np
 import pytest
@@ -28,13 +28,13 @@ def order(**changes: object) -> GlobalOrder:
     return GlobalOrder(settings.pop("catalogue", catalogue()), **settings)  # type: ignore[arg-type]
 
 
-def test_every_clip_of_every_epoch_is_seen_exactly_once_although_batches_do_not_divide_epochs() -> None:
+def test_every_epoch_visits_every_clip_exactly_once_although_batches_do_not_divide_epochs() -> None:
     one = order(batch=7)
     count = len(one.train)
     assert count == 80
     assert count % 7 != 0
-    seen = np.concatenate([one.at(step).clips for step in range(4 * count // 7 + 1)])
-    epochs = [seen[start : start + count] for start in range(0, 4 * count, count)]
+    visited = np.concatenate([one.at(step).clips for step in range(4 * count // 7 + 1)])
+    epochs = [visited[start : start + count] for start in range(0, 4 * count, count)]
     for epoch in epochs:
         assert sorted(epoch) == sorted(one.train)
     assert not np.array_equal(epochs[0], epochs[1])
@@ -42,8 +42,8 @@ def test_every_clip_of_every_epoch_is_seen_exactly_once_although_batches_do_not_
 
 def test_a_batch_may_be_larger_than_an_epoch() -> None:
     one = order(batch=100)
-    seen = np.concatenate([one.at(step).clips for step in range(4)])
-    assert np.all(np.bincount(seen)[one.train] == 5)
+    visited = np.concatenate([one.at(step).clips for step in range(4)])
+    assert np.all(np.bincount(visited)[one.train] == 5)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
@@ -62,14 +62,14 @@ def test_uneven_parts_still_cover_every_sample_once() -> None:
     assert [n for part in rows for n in range(6)[part]] == list(range(6))
 
 
-def test_a_step_needs_nothing_but_its_number() -> None:
+def test_a_batch_depends_on_the_step_number_only() -> None:
     walked, fresh = order(pairing=True), order(pairing=True)
     batches = [walked.at(step) for step in range(40)]
     for here, there in zip(batches[37], fresh.at(37), strict=True):
         assert np.array_equal(here, there)
 
 
-def test_the_order_follows_the_keys_not_the_places_of_the_clips() -> None:
+def test_the_order_follows_the_keys_not_the_indices_of_the_clips() -> None:
     plain = catalogue()
     turned = ClipTable(plain.keys[::-1], plain.identities[::-1], plain.frames[::-1])
     here, there = order(), order(catalogue=turned)
@@ -86,7 +86,7 @@ def test_seed_and_stage_each_change_the_order_and_the_windows() -> None:
 
 
 def test_the_order_is_the_same_on_every_machine_and_version() -> None:
-    # Known values: a change here means that runs begun before cannot be gone on with.
+    # Known values: if they change, earlier runs cannot be resumed.
     one = order(pairing=True)
     assert derive_seed(7, "validation", "figure3") == 1434824639038994387
     assert [array.tolist()[:4] for array in one.at(11) if array is not None] == [
@@ -98,7 +98,7 @@ def test_the_order_is_the_same_on_every_machine_and_version() -> None:
 
 
 def sharded(shards: int) -> ClipTable:
-    """Clips that lie in shards, mixed."""
+    """Return clips in shards, in a random order."""
     plain = catalogue()
     return plain_with(plain, np.random.default_rng(0).permutation(len(plain.keys)) % shards)
 
@@ -107,7 +107,7 @@ def plain_with(plain: ClipTable, shards: np.ndarray) -> ClipTable:
     return ClipTable(plain.keys, plain.identities, plain.frames, shards)
 
 
-def test_an_epoch_goes_through_blocks_of_shards_in_an_order_of_its_own() -> None:
+def test_every_epoch_visits_blocks_of_shards_in_a_new_order() -> None:
     listed = sharded(10)
     assert listed.shards is not None
     one = order(catalogue=listed, block_shards=3)
@@ -115,7 +115,7 @@ def test_an_epoch_goes_through_blocks_of_shards_in_an_order_of_its_own() -> None
     for epoch in range(3):
         clips = one.epoch(epoch)
         assert sorted(clips) == sorted(one.train)
-        # Blocks of 3, 3, 3 and 1 shards: none of them is met again in another block.
+        # Blocks of 3, 3, 3 and 1 shards; no shard is in two of them.
         blocks, left = [], [listed.shards[clip] for clip in clips]
         while left:
             block: set[int] = set()
@@ -124,14 +124,14 @@ def test_an_epoch_goes_through_blocks_of_shards_in_an_order_of_its_own() -> None
             blocks.append(frozenset(block))
         assert [len(block) for block in blocks] == [3, 3, 3, 1]
         assert len(frozenset().union(*blocks)) == 10
-        # Within a block clips are mixed: the shards do not come one after the other.
+        # Within a block clips are shuffled: the shards are not read one after the other.
         changes = np.count_nonzero(np.diff([listed.shards[clip] for clip in clips]))
         assert changes > 2 * 10
         visits.append(tuple(blocks))
     assert len(set(visits)) == 3
 
 
-def test_blocks_are_those_of_the_clips_whatever_the_numbers_of_the_shards() -> None:
+def test_blocks_do_not_depend_on_the_numbers_of_the_shards() -> None:
     listed = sharded(10)
     assert listed.shards is not None
     renumbered = plain_with(listed, 100 - 7 * np.asarray(listed.shards))
@@ -139,11 +139,11 @@ def test_blocks_are_those_of_the_clips_whatever_the_numbers_of_the_shards() -> N
     assert all(np.array_equal(here.epoch(epoch), there.epoch(epoch)) for epoch in range(3))
 
 
-def test_where_one_block_holds_all_shards_they_make_no_difference() -> None:
+def test_shards_make_no_difference_if_one_block_holds_all() -> None:
     assert np.array_equal(order(catalogue=sharded(10), block_shards=10).epoch(1), order().epoch(1))
 
 
-def test_windows_lie_within_their_clips_and_take_every_position() -> None:
+def test_windows_are_within_their_clips_and_take_every_position() -> None:
     one = order()
     starts = np.concatenate([one.at(step).starts for step in range(100)])
     assert set(starts.tolist()) == set(range(FRAMES - 6 + 1))
@@ -163,7 +163,7 @@ def test_partners_share_the_identity_but_are_another_training_clip() -> None:
             assert clip != partner
             assert listed.identities[clip] == listed.identities[partner]
             chosen.add((clip, partner))
-    # Each of the 80 training clips met each of its 4 possible partners.
+    # Each of the 80 training clips was paired with each of its 4 possible partners.
     assert len(chosen) == 80 * (PER_IDENTITY - 1)
 
 
@@ -198,7 +198,7 @@ def test_held_out_identities_are_the_same_for_both_stages_and_any_order_of_the_c
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.001, 1), (0.5, 10), (0.999, 19)])
-def test_both_sides_of_the_split_have_someone(fraction: float, count: int) -> None:
+def test_both_sides_of_the_split_have_an_identity(fraction: float, count: int) -> None:
     assert len(held_out(catalogue().identities, 0, fraction)) == count
 
 
