@@ -156,11 +156,13 @@ class ProgressDisplay:
 
         with self._lock:
             title, state, done, total = self._title(), self._state(), self._done, self._total
-            phase, now = self._phase, self._clock()
+            phase, now, note = self._phase, self._clock(), self._note
         if not phase:
             return
         columns = options.max_width
-        bar = min(_BAR_COLUMNS, columns - cell_len(title) - cell_len(state) - 2)
+        # A long note is truncated rather than the bar left out.
+        needed = cell_len(state) - (cell_len(note) + 2 if note else 0)
+        bar = min(_BAR_COLUMNS, columns - cell_len(title) - needed - 2)
         if bar < _SMALLEST_BAR:
             # Text, not a string: names may contain what rich would read as markup.
             yield Text(_truncated(f"{title}: {state}", columns), no_wrap=True, end="")
@@ -169,7 +171,7 @@ class ProgressDisplay:
         row.add_row(
             Text(title, no_wrap=True),
             ProgressBar(total=total, completed=done, width=bar, pulse=total is None, animation_time=now),
-            Text(state, no_wrap=True),
+            Text(_truncated(state, columns - cell_len(title) - bar - 2), no_wrap=True),
         )
         yield row
 

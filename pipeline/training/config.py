@@ -171,7 +171,7 @@ class TrainingConfig:
             )
         if self.stage2.pairing != "none":
             raise ValueError(
-                f"stage2.pairing is {self.stage2.pairing}; it must be none, as a dynamics code is of one clip"
+                f"stage2.pairing is {self.stage2.pairing}; it must be none, because a dynamics code belongs to one clip"
             )
         if self.stage1.annealing.static_consistency and self.stage1.pairing == "none":
             raise ValueError(
@@ -180,7 +180,7 @@ class TrainingConfig:
             )
         elsewhere = ((1, "dynamics_consistency"), (1, "pose_distillation"), (2, "static_consistency"))
         for stage, name in elsewhere:
-            if weight := getattr((self.stage1 if stage == 1 else self.stage2).annealing, name):
+            if weight := getattr(self.stage(stage).annealing, name):
                 raise ValueError(
                     f"stage{stage}.annealing.{name} is {weight}, but {name} is a regulariser of stage {3 - stage}; "
                     f"set it to 0, or set stage{3 - stage}.annealing.{name} instead"
