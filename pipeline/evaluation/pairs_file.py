@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from pipeline.recipe import EvaluationConfig
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def read_pairs(folder: str) -> PairsDescription:
         if content["format"] != FORMAT:
             raise ValueError
         return PairsDescription.model_validate(content)
-    except storage.MissingFileError:
+    except MissingFileError:
         raise UserError(
             f"{url} is missing; write it with `vdsm pairs --out {folder}` and generate the clips that it lists"
         ) from None
