@@ -108,7 +108,7 @@ def _section(info: StructTypeInfo) -> StructConstructorSpec | None:
         if setting.section is not None:
             kind = _branch(setting.section, value)
             value = kind()
-        elif kind is not bool:  # tyro makes a pair of flags, --x and --no-x, of a bool
+        elif kind is not bool:  # tyro turns a bool into a pair of flags, --x and --no-x
             kind = _text(kind, required=value is REQUIRED)
             value = _Default(value)
         fields.append(

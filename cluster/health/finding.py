@@ -1,4 +1,4 @@
-"""What `vdsm doctor` is asked to check, and the outcome of one check."""
+"""Requirements that `vdsm doctor` checks, and the outcome of one check."""
 
 import dataclasses
 

@@ -123,8 +123,8 @@ def storage_clock_skew(url: str) -> float | None:
     from cluster.storage.s3_client import client
 
     try:
-        answer = client().list_objects_v2(Bucket=s3.split_url(url)[0], Prefix=s3.split_url(url)[1], MaxKeys=1)
-        date = answer["ResponseMetadata"]["HTTPHeaders"]["date"]
+        response = client().list_objects_v2(Bucket=s3.split_url(url)[0], Prefix=s3.split_url(url)[1], MaxKeys=1)
+        date = response["ResponseMetadata"]["HTTPHeaders"]["date"]
     except Exception:  # use_storage reports the cause
         return None
     return time.time() - parsedate_to_datetime(date).timestamp()

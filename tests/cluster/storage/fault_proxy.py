@@ -120,35 +120,35 @@ def fault_proxy(
                     injected.midway()
                     body, injected = body[len(body) // 2 :], dataclasses.replace(injected, midway=None)
                 server.send(body)
-                answer = server.getresponse()
+                response = server.getresponse()
                 if injected.lose_answer:
-                    answer.read()
+                    response.read()
                     self.break_off()
                 else:
-                    self.pass_on(answer, injected)
+                    self.forward_response(response, injected)
             except (OSError, http.client.HTTPException):
                 self.break_off()
             finally:
                 server.close()
 
-        def pass_on(self, answer: http.client.HTTPResponse, injected: Fault) -> None:
+        def forward_response(self, response: http.client.HTTPResponse, injected: Fault) -> None:
             """Forward the response in pieces, so that a connection broken by the server breaks here too."""
             if injected.cut_header:
-                self.wfile.write(f"HTTP/1.1 {answer.status} {answer.reason}\r\nContent-Le".encode())
+                self.wfile.write(f"HTTP/1.1 {response.status} {response.reason}\r\nContent-Le".encode())
                 self.break_off()
                 return
-            self.send_response_only(answer.status)
-            for name, value in answer.getheaders():
+            self.send_response_only(response.status)
+            for name, value in response.getheaders():
                 if name.lower() not in _HOP_BY_HOP and not (
                     injected.forget_length and name.lower() == "content-length"
                 ):
                     self.send_header(name, value)
-            ends = injected.forget_length or ("Content-Length" not in answer.headers and self.command != "HEAD")
+            ends = injected.forget_length or ("Content-Length" not in response.headers and self.command != "HEAD")
             if ends:
                 self.send_header("Connection", "close")
             self.end_headers()
             left = float("inf") if injected.cut_answer is None else injected.cut_answer
-            while left > 0 and (piece := answer.read(int(min(_PIECE, left)))):
+            while left > 0 and (piece := response.read(int(min(_PIECE, left)))):
                 self.wfile.write(piece)
                 left -= len(piece)
                 if injected.midway is not None:
@@ -156,7 +156,7 @@ def fault_proxy(
                     injected = dataclasses.replace(injected, midway=None)
                 if injected.bytes_per_s:
                     time.sleep(len(piece) / injected.bytes_per_s)
-            if ends or left == 0 or (answer.length or 0) > 0:
+            if ends or left == 0 or (response.length or 0) > 0:
                 self.break_off()
 
         def break_off(self) -> None:

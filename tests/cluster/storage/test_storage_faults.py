@@ -147,11 +147,11 @@ def test_refusals_are_distinguished_and_not_retried(
         storage.write_bytes(f"{bucket}/x", b"")
 
 
-@pytest.mark.parametrize("place", ["local", "s3"])
+@pytest.mark.parametrize("kind", ["local", "s3"])
 def test_of_sixteen_writers_exactly_one_wins(
-    place: str, tmp_path: Path, request: pytest.FixtureRequest, trials: Callable[[int], int]
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, trials: Callable[[int], int]
 ) -> None:
-    base = str(tmp_path) if place == "local" else str(request.getfixturevalue("s3_bucket"))
+    base = str(tmp_path) if kind == "local" else str(request.getfixturevalue("s3_bucket"))
     for trial in range(trials(2)):
         url = storage.join(base, f"lock-{trial}")
         start = threading.Barrier(16)
