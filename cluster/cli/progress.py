@@ -72,8 +72,8 @@ class ProgressDisplay:
     ) -> None:
         self._phases, self._interval_s, self._clock = phases, interval_s, clock
         # Held only to read or change the fields below, never while printing: rich renders in a thread of its own, with
-        # a lock that a log record needs as well.
-        self._lock = threading.Lock()
+        # a lock that a log record needs as well. Reentrant, since a signal handler can log at any time.
+        self._lock = threading.RLock()
         self._closed = threading.Event()
         self._number, self._phase, self._unit, self._note = 0, "", "", ""
         self._done: float = 0
