@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import generate as generate_module
+from pipeline.generation.execute import prepare
 from pipeline.generation.media_files import encode
+from pipeline.generation.request import GenerationRequest
 from pipeline.generation.user_clips import read_clips
 from pipeline.recipe import Recipe
 from pipeline.report.grids import action_donors, identity_donors
 from pipeline.report.images import mosaic
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.decoding.video import read_video
+from tests.pipeline.counting_progress import CountingProgress
 from tests.pipeline.untrained_report import untrained_run
 from vdsm.checkpoint import load_disentangler
 
@@ -66,6 +69,16 @@ def test_grids_have_a_cell_per_action_and_identity_and_are_reproducible(
     rollout = Image.open(tmp_path / "a" / "rollout.gif")
     assert rollout.size == (4 * 66 - 2, 2 * (66 + 3) - 2)
     assert rollout.n_frames == 16
+
+
+def test_progress_has_a_phase_for_the_encoding_and_for_each_output(
+    run: Path, figures_dataset: Path, tmp_path: Path
+) -> None:
+    request = GenerationRequest(run=str(run), out=str(tmp_path), data=str(figures_dataset), rows=2, columns=2, scale=1)
+    generation, progress = prepare(request), CountingProgress()
+    assert len(list(generation.execute(progress))) == 6
+    assert len(progress.phases) == generation.phases == 7
+    assert all(done == total for done, total in zip(progress.done, progress.totals, strict=True) if total is not None)
 
 
 def test_dynamics_code_generates_more_frames_than_a_clip_has(run: Path, figures_dataset: Path, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from pipeline.generation.user_clips import ClipList
 from pipeline.report.animation import display_fps, make_animation, median_fps
-from pipeline.report.gallery import Gallery, draw_gallery
+from pipeline.report.gallery import PHASES, Gallery, draw_gallery
 from pipeline.report.latent_map import categorical, colourings, continuous, latent_map, marks, principal_plane
 from pipeline.report.rollouts import BEYOND_RGBA, REMAINING_RGBA, TRAINED_RGBA, add_time_bar, fade_after_end
+from tests.pipeline.counting_progress import CountingProgress
 from vdsm.config import ModelConfig
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation.measurement import Measurement, Swapped, collect_latents
@@ -149,3 +150,11 @@ def test_marks_of_a_map_differ_by_shape(root: Path) -> None:
     assert len({shape.partition(">")[2] + ("hollow" if "none" in shape else "") for shape in shapes}) == 13
     style = (root / "pipeline" / "report" / "page.css").read_text()
     assert all(f".value-{number} " in style for number in range(13)), json.dumps(style[:10])
+
+
+@pytest.mark.parametrize("sequence_stage", [True, False])
+def test_gallery_starts_the_promised_number_of_phases(sequence_stage: bool) -> None:
+    progress = CountingProgress()
+    gallery_of(Pendulums(4, 6), length=6, sequence_stage=sequence_stage, progress=progress)
+    assert len(progress.phases) == PHASES
+    assert progress.done == progress.totals
