@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from pipeline import former_names
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import CheckpointStore, checkpoints, file_name, position_of
 from pipeline.runs.store import data_hash, is_finished, load_run, open_run, read_recipe, run_url
@@ -68,6 +70,26 @@ def test_settings_that_do_not_change_the_result_may_change_and_are_kept(tmp_path
     other = changed(other, evaluation__pairs=5, source__path="elsewhere")
     open_run(str(tmp_path), other, "/data", MANIFEST)
     assert read_recipe(str(tmp_path)) == other
+
+
+def test_a_run_with_former_names_of_settings_is_resumed(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    open_run(str(tmp_path), tiny_recipe, "/data", MANIFEST)
+    config = tmp_path / "config.yaml"
+    tree = yaml.safe_load(config.read_text())
+    for former, current in former_names.SETTINGS.items():
+        *sections, last = current.split(".")
+        branch = tree
+        for section in sections:
+            branch = branch[section]
+        branch[former.rpartition(".")[2]] = branch.pop(last)
+    config.write_text(yaml.safe_dump(tree))
+    assert "agreement" in config.read_text()
+    other = changed(tiny_recipe, training__stage2__annealing__pose_distillation=0.25)
+    with pytest.raises(UserError, match=r"training.stage2.annealing.pose_distillation 1.* -> 0.25;"):
+        open_run(str(tmp_path), other, "/data", MANIFEST)
+    assert read_recipe(str(tmp_path)) == tiny_recipe
+    assert open_run(str(tmp_path), tiny_recipe, "/data", MANIFEST)
+    assert "agreement" not in config.read_text()
 
 
 def test_other_data_is_refused_although_it_may_have_moved(tmp_path: Path, tiny_recipe: Recipe) -> None:
