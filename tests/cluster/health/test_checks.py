@@ -1,0 +1,91 @@
+"""Each check of the doctor passes on healthy facts, and fails with its remedy on a planted fault."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cluster.health.checks import run_checks
+from cluster.health.collect import ClusterReport, Node
+from cluster.health.finding import Finding, HealthRequest
+
+FACTS: dict[str, Any] = {
+    "python": "3.11.9", "ray": "2.60.0", "torch": "2.13.0", "project": "abc", "free_gb": 50.0, "token": True,
+    "gpu": {"driver": "550", "names": ["L4"], "nccl": "2.21", "cuda_build": "12.4"},
+}  # fmt: skip
+STORAGE = {"failed": "", "error": "", "read_mb_s": 100.0, "write_mb_s": 90.0}
+REQUEST = HealthRequest(storage="s3://bucket/x", nodes=2)
+
+
+def healthy() -> ClusterReport:
+    nodes = {
+        name: Node(copy.deepcopy(FACTS), skew_s=0.1, storage=dict(STORAGE), claimed_gpus=1.0) for name in ("a", "b")
+    }
+    return ClusterReport(nodes, cluster=True, job_api={"loopback": "refused", "network": "closed"})
+
+
+def failed(report: ClusterReport) -> list[Finding]:
+    return [finding for finding in run_checks(report, REQUEST) if finding.outcome == "failed"]
+
+
+def test_a_healthy_report_passes_every_check() -> None:
+    findings = run_checks(healthy(), REQUEST)
+    assert {finding.outcome for finding in findings} == {"ok"}
+    assert not any(finding.remedy for finding in findings)
+    assert len(findings) == 15
+
+
+@pytest.mark.parametrize(
+    ("plant", "check", "found", "remedy"),
+    [
+        (lambda r: r.nodes.pop("b"), "nodes", "1 of 2: a", "ray status"),
+        (lambda r: r.nodes["b"].facts.update(ray="2.50.0"), "ray", "2.60.0 on a; 2.50.0 on b", "constraints.txt"),
+        (lambda r: r.nodes["b"].facts["gpu"].update(names=[]), "gpus", "b claims 1, torch sees 0", "--num-gpus"),
+        (lambda r: r.nodes["b"].facts["gpu"].update(driver="535"), "driver", "535, 550", "NVIDIA driver"),
+        (
+            lambda r: r.nodes["b"].storage.update(failed="write", error="no"),
+            "storage",
+            "write on b: no",
+            "write access",
+        ),
+        (lambda r: setattr(r.nodes["b"], "sees_file", False), "storage", "different folder on b", "mounted"),
+        (lambda r: r.nodes["b"].storage.update(read_mb_s=1.0), "throughput", "b 1 MB/s", "--min-mb-s"),
+        (lambda r: setattr(r.nodes["b"], "skew_s", -3.0), "clock", "b -3.0 s from the doctor's clock", "NTP"),
+        (lambda r: setattr(r.nodes["b"], "server_skew_s", 9.0), "clock", "b +9.0 s from the S3 server", "NTP"),
+        (lambda r: r.nodes["b"].facts.update(free_gb=1.0), "disk", "b 1 GB free", "10 GB needed"),
+        (lambda r: r.nodes["b"].unreachable.append("a:6380"), "ports", "b does not reach a:6380", "firewall"),
+        (lambda r: r.nodes["b"].facts.update(token=False), "token", "off on b", "RAY_AUTH_MODE=token"),
+        (lambda r: r.job_api.update(network="open"), "job api", "open to requests", "stop this cluster now"),
+    ],
+)
+def test_a_planted_fault_fails_its_check_alone(
+    plant: Callable[[ClusterReport], object], check: str, found: str, remedy: str
+) -> None:
+    report = healthy()
+    plant(report)
+    (finding,) = failed(report)
+    assert finding.check == check
+    assert found in finding.found
+    assert remedy in finding.remedy
+
+
+def test_the_uncertainty_of_a_clock_is_allowed_for() -> None:
+    report = healthy()
+    report.nodes["b"].skew_s, report.nodes["b"].skew_error_s = 3.0, 1.5
+    assert failed(report) == []
+
+
+@pytest.mark.parametrize(
+    ("access", "outcome", "text"),
+    [
+        ({"loopback": "closed", "network": "refused"}, "ok", "listens on the network, requires the token"),
+        ({"loopback": "refused", "network": "refused"}, "ok", "requires the token, listens on the network too"),
+        ({"loopback": "closed", "network": "closed"}, "skipped", "not on port 8265 of the head; give --dashboard-port"),
+    ],
+)
+def test_the_job_api_is_described(access: dict[str, str], outcome: str, text: str) -> None:
+    report = healthy()
+    report.job_api = access
+    (finding,) = (finding for finding in run_checks(report, REQUEST) if finding.check == "job api")
+    assert (finding.outcome, finding.found) == (outcome, text)
