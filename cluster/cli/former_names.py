@@ -26,12 +26,15 @@ def current_path(path: str, cls: type) -> str:
     return path
 
 
-def with_current_names(tree: Tree, cls: type, *, source: str = "", renamed: Mapping[str, str] | None = None) -> Tree:
+def with_current_names(
+    tree: Tree, cls: type, *, source: str = "", renamed: Mapping[str, str] | None = None, warn: bool = True
+) -> Tree:
     """Return a copy of `tree` in which every former name of a setting of `cls` is replaced by the current one.
 
     Args:
         source: file that the tree was read from, for messages.
         renamed: former names already found elsewhere, to be included in the same warning.
+        warn: whether to log the former names. A file that a program wrote needs no change by the user.
 
     Raises:
         UserError: the tree sets the same setting under its former and its current name.
@@ -45,7 +48,8 @@ def with_current_names(tree: Tree, cls: type, *, source: str = "", renamed: Mapp
             raise UserError(f"{begin}{former} is the former name of {current}, which is set too; remove {former}")
         _put(result, current, _take(result, former))
         renamed[former] = current
-    warn_of_former_names(renamed)
+    if warn:
+        warn_of_former_names(renamed)
     return result
 
 

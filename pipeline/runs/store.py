@@ -133,7 +133,7 @@ def read_recipe(url: str) -> Recipe:
         tree = yaml.safe_load(storage.read_bytes(path))
         if not isinstance(tree, dict):
             raise ValueError("it is not a YAML mapping")
-        return Recipe.model_validate(with_current_names(tree, Recipe, source=path))
+        return Recipe.model_validate(with_current_names(tree, Recipe, source=path, warn=False))
     except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not a recipe of this version ({str(error).splitlines()[0]})") from None
 

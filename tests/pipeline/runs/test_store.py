@@ -72,7 +72,9 @@ def test_settings_that_do_not_change_the_result_may_change_and_are_kept(tmp_path
     assert read_recipe(str(tmp_path)) == other
 
 
-def test_a_run_with_former_names_of_settings_is_resumed(tmp_path: Path, tiny_recipe: Recipe) -> None:
+def test_a_run_with_former_names_of_settings_is_resumed(
+    tmp_path: Path, tiny_recipe: Recipe, caplog: pytest.LogCaptureFixture
+) -> None:
     open_run(str(tmp_path), tiny_recipe, "/data", MANIFEST)
     config = tmp_path / "config.yaml"
     tree = yaml.safe_load(config.read_text())
@@ -90,6 +92,7 @@ def test_a_run_with_former_names_of_settings_is_resumed(tmp_path: Path, tiny_rec
     assert read_recipe(str(tmp_path)) == tiny_recipe
     assert open_run(str(tmp_path), tiny_recipe, "/data", MANIFEST)
     assert "agreement" not in config.read_text()
+    assert not caplog.messages  # the user cannot change what the run wrote
 
 
 def test_other_data_is_refused_although_it_may_have_moved(tmp_path: Path, tiny_recipe: Recipe) -> None:
