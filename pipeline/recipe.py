@@ -13,21 +13,21 @@ from vdsm.config import ModelConfig
 
 
 class EvaluationConfig(Section):
-    """How a trained model is measured."""
+    """How a trained model is evaluated."""
 
     judge_steps: int = Field(default=1500, ge=1)
-    """Optimiser steps of the judge, which learns from real training clips only."""
+    """Optimiser steps of the judge, which is trained on real training clips only."""
     judge_batch_clips: int = Field(default=64, ge=1)
-    """Clips in one batch of the judge's training."""
+    """Clips per batch of the judge's training."""
     pairs: int = Field(default=1000, ge=2)
     """Pairs of test clips whose codes are swapped; fixed by the seed."""
     probe_clips: int = Field(default=3000, ge=1)
-    """Most training clips whose codes the probes learn from."""
+    """Maximum number of training clips that the probes are trained on."""
     refinement_steps: int = Field(default=0, ge=0)
-    """Gradient steps by which the static code of each clip is fitted to its own frames, where the encoder's is only
-    near. 30 do for handwriting."""
+    """Gradient steps that fit the static code of each clip to its own frames, starting from the encoder's estimate; 0
+    uses that estimate. 30 suffice for handwriting."""
     grid_clips: int = Field(default=720, ge=1)
-    """Most clips decoded for the report's action-transfer grid; as many test identities are shown as this allows."""
+    """Maximum number of clips decoded for the report's action-transfer grid; it limits the test identities shown."""
 
 
 class Recipe(DataRecipe):

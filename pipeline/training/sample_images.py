@@ -28,7 +28,7 @@ def sample_images(
 
     - `reconstruction`: frames of each clip, and below them their reconstruction.
     - `action transfer`: the middle frame of each column's clip (first row), that of each row's clip (first column), and
-      the action of the column performed by the figure of the row. In stage 1 the action is the clip's own poses, in
+      the action of the column performed by the identity of the row. In stage 1 the action is the clip's own poses, in
       stage 2 what its dynamics code generates.
     """
     device = next(model.parameters()).device
