@@ -1,4 +1,4 @@
-"""What `vdsm generate` is asked to draw. The docstrings of the fields are the help of its options."""
+"""The request of `vdsm generate`: what to generate, and from which clips. Field docstrings are the help of options."""
 
 from typing import Literal, get_args
 

@@ -1,1 +1,1 @@
-"""The report of an evaluation: one HTML file that needs nothing else."""
+"""Reports of evaluations, sweeps and comparisons: self-contained HTML pages."""
