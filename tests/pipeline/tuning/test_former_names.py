@@ -15,7 +15,7 @@ from pipeline.tuning.identity import run_name, sweep_identity
 from pipeline.tuning.parameter_names import current_params, former_path
 from pipeline.tuning.searcher import StudySearcher
 from pipeline.tuning.space import Space
-from pipeline.tuning.study import open_study, promote, ranked_trials, requeue_interrupted
+from pipeline.tuning.study import open_study, promote, ranked_trials, requeue_interrupted, storage_of
 from pipeline.tuning.sweep import Sweep, read_sweep
 
 CONSISTENCY = "training.stage1.annealing.static_consistency"
@@ -61,9 +61,10 @@ def sweep(tmp_path: Path) -> Sweep:
 
 def former_study(url: str, sweep: Sweep) -> optuna.Study:
     """Make a study as the earlier version left it: one complete trial and an interrupted one, under former names."""
-    study = optuna.create_study(
-        storage=open_study(url, "s", sweep, RECIPE)._storage, study_name="s", load_if_exists=True
-    )
+    open_study(url, "s", sweep, RECIPE)
+    # The seed draws 4 for both trials, so that the conditional setting is searched.
+    sampler = optuna.samplers.RandomSampler(seed=4)
+    study = optuna.load_study(study_name="s", storage=storage_of(url), sampler=sampler)
     for score in (0.5, None):
         trial = study.ask()
         trial.suggest_float("training.stage1.annealing.agreement", 0.1, 1, log=True)
