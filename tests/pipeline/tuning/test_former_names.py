@@ -125,7 +125,7 @@ def test_a_study_keeps_the_former_names_of_its_parameters(tmp_path: Path, sweep:
     assert set(fresh["values"]) <= sweep.space.keys()
 
 
-def test_a_second_round_begun_now_has_current_names(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_new_second_round_uses_current_names(tmp_path: Path, sweep: Sweep) -> None:
     first = former_study(str(tmp_path / "study.journal"), sweep)
     second = open_study(str(tmp_path / "study.journal"), "s/second-round", sweep, RECIPE)
     for _ in range(2):
@@ -135,7 +135,7 @@ def test_a_second_round_begun_now_has_current_names(tmp_path: Path, sweep: Sweep
     assert queued.system_attrs["fixed_params"].keys() <= sweep.space.keys()
 
 
-def test_a_new_study_has_current_names(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_new_study_uses_current_names(tmp_path: Path, sweep: Sweep) -> None:
     study = open_study(str(tmp_path / "study.journal"), "s", sweep, RECIPE)
     searcher = StudySearcher(study, Space(sweep.space, RECIPE), 2, 1.0, sweep.objectives)
     for name in ("a", "b"):
