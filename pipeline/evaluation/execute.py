@@ -41,7 +41,7 @@ def prepare(request: EvaluationRequest) -> Evaluation:
         from pipeline.evaluation.samples import prepare_samples
 
         return prepare_samples(request.samples, request)
-    raise UserError("give either --run, a folder of `vdsm train`, or --samples, clips of another system; not both")
+    raise UserError("give --run, a folder of `vdsm train`, or --samples, clips of another system; not both")
 
 
 def execute(evaluation: Evaluation) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class SamplesEvaluation:
         progress.start("drawing the report", 2 * len(self.files), unit="files")
         write_samples_report(
             request.out, samples=self.folder, clips=self.test, swapped=measured.swapped,
-            samples_of=self._reader(progress), metrics=metrics, command=request.command(),
+            samples_of=self._sample_reader(progress), metrics=metrics, command=request.command(),
         )  # fmt: skip
         return metrics
 

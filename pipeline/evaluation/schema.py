@@ -1,11 +1,11 @@
-"""The layout of metrics.json, version 2. `docs/metrics.schema.json` is the same as JSON Schema, for other programs."""
+"""The layout of metrics.json, version 2. `docs/metrics.schema.json` holds it as JSON Schema, for other programs."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 SCHEMA_VERSION = 2
-"""Raised when a name or a meaning changes; new figures alone do not raise it."""
+"""Increased when a name or a meaning changes; new metrics alone do not increase it."""
 
 _NAMES = (
     r"judge\.(.+\.accuracy|joint)",
@@ -23,7 +23,7 @@ _NAMES = (
     r"is|h_y_given_x|h_y",
 )
 
-FigureName = Annotated[str, StringConstraints(pattern=f"^({'|'.join(_NAMES)})$")]
+MetricName = Annotated[str, StringConstraints(pattern=f"^({'|'.join(_NAMES)})$")]
 
 
 class _Strict(BaseModel):
@@ -31,21 +31,21 @@ class _Strict(BaseModel):
 
 
 class Metric(_Strict):
-    """One number."""
+    """One metric."""
 
     value: float
     n: int = Field(ge=1)
     """Clips, pairs or frames that it is the mean of."""
     chance: float | None
-    """What an output that has nothing to do with the input gets; null where there is no such level."""
+    """Value for an output that has nothing to do with the input; null where there is no such level."""
     low: float
     """Lower end of the 95% bootstrap interval, which draws test identities with replacement."""
     high: float
-    """Upper end."""
+    """Upper end of the interval."""
 
 
 class Factors(_Strict):
-    """Which labels are which."""
+    """The roles of the labels."""
 
     action: str
     static: list[str]
@@ -55,22 +55,22 @@ class JudgeProvenance(_Strict):
     """The judge's identity."""
 
     key: str
-    """SHA-256 of all that it depends on: data, settings, version."""
+    """SHA-256 of all that the judge depends on: data, settings, version."""
     version: int
     steps: int
 
 
 class Time(_Strict):
-    """When; the only part of the file that another run of the same command changes."""
+    """When it was measured: the only part of the file that differs when the same command is rerun."""
 
     finished: str
     """ISO 8601, UTC."""
     seconds: float
-    """From the start of the judge's training, or of reading it, to the last figure."""
+    """Duration from training or reading the judge to the last metric."""
 
 
 class Provenance(BaseModel):
-    """Where the figures come from. A model's run, or somebody's samples, have their own fields beside these."""
+    """Origin of the metrics. Evaluations of a run and of samples each have further fields."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
@@ -93,20 +93,21 @@ class Provenance(BaseModel):
 
 
 class Metrics(_Strict):
-    """What metrics.json holds."""
+    """Content of metrics.json."""
 
     schema_version: Literal[2]
     swap_by: Literal["dynamics code", "poses", "samples"]
-    """What was swapped; `samples`: the clips came from elsewhere."""
+    """What was swapped; `samples` means that another system made the clips."""
     factors: Factors
     vocabulary: dict[str, list[str]]
-    figures: dict[FigureName, Metric]
-    controls: dict[str, dict[FigureName, Metric]]
-    """The same figures of models whose answer is known."""
+    figures: dict[MetricName, Metric]
+    """All metrics, by name."""
+    controls: dict[str, dict[MetricName, Metric]]
+    """The same metrics of models whose scores are known beforehand."""
     control_descriptions: dict[str, str]
     warnings: list[str]
     confusion: dict[str, list[list[int]]]
-    """Per factor, how often each value asked for (row) was judged as each (column)."""
+    """Per factor, how often each correct value (row) was judged as each value (column)."""
     expert_use: list[float]
     wrong_swaps: int
     provenance: Provenance

@@ -121,7 +121,7 @@ def _judge_samples(
     keep = {_own_donors(clips, int(index)) for index in subsample(np.unique(pairs.dynamics_of))}
     verdicts: dict[Donors, Verdicts] = {}
     kept: dict[Donors, NDArray[np.uint8]] = {}
-    progress.start("judging samples", len(wanted), unit="clips")
+    progress.start("judging samples", unit="clips")
     for part in parts:
         for donors in part.donors:
             if donors not in wanted:

@@ -1,4 +1,4 @@
-"""`vdsm evaluate` on a run that was never trained: what it writes, that it repeats itself, and what it refuses."""
+"""`vdsm evaluate` on an untrained run: what it writes, that it is reproducible, and what it refuses."""
 
 import datetime
 import json
@@ -27,7 +27,7 @@ SMALL += ["--evaluation.grid-clips", "12"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, figures_dataset: Path) -> Path:
-    """A run of the tiny recipe with random weights that says its training is finished."""
+    """Write a run of the tiny recipe with random weights whose training is marked as finished."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     open_run(str(folder), tiny_recipe, str(figures_dataset), ClipDataset(str(figures_dataset), "train").manifest)
     save(folder, tiny_recipe, stage=2)
@@ -59,7 +59,7 @@ def metrics(report: Path) -> dict[str, Any]:
 
 
 def timeless(folder: Path) -> dict[str, Any]:
-    """metrics.json but for its time."""
+    """Return metrics.json without its time."""
     found = dict(json.loads((folder / "metrics.json").read_text()))
     assert set(found["provenance"].pop("time")) == {"finished", "seconds"}
     return found
@@ -111,18 +111,18 @@ def test_metrics_say_where_they_come_from(metrics: dict[str, Any], run: Path, fi
     assert datetime.datetime.fromisoformat(source["time"]["finished"]).tzinfo is not None
 
 
-def test_an_untrained_model_is_called_what_it_is(metrics: dict[str, Any]) -> None:
+def test_an_untrained_model_gets_a_warning(metrics: dict[str, Any]) -> None:
     assert [text for text in metrics["warnings"] if "does not follow the static code" in text]
 
 
 def test_same_command_gives_the_same_metrics_with_and_without_a_stored_judge(
     report: Path, run: Path, figures_dataset: Path, tmp_path: Path
 ) -> None:
-    words = ["--run", str(run), "--data", str(figures_dataset), *SMALL]
+    args = ["--run", str(run), "--data", str(figures_dataset), *SMALL]
     first = timeless(report)
-    evaluate_module.main([*words, "--out", str(tmp_path / "new")])
+    evaluate_module.main([*args, "--out", str(tmp_path / "new")])
     assert timeless(tmp_path / "new") == first
-    evaluate_module.main([*words, "--out", str(tmp_path / "kept"), "--judges", str(report)])
+    evaluate_module.main([*args, "--out", str(tmp_path / "kept"), "--judges", str(report)])
     assert not list((tmp_path / "kept").glob("judge-*"))
     assert timeless(tmp_path / "kept") == first
     assert (tmp_path / "kept" / "report.html").read_bytes() == (report / "report.html").read_bytes()
@@ -149,9 +149,9 @@ def test_text_table_has_value_interval_chance_and_ceiling(metrics: dict[str, Any
 def test_settings_are_those_of_the_run_unless_given(run: Path, figures_dataset: Path, tmp_path: Path) -> None:
     from pipeline.evaluation.inputs import with_recipe_of_run
 
-    words = ["--run", str(run), "--data", str(figures_dataset)]
-    assert with_recipe_of_run(words, tmp_path) == ["--config", str(run / "config.yaml"), *words]
-    assert with_recipe_of_run([*words, "--config", "x.yaml"], tmp_path) == [*words, "--config", "x.yaml"]
+    args = ["--run", str(run), "--data", str(figures_dataset)]
+    assert with_recipe_of_run(args, tmp_path) == ["--config", str(run / "config.yaml"), *args]
+    assert with_recipe_of_run([*args, "--config", "x.yaml"], tmp_path) == [*args, "--config", "x.yaml"]
 
 
 def test_run_without_a_sequence_stage_is_measured_by_its_poses(
@@ -167,10 +167,10 @@ def test_run_without_a_sequence_stage_is_measured_by_its_poses(
     assert "swap.action.accuracy" not in found["figures"]
 
 
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a command ends with."""
+def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line that a refused command prints."""
     with pytest.raises(SystemExit) as ended:
-        evaluate_module.main(words)
+        evaluate_module.main(args)
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line
@@ -180,7 +180,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     from vdsm.evaluation import judge
 
-    monkeypatch.setattr(judge, "train_judge", lambda *arguments: pytest.fail("work was begun"))
+    monkeypatch.setattr(judge, "train_judge", lambda *arguments: pytest.fail("a judge was trained"))
 
 
 def truncate(run: Path) -> None:
@@ -196,7 +196,7 @@ def flip(run: Path) -> None:
 
 
 class Touch:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -209,7 +209,7 @@ class Touch:
 def test_code_in_a_checkpoint_is_one_clear_line_and_is_not_run(
     run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its hash is right: whoever sends a checkpoint can compute that."""
+    """Its hash is right, as whoever sends a checkpoint can compute it."""
     copy, marker = tmp_path / "copy", tmp_path / "ran"
     shutil.copytree(run, copy)
     checkpoint.save({**checkpoint.load(run / "stage2.pt"), "model": Touch(marker)}, copy / "stage2.pt")
@@ -222,11 +222,11 @@ def test_code_in_a_checkpoint_is_one_clear_line_and_is_not_run(
 
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize(
-    ("damage", "words"), [(truncate, "truncated"), (flip, "damaged"), (lambda run: shutil.rmtree(run), "no run here")]
+    ("damage", "message"), [(truncate, "truncated"), (flip, "damaged"), (lambda run: shutil.rmtree(run), "no run here")]
 )
 def test_damaged_run_is_one_clear_line(
     damage: Callable[[Path], None],
-    words: str,
+    message: str,
     run: Path,
     figures_dataset: Path,
     tmp_path: Path,
@@ -236,7 +236,7 @@ def test_damaged_run_is_one_clear_line(
     shutil.copytree(run, copy)
     damage(copy)
     line = refused(["--run", str(copy), "--data", str(figures_dataset), "--out", str(tmp_path / "out")], capsys)
-    assert words in line
+    assert message in line
     assert str(copy) in line
     assert not (tmp_path / "out").exists()
 
@@ -250,13 +250,13 @@ def test_other_data_is_one_clear_line(
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["vocabulary"]["skin"][0] = "another"
     (other / "manifest.json").write_text(json.dumps(manifest))
-    words = ["--run", str(run), "--data", str(other), "--out", str(tmp_path / "out")]
-    line = refused(words, capsys)
+    args = ["--run", str(run), "--data", str(other), "--out", str(tmp_path / "out")]
+    line = refused(args, capsys)
     assert "is not the data that" in line
     assert "--other-data" in line
     manifest["clip_shape"] = [8, 32, 32, 3]
     (other / "manifest.json").write_text(json.dumps(manifest))
-    assert "frames of 32x32x3, but the model" in refused([*words, "--other-data"], capsys)
+    assert "frames of 32x32x3, but the model" in refused([*args, "--other-data"], capsys)
     missing = ["--run", str(run), "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
     assert "manifest.json is missing" in refused(missing, capsys)
 
@@ -265,8 +265,8 @@ def test_other_data_is_one_clear_line(
 def test_dry_run_says_what_would_be_done(
     run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path / "out"), "--dry-run"]
-    evaluate_module.main(words)
+    args = ["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path / "out"), "--dry-run"]
+    evaluate_module.main(args)
     assert "stage 2, step 16" in capsys.readouterr().out
     assert not (tmp_path / "out" / "metrics.json").exists()
 
@@ -275,25 +275,25 @@ def test_dry_run_says_what_would_be_done(
 def test_what_is_measured_is_named_exactly_once(
     run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--data", str(figures_dataset), "--out", str(tmp_path / "out")]
-    assert "give --run" in refused(words, capsys)
-    assert "not both" in refused([*words, "--run", str(run), "--samples", str(tmp_path)], capsys)
+    args = ["--data", str(figures_dataset), "--out", str(tmp_path / "out")]
+    assert "give --run" in refused(args, capsys)
+    assert "not both" in refused([*args, "--run", str(run), "--samples", str(tmp_path)], capsys)
 
 
 @pytest.mark.usefixtures("no_work")
 def test_sheets_and_weights_that_do_not_fit_are_one_clear_line(
     run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path / "out")]
-    assert "was not drawn from Sprites sheets" in refused([*words, "--sheets", str(tmp_path)], capsys)
-    assert "no such file" in refused([*words, "--inception", str(tmp_path / "absent.pth")], capsys)
+    args = ["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path / "out")]
+    assert "was not drawn from Sprites sheets" in refused([*args, "--sheets", str(tmp_path)], capsys)
+    assert "no such file" in refused([*args, "--inception", str(tmp_path / "absent.pth")], capsys)
     torch.save(Touch(tmp_path / "ran"), tmp_path / "code.pth")
-    assert "tensors alone" in refused([*words, "--inception", str(tmp_path / "code.pth")], capsys)
+    assert "tensors alone" in refused([*args, "--inception", str(tmp_path / "code.pth")], capsys)
     assert not (tmp_path / "ran").exists()
 
 
 def unlabelled(figures_dataset: Path, folder: Path, names: tuple[str, ...] = ()) -> Path:
-    """The figures without labels, or with some of them only."""
+    """Copy the figures without labels, or with some of them only."""
     shutil.copytree(figures_dataset, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["vocabulary"] = {name: manifest["vocabulary"][name] for name in names}
@@ -317,24 +317,24 @@ def test_data_without_an_action_label_has_cycle_and_elbo_and_no_judge(
     assert [text for text in found["warnings"] if "no action label" in text]
 
 
-def test_static_codes_are_refined_where_it_is_asked_for(
+def test_static_codes_are_refined_where_the_settings_say_so(
     run: Path, figures_dataset: Path, metrics: dict[str, Any], tmp_path: Path
 ) -> None:
-    words = ["--run", str(run), "--data", str(figures_dataset), "--out"]
+    args = ["--run", str(run), "--data", str(figures_dataset), "--out"]
     changed = ["--seed", "3", *SMALL, "--evaluation.refinement-steps", "8"]
-    evaluate_module.main([*words, str(tmp_path), *changed])
+    evaluate_module.main([*args, str(tmp_path), *changed])
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found["provenance"]["evaluation"]["refinement_steps"] == 8
     assert metrics["provenance"]["evaluation"]["refinement_steps"] == 0
-    # The weights are random, so that a fitted code is better than what the encoder makes of a clip.
+    # The weights are random, so that a refined code reconstructs a clip better than the encoded one.
     assert found["figures"]["reconstruction.mse"]["value"] < metrics["figures"]["reconstruction.mse"]["value"]
     page = (tmp_path / "report.html").read_text()
-    assert "fitted to their clips by 8 gradient steps" in page
+    assert "refined on their clips by 8 gradient steps" in page
     (again,) = re.findall(r"<pre>(vdsm evaluate [^<]*)</pre>", page)
-    assert sorted(shlex.split(again)[2:]) == sorted([*words, "FOLDER", *changed])
+    assert sorted(shlex.split(again)[2:]) == sorted([*args, "FOLDER", *changed])
 
 
-def test_measuring_leaves_a_run_as_it_is(run: Path, figures_dataset: Path) -> None:
+def test_measuring_leaves_a_run_unchanged(run: Path, figures_dataset: Path) -> None:
     from pipeline.evaluation.inputs import load
     from vdsm.evaluation.protocol import ProtocolConfig, measure
 
@@ -362,8 +362,8 @@ def test_continuous_factors_are_probed_per_clip_and_per_frame(tiny_recipe: Recip
     planned = plan.make_plan(recipe, source)
     acquire_output(data, planned)
     summaries = [write_shard(data, planned.identity, shard, source) for shard in planned.shards]
-    made = manifest.make_manifest(data, planned, source, summaries, rejects.write_rejects(data, []))
-    manifest.write_manifest(data, made)
+    content = manifest.make_manifest(data, planned, source, summaries, rejects.write_rejects(data, []))
+    manifest.write_manifest(data, content)
     open_run(str(tmp_path / "run"), tiny_recipe, data, ClipDataset(data, "train").manifest)
     save(tmp_path / "run", tiny_recipe, stage=2)
     out = tmp_path / "out"

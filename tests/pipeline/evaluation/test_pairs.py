@@ -1,4 +1,4 @@
-"""`vdsm pairs`, and `vdsm evaluate --samples` on what somebody makes by them."""
+"""`vdsm pairs`, and `vdsm evaluate --samples` on clips generated for them."""
 
 import csv
 import json
@@ -26,20 +26,20 @@ def exported(figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def perfect(exported: Path, figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What HOW.txt asks for: of each pair the real clip of B's identity in A's action, in files of seven."""
+    """Write, as HOW.txt says, the real clip of B's identity in A's action for each pair, in files of seven."""
     folder = tmp_path_factory.mktemp("perfect")
     shutil.copytree(exported, folder, dirs_exist_ok=True)
     test = ClipDataset(str(figures_dataset), "test")
-    place = {key: index for index, key in enumerate(test.keys)}
+    index_of = {key: index for index, key in enumerate(test.keys)}
     known = {(test.identities[n], int(test.labels["action"][n])): n for n in range(len(test))}
     rows = json.loads((folder / "pairs.json").read_text())["wanted"]["swap"]
     for start in range(0, len(rows), 7):
         part = rows[start : start + 7]
-        asked = [
-            (test.identities[place[row["static_of"]]], int(test.labels["action"][place[row["dynamics_of"]]]))
+        wanted = [
+            (test.identities[index_of[row["static_of"]]], int(test.labels["action"][index_of[row["dynamics_of"]]]))
             for row in part
         ]
-        write(folder / f"part-{start}.npz", np.stack([test.frames(known[pair]) for pair in asked]), part)
+        write(folder / f"part-{start}.npz", np.stack([test.frames(known[pair]) for pair in wanted]), part)
     return folder
 
 
@@ -70,9 +70,9 @@ def test_pairs_are_those_of_an_evaluation_in_two_formats(exported: Path, figures
 def test_perfect_samples_score_exactly_as_the_control_of_real_clips(
     perfect: Path, figures_dataset: Path, tmp_path: Path
 ) -> None:
-    """The same judge, the same pairs: nothing else could give the same figures to the last digit."""
-    words = ["--samples", str(perfect), "--data", str(figures_dataset)]
-    evaluate.main([*words, "--out", str(tmp_path)])
+    """Only the same judge and the same pairs can give the same metrics to the last digit."""
+    args = ["--samples", str(perfect), "--data", str(figures_dataset)]
+    evaluate.main([*args, "--out", str(tmp_path)])
     found = json.loads((tmp_path / "metrics.json").read_text())
     control = found["controls"]["perfect"]
     names = {name for name in control if name.startswith(("swap.", "leakage."))}
@@ -81,25 +81,25 @@ def test_perfect_samples_score_exactly_as_the_control_of_real_clips(
     assert found["swap_by"] == "samples"
     assert len(found["provenance"]["samples_sha256"]) == 64
     page = (tmp_path / "report.html").read_text()
-    assert page.count('class="film wide"') == min(12, found["wrong_swaps"])
-    assert "There are only samples of this model" in page
-    evaluate.main([*words, "--out", str(tmp_path / "again"), "--judges", str(tmp_path)])
+    assert page.count('class="animation wide"') == min(12, found["wrong_swaps"])
+    assert "Only samples of this system are available" in page
+    evaluate.main([*args, "--out", str(tmp_path / "again"), "--judges", str(tmp_path)])
     again = json.loads((tmp_path / "again" / "metrics.json").read_text())
     for tree in (found, again):
         tree["provenance"].pop("time")
     assert again == found
 
 
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as ended:
-        evaluate.main(words)
+        evaluate.main(args)
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line
 
 
-def keep(path: Path, **changed: Any) -> None:
-    """A file of samples with some arrays changed, or left out where they are None."""
+def rewrite(path: Path, **changed: Any) -> None:
+    """Rewrite a file of samples with some arrays changed, or left out where they are None."""
     with np.load(path) as arrays:
         found = {**arrays, **changed}
     np.savez(path, **{name: array for name, array in found.items() if array is not None})
@@ -111,14 +111,20 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no samples": (lambda folder: [path.unlink() for path in folder.glob("*.npz")] and None, "holds no .npz file"),
     "half the samples": (lambda folder: (folder / "part-7.npz").unlink(), "samples of the kind swap are missing"),
     "cut short": (lambda folder: (folder / "part-0.npz").write_bytes(b"PK\3\4 and so on"), "part-0.npz"),
-    "no keys": (lambda folder: keep(folder / "part-0.npz", static_of=None), "static_of"),
+    "no keys": (lambda folder: rewrite(folder / "part-0.npz", static_of=None), "static_of"),
     "keys that are objects": (
-        lambda folder: keep(folder / "part-0.npz", static_of=np.array([{}] * 7, dtype=object)),
+        lambda folder: rewrite(folder / "part-0.npz", static_of=np.array([{}] * 7, dtype=object)),
         "plain arrays",
     ),
-    "keys that are numbers": (lambda folder: keep(folder / "part-0.npz", static_of=np.arange(7)), "one string"),
-    "floats": (lambda folder: keep(folder / "part-0.npz", frames=np.zeros((7, 8, 64, 64, 3))), "not uint8 [N, 8, 64"),
-    "other clips": (lambda folder: keep(folder / "part-0.npz", static_of=np.array(["x"] * 7)), "is not in the pairs"),
+    "keys that are numbers": (lambda folder: rewrite(folder / "part-0.npz", static_of=np.arange(7)), "one string"),
+    "floats": (
+        lambda folder: rewrite(folder / "part-0.npz", frames=np.zeros((7, 8, 64, 64, 3))),
+        "not uint8 [N, 8, 64",
+    ),
+    "other clips": (
+        lambda folder: rewrite(folder / "part-0.npz", static_of=np.array(["x"] * 7)),
+        "is not in the pairs",
+    ),
     "twice": (lambda folder: shutil.copy(folder / "part-0.npz", folder / "part-1.npz") and None, "is duplicated"),
 }
 
@@ -129,25 +135,25 @@ def test_samples_that_cannot_be_scored_are_one_clear_line(
 ) -> None:
     folder = tmp_path / "samples"
     shutil.copytree(perfect, folder)
-    spoil, words = DAMAGES[damage]
+    spoil, message = DAMAGES[damage]
     spoil(folder)
     out = tmp_path / "out"
     line = refused(["--samples", str(folder), "--data", str(figures_dataset), "--out", str(out)], capsys)
-    assert words in line
+    assert message in line
     assert str(folder) in line
     assert not (out / "metrics.json").exists()
 
 
-@pytest.mark.parametrize(("name", "words"), [("data_sha256", "other data"), ("pairs_sha256", "was changed")])
+@pytest.mark.parametrize(("name", "message"), [("data_sha256", "other data"), ("pairs_sha256", "was changed")])
 def test_pairs_of_other_data_or_chosen_by_hand_are_refused(
-    name: str, words: str, perfect: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, message: str, perfect: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "samples"
     shutil.copytree(perfect, folder)
     description = json.loads((folder / "pairs.json").read_text())
     (folder / "pairs.json").write_text(json.dumps({**description, name: "0" * 64}))
-    words_given = ["--samples", str(folder), "--data", str(figures_dataset), "--out", str(tmp_path / "out")]
-    assert words in refused(words_given, capsys)
+    args = ["--samples", str(folder), "--data", str(figures_dataset), "--out", str(tmp_path / "out")]
+    assert message in refused(args, capsys)
 
 
 def test_an_archive_in_which_python_objects_hide_is_not_unpickled(
@@ -158,5 +164,5 @@ def test_an_archive_in_which_python_objects_hide_is_not_unpickled(
     with zipfile.ZipFile(folder / "part-0.npz", "w") as archive:
         for name in ("frames", "dynamics_of", "static_of"):
             archive.writestr(f"{name}.npy", b"cposix\nsystem\n(S'exit 1'\ntR.")
-    words = ["--samples", str(folder), "--data", str(figures_dataset), "--out", str(tmp_path / "out")]
-    assert "plain arrays" in refused(words, capsys)
+    args = ["--samples", str(folder), "--data", str(figures_dataset), "--out", str(tmp_path / "out")]
+    assert "plain arrays" in refused(args, capsys)

@@ -14,7 +14,7 @@ from preprocessing.sources.registry import make_source
 
 
 def dataset(sha256: str, name: str = "lpc") -> Any:
-    """As much of a dataset as the renderer looks at: who drew it, and from what."""
+    """Return as much of a dataset as the renderer reads: its source and what it was drawn from."""
     return SimpleNamespace(manifest={"configuration": {"source": {"name": name}}, "source_sha256": sha256})
 
 

@@ -64,7 +64,7 @@ def test_nothing_may_be_left_out(name: str) -> None:
 
 
 def test_the_written_schema_is_that_of_the_program(root: Path) -> None:
-    """After a change of the layout: raise the version and write docs/metrics.schema.json again."""
+    """After a change of the layout, increase the version and write docs/metrics.schema.json again."""
     written = json.loads((root / "docs" / "metrics.schema.json").read_text())
     assert written == json_schema(), "write it again: json.dumps(json_schema(), indent=1)"
     assert written["properties"]["schema_version"]["const"] == SCHEMA_VERSION

@@ -1,11 +1,14 @@
 import inspect
 import io
 import pathlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.vdsm.evaluation.squares import Squares
 from vdsm.evaluation import judge as judge_module
 from vdsm.evaluation.clips import check_splits, stack
 from vdsm.evaluation.judge import (
@@ -20,15 +23,17 @@ from vdsm.evaluation.judge import (
 )
 
 
-def test_judge_knows_the_factors_of_identities_it_has_never_seen(judge, train_clips, test_clips):
+def test_judge_knows_the_factors_of_identities_it_has_never_seen(
+    judge: Judge, train_clips: Squares, test_clips: Squares
+) -> None:
     assert not set(train_clips.identities) & set(test_clips.identities)
     verdicts = judge_clips(judge, test_clips, 4)
     for name, values in verdicts.values.items():
         assert (values == test_clips.labels[name]).mean() >= 0.97, name
 
 
-def test_judge_learns_from_real_training_clips_only(train_clips, test_clips):
-    """Its training takes one split and no model, so no generated clip and no test clip can reach it."""
+def test_judge_learns_from_real_training_clips_only(train_clips: Squares, test_clips: Squares) -> None:
+    """Its training takes one split and no model, so neither generated clips nor test clips can reach it."""
     assert list(inspect.signature(train_judge).parameters) == ["clips", "config", "progress"]
     read = test_clips.opened.copy()
     before = train_clips.opened.sum()
@@ -37,17 +42,17 @@ def test_judge_learns_from_real_training_clips_only(train_clips, test_clips):
     assert (test_clips.opened == read).all()
 
 
-def test_verdict_on_a_clip_does_not_depend_on_the_other_clips_of_its_batch(judge, test_clips):
+def test_verdict_on_a_clip_does_not_depend_on_the_other_clips_of_its_batch(judge: Judge, test_clips: Squares) -> None:
     frames = stack(test_clips, range(16), 4)
     together = judge_frames(judge.train(), frames)
     assert not judge.training
-    alone = np.concatenate([judge_frames(judge, frames[place : place + 1]).action for place in range(16)])
+    alone = np.concatenate([judge_frames(judge, frames[index : index + 1]).action for index in range(16)])
     np.testing.assert_allclose(together.action, alone, atol=1e-5)
     assert not [part for part in judge.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
 
 
-def test_same_seed_gives_the_same_judge_and_another_seed_another(train_clips):
-    def weights(seed):
+def test_same_seed_gives_the_same_judge_and_another_seed_another(train_clips: Squares) -> None:
+    def weights(seed: int) -> torch.Tensor:
         trained = train_judge(train_clips, JudgeConfig(steps=3, batch_clips=8, clip_frames=4, seed=seed))
         return torch.cat([value.flatten() for value in trained.state_dict().values()])
 
@@ -57,7 +62,7 @@ def test_same_seed_gives_the_same_judge_and_another_seed_another(train_clips):
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_stored_judge_says_the_same_and_is_refused_for_other_data(judge, test_clips):
+def test_stored_judge_says_the_same_and_is_refused_for_other_data(judge: Judge, test_clips: Squares) -> None:
     config = JudgeConfig()
     key = judge_key("data", config)
     stored = dump_judge(judge, key)
@@ -76,11 +81,11 @@ def test_stored_judge_says_the_same_and_is_refused_for_other_data(judge, test_cl
         parse_judge(stored[: len(stored) // 2], key)
 
 
-def test_code_in_a_stored_judge_is_not_run(tmp_path):
+def test_code_in_a_stored_judge_is_not_run(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
 
     class Evil:
-        def __reduce__(self):
+        def __reduce__(self) -> Any:
             return pathlib.Path.touch, (marker,)
 
     buffer = io.BytesIO()
@@ -90,21 +95,21 @@ def test_code_in_a_stored_judge_is_not_run(tmp_path):
     assert not marker.exists()
 
 
-def test_shift_moves_every_frame_of_a_clip_alike():
+def test_shift_moves_every_frame_of_a_clip_alike() -> None:
     frames = torch.rand(3, 4, 3, 8, 8)
     moved = judge_module.random_shift(frames, 2, np.random.default_rng(0))
     padded = torch.nn.functional.pad(frames.flatten(1, 2), (2,) * 4, mode="replicate").view(3, 4, 3, 12, 12)
     for clip in range(3):
-        places = [
+        shifts = [
             (down, right)
             for down in range(5)
             for right in range(5)
             if torch.equal(moved[clip], padded[clip, ..., down : down + 8, right : right + 8])
         ]
-        assert len(places) == 1
+        assert len(shifts) == 1
 
 
-def test_brightness_of_the_whole_frame_reaches_the_judge():
+def test_brightness_of_the_whole_frame_reaches_the_judge() -> None:
     """GroupNorm alone would make uniformly grey frames of any brightness look the same."""
     torch.manual_seed(0)
     judge = Judge(3, 32, {"action": 2})
@@ -112,7 +117,7 @@ def test_brightness_of_the_whole_frame_reaches_the_judge():
     assert (judge.features(dark) - judge.features(light)).abs().max() > 0.01
 
 
-def test_clips_of_one_identity_in_both_splits_are_refused(train_clips, test_clips):
+def test_clips_of_one_identity_in_both_splits_are_refused(train_clips: Squares, test_clips: Squares) -> None:
     check_splits(train_clips, test_clips, 4)
     with pytest.raises(ValueError, match="identities are in both train and test"):
         check_splits(train_clips, train_clips, 4)

@@ -1,7 +1,8 @@
-"""Probes find what is in a code, and only that."""
+"""Probes find what a code holds, and only that."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,16 @@ import torch
 from vdsm.evaluation.measurement import Latents
 from vdsm.evaluation.model import CodeTable
 from vdsm.evaluation.probes import fit_mlp, probe_scores
+from vdsm.evaluation.scores import Score
+
+Code = Callable[..., np.ndarray]
 
 N, LENGTH = 500, 4
 VOCABULARY = {"action": ["a", "b", "c", "d"], "hat": ["on", "off"], "ground": ["only"]}
 
 
-def latents(split: str, code: Callable[..., np.ndarray], count: int = N) -> Latents:
-    """Clips with known labels; the static code is `code(action, hat, angle, noise)`, the dynamics code is noise."""
+def latents(split: str, code: Code, count: int = N) -> Latents:
+    """Return clips with known labels; the static code is `code(action, hat, angle, noise)`, the dynamics code noise."""
     generator = np.random.default_rng([len(split)])
     action, hat = generator.integers(4, size=count), generator.integers(2, size=count)
     angle = generator.uniform(-1, 1, size=count)
@@ -31,20 +35,20 @@ def latents(split: str, code: Callable[..., np.ndarray], count: int = N) -> Late
     )  # fmt: skip
 
 
-def probed(code: Callable[..., np.ndarray], **options: object) -> dict[str, object]:
+def probed(code: Code, **options: Any) -> dict[str, Score]:
     return probe_scores(latents("train", code), latents("test-clips", code), 0, **options)[0]
 
 
-def one_hot(action, hat, angle, noise):
+def one_hot(action: np.ndarray, hat: np.ndarray, angle: np.ndarray, noise: np.ndarray) -> np.ndarray:
     return np.concatenate((np.eye(4)[action], noise), axis=1)
 
 
 @pytest.fixture(scope="module")
-def found():
+def found() -> dict[str, Score]:
     return probed(one_hot)
 
 
-def test_a_label_that_lies_in_the_code_is_read_and_what_does_not_is_at_chance(found):
+def test_a_label_that_lies_in_the_code_is_read_and_what_does_not_is_at_chance(found: dict[str, Score]) -> None:
     for kind in ("linear", "mlp"):
         assert found[f"probe.static.action.{kind}"].value > 0.99
         for name in ("static.hat", "dynamics.hat", "dynamics.action"):
@@ -52,51 +56,51 @@ def test_a_label_that_lies_in_the_code_is_read_and_what_does_not_is_at_chance(fo
             assert score.value == pytest.approx(score.chance, abs=0.07), name
         assert found[f"probe.static.angle.{kind}"].value < 0.05
     assert found["probe.static.action.linear"].n == N
-    assert not [name for name in found if "ground" in name]  # a label of one value says nothing
+    assert not [name for name in found if "ground" in name]  # a label with a single value is not probed
 
 
-def test_network_reads_what_a_linear_probe_cannot():
+def test_network_reads_what_a_linear_probe_cannot() -> None:
     """Which of two bits is hidden in their product."""
 
-    def product(action, hat, angle, noise):
+    def product(action: np.ndarray, hat: np.ndarray, angle: np.ndarray, noise: np.ndarray) -> np.ndarray:
         sign = np.sign(noise[:, :1])
         return np.concatenate((sign, sign * (2 * hat[:, None] - 1)), axis=1)
 
     found = probed(product)
-    assert found["probe.static.hat.linear"].value < 0.8  # a line can have three of the four corners right
+    assert found["probe.static.hat.linear"].value < 0.8  # a line gets three of the four corners right
     assert found["probe.static.hat.mlp"].value > 0.97
 
 
-def test_continuous_factors_have_an_r2():
-    def measured(action, hat, angle, noise):
+def test_continuous_factors_have_an_r2() -> None:
+    def measured(action: np.ndarray, hat: np.ndarray, angle: np.ndarray, noise: np.ndarray) -> np.ndarray:
         return np.stack((angle, noise[:, 0]), axis=1)
 
-    def squared(action, hat, angle, noise):
+    def squared(action: np.ndarray, hat: np.ndarray, angle: np.ndarray, noise: np.ndarray) -> np.ndarray:
         return np.stack((angle**2, np.sign(angle)), axis=1)
 
     straight, bent = probed(measured, kinds=("linear",)), probed(squared)
     assert straight["probe.static.angle.linear"].value > 0.99
     assert straight["probe.static.angle.linear"].chance == 0
-    assert straight["probe.static.position.linear"].value > 0.99  # the whole track follows from where it begins
+    assert straight["probe.static.position.linear"].value > 0.99  # the whole track follows from its start
     assert abs(straight["probe.dynamics.angle.linear"].value) < 0.1
     assert bent["probe.static.angle.linear"].value < 0.97 < bent["probe.static.angle.mlp"].value
 
 
-def test_factor_of_single_frames_is_read_from_poses(found):
+def test_factor_of_single_frames_is_read_from_poses(found: dict[str, Score]) -> None:
     assert found["probe.pose.position.linear"].value > 0.99
     assert found["probe.pose.position.linear"].n == N * LENGTH
     assert not [name for name in found if name.startswith("probe.pose") and "position" not in name]
 
 
-def test_a_network_that_has_many_frames_to_learn_from_sees_each_of_them_often():
-    """A curve over six numbers, of 20,000 frames: 400 steps are a few passes only, and half of it is left unread."""
+def test_a_network_that_has_many_frames_to_learn_from_sees_each_of_them_often() -> None:
+    """On 20,000 frames 400 steps are only a few passes, which would leave half of this curve unpredicted."""
     codes = torch.randn(30_000, 6, generator=torch.Generator().manual_seed(0))
     curve = torch.sin(2 * codes[:, :1]) * codes[:, 1:2] + torch.cos(2 * codes[:, 2:3])
-    said = fit_mlp(codes[:20_000], curve[:20_000], 0, 0)(codes[20_000:])
-    assert (said - curve[20_000:]).square().mean() < 0.2 * curve[20_000:].var()
+    predicted = fit_mlp(codes[:20_000], curve[:20_000], 0, 0)(codes[20_000:])
+    assert (predicted - curve[20_000:]).square().mean() < 0.2 * curve[20_000:].var()
 
 
-def test_probe_that_learns_from_shuffled_factors_is_at_chance():
+def test_probe_that_learns_from_shuffled_factors_is_at_chance() -> None:
     train, order = latents("train", one_hot), np.random.default_rng(3).permutation(N)
     labels = {name: values[order] for name, values in train.labels.items()}
     factors = {"angle": train.factors["angle"][order]}
@@ -107,18 +111,18 @@ def test_probe_that_learns_from_shuffled_factors_is_at_chance():
         assert score.value == pytest.approx(score.chance, abs=0.1), name
 
 
-def test_answers_for_other_clips_are_at_chance():
+def test_answers_for_other_clips_are_at_chance() -> None:
     found, shuffled = probe_scores(latents("train", one_hot), latents("test-clips", one_hot), 0, kinds=("linear",))
     assert found["probe.static.action.linear"].value > 0.99
     assert shuffled["probe.static.action.linear"].value == pytest.approx(1 / 4, abs=0.06)
     assert set(shuffled) == {name for name in found if "action" in name or "hat" in name}
 
 
-def test_chance_of_an_uneven_label_is_that_of_its_most_frequent_value():
-    def uneven(split):
-        made = latents(split, one_hot)
+def test_chance_of_an_uneven_label_is_that_of_its_most_frequent_value() -> None:
+    def uneven(split: str) -> Latents:
+        clips = latents(split, one_hot)
         hat = (np.random.default_rng(1).random(N) < 0.1).astype(np.int64)
-        return dataclasses.replace(made, labels={**made.labels, "hat": hat})
+        return dataclasses.replace(clips, labels={**clips.labels, "hat": hat})
 
     found, _ = probe_scores(uneven("train"), uneven("test-clips"), 0, kinds=("linear",))
     score = found["probe.dynamics.hat.linear"]
@@ -126,12 +130,12 @@ def test_chance_of_an_uneven_label_is_that_of_its_most_frequent_value():
     assert score.value == pytest.approx(score.chance, abs=0.02)
 
 
-def test_clips_of_one_identity_on_both_sides_are_refused():
+def test_clips_of_one_identity_on_both_sides_are_refused() -> None:
     with pytest.raises(ValueError, match="125 identities"):
         probe_scores(latents("train", one_hot), latents("train", one_hot), 0)
 
 
-def test_same_seed_gives_the_same_probe_and_the_hidden_generator_is_left_alone(found):
+def test_same_seed_gives_the_same_probe_and_the_hidden_generator_is_left_alone(found: dict[str, Score]) -> None:
     state = torch.random.get_rng_state()
     assert probed(one_hot) == found
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -1,11 +1,17 @@
-"""The metrics tell truth from error: models whose scores are known beforehand get them."""
+"""The metrics are right: models whose scores are known beforehand get those scores."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline.evaluation.metrics import find_warnings
+from tests.vdsm.evaluation.squares import Codes, PerfectModel, Render, Squares, SquaresProgram, draw
 from vdsm.evaluation.cycle import donor_rank
+from vdsm.evaluation.judge import Judge
+from vdsm.evaluation.measurement import Measurement
 from vdsm.evaluation.protocol import ProtocolConfig, measure
 from vdsm.evaluation.reconstruction import HIGHEST_PSNR, fidelity
 
@@ -15,15 +21,17 @@ LABELS = ("action", *ATTRIBUTES)
 
 
 @pytest.fixture(scope="module")
-def perfect(renderer, train_clips, test_clips, judge, drawing):
+def perfect(
+    renderer: PerfectModel, train_clips: Squares, test_clips: Squares, judge: Judge, drawing: SquaresProgram
+) -> Measurement:
     return measure(renderer, test_clips, judge, CONFIG, train=train_clips, renderer=drawing)
 
 
-def value(measured, name):
+def value(measured: Measurement, name: str) -> float:
     return measured.scores[name].value
 
 
-def test_perfect_renderer_scores_the_judges_ceiling_and_its_leakage_is_exactly_chance(perfect):
+def test_perfect_renderer_scores_the_judges_ceiling_and_its_leakage_is_exactly_chance(perfect: Measurement) -> None:
     for kind in ("", "pose_"):
         assert value(perfect, f"{kind}swap.action.accuracy") == value(perfect, "judge.action.accuracy") == 1
         assert value(perfect, f"{kind}swap.static.joint") == 1
@@ -38,7 +46,7 @@ def test_perfect_renderer_scores_the_judges_ceiling_and_its_leakage_is_exactly_c
     assert find_warnings(perfect.scores, "dynamics code") == []
 
 
-def test_probes_of_a_perfect_model_read_each_factor_from_its_own_code_only(perfect):
+def test_probes_of_a_perfect_model_read_each_factor_from_its_own_code_only(perfect: Measurement) -> None:
     for kind in ("linear", "mlp"):
         assert value(perfect, f"probe.dynamics.action.{kind}") == 1
         assert value(perfect, f"probe.static.colour.{kind}") == 1
@@ -48,7 +56,7 @@ def test_probes_of_a_perfect_model_read_each_factor_from_its_own_code_only(perfe
             assert score.value <= score.chance + 0.05, name
 
 
-def test_renderer_as_a_control_is_the_perfect_model(perfect):
+def test_renderer_as_a_control_is_the_perfect_model(perfect: Measurement) -> None:
     control = perfect.controls["renderer"]
     for name in ("swap.action.accuracy", "swap.static.joint", "prior.static.action.accuracy"):
         assert control[name].value == 1
@@ -58,7 +66,7 @@ def test_renderer_as_a_control_is_the_perfect_model(perfect):
     assert control["is"].value == pytest.approx(4, abs=0.2)
 
 
-def test_perfect_renderer_keeps_what_is_kept_when_the_rest_is_drawn_from_the_prior(perfect):
+def test_perfect_renderer_keeps_what_is_kept_when_the_rest_is_drawn_from_the_prior(perfect: Measurement) -> None:
     assert value(perfect, "prior.static.action.accuracy") == 1
     assert value(perfect, "prior.dynamics.static.joint") == 1
     for name in ("prior.dynamics.leakage.action", "prior.static.leakage.colour", "prior.static.leakage.side"):
@@ -67,7 +75,7 @@ def test_perfect_renderer_keeps_what_is_kept_when_the_rest_is_drawn_from_the_pri
     assert value(perfect, "is") == pytest.approx(4, abs=0.2)
 
 
-def test_perfect_renderer_reconstructs_and_a_still_picture_does_not(perfect):
+def test_perfect_renderer_reconstructs_and_a_still_picture_does_not(perfect: Measurement) -> None:
     assert value(perfect, "reconstruction.mse") == 0
     assert value(perfect, "reconstruction.psnr") == HIGHEST_PSNR
     assert value(perfect, "reconstruction.ssim") == pytest.approx(1)
@@ -77,11 +85,11 @@ def test_perfect_renderer_reconstructs_and_a_still_picture_does_not(perfect):
 
 
 def test_model_that_ignores_the_static_code_has_a_perfect_action_and_is_caught(
-    wrong_renderer, draw_square, train_clips, test_clips, judge
-):
-    """The field's table has this model as perfect: the attributes stand beside the action for that reason."""
+    wrong_renderer: Callable[[Render], PerfectModel], train_clips: Squares, test_clips: Squares, judge: Judge
+) -> None:
+    """The field's table rates this model as perfect, which is why ours has the attributes too."""
     generator = np.random.default_rng(0)
-    model = wrong_renderer(lambda static, action: draw_square(*generator.choice(test_clips.people), action))
+    model = wrong_renderer(lambda static, action: draw(*generator.choice(test_clips.people), action))
     measured = measure(model, test_clips, judge, CONFIG, train=train_clips)
     assert value(measured, "swap.action.accuracy") == 1
     assert value(measured, "is") == pytest.approx(4, abs=0.2)
@@ -96,36 +104,40 @@ def test_model_that_ignores_the_static_code_has_a_perfect_action_and_is_caught(
     assert "does not follow the static code" in warning
 
 
-def test_model_that_ignores_the_dynamics_code_is_caught(wrong_renderer, draw_square, test_clips, judge):
-    measured = measure(wrong_renderer(lambda static, action: draw_square(*static, 2)), test_clips, judge, CONFIG)
+def test_model_that_ignores_the_dynamics_code_is_caught(
+    wrong_renderer: Callable[[Render], PerfectModel], test_clips: Squares, judge: Judge
+) -> None:
+    measured = measure(wrong_renderer(lambda static, action: draw(*static, 2)), test_clips, judge, CONFIG)
     assert value(measured, "swap.static.joint") == 1
     assert value(measured, "swap.action.accuracy") == pytest.approx(0.25, abs=0.02)
     assert value(measured, "prior.dynamics.static.joint") == 1
     assert value(measured, "is") == pytest.approx(1, abs=0.05)
     assert [text for text in find_warnings(measured.scores, "dynamics code") if "follow the dynamics code" in text]
-    # Three of the four actions are never shown, which the distance sees without asking whose clip is whose.
+    # Three of the four actions never occur, which the distance detects without knowing the pairs.
     assert value(measured, "frechet.judge.swap") > 10 * measured.controls["perfect"]["frechet.judge.swap"].value
 
 
-def test_entangled_copy_fails_the_swap_and_leaks_everything(renderer, test_clips, judge):
-    """Its dynamics code holds the whole clip, and it returns A as it is."""
+def test_entangled_copy_fails_the_swap_and_leaks_everything(
+    renderer: PerfectModel, test_clips: Squares, judge: Judge
+) -> None:
+    """Its dynamics code holds the whole clip, and it returns A unchanged."""
 
     class Copy:
-        def encode(self, frames):
+        def encode(self, frames: torch.Tensor) -> Codes:
             codes = renderer.encode(frames)
             whole = torch.cat((codes.static, codes.dynamics), dim=1)
             return codes._replace(dynamics=whole, pose=renderer.poses(whole, frames.shape[1]))
 
-        def poses(self, dynamics, length):
+        def poses(self, dynamics: torch.Tensor, length: int) -> torch.Tensor:
             return renderer.poses(dynamics, length)
 
-        def decode(self, pose, static):
+        def decode(self, pose: torch.Tensor, static: torch.Tensor) -> torch.Tensor:
             return renderer.decode(pose[:, :, 3:], pose[:, 0, :3])
 
-        def sample_static(self, count, generator):
+        def sample_static(self, count: int, generator: torch.Generator) -> torch.Tensor:
             return renderer.sample_static(count, generator)
 
-        def sample_dynamics(self, count, generator):
+        def sample_dynamics(self, count: int, generator: torch.Generator) -> torch.Tensor:
             return torch.cat((renderer.sample_static(count, generator), renderer.sample_dynamics(count, generator)), 1)
 
     measured = measure(Copy(), test_clips, judge, CONFIG)
@@ -136,10 +148,12 @@ def test_entangled_copy_fails_the_swap_and_leaks_everything(renderer, test_clips
         assert score.value == pytest.approx(score.chance, abs=0.1), name
         assert value(measured, f"leakage.{name}") == 1
         assert value(measured, f"prior.static.leakage.{name}") == 1
-    assert len([text for text in find_warnings(measured.scores, "dynamics code") if "still shows in 100.0%" in text]) == 2
+    assert (
+        len([text for text in find_warnings(measured.scores, "dynamics code") if "still shows in 100.0%" in text]) == 2
+    )
 
 
-def test_controls_stand_where_they_must(perfect):
+def test_controls_stand_where_they_must(perfect: Measurement) -> None:
     controls = {name: {key: score.value for key, score in scores.items()} for name, scores in perfect.controls.items()}
     chance = {name: score.chance for name, score in perfect.scores.items()}
     assert controls["perfect"]["swap.action.accuracy"] == 1
@@ -154,13 +168,22 @@ def test_controls_stand_where_they_must(perfect):
     assert controls["shuffled"]["swap.static.joint"] == pytest.approx(chance["swap.static.joint"], abs=0.1)
 
 
-def test_same_seed_gives_the_same_scores(renderer, train_clips, test_clips, judge, drawing, perfect):
+def test_same_seed_gives_the_same_scores(
+    renderer: PerfectModel,
+    train_clips: Squares,
+    test_clips: Squares,
+    judge: Judge,
+    drawing: SquaresProgram,
+    perfect: Measurement,
+) -> None:
     again = measure(renderer, test_clips, judge, CONFIG, train=train_clips, renderer=drawing)
     assert again.scores == perfect.scores
     assert again.controls == perfect.controls
 
 
-def test_model_without_a_sequence_stage_is_measured_by_its_poses(renderer, test_clips, judge):
+def test_model_without_a_sequence_stage_is_measured_by_its_poses(
+    renderer: PerfectModel, test_clips: Squares, judge: Judge
+) -> None:
     config = ProtocolConfig(clip_frames=4, pairs=64, sequence_stage=False)
     measured = measure(renderer, test_clips, judge, config)
     assert value(measured, "pose_swap.action.accuracy") == 1
@@ -168,25 +191,30 @@ def test_model_without_a_sequence_stage_is_measured_by_its_poses(renderer, test_
     assert not [name for name in measured.scores if name.startswith(absent) or name == "is"]
 
 
-def test_probes_answers_for_other_clips_are_at_chance(perfect):
+def test_probes_answers_for_other_clips_are_at_chance(perfect: Measurement) -> None:
     found = {name: score for name, score in perfect.controls["shuffled"].items() if name.startswith("probe.")}
     assert len(found) == 2 * len(LABELS) * 2
     for name in ("dynamics.action", "static.colour", "static.side"):
-        alike = perfect.scores[f"judge.{name.partition('.')[2]}.accuracy"].chance
+        coincidence = perfect.scores[f"judge.{name.partition('.')[2]}.accuracy"].chance
         assert value(perfect, f"probe.{name}.linear") == 1
-        assert found[f"probe.{name}.linear"].value == pytest.approx(alike, abs=0.15), name
+        assert found[f"probe.{name}.linear"].value == pytest.approx(coincidence, abs=0.15), name
 
 
-def test_data_without_labels_has_what_needs_no_judge(renderer, test_clips, train_clips):
+def test_data_without_labels_has_what_needs_no_judge(
+    renderer: PerfectModel, test_clips: Squares, train_clips: Squares
+) -> None:
     class Bare:
-        """The squares, of which nothing is known but who is seen."""
+        """The squares without any label except the identities."""
 
-        def __init__(self, clips):
+        labels: dict[str, Any]
+        vocabulary: dict[str, Any]
+
+        def __init__(self, clips: Squares) -> None:
             self.keys, self.identities, self.clip_frames = clips.keys, clips.identities, clips.clip_frames
             self.labels, self.vocabulary, self.frames = {}, {}, clips.frames
             self._count = len(clips)
 
-        def __len__(self):
+        def __len__(self) -> int:
             return self._count
 
     measured = measure(renderer, Bare(test_clips), None, CONFIG, train=Bare(train_clips))
@@ -197,15 +225,17 @@ def test_data_without_labels_has_what_needs_no_judge(renderer, test_clips, train
     assert len(measured.swapped.wrong) == 0
 
 
-def test_measuring_changes_neither_judge_nor_model_and_freezes_batch_norm(renderer, test_clips, judge):
-    """With batch statistics, the score of a clip would depend on the clips that are measured beside it."""
+def test_measuring_changes_neither_judge_nor_model_and_freezes_batch_norm(
+    renderer: PerfectModel, test_clips: Squares, judge: Judge
+) -> None:
+    """With batch statistics, the score of a clip would depend on the other clips of its batch."""
 
     class Normalised(torch.nn.Module):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.norm = torch.nn.BatchNorm2d(3)
 
-        def encode(self, frames):
+        def encode(self, frames: torch.Tensor) -> Codes:
             self.norm(frames.flatten(0, 1))
             return renderer.encode(frames)
 
@@ -222,19 +252,21 @@ def test_measuring_changes_neither_judge_nor_model_and_freezes_batch_norm(render
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
-def test_neither_judge_nor_probes_learn_from_a_test_identity(renderer, train_clips, test_clips, judge):
-    """The probes open training clips only, each as often as it is encoded, and refuse what is in both splits."""
+def test_neither_judge_nor_probes_learn_from_a_test_identity(
+    renderer: PerfectModel, train_clips: Squares, test_clips: Squares, judge: Judge
+) -> None:
+    """The probes read training clips only, each once, and refuse identities that are in both splits."""
     assert not set(train_clips.identities) & set(test_clips.identities)
     train_clips.opened[:] = 0
     few = ProtocolConfig(clip_frames=4, pairs=32, probe_clips=50)
     measure(renderer, test_clips, judge, few, train=train_clips)
     assert train_clips.opened.sum() == 50
     assert train_clips.opened.max() == 1
-    with pytest.raises(ValueError, match="in the probes' training and test clips"):
+    with pytest.raises(ValueError, match="in both the training and the test clips"):
         measure(renderer, test_clips, judge, few, train=test_clips)
 
 
-def test_fidelity_is_that_of_the_definitions():
+def test_fidelity_is_that_of_the_definitions() -> None:
     generator = torch.Generator().manual_seed(0)
     real = torch.rand(2, 3, 3, 32, 32, generator=generator)
     noisy = (real + 0.1 * torch.randn(real.shape, generator=generator)).clamp(0, 1)
@@ -247,10 +279,10 @@ def test_fidelity_is_that_of_the_definitions():
     assert fidelity(real, real).ssim == pytest.approx(np.ones(2))
 
 
-def test_cycle_gives_a_collapsed_code_chance():
-    who = np.repeat(np.arange(10), 4)
+def test_cycle_gives_a_collapsed_code_chance() -> None:
+    clusters = np.repeat(np.arange(10), 4)
     donors = np.arange(0, 40, 3)
     collapsed = torch.zeros(len(donors), 5)
-    assert donor_rank(collapsed, torch.zeros(40, 5), donors, who, 0).mean() == 0.5
+    assert donor_rank(collapsed, torch.zeros(40, 5), donors, clusters, 0).mean() == 0.5
     table = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
-    assert donor_rank(table[donors], table, donors, who, 0).mean() == 1
+    assert donor_rank(table[donors], table, donors, clusters, 0).mean() == 1

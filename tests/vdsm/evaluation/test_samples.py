@@ -1,37 +1,25 @@
 """Anyone's clips get the scores that the same clips get as the output of a model."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from vdsm.evaluation.pairs import draw_pairs
+from tests.vdsm.evaluation.squares import PerfectModel, Squares, draw
+from vdsm.evaluation.judge import Judge
+from vdsm.evaluation.pairs import Pairs
 from vdsm.evaluation.protocol import ProtocolConfig, measure
-from vdsm.evaluation.samples import Samples, wanted_donors, score_samples
+from vdsm.evaluation.samples import Samples, score_samples
 
 CONFIG = ProtocolConfig(clip_frames=4, pairs=96, batch_clips=20)
 
-
-@pytest.fixture(scope="module")
-def pairs(test_clips):
-    return draw_pairs(test_clips, 96, 0)
+Make = Callable[..., Samples]
 
 
-@pytest.fixture(scope="module")
-def make(test_clips, pairs, draw_square):
-    """Samples of some kinds, drawn by `render(dynamics key, static key)`; by default perfect ones."""
-    place = {key: index for index, key in enumerate(test_clips.keys)}
-
-    def perfect(first, second):
-        return draw_square(*test_clips.people[place[second]], int(test_clips.labels["action"][place[first]]))
-
-    def made(kinds=("swap",), render=perfect):
-        donors = [pair for kind in kinds for pair in dict.fromkeys(wanted_donors(test_clips, pairs)[kind])]
-        return Samples(np.stack([render(*pair) for pair in donors]), donors)
-
-    return made
-
-
-def test_perfect_samples_have_the_scores_of_the_perfect_model(renderer, test_clips, judge, pairs, make):
-    samples = make(("swap", "reconstruction"))
+def test_perfect_samples_have_the_scores_of_the_perfect_model(
+    renderer: PerfectModel, test_clips: Squares, judge: Judge, pairs: Pairs, make_samples: Make
+) -> None:
+    samples = make_samples(("swap", "reconstruction"))
     order = np.random.default_rng(0).permutation(len(samples.donors))
     parts = [Samples(samples.frames[part], [samples.donors[n] for n in part]) for part in np.array_split(order, 3)]
     found = score_samples(judge, test_clips, pairs, parts, 4, 0)
@@ -46,13 +34,15 @@ def test_perfect_samples_have_the_scores_of_the_perfect_model(renderer, test_cli
     assert not [name for name in found.scores if name.startswith(("prior.", "cycle.", "probe."))]
 
 
-def test_samples_from_a_prior_are_scored_where_they_are_given(test_clips, judge, pairs, make, draw_square):
-    def render(first, second):
-        known = {key: index for index, key in enumerate(test_clips.keys)}
-        person = test_clips.people[known[second]] if second else [0, 0, 0]
-        return draw_square(*person, int(test_clips.labels["action"][known[first]]) if first else 3)
+def test_samples_from_a_prior_are_scored_where_they_are_given(
+    test_clips: Squares, judge: Judge, pairs: Pairs, make_samples: Make
+) -> None:
+    def render(dynamics_of: str, static_of: str) -> np.ndarray:
+        index_of = {key: index for index, key in enumerate(test_clips.keys)}
+        person = test_clips.people[index_of[static_of]] if static_of else [0, 0, 0]
+        return draw(*person, int(test_clips.labels["action"][index_of[dynamics_of]]) if dynamics_of else 3)
 
-    samples = make(("swap", "prior_static", "prior_dynamics"), render)
+    samples = make_samples(("swap", "prior_static", "prior_dynamics"), render)
     found = score_samples(judge, test_clips, pairs, [samples], 4, 0).scores
     assert found["prior.static.action.accuracy"].value == 1
     assert found["prior.static.colour.h_y"].value == pytest.approx(0)  # always the same identity
@@ -61,9 +51,12 @@ def test_samples_from_a_prior_are_scored_where_they_are_given(test_clips, judge,
     assert found["is"].value == pytest.approx(4, abs=0.2)
 
 
-def test_samples_that_copy_clip_a_are_caught(test_clips, judge, pairs, make):
+def test_samples_that_copy_clip_a_are_caught(
+    test_clips: Squares, judge: Judge, pairs: Pairs, make_samples: Make
+) -> None:
     known = dict(zip(test_clips.keys, test_clips.all_frames, strict=True))
-    found = score_samples(judge, test_clips, pairs, [make(render=lambda first, second: known[first])], 4, 0)
+    copies = make_samples(render=lambda dynamics_of, static_of: known[dynamics_of])
+    found = score_samples(judge, test_clips, pairs, [copies], 4, 0)
     assert found.scores["swap.action.accuracy"].value == 1
     assert found.scores["leakage.colour"].value == 1
     assert found.scores["swap.static.joint"].value == pytest.approx(found.scores["swap.static.joint"].chance, abs=0.1)
@@ -71,19 +64,28 @@ def test_samples_that_copy_clip_a_are_caught(test_clips, judge, pairs, make):
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "message"),
     [
         (lambda parts: [Samples(parts.frames[1:], parts.donors[1:])], "1 of 95 samples of the kind swap are missing"),
         (lambda parts: [parts, parts], "is duplicated"),
         (lambda parts: [parts._replace(donors=[("x", "y"), *parts.donors[1:]])], "is not in the pairs"),
     ],
 )
-def test_samples_that_are_not_those_of_the_pairs_are_refused(damage, words, test_clips, judge, pairs, make):
-    with pytest.raises(ValueError, match=words):
-        score_samples(judge, test_clips, pairs, damage(make()), 4, 0)
+def test_samples_that_are_not_those_of_the_pairs_are_refused(
+    damage: Callable[[Samples], list[Samples]],
+    message: str,
+    test_clips: Squares,
+    judge: Judge,
+    pairs: Pairs,
+    make_samples: Make,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        score_samples(judge, test_clips, pairs, damage(make_samples()), 4, 0)
 
 
-def test_a_kind_of_samples_is_given_whole_or_not_at_all(test_clips, judge, pairs, make):
-    half = make(("swap", "reconstruction"))
+def test_a_kind_of_samples_must_be_complete_or_absent(
+    test_clips: Squares, judge: Judge, pairs: Pairs, make_samples: Make
+) -> None:
+    half = make_samples(("swap", "reconstruction"))
     with pytest.raises(ValueError, match="1 of 64 samples of the kind reconstruction are missing"):
         score_samples(judge, test_clips, pairs, [Samples(half.frames[:-1], half.donors[:-1])], 4, 0)

@@ -1,0 +1,77 @@
+"""A measurement starts exactly the phases of progress that it announces, and finishes each of them."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from tests.vdsm.evaluation.squares import PerfectModel, Squares, SquaresProgram, draw
+from vdsm.evaluation.judge import Judge
+from vdsm.evaluation.pairs import Pairs
+from vdsm.evaluation.protocol import ProtocolConfig, measure, phases
+from vdsm.evaluation.samples import Samples, sample_phases, score_samples
+
+
+class Recorder:
+    """A Progress that keeps every phase with its total and its finished units."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.totals: list[float | None] = []
+        self.finished: list[float] = []
+
+    def start(self, phase: str, total: float | None = None, *, unit: str = "") -> None:
+        self.phases.append(phase)
+        self.totals.append(total)
+        self.finished.append(0)
+
+    def advance(self, units: float = 1) -> None:
+        self.finished[-1] += units
+
+
+@pytest.fixture(scope="module")
+def untrained_judge(test_clips: Squares) -> Judge:
+    torch.manual_seed(0)
+    return Judge(3, 32, {name: len(names) for name, names in test_clips.vocabulary.items()})
+
+
+@pytest.mark.parametrize("judged", [True, False])
+@pytest.mark.parametrize("sequence_stage", [True, False])
+@pytest.mark.parametrize("extended", [True, False])
+def test_of_a_model(
+    judged: bool, sequence_stage: bool, extended: bool,
+    renderer: PerfectModel, drawing: SquaresProgram, untrained_judge: Judge, train_clips: Squares, test_clips: Squares,
+) -> None:  # fmt: skip
+    """With and without labels, a sequence stage, and probes and a renderer."""
+    config = ProtocolConfig(clip_frames=4, pairs=12, probe_clips=20, sequence_stage=sequence_stage)
+    progress = Recorder()
+    measure(
+        renderer, test_clips, untrained_judge if judged else None, config, progress,
+        train=train_clips if extended else None, renderer=drawing if extended else None,
+    )  # fmt: skip
+    announced = phases(renderer, config, judged=judged, train=extended, renderer=extended, inception=False)
+    assert progress.phases == announced
+    assert len(set(announced)) == len(announced)
+    assert progress.finished == progress.totals
+
+
+@pytest.mark.parametrize("kinds", [("swap",), ("swap", "prior_static", "reconstruction")])
+@pytest.mark.parametrize("extended", [True, False])
+def test_of_samples(
+    kinds: tuple[str, ...], extended: bool,
+    make_samples: Callable[..., Samples], pairs: Pairs, drawing: SquaresProgram, untrained_judge: Judge,
+    test_clips: Squares,
+) -> None:  # fmt: skip
+    """Of swaps alone and of more kinds, with and without a renderer."""
+
+    def render(dynamics_of: str, static_of: str) -> np.ndarray:
+        return draw(0, 0, 0, 0)
+
+    samples, progress = make_samples(kinds, render), Recorder()
+    renderer = drawing if extended else None
+    score_samples(untrained_judge, test_clips, pairs, [samples], 4, 0, progress, renderer=renderer)
+    assert progress.phases == sample_phases(renderer=extended)
+    assert progress.totals[0] is None  # no file says how many samples there are
+    assert progress.finished[0] == len(samples.donors)
+    assert progress.finished[1:] == progress.totals[1:]
