@@ -76,10 +76,10 @@ def draw_gallery(
         seed: of the samples of the prior.
         progress: receives PHASES phases.
     """
-    return _Artist(clips, measured, sequence_stage, seed, progress).gallery(max_cells)
+    return _GalleryBuilder(clips, measured, sequence_stage, seed, progress).gallery(max_cells)
 
 
-class _Artist:
+class _GalleryBuilder:
     def __init__(
         self, clips: LabelledClips, measured: Measurement, sequence_stage: bool, seed: int, progress: Progress
     ) -> None:
