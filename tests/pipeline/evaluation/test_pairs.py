@@ -13,8 +13,7 @@ import pytest
 
 from pipeline import evaluate, pairs
 from preprocessing.dataset.reader import ClipDataset
-
-SMALL = ["--evaluation.judge-steps", "2", "--evaluation.judge-batch-clips", "4", "--evaluation.pairs", "20"]
+from tests.pipeline.evaluation.commands import SMALL, refused
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +87,6 @@ def test_perfect_samples_score_exactly_as_the_control_of_real_clips(
     for tree in (found, again):
         tree["provenance"].pop("time")
     assert again == found
-
-
-def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as ended:
-        evaluate.main(args)
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    return line
 
 
 def rewrite(path: Path, **changed: Any) -> None:

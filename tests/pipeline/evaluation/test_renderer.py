@@ -15,7 +15,7 @@ from preprocessing.sources.registry import make_source
 
 def dataset(sha256: str, name: str = "lpc") -> Any:
     """Return as much of a dataset as the renderer reads: its source and what it was drawn from."""
-    return SimpleNamespace(manifest={"configuration": {"source": {"name": name}}, "source_sha256": sha256})
+    return SimpleNamespace(source={"name": name}, source_sha256=sha256)
 
 
 @pytest.mark.parametrize(("sheets", "characters"), [("sprites", 1296), ("universal_sprites", 840)])

@@ -1,0 +1,16 @@
+"""What the tests of `vdsm evaluate` and `vdsm pairs` share: small settings, and a command that is refused."""
+
+import pytest
+
+from pipeline import evaluate
+
+SMALL = ["--evaluation.judge-steps", "2", "--evaluation.judge-batch-clips", "4", "--evaluation.pairs", "20"]
+
+
+def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line that a refused `vdsm evaluate` prints."""
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main(args)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
