@@ -4,7 +4,9 @@ NumPy stores an array of Python objects as a pickle, and loading a pickle runs w
 states the data type, so such arrays are refused before any of their values are read.
 """
 
+import shutil
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -49,10 +51,11 @@ class ArrayFile:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._folder = tempfile.TemporaryDirectory(prefix="vdsm-arrays-")  # deleted with this object
+        self._folder = Path(tempfile.mkdtemp(prefix="vdsm-arrays-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._path = Path(url)
         if storage.is_s3(url):
-            self._path = Path(self._folder.name) / "file"
+            self._path = self._folder / "file"
             storage.download(url, self._path)
         try:
             self.headers = dict(self._read_headers())
@@ -116,7 +119,7 @@ class ArrayFile:
                     local = file.read(_LOCAL_HEADER)
                 lengths = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
                 return self._path, member.header_offset + _LOCAL_HEADER + lengths
-            unpacked = Path(self._folder.name) / f"{list(self.headers).index(name)}.npy"
+            unpacked = self._folder / f"{list(self.headers).index(name)}.npy"
             if not unpacked.exists():
                 partial = unpacked.with_suffix(".partial")
                 try:

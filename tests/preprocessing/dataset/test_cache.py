@@ -67,6 +67,7 @@ def test_nothing_is_downloaded_ahead_while_everything_is_in_use(
     readers[1].close()
     assert cache.prepare(s3_bucket, shards[3])
     assert cached(tmp_path, shards) == [2, 3]
+    readers[2].close()
 
 
 def test_a_reader_in_another_process_keeps_its_shard(
