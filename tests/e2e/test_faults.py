@@ -282,7 +282,7 @@ def test_a_shard_that_is_damaged_in_s3_is_named_and_ends_the_run(
         main(train_args(tmp_path, "run", f"{s3_bucket}/data"))
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert f"{s3_bucket}/data/train/shard-000000.tar: its length or SHA-256 is not the one in the manifest" in error
+    assert f"{s3_bucket}/data/train/shard-000000.tar: its length or SHA-256 does not match the manifest" in error
 
 
 def test_no_process_outlives_these_tests() -> None:
