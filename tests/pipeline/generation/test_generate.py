@@ -51,6 +51,19 @@ def own_clips(tmp_path_factory: pytest.TempPathFactory, figures_dataset: Path) -
     return folder
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Return width and height of an image."""
+    with Image.open(path) as image:
+        return image.size
+
+
+def frames_in(path: Path) -> NDArray[np.uint8]:
+    """Return the clips in an .npz file: [N, T, H, W, C]."""
+    with np.load(path) as arrays:
+        frames: NDArray[np.uint8] = arrays["frames"]
+        return frames
+
+
 def test_grids_have_a_cell_per_action_and_identity_and_are_reproducible(
     run: Path, figures_dataset: Path, tmp_path: Path
 ) -> None:
@@ -59,16 +72,16 @@ def test_grids_have_a_cell_per_action_and_identity_and_are_reproducible(
         generate_module.main([*args, "--out", str(tmp_path / out)])
     for name in ("transfer", "prior", "samples", "interpolation", "rollout", "reconstruction"):
         assert (tmp_path / "a" / f"{name}.gif").read_bytes() == (tmp_path / "b" / f"{name}.gif").read_bytes()
-    transfer = Image.open(tmp_path / "a" / "transfer.gif")
+    with Image.open(tmp_path / "a" / "transfer.gif") as transfer:
+        assert transfer.n_frames == 4
     assert transfer.size == (4 * 66 - 2 + 6, 5 * 66 - 2 + 6)
-    assert transfer.n_frames == 4
-    assert Image.open(tmp_path / "a" / "prior.gif").size == (4 * 66 - 2 + 6, 4 * 66 - 2)
-    assert Image.open(tmp_path / "a" / "reconstruction.gif").size == (3 * 66 - 2, 3 * 66 - 2)
-    assert Image.open(tmp_path / "a" / "samples.gif").size == (3 * 66 - 2, 4 * 66 - 2)
-    assert Image.open(tmp_path / "a" / "interpolation.gif").size == (5 * 66 - 2, 2 * 66 - 2)
-    rollout = Image.open(tmp_path / "a" / "rollout.gif")
+    assert size_of(tmp_path / "a" / "prior.gif") == (4 * 66 - 2 + 6, 4 * 66 - 2)
+    assert size_of(tmp_path / "a" / "reconstruction.gif") == (3 * 66 - 2, 3 * 66 - 2)
+    assert size_of(tmp_path / "a" / "samples.gif") == (3 * 66 - 2, 4 * 66 - 2)
+    assert size_of(tmp_path / "a" / "interpolation.gif") == (5 * 66 - 2, 2 * 66 - 2)
+    with Image.open(tmp_path / "a" / "rollout.gif") as rollout:
+        assert rollout.n_frames == 16
     assert rollout.size == (4 * 66 - 2, 2 * (66 + 3) - 2)
-    assert rollout.n_frames == 16
 
 
 def test_progress_has_a_phase_for_the_encoding_and_for_each_output(
@@ -85,7 +98,7 @@ def test_dynamics_code_generates_more_frames_than_a_clip_has(run: Path, figures_
     args = ["--run", str(run), "--data", str(figures_dataset), "--columns", "2", "--rows", "2", "--scale", "1"]
     generate_module.main([*args, "--length", "11", "--format", "png", "--out", str(tmp_path)])
     width = 3 * 66 - 2 + 6
-    assert Image.open(tmp_path / "transfer.png").size == (11 * width, 3 * 66 - 2 + 6)
+    assert size_of(tmp_path / "transfer.png") == (11 * width, 3 * 66 - 2 + 6)
     assert (tmp_path / "reconstruction.png").exists()
 
 
@@ -119,12 +132,12 @@ def test_identity_of_one_user_clip_performs_the_action_of_another(
     generate_module.main([*args, "--refinement-steps", "8", "--out", str(tmp_path / "refined.npz")])
     model.refinement_steps = 8
     refined = model.swap(dynamics_of=action, static_of=identity)[0].permute(0, 2, 3, 1).numpy() * 255
-    np.testing.assert_allclose(np.load(tmp_path / "refined.npz")["frames"][0], refined, atol=0.51)
+    np.testing.assert_allclose(frames_in(tmp_path / "refined.npz")[0], refined, atol=0.51)
     assert np.abs(refined - expected).max() > 1
     generate_module.main([*args, "--scale", "1", "--out", str(tmp_path / "moved.gif")])
-    animation = Image.open(tmp_path / "moved.gif")
-    assert animation.size == (2 * 66 - 2 + 6, 2 * 66 - 2 + 6)
-    assert animation.info["duration"] == 80  # 12 frames per second, in the hundredths of a second of the GIF format
+    with Image.open(tmp_path / "moved.gif") as animation:
+        assert animation.size == (2 * 66 - 2 + 6, 2 * 66 - 2 + 6)
+        assert animation.info["duration"] == 80  # 12 frames per second, in the hundredths of a second of the GIF format
 
 
 def test_images_of_a_folder_are_frames_in_the_order_of_their_numbers(own_clips: Path, figures_dataset: Path) -> None:
@@ -152,7 +165,7 @@ def test_several_clips_make_a_grid_and_keys_name_clips_of_the_data(
         ]
     # The missing donors come from the data.
     generate_module.main([*args, "--what", "all", "--rows", "2", "--format", "npz", "--out", str(tmp_path / "all")])
-    shapes = {path.stem: np.load(path)["frames"].shape for path in (tmp_path / "all").glob("*.npz")}
+    shapes = {path.stem: frames_in(path).shape for path in (tmp_path / "all").glob("*.npz")}
     clip = (64, 64, 3)
     assert shapes == {
         "transfer": (6, 4, *clip), "prior": (16, 4, *clip), "samples": (16, 4, *clip),

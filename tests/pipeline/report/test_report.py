@@ -237,7 +237,7 @@ def test_page_contains_no_external_url(report: Path) -> None:
 
 
 def test_files_next_to_the_report_can_be_shared_and_compared(report: Path) -> None:
-    transfer = Image.open(report / "transfer.webp")
-    assert transfer.n_frames == 4
-    assert transfer.info["loop"] == 0
+    with Image.open(report / "transfer.webp") as transfer:
+        assert transfer.n_frames == 4
+        assert transfer.info["loop"] == 0
     assert len((report / "training.jsonl").read_text().splitlines()) == 29
