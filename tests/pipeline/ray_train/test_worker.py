@@ -1,0 +1,46 @@
+"""The reporter of a Ray Train worker: when it requests a stop, and when it reports a preemption."""
+
+from pathlib import Path
+
+import pytest
+import ray.train
+
+from pipeline.ray_train import worker
+from pipeline.ray_train.worker import RayReporter, WorkerConfig
+from pipeline.recipe import Recipe
+from pipeline.training.distributed import DistributedContext
+from pipeline.training.reporter import StopDecision
+
+
+@pytest.fixture
+def reporter(tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> RayReporter:
+    """Return the reporter of a single worker, without a driver."""
+    monkeypatch.setattr(RayReporter, "_watch_for_stop", lambda self: None)
+    config = WorkerConfig(recipe=tiny_recipe, data="data", manifest_sha256="", run_url=str(tmp_path))
+    return RayReporter(None, config, DistributedContext())
+
+
+def test_a_stop_is_requested_at_every_step_after_the_driver_asked(reporter: RayReporter) -> None:
+    assert reporter.should_stop() == StopDecision(stop=False, preempted=False)
+    reporter._stop.set()
+    assert [reporter.should_stop().stop for _ in range(2)] == [True, True]
+
+
+def test_a_preemption_is_reported_once_and_polled_at_its_interval(
+    reporter: RayReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [None, "spot instance reclaimed"]
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: answers.pop(0), raising=False)
+    assert not reporter.should_stop().preempted  # the interval has just begun
+    assert len(answers) == 2
+    monkeypatch.setattr(worker, "PREEMPTION_POLL_S", 0.0)
+    assert [reporter.should_stop().preempted for _ in range(4)] == [False, True, False, False]
+    assert not answers
+
+
+def test_a_version_of_ray_without_preemption_info_reports_none(
+    reporter: RayReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(ray.train, "get_preemption_info", raising=False)
+    monkeypatch.setattr(worker, "PREEMPTION_POLL_S", 0.0)
+    assert reporter.should_stop() == StopDecision()
