@@ -15,7 +15,7 @@ from cluster.errors import UserError
 log = logging.getLogger(__name__)
 
 _warned_of: set[str] = set()
-"""Former names that this process has already warned of."""
+"""Former names that this process has already warned about."""
 
 
 def current_path(path: str, cls: type) -> str:

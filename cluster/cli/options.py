@@ -88,7 +88,7 @@ class _Branch:
 
 
 class _Default:
-    """Stands for a value that is not given on the command line, and holds the default shown in the help."""
+    """Placeholder for a value that is not given on the command line; holds the default shown in the help."""
 
     def __init__(self, value: Any) -> None:
         self.value = value

@@ -1,4 +1,4 @@
-"""Progress of a long command: the phase and their number, units done, rate, and time left in this phase.
+"""Progress of a long command: current phase and number of phases, units done, rate, time left in the phase.
 
 In a terminal this is a live bar, elsewhere one log line per interval, so that a command is never silent for longer.
 """
@@ -200,7 +200,7 @@ class ProgressDisplay:
         return ", ".join([*parts, self._note] if self._note else parts)
 
     def _summary(self) -> str | None:
-        """Return the line that ends a phase; None if it was shorter than the interval. Requires the lock."""
+        """Return the last line of a phase; None if it was shorter than the interval. The caller must hold the lock."""
         seconds = self._clock() - self._started
         if not self._phase or seconds < self._interval_s:
             return None
@@ -228,7 +228,7 @@ def _log(text: str | None) -> None:
 
 
 def _make_live(display: ProgressDisplay) -> Any:
-    """Return rich's live display of `display`, or None if stderr is no terminal that can show one."""
+    """Return rich's live display of `display`, or None if stderr is not a terminal that supports it."""
     if not sys.stderr.isatty():
         return None
     from rich.console import Console
@@ -237,5 +237,5 @@ def _make_live(display: ProgressDisplay) -> Any:
     console = Console(stderr=True)
     if console.is_dumb_terminal:
         return None
-    # What others write to stderr is printed above the bar. Output that is piped must not take that way.
+    # Other writes to stderr are printed above the bar. Standard output is not redirected if it is piped.
     return Live(display, console=console, transient=True, redirect_stdout=sys.stdout.isatty())

@@ -51,7 +51,7 @@ def local_cluster(
     worker_args: Sequence[str] = (),
     worker_variables: Mapping[str, str] | None = None,
 ) -> Iterator[LocalCluster]:
-    """Run a head node without CPUs and one worker, until the end of the block or of this process.
+    """Run a head node that has no CPUs, and one worker node, until the end of the block or of this process.
 
     Args:
         folder: folder for logs and sockets; an absolute path of at most 40 characters, since socket paths are limited.
@@ -114,7 +114,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path, name: str) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Terminate a node: `ray start --block` terminates its children; what is left of its session is killed."""
+    """Terminate a node: `ray start --block` terminates its children; kill any that remain in its session."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(15)

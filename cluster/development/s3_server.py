@@ -148,7 +148,7 @@ def _ports(stored: Path) -> list[int]:
             if len(ports) == 4:
                 stored.write_text(json.dumps(ports))
                 return ports
-    raise UserError("no free ports for the S3 server")
+    raise UserError("fewer than 4 ports from 10000 to 21999 are free for the S3 server; stop a program that uses some")
 
 
 def _is_free(port: int) -> bool:
@@ -157,7 +157,7 @@ def _is_free(port: int) -> bool:
         try:
             for one in (port, port + 10_000):
                 probe = stack.enter_context(socket.socket())
-                # As the server does: connections of an earlier server may linger.
+                # The server sets it too: connections of an earlier server may linger.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", one))
         except OSError:

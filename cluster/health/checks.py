@@ -78,7 +78,7 @@ def _storage(report: ClusterReport, request: HealthRequest) -> Iterator[Finding]
         "write": "name a bucket or folder that exists, and grant the key, role or user write access",
         "read": "grant the key or role read access",
         "list": "grant the key or role list access",
-        "conditional": "use a server that supports If-None-Match: without it two jobs can take the same run",
+        "conditional": "use a server that supports If-None-Match: without it, two jobs can lock the same run",
     }
     if request.storage is None:
         yield Finding("storage", "skipped", "give --storage to check it")
@@ -107,7 +107,9 @@ def _throughput(report: ClusterReport, request: HealthRequest) -> Iterator[Findi
         return
     slow = [name for name, speed in measured.items() if speed < request.min_mb_s]
     text = ", ".join(f"{name} {speed:g} MB/s" for name, speed in measured.items())
-    remedy = "move storage closer (same region, a gateway endpoint, a faster link), or lower --min-mb-s if that is fine"
+    remedy = (
+        "move storage closer (same region, a gateway endpoint, a faster link), or accept it with a lower --min-mb-s"
+    )
     yield Finding("throughput", "failed" if slow else "ok", text, remedy if slow else "")
 
 

@@ -31,7 +31,7 @@ _OF_AWS = (
 
 @dataclasses.dataclass(frozen=True)
 class S3Settings:
-    """Settings that the S3 of a cluster may require."""
+    """Settings that the S3 service of a cluster may require."""
 
     connect_timeout_s: float = 5.0
     """Timeout for establishing a connection, in seconds."""
