@@ -148,7 +148,7 @@ def _ports(stored: Path) -> list[int]:
             if len(ports) == 4:
                 stored.write_text(json.dumps(ports))
                 return ports
-    raise UserError("fewer than 4 ports from 10000 to 21999 are free for the S3 server; stop a program that uses some")
+    raise UserError("the S3 server needs 4 free ports from 10000 to 21999; stop programs that listen there")
 
 
 def _is_free(port: int) -> bool:
