@@ -120,7 +120,7 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Return the SHA-256 of what all items share: sidecar files, the generator's version.
 
-        An item's own content is in its `version`.
+        An item's own content is covered by its `version`.
         """
 
 
@@ -131,7 +131,7 @@ def check(clip: Clip, source: Source) -> None:
         ValueError: the key, the frames, the time or the labels are invalid.
     """
     if not _KEY.fullmatch(clip.key):
-        raise ValueError(f"clip key {clip.key!r}: only letters, digits, _ and - are allowed")
+        raise ValueError(f"clip key {clip.key!r} must consist of letters, digits, _ and - only")
     if clip.frames.dtype != np.uint8 or clip.frames.ndim != 4 or 0 in clip.frames.shape:
         raise ValueError(f"clip {clip.key}: frames are {clip.frames.dtype} {clip.frames.shape}, not uint8 [T, H, W, C]")
     if not 0 < clip.fps < math.inf or not math.isfinite(clip.start_s):
@@ -141,7 +141,7 @@ def check(clip: Clip, source: Source) -> None:
     for name, names in source.vocabulary.items():
         value = clip.labels[name]
         if not isinstance(value, int) or not 0 <= value < len(names):
-            raise ValueError(f"clip {clip.key}: label {name} is {value}; there are {len(names)} names")
+            raise ValueError(f"clip {clip.key}: label {name} is {value}; it must be an index below {len(names)}")
     for name, kind in source.factors.items():
         value = clip.labels[name]
         values = value if isinstance(value, list) else [value]

@@ -21,7 +21,7 @@ class ShardsConfig(Section):
     patience_seconds: int = Field(default=120, ge=0)
     """How long to retry storage that does not respond, or a disk that fails, before the job stops, in seconds."""
     max_rejected_share: float = Field(default=0.75, ge=0, le=1)
-    """Share of the inputs that may give no clip at all. Above it the job stops, once at least 20 inputs were tried and
+    """Share of the inputs that may give no clip at all. Above it the job stops, once at least 20 inputs were read and
     chance cannot be the cause."""
 
 

@@ -62,7 +62,7 @@ class ShardCache:
             file.close()  # evicted before it was locked
 
     def prepare(self, url: str, shard: ShardEntry) -> bool:
-        """Download a shard ahead of need. Return False if that needs the room of shards in use.
+        """Prefetch a shard. Return False if shards in use leave no room for it.
 
         Return True also if another process is downloading it.
         """

@@ -40,7 +40,7 @@ def check_disjoint(url: str, shards: Sequence[ShardEntry], summaries: Sequence[S
         summaries: the summaries of the same shards.
 
     Raises:
-        UserError: a key appears twice, or an identity is in two splits; names the clips and their shards.
+        UserError: a key appears twice, or an identity is in two splits; the message names the clips and their shards.
     """
     _check_keys(url, shards, np.concatenate([one.keys for one in summaries] or [digests([])]))
     splits = dict.fromkeys(shard["split"] for shard in shards)

@@ -2,7 +2,7 @@
 
     manifest.json                 the whole dataset; written last, so it marks the dataset as complete
     plan.json, inputs.jsonl       what the dataset depends on, and its inputs; written first
-    rejects.jsonl, preview.html   inputs that could not be used in full, and a page to look at
+    rejects.jsonl, preview.html   inputs that could not be used in full, and an overview page
     train/shard-000000.tar        samples: `<key>.frames.npy` (uint8 [T, H, W, C], no pickle) and `<key>.json`
     train/shard-000000.json       the shard's index; written after the tar, so it marks the tar as complete
 
@@ -102,9 +102,9 @@ class IndexHeader(TypedDict):
     shard: str
     split: str
     sha256: str
-    """Of the tar."""
+    """SHA-256 of the tar."""
     size_bytes: int
-    """Of the tar."""
+    """Length of the tar, in bytes."""
     clips: int
     statistics: ClipCounts
     rejects: list[RejectRecord]

@@ -25,9 +25,9 @@ class ShardSummary:
     index_sha256: str
     """SHA-256 of the stored index."""
     keys: Digests
-    """Of the clips' keys, [N]."""
+    """Digests of the clips' keys, [N]."""
     identities: Digests
-    """Of the distinct identities."""
+    """Digests of the distinct identities."""
 
 
 def read_index(url: str, entry: IndexEntry) -> ShardIndex:

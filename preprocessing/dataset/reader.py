@@ -25,7 +25,7 @@ from preprocessing.dataset.index import read_index
 from preprocessing.dataset.manifest import read_manifest
 
 MAX_OPEN = 256
-"""Most shards that a process keeps open."""
+"""Maximum number of shards that a process keeps open."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class ClipDataset:
         self._open: OrderedDict[int, _OpenShard] = OrderedDict()
         self._lock = threading.Lock()
         self._prepared: dict[int, int] = {}
-        # One process uses at most half of the cache, so that the other half can be filled ahead of need.
+        # One process uses at most half of the cache, so that the other half can hold prefetched shards.
         self._half_bytes = cache_bytes // 2
         self._locations: list[ClipLocation] = []
         self.keys, self.identities = [], []
@@ -190,7 +190,7 @@ class ClipDataset:
         return member[location.length - int(np.prod(location.shape)) :].reshape(location.shape)
 
     def prepare(self, shard: int) -> bool:
-        """Load a shard ahead of need, from S3 into the cache or from disk into memory.
+        """Prefetch a shard, from S3 into the cache or from disk into memory.
 
         Return False if the cache has no room for it now.
         """

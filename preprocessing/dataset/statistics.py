@@ -46,7 +46,7 @@ class Statistics:
             self._factors[name] = [
                 min(low, *values), max(high, *values), total + math.fsum(values), count + len(values),
             ]  # fmt: skip
-        # Row by row first: numpy sums long rows many times faster than the three values of a pixel.
+        # Sum row by row first: numpy sums long rows many times faster than the three values of a pixel.
         rows = np.ascontiguousarray(clip.frames).reshape(length * height, width * channels)
         sums = rows.sum(axis=0, dtype=np.int64).reshape(width, channels).sum(axis=0)
         squares = np.square(rows, dtype=np.uint16).sum(axis=0, dtype=np.int64).reshape(width, channels).sum(axis=0)

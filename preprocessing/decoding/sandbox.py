@@ -69,7 +69,7 @@ class DecodeProcess:
         """Decode the clips of an input.
 
         Raises:
-            RejectedInputError: the input is bad.
+            RejectedInputError: the input is invalid.
             TransientError: the input could not be read.
             SandboxFailedError: the process died or was killed; the next call starts another one.
             UserError: the source raised it.

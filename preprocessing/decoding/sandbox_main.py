@@ -34,7 +34,7 @@ def main(opener: str) -> None:
         opener: `module:function`, from this process's own command line; opens the source.
     """
     _die_with_parent()
-    # Keep what a library prints out of the messages.
+    # Prevent output that a library prints from entering the message stream.
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=1 << 16)
     os.dup2(2, 1)
     setup, _ = receive(_reader(requests))

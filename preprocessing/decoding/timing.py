@@ -51,7 +51,7 @@ class Window:
     """The frames of a clip."""
 
     start: int
-    """Index of its first frame among all frames that the maker received."""
+    """Index of its first frame among all frames that were added."""
     frames: list[Frame]
 
     @property

@@ -17,7 +17,7 @@ from preprocessing.sources.registry import open_serialized_source, serialize_sou
 SAMPLE_S = 10.0
 """How long inputs are sampled, in seconds; the first one is always read to its end."""
 SAMPLE_INPUTS = 16
-"""Most inputs that are sampled."""
+"""Maximum number of inputs that are sampled."""
 
 
 @dataclass

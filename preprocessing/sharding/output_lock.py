@@ -1,4 +1,4 @@
-"""The lock of an output: it belongs to the plan that is stored there before any shard.
+"""The lock of an output folder: its plan, which is stored there before any shard.
 
 `plan.json` holds what the dataset depends on, and `inputs.jsonl` lists the inputs. A later run with other settings or
 changed inputs is refused, with a message that names the differences.
@@ -28,7 +28,7 @@ def acquire_output(url: str, plan: Plan, *, store: bool = True) -> None:
         store: whether to store the plan where there is none.
 
     Raises:
-        UserError: the output holds a dataset of other settings or inputs; names the differences.
+        UserError: the output holds a dataset of other settings or inputs; the message names the differences.
     """
     try:
         stored: StoredPlan = json.loads(storage.read_bytes(storage.join(url, PLAN)))
@@ -39,7 +39,7 @@ def acquire_output(url: str, plan: Plan, *, store: bool = True) -> None:
             _store(url, plan)
         return
     except ValueError:
-        raise UserError(f"{url}/{PLAN} is not JSON; choose another --out, or remove that folder") from None
+        raise UserError(f"{url}/{PLAN} is not JSON; choose another --out, or delete that folder") from None
     differences = _differences(url, plan, stored)
     if differences:
         raise UserError(

@@ -25,11 +25,11 @@ CLIPS = 24
 SHARDS = 3
 """Shards of each split that the clips come from; inputs are in a random order, so a few shards are a fair sample."""
 FRAMES = 32
-"""Most frames shown of a clip."""
+"""Maximum number of frames shown of a clip."""
 SIDE = 128
-"""Most pixels of a clip's longer side."""
+"""Maximum length of a clip's longer side, in pixels."""
 BARS = 24
-"""Most values listed of a label; the others are added up."""
+"""Maximum number of values listed of a label; the others are added up."""
 
 
 def write_preview(url: str, manifest: Manifest, rejected: bytes) -> None:

@@ -13,7 +13,7 @@ from preprocessing.sharding.rejects import Reject
 log = logging.getLogger(__name__)
 
 MAX_INCONCLUSIVE_FAILURES = 5
-"""Decoding processes that may fail at an input, without proof that it is the cause, before the input is rejected."""
+"""Number of decoding processes that may fail on an input, without proof that it is the cause, before it is rejected."""
 
 
 def read_item(clips: Clips, item: Item, patience_s: float) -> Generator[Clip, None, Reject | None]:

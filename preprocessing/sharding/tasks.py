@@ -14,7 +14,7 @@ from preprocessing.sharding.write_shard import write_shard
 from preprocessing.sources.registry import open_serialized_source, serialize_source
 
 MAX_RETRIES = 10
-"""How often Ray runs a task again whose worker died."""
+"""How many times Ray retries a task whose worker died."""
 
 
 def concurrency(recipe: DataRecipe) -> int:

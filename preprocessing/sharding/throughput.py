@@ -10,7 +10,7 @@ class Throughput:
     """Counts and rates of the shards that this run has written.
 
     Args:
-        clock: seconds of a monotonic clock.
+        clock: returns the seconds of a monotonic clock.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,7 +1,7 @@
 """Read NumPy files without unpickling: list the arrays of a .npy or .npz file, and map their values into memory.
 
 NumPy stores an array of Python objects as a pickle, and loading a pickle runs whatever code it contains. The header
-states the data type, so such arrays are refused before any of their values are read.
+states the data type, so such arrays are rejected before any of their values are read.
 """
 
 import shutil

@@ -24,7 +24,7 @@ def choose_identities(
     Args:
         source: name of the source, for the message.
         attributes: dataclass whose fields are attributes, each an index into its entry of `vocabulary`.
-        vocabulary: attribute name to the names of its values.
+        vocabulary: attribute name -> names of its values.
         count: how many.
         seed: seed of the choice.
 

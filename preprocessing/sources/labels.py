@@ -32,19 +32,19 @@ class InputPart:
 
 @dataclass(frozen=True)
 class LabelReader:
-    """Gives the labels of each input."""
+    """Determines the labels of each input."""
 
     config: LabelsConfig
     rows: dict[str, list[InputPart]] = field(default_factory=dict)
-    """Path of an input to its rows of the sidecar."""
+    """Path of an input -> its rows of the sidecar."""
     names: tuple[str, ...] = ()
     """Names of all labels except `identity` and `split`."""
     sidecar: bytes = b""
     """Content of the sidecar file."""
     embedded: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Path of an input to the labels stored in the file itself."""
+    """Path of an input -> the labels stored in the file itself."""
     faults: dict[str, str] = field(default_factory=dict)
-    """Path of an input that is already known to be bad to the reason."""
+    """Path of an input that is already known to be invalid -> the reason."""
 
     def parts(self, name: str) -> list[InputPart]:
         """Return the labelled segments of an input.

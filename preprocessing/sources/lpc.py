@@ -86,7 +86,7 @@ class LpcSource:
             )
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all sheets. Reads them all, so a bad one is found before any work is done."""
+        """Return the SHA-256 of all sheets. Reads them all, so an invalid one is found before any work is done."""
         return lpc_sheets.fingerprint(self._sheets)
 
     @functools.cached_property

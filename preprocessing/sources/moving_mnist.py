@@ -93,7 +93,7 @@ class MovingMnistSource:
             )
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of digits and rendering version. Reads all files, so a bad one is found early."""
+        """Return the SHA-256 of digits and rendering version. Reads all files, so an invalid one is found early."""
         digest = hashlib.sha256(f"moving_mnist/{VERSION}".encode())
         for split in FILES:
             for array in self._digits[split]:

@@ -139,7 +139,7 @@ def test_continuous_factors_are_read_back_to_the_last_digit(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"action": 2, "weight": 0.0, "angle": [0.0, 0.0]}, "label action is 2; there are 2 names"),
+        ({"action": 2, "weight": 0.0, "angle": [0.0, 0.0]}, "label action is 2; it must be an index below 2"),
         ({"action": 0, "weight": 0.0}, "labels .* are not those of the source"),
         ({"action": 0, "weight": [0.0], "angle": [0.0, 0.0]}, "factor weight needs one value per clip"),
         ({"action": 0, "weight": 0.0, "angle": [0.0]}, "factor angle needs one value per frame"),
