@@ -1,1 +1,1 @@
-"""The jobs people submit, and the training they run."""
+"""The jobs that users submit, and the training that they run."""

@@ -102,8 +102,8 @@ def submit(name: str, options: Sequence[str], args: Sequence[str], environment: 
     """Submit a job and wait for its end, passing its output through.
 
     Args:
-        name: of the job, for messages.
-        options: of `ray job submit`.
+        name: name of the job, for messages.
+        options: options of `ray job submit`.
         args: arguments of `python` in the job.
         environment: variables that `ray job submit` needs.
 

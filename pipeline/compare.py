@@ -21,8 +21,8 @@ class CompareCommand(Section, Controls):
     """Compare evaluations of several runs side by side: vdsm compare REPORT REPORT ... --out FOLDER"""
 
     reports: list[str]
-    """Folders written by `vdsm evaluate --out`, or runs with a `report` folder in them; they come first, without an
-    option. They may be s3://bucket/prefix."""
+    """Folders written by `vdsm evaluate --out`, or runs with a `report` folder in them; give them first, as
+    positional arguments. They may be s3://bucket/prefix."""
     out: str
     """Folder for compare.html and compare.json; may be s3://bucket/prefix."""
 

@@ -108,9 +108,9 @@ def served(args: list[str], port: int) -> Iterator[str]:
                 if process.poll() is not None:
                     stderr.seek(0)
                     lines = stderr.read().decode(errors="replace").strip().splitlines()
-                    raise UserError(f"{name} exited at its start: {lines[-1] if lines else 'it printed nothing'}")
+                    raise UserError(f"{name} exited on startup: {lines[-1] if lines else 'it printed nothing'}")
                 if time.monotonic() > deadline:
-                    raise UserError(f"{name} does not respond on port {port} after {START_S:.0f} s")
+                    raise UserError(f"{name} did not respond on port {port} within {START_S:.0f} s; rerun")
                 time.sleep(0.2)
             yield f"http://{HOST}:{port}"
         finally:

@@ -33,7 +33,7 @@ class TuneCommand(Recipe, Controls):
     """Name of the sweep; its folder is OUT/NAME."""
     study: str | None = None
     """Where the study is stored: a file on a disk that outlives the driver, or a database such as
-    postgresql://user@host/optuna (password in PGPASSWORD). None means OUT/NAME/study.journal, for a local OUT."""
+    postgresql://user@host/optuna (password in PGPASSWORD). none means OUT/NAME/study.journal, for a local OUT."""
 
 
 def tune(command: TuneCommand) -> None:

@@ -122,7 +122,7 @@ def training_split(data: str, test: "ClipDataset", length: int) -> "ClipDataset"
         length: frames per clip that are measured.
 
     Raises:
-        UserError: the data cannot be measured honestly; see `check_splits`.
+        UserError: the data does not allow an unbiased measurement; see `check_splits`.
     """
     from preprocessing.dataset.reader import ClipDataset
     from vdsm.evaluation.clips import check_splits

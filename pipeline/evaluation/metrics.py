@@ -94,7 +94,7 @@ def write_metrics(out: str, metrics: Metrics) -> None:
 
 
 def find_warnings(scores: Mapping[str, Score], swap_by: str) -> list[str]:
-    """Return what a reader must know before believing any single metric: a useless model can be perfect in one."""
+    """Return what a reader must know before trusting a single metric: a useless model can score perfectly in one."""
     prefix = "pose_" if swap_by == "poses" else ""
     found = []
     joint, action = scores.get(f"{prefix}swap.static.joint"), scores.get(f"{prefix}swap.action.accuracy")

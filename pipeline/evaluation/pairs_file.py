@@ -104,4 +104,4 @@ def read_pairs(folder: str) -> PairsDescription:
             f"{url} is missing; write it with `vdsm pairs --out {folder}` and generate the clips that it lists"
         ) from None
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{url} is not a list of pairs of this version; write it again with `vdsm pairs`") from None
+        raise UserError(f"{url} is not a list of pairs of this version; rerun `vdsm pairs`") from None

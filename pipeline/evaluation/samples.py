@@ -113,13 +113,13 @@ def prepare_samples(folder: str, request: EvaluationRequest) -> SamplesEvaluatio
     """Return the evaluation of samples after checking everything that can be checked beforehand.
 
     Raises:
-        UserError: the folder has no pairs or no samples, or they belong to other data.
+        UserError: the folder has no pairs or no samples, or they were made for other data.
     """
     wanted = read_pairs(folder)
     test = ClipDataset(request.data, "test")
     if data_hash(test.manifest) != wanted.data_sha256:
         raise UserError(
-            f"{folder}: its pairs belong to other data than {request.data} (their hashes differ); name that dataset"
+            f"{folder}: its pairs were drawn from data other than {request.data} (hashes differ); give their dataset"
         )
     if not is_labelled(test):
         raise UserError(f"{request.data} has no action label, which the judge of samples needs; use labelled data")

@@ -13,7 +13,7 @@ class Outputs:
     """The outputs of one request."""
 
     urls: dict[Kind, str]
-    """Kind to the URL of its file."""
+    """Kind -> URL of its file."""
     format: Format
     folder: str
     """URL of the folder that the files are in."""

@@ -22,7 +22,7 @@ class GenerationRequest(Section):
     out: str
     """Folder for the output, or one file that ends in .gif, .mp4, .png or .npz; may be in S3."""
     data: str | None = None
-    """Dataset that the run was trained on; its test clips are the donors that are not given as clips of your own."""
+    """Dataset that the run was trained on; its test clips replace donors that you do not give."""
     dynamics_of: tuple[str, ...] = ()
     """Clips that give the action: videos, folders of images, .npy or .npz files, or keys of clips of the data. Videos
     and images are cropped to the centre square and resized."""

@@ -1,4 +1,4 @@
-"""The driver of a training under Ray Train: start the workers, take their records, and request them to stop."""
+"""The driver of a run under Ray Train: start the workers, take their records, and request them to stop."""
 
 import contextlib
 import getpass
@@ -57,7 +57,7 @@ def fit(worker_config: WorkerConfig, log: RunLog) -> Outcome:
     The first Ctrl-C or SIGTERM saves a checkpoint and stops; the second stops immediately.
 
     Args:
-        worker_config: the training.
+        worker_config: what every worker needs to train.
         log: takes the records of the workers.
 
     Raises:

@@ -19,7 +19,7 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
     Args:
         recipe: the settings.
         data: the dataset, as an absolute path or URL.
-        run: folder of the run, as an absolute path or URL; none if it was not named.
+        run: folder of the run, as an absolute path or URL; None if it was not named.
 
     Raises:
         UserError: the recipe does not fit the data.
@@ -63,7 +63,7 @@ def _inspect_run(recipe: Recipe, run: str, data_sha256: str | None) -> tuple[str
     try:
         if not storage.exists(storage.join(run, "run.json")):
             if not storage.is_s3(run) and not _is_writable(Path(run)):
-                problems.append(f"run: {run} cannot be written")
+                problems.append(f"run: {run} is not writable; choose another --out")
             return ", a new one", problems
         changes = changed_settings(run, recipe, data_sha256)
         if changes:
@@ -102,7 +102,7 @@ def _missing_resources(recipe: Recipe, plans: list[StagePlan]) -> list[str]:
 
 
 def _available_memory() -> int | None:
-    """Return this machine's available memory in bytes; none if the system does not report it."""
+    """Return this machine's available memory in bytes; None if the system does not report it."""
     try:
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:

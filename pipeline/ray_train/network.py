@@ -1,4 +1,4 @@
-"""The network interface over which the workers of a training communicate."""
+"""The network interface over which the workers of a run communicate."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ _SIOCGIFADDR = 0x8915
 
 
 def interface_of(address: str) -> str | None:
-    """Return the name of this machine's interface with an IPv4 address; none if there is none, or not on Linux."""
+    """Return the name of this machine's interface with an IPv4 address; None if it has none, or not on Linux."""
     if sys.platform != "linux":
         return None
     import fcntl

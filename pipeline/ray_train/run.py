@@ -1,4 +1,4 @@
-"""A training under Ray Train, from wherever the run is to its end."""
+"""Train a run under Ray Train, from its current position to its end."""
 
 import logging
 import os

@@ -16,7 +16,7 @@ from pipeline.report.images import Frames, data_uri, mosaic, to_rgba
 from vdsm.evaluation.clips import LabelledClips
 
 MAX_SHEET_SIDE = 16_000
-"""Most pixels along a side of a sprite sheet; the limit of WebP is 16,383."""
+"""Maximum side of a sprite sheet, in pixels; the limit of WebP is 16,383."""
 REFERENCE_CELL = 64
 """Cells of every size are displayed as large as cells of this many pixels."""
 DEFAULT_FPS = 8.0
@@ -59,7 +59,7 @@ def make_animation(clip: Frames, fps: float, alt: str, cell: int = REFERENCE_CEL
         fps: frames per second.
         alt: text alternative for viewers who cannot see it.
         cell: side, in pixels, of one of the clips in a mosaic.
-        quality: of the lossy compression, 0 to 100.
+        quality: quality of the lossy compression, 0 to 100.
 
     Raises:
         ValueError: the frames do not fit into one image.

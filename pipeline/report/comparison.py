@@ -1,11 +1,12 @@
 """Comparison of evaluations: whether they are comparable, which metrics differ reliably, and which settings differ."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from cluster.cli.recipe_file import leaves
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from pipeline import former_names
@@ -173,22 +174,13 @@ def compare_metric(name: str, values: Sequence[Metric | None]) -> dict[str, Any]
 
 
 def differing_settings(reports: Sequence[Report]) -> dict[str, list[Any]]:
-    """Return the settings that differ: dotted name to the value in each report, None where it has none."""
+    """Return the settings that differ: dotted name -> value in each report, None where it has none."""
     flat = []
     for report in reports:
         source = report.metrics["provenance"]
         kept = {key: source[key] for key in ("stage", "step", "seed", "threads", "judge", "versions") if key in source}
         tree = {**source.get("recipe", {}), "evaluation": source.get("evaluation", {}), "measured": kept}
-        flat.append({former_names.SETTINGS.get(name, name): value for name, value in _leaves(tree)})
-    names = sorted({name for leaves in flat for name in leaves})
-    columns = {name: [leaves.get(name) for leaves in flat] for name in names}
+        flat.append({former_names.SETTINGS.get(name, name): value for name, value in leaves(tree)})
+    names = sorted({name for settings in flat for name in settings})
+    columns = {name: [settings.get(name) for settings in flat] for name in names}
     return {name: values for name, values in columns.items() if any(value != values[0] for value in values)}
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted name, value) of every leaf of a tree."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -34,7 +34,7 @@ COMPARED: tuple[tuple[str, str, str, bool], ...] = (
 """Title, kind of record, key, and whether the axis is logarithmic."""
 
 MAX_POINTS = 300
-"""Most points of a line."""
+"""Maximum number of points of a line."""
 
 
 def read_records(text: str) -> list[Record]:

@@ -60,7 +60,7 @@ class Gallery:
     colourings: list[Colouring] = field(default_factory=list)
     wrong: list[WrongSwap] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
-    """Section name to the reason why it is empty."""
+    """Section name -> reason why it is empty."""
 
 
 def draw_gallery(
@@ -72,8 +72,8 @@ def draw_gallery(
         clips: the test split.
         measured: the model, its codes and its swaps.
         sequence_stage: whether the model has a dynamics code; otherwise poses are swapped.
-        max_cells: most clips decoded for the action-transfer matrix.
-        seed: of the samples of the prior.
+        max_cells: maximum number of clips decoded for the action-transfer matrix.
+        seed: seed of the samples of the prior.
         progress: receives PHASES phases.
     """
     return _GalleryBuilder(clips, measured, sequence_stage, seed, progress).gallery(max_cells)

@@ -18,7 +18,7 @@ from vdsm.evaluation.progress import NO_PROGRESS, Progress
 
 @runtime_checkable
 class GenerativeModel(Protocol):
-    """A model that can do more than swap, such as `vdsm.Disentangler`."""
+    """A model that can do more than swap, such as `vdsm.disentangler.Disentangler`."""
 
     def interpolate_static(self, first: Tensor, second: Tensor, steps: int) -> Tensor:
         """Return `steps` static codes from one to another: [B, K] and [B, K] -> [B, steps, K]."""
@@ -84,7 +84,6 @@ def prior_dynamics_rows(
     identity_clips: Indices,
     columns: int,
     generator: torch.Generator,
-    progress: Progress = NO_PROGRESS,
 ) -> Cells:
     """Return a row per identity: its real donor, then new dynamics per column, sampled from the prior."""
     dynamics = decoder.model.sample_dynamics(columns, generator)
@@ -92,7 +91,6 @@ def prior_dynamics_rows(
     for identity_clip in identity_clips:
         frames = decoder.with_dynamics(dynamics, np.repeat(identity_clip, columns))
         rows.append([*real_clips(clips, [int(identity_clip)], decoder.length), *to_uint8(frames)])
-        progress.advance(columns)
     return rows
 
 

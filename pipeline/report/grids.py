@@ -19,6 +19,8 @@ from vdsm.evaluation.progress import NO_PROGRESS, Progress
 Indices = NDArray[np.int64]
 Cells = list[list[Frames | None]]
 """Rows of clips of equal size; None leaves a cell empty."""
+UNLABELLED_DONORS = 6
+"""Donors of actions where the data has no action label."""
 
 
 def to_uint8(frames: Tensor) -> list[Frames]:
@@ -44,14 +46,14 @@ def in_rows(clips: Sequence[Frames], columns: int) -> Cells:
     return rows
 
 
-def action_donors(clips: LabelledClips, unlabelled: int = 6) -> Indices:
+def action_donors(clips: LabelledClips) -> Indices:
     """Return one clip per action of the test split, each of another identity where possible.
 
-    Without action labels: one clip of each of `unlabelled` identities, evenly spaced over the split.
+    Without action labels: one clip of each of UNLABELLED_DONORS identities, evenly spaced over the split.
     """
     if ACTION not in clips.vocabulary:
         donors = identity_donors(clips, len(clips))
-        return donors[np.linspace(0, len(donors) - 1, min(unlabelled, len(donors))).round().astype(np.int64)]
+        return donors[np.linspace(0, len(donors) - 1, min(UNLABELLED_DONORS, len(donors))).round().astype(np.int64)]
     chosen: list[int] = []
     used: set[str] = set()
     for action in range(len(clips.vocabulary[ACTION])):

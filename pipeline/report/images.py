@@ -65,17 +65,17 @@ def composite(clip: Frames, background: tuple[int, int, int]) -> Frames:
     return result
 
 
-def encode_webp(clip: Frames, fps: float, quality: int = 80) -> bytes:
+def encode_webp(clip: Frames, fps: float) -> bytes:
     """Encode a clip as an animated WebP that loops forever."""
     images = [Image.fromarray(frame) for frame in to_rgba(clip)]
     buffer = io.BytesIO()
     images[0].save(
         buffer, "WEBP", save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0,
-        quality=quality, method=4, alpha_quality=100,
+        quality=80, method=4, alpha_quality=100,
     )  # fmt: skip
     return buffer.getvalue()
 
 
-def data_uri(data: bytes, media_type: str = "image/webp") -> str:
-    """Return a data URI that holds the bytes."""
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+def data_uri(webp: bytes) -> str:
+    """Return a data URI that holds a WebP image."""
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"

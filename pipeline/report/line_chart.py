@@ -35,8 +35,8 @@ def line_chart(
     """Draw named lines over steps.
 
     Args:
-        title: of the chart.
-        lines: name to points; no line is empty.
+        title: title of the chart.
+        lines: name -> points; no line is empty.
         last_step: right end of the horizontal axis.
         stage_change: first step of stage 2, which is marked; None if there is none.
         logarithmic: whether the vertical axis is logarithmic; then all values must be positive.

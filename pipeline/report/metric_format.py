@@ -50,5 +50,5 @@ def direction(name: str) -> int:
         return -1
     if parts[0] in ("swap", "pose_swap", "prior", "reconstruction", "consistency", "cycle", "elbo", "is", "h_y"):
         return 1
-    # Whether a probe's value is good depends on its code; the judge and the still image are no merit of the model.
+    # Whether a probe's value is good depends on its code; the judge and the still image do not depend on the model.
     return 0

@@ -58,8 +58,8 @@ def write_report(
         measured: the model, its codes and its swaps.
         metrics: the content of metrics.json.
         sequence_stage: whether the model has a dynamics code; otherwise poses are swapped.
-        grid_clips: most clips decoded for the action-transfer matrix.
-        seed: of the samples of the prior.
+        grid_clips: maximum number of clips decoded for the action-transfer matrix.
+        seed: seed of the samples of the prior.
         command: a command line that repeats the evaluation.
         progress: receives `pipeline.report.gallery.PHASES` phases.
     """

@@ -27,12 +27,12 @@ GROUPS = {
 OTHER_GROUP = "Inception score and entropies of the judged action (nats)"
 MAX_TILES = 4
 MAX_CONFUSION_VALUES = 20
-"""Most values of a factor whose confusion matrix is shown."""
+"""Maximum number of values of a factor whose confusion matrix is shown."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One of the most telling metrics."""
+    """One of the most informative metrics."""
 
     title: str
     name: str
@@ -49,7 +49,7 @@ class ProbeTable:
     codes: list[str]
     kinds: list[str]
     rows: dict[str, list[str | None]]
-    """Factor to the names of its metrics; None where there is none."""
+    """Factor -> names of its metrics; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def headline_sentence(metrics: Metrics) -> str:
 
 
 def tiles(metrics: Metrics) -> list[Tile]:
-    """Return the few most telling metrics."""
+    """Return the few most informative metrics."""
     values = metrics["figures"]
     prefix = swap_prefix(metrics)
     leakage = {name: metric for name, metric in values.items() if name.startswith(f"{prefix}leakage.")}

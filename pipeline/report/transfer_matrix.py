@@ -12,7 +12,7 @@ from vdsm.evaluation.progress import Progress
 BLOCK_COLUMNS = 10
 """Identities in one block."""
 MAX_PIXELS = 24_000_000
-"""Most pixels in all frames of the matrix together, so that a report is small enough for e-mail."""
+"""Maximum number of pixels in all frames of the matrix together, so that a report is small enough for e-mail."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class TransferMatrix:
     donors: Animation
     """The column of clips that give the action, below an empty cell."""
     blocks: list[Animation]
-    """Each: the row of clips that give the identity, above the swaps."""
+    """Each block: the row of clips that give the identity, above the swaps."""
     header: float
     """Height of the row of identities, in percent of the whole matrix."""
     labels: list[str]
@@ -49,7 +49,7 @@ def transfer_matrix(
         action_clips: donors of the action, one per row.
         identity_clips: donors of the identity, one per column.
         sequence_stage: whether to swap dynamics codes; otherwise poses are swapped.
-        max_cells: most clips decoded.
+        max_cells: maximum number of clips decoded.
         progress: receives one phase.
     """
     cell, fps = clips.frames(0).shape[2], display_fps(median_fps(clips))

@@ -1,4 +1,4 @@
-"""The worst swaps of an evaluation: what each was asked to show, and what the judge saw instead."""
+"""The worst swaps of an evaluation: what each should show, and what the judge saw instead."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from vdsm.evaluation.clips import ACTION, LabelledClips
 from vdsm.evaluation.measurement import Swapped
 
 MAX_WRONG_SWAPS = 12
-"""Most wrong swaps that a report shows."""
+"""Maximum number of wrong swaps that a report shows."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The checkpoints of a run: written while the training continues, atomically, and older ones deleted afterwards.
 
-A checkpoint counts once its file has its name: a local file is renamed when it is complete on the disk, an object in S3
+A checkpoint exists once its file has its final name: a local file is renamed when it is synced to disk, an object in S3
 appears with its last part. Only then is an older one deleted, so that there is one to resume from at any instant. Each
 file carries the SHA-256 of its content, and no list of them is kept anywhere.
 """
@@ -39,7 +39,7 @@ def file_name(position: TrainPosition) -> str:
 
 
 def position_of(name: str) -> TrainPosition | None:
-    """Return the position in a checkpoint's file name; none for any other name."""
+    """Return the position in a checkpoint's file name; None for any other name."""
     match = _NAME.fullmatch(name)
     return TrainPosition(int(match[1]), int(match[2])) if match else None
 
@@ -171,7 +171,7 @@ class CheckpointStore:
             try:
                 content = checkpoint.load(local_copy(url, Path(scratch)))
             except MissingFileError:
-                raise ValueError(f"{url}: no such checkpoint; it was deleted while it was needed") from None
+                raise ValueError(f"{url}: no such checkpoint; it was deleted while it was needed, so rerun") from None
         try:
             return TrainState.from_dict(content)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""What the driver keeps and shows of a run: metrics.jsonl, events.jsonl, TensorBoard and the progress display."""
+"""What the driver records and displays for a run: metrics.jsonl, events.jsonl, TensorBoard and the progress display."""
 
 import json
 import logging
@@ -100,7 +100,7 @@ class RunLog:
             self._progress.show(record)
 
     def event(self, event: str, **details: Any) -> None:
-        """Keep an event of the driver's own."""
+        """Record an event of the driver itself."""
         self._append(
             "events.jsonl", {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **details}
         )
@@ -172,7 +172,7 @@ class RunLog:
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
-    """Return a line of a log; none for the incomplete last line of a killed process."""
+    """Return a line of a log; None for the incomplete last line of a killed process."""
     try:
         record: dict[str, Any] = json.loads(line)
     except ValueError:

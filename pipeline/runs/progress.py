@@ -1,4 +1,4 @@
-"""The progress of a training on the display of its command."""
+"""The progress of a run on the display of its command."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ class TrainingProgress:
         self._elbo = ""
 
     def start(self, note: str = "") -> None:
-        """Start the phase of the current position, or start its clock again."""
+        """Start the phase of the current position, or restart its clock."""
         stage, step = self._position
         steps = self._training.stage(stage).steps
         if step >= steps and stage + 1 in self._stages:

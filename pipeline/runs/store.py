@@ -16,13 +16,14 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cluster.cli.former_names import with_current_names
+from cluster.cli.recipe_file import leaves
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
@@ -99,7 +100,7 @@ def changed_settings(url: str, recipe: Recipe, data_sha256: str | None) -> list[
     Args:
         url: folder of the run.
         recipe: the current recipe.
-        data_sha256: `data_hash` of the current dataset; none if it is not known.
+        data_sha256: `data_hash` of the current dataset; None if it is not known.
     """
     changes = _changes(read_recipe(url), recipe)
     if data_sha256 is not None and read_description(url)["data_sha256"] != data_sha256:
@@ -139,7 +140,7 @@ def read_recipe(url: str) -> Recipe:
 
 
 def _changes(old: Recipe, new: Recipe) -> list[str]:
-    before, after = dict(_leaves(old.model_dump(mode="json"))), dict(_leaves(new.model_dump(mode="json")))
+    before, after = dict(leaves(old.model_dump(mode="json"))), dict(leaves(new.model_dump(mode="json")))
     return [
         f"{name} {before.get(name)} -> {after.get(name)}"
         for name in sorted(before.keys() | after.keys())
@@ -152,14 +153,6 @@ def _affects_result(name: str, training: TrainingConfig) -> bool:
     if rest == "validation_interval" and training.stage2_start == "best":
         return True  # it decides which checkpoints are compared
     return name == "seed" or section == "model" or (section == "training" and rest not in _MUTABLE)
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def is_finished(url: str, training: TrainingConfig) -> bool:

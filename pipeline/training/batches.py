@@ -33,7 +33,7 @@ class Clips(Protocol):
         """Return clip `index` as uint8 [T, H, W, C]."""
 
     def prepare(self, shard: int) -> bool:
-        """Download a shard to this machine ahead of need. Return False if there is no room for it now."""
+        """Prefetch a shard to this machine. Return False if there is no room for it now."""
 
 
 class Batch(NamedTuple):
@@ -54,7 +54,7 @@ def check_frames(clips: Clips, model: ModelConfig) -> None:
     """Check that the dataset has clips, with frames of the model's size and channels.
 
     Raises:
-        ValueError: it has not.
+        ValueError: there are no clips, or their frames do not fit the model.
     """
     if not clips.keys:
         raise ValueError("the training split of the dataset has no clips; shard a source that has some")

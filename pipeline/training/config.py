@@ -24,8 +24,8 @@ class StageConfig:
     clip_frames: int = 8
     """Consecutive frames taken from each clip, from a start drawn anew in each epoch."""
     num_decoded_frames: int | None = None
-    """Frames of each sequence that a step decodes, drawn anew in each step; none: all. The reconstruction loss is their
-    mean, hence unbiased. With long clips, this frees compute for more clips per step."""
+    """Frames of each sequence that a step decodes, drawn anew in each step; none means all. The reconstruction loss is
+    their mean, hence unbiased. With long clips, this frees compute for more clips per step."""
     pairing: Literal["none", "identity"] = "none"
     """`identity` joins windows of two clips of the same identity into one sequence (stage 1 only). This is weak
     supervision by identity, as in the paper's Sprites runs; `none` uses no labels."""
@@ -81,10 +81,10 @@ class TrainingConfig:
     num_workers: int = 2
     """Training processes; each holds a copy of the model (DDP)."""
     min_workers: int | None = None
-    """Elastic training: continue with as few workers as this while the cluster has no room for num_workers; none:
-    wait."""
+    """Elastic training: continue with as few workers as this while the cluster has no room for num_workers; none
+    means to wait."""
     resize_interval_s: float = 60.0
-    """Seconds between checks for room for more workers, if min_workers is set."""
+    """Seconds between checks whether the cluster has room for more workers, if min_workers is set."""
     threads_per_worker: int = 1
     """CPU threads per worker."""
     use_gpu: bool = False

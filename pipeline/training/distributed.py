@@ -28,7 +28,7 @@ class DistributedContext:
         return self.rank == 0
 
     def rows(self, count: int) -> slice:
-        """Return this rank's contiguous part of `count` samples; parts differ by at most one sample, may be empty."""
+        """Return this rank's contiguous part of `count` samples; parts differ by at most one sample."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def local_rows(self, values: Tensor) -> Tensor:

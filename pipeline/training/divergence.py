@@ -1,4 +1,4 @@
-"""What counts as a diverged training, and the error that names its cause."""
+"""When a run counts as diverged, and the error that names the cause."""
 
 import math
 from collections.abc import Sequence

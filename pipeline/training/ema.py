@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class ExponentialMovingAverage:
     """The exponential moving average of those parameters of a module that a stage trains.
 
-    `decay` is per optimiser step; with 0 no average is kept, the object is false and its methods do nothing. Parameters
+    `decay` is per optimiser step; with 0 no average is kept, the object is falsy and its methods do nothing. Parameters
     that are not trained are constant and so equal to their average.
     """
 

@@ -1,4 +1,4 @@
-"""What a training is given, and how far it gets."""
+"""The input of the training loop, and how far a run got."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple

@@ -44,7 +44,7 @@ def train_run(
             _log_event(reporter, world, "divergence", error.position, cause)
             if rollbacks >= job.training.max_rollbacks:
                 raise
-            # A checkpoint whose very next step diverges is no good checkpoint.
+            # A checkpoint is not good if its very next step diverges.
             is_useless = resume is not None and resume.position.after_next_step(job.training) == error.position
             resume = reporter.restore(before=resume.position if resume is not None and is_useless else None)
             lr_scale, rollbacks = lr_scale * job.training.rollback_rate, rollbacks + 1

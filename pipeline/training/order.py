@@ -61,7 +61,7 @@ class Windows(NamedTuple):
     starts: Indices
     """First frame of the window in that clip."""
     partners: Indices | None
-    """Index of the second clip, of the same identity; none without pairing."""
+    """Index of the second clip, of the same identity; None without pairing."""
     partner_starts: Indices | None
     """First frame of the window in the second clip."""
 
@@ -81,7 +81,7 @@ class ClipTable:
     frames: Indices
     """Length of each clip, in frames."""
     shards: Indices | None = None
-    """Number of the shard that holds each clip; none: one shard holds all."""
+    """Number of the shard that holds each clip; None means that one shard holds all."""
 
 
 class GlobalOrder:

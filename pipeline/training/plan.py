@@ -1,4 +1,4 @@
-"""What a training will do, computed and checked before anything starts."""
+"""What a run will do, computed and checked before anything starts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ def make_plan(job: Job) -> list[StagePlan]:
 def plan_of(
     model: ModelConfig, training: TrainingConfig, counts: Mapping[int, tuple[int, int]] | None = None
 ) -> list[StagePlan]:
-    """Return the plans of the stages of a training.
+    """Return the plans of the stages of a run.
 
     Args:
         model: settings of the model.

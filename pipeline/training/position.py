@@ -1,4 +1,4 @@
-"""Where in the two stages a training is."""
+"""The position of a run within the two stages."""
 
 from typing import NamedTuple
 

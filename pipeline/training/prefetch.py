@@ -1,4 +1,4 @@
-"""Reading ahead of need in threads: the next batches, and the shards of the steps after them."""
+"""Prefetching in threads: the next batches, and the shards of the steps after them."""
 
 import queue
 import threading
@@ -10,6 +10,9 @@ import numpy as np
 from pipeline.training.batches import Batch, Clips, read_windows
 from pipeline.training.order import GlobalOrder, Windows
 
+DEPTH = 4
+"""Number of batches to read ahead."""
+
 
 class StalledReaderError(RuntimeError):
     """The reader delivered nothing for too long."""
@@ -18,14 +21,13 @@ class StalledReaderError(RuntimeError):
 class PrefetchedBatches:
     """An iterable over batches that a thread reads while the model computes. A context manager, or call `close`.
 
-    An error of the reader is raised where its batch would have come, and StalledReaderError where none came for
+    An error of the reader is raised in place of its batch; StalledReaderError is raised if no batch arrives within
     `stall_s` seconds.
 
     Args:
         clips: the dataset.
         windows: the samples of each batch.
         window: frames of one window.
-        depth: number of batches to read ahead.
         pin: whether to keep batches in pinned memory, for the copy to a GPU.
         stall_s: seconds after which a reader has stalled.
         on_batch: called before each batch is handed out.
@@ -37,7 +39,6 @@ class PrefetchedBatches:
         windows: Iterable[Windows],
         window: int,
         *,
-        depth: int = 4,
         pin: bool = False,
         stall_s: float = 600.0,
         on_batch: Callable[[], None] = lambda: None,
@@ -46,7 +47,7 @@ class PrefetchedBatches:
         """Total time, in seconds, that the consumer has waited for data."""
         self._clips, self._stall_s, self._on_batch = clips, stall_s, on_batch
         self._reading: Windows | None = None
-        self._ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=depth)
+        self._ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=DEPTH)
         self._closed = threading.Event()
         self._thread = threading.Thread(
             target=self._fill, args=(clips, windows, window, pin), name="prefetch", daemon=True

@@ -1,4 +1,4 @@
-"""Where the results of a training go, and who may interrupt it."""
+"""The interface that receives the results of a run and may interrupt it."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from pipeline.training.state import TrainState
 
 
 class StopDecision(NamedTuple):
-    """What the surroundings of a training ask of it after a step; the same on every rank."""
+    """What the reporter requests of the training loop after a step; the same on every rank."""
 
     stop: bool = False
     """Save a checkpoint and stop."""
@@ -36,7 +36,7 @@ class Reporter(Protocol):
     def restore(
         self, position: TrainPosition | None = None, *, before: TrainPosition | None = None
     ) -> TrainState | None:
-        """Return the newest checkpoint, or none if there is none. Called on every rank, with the same result.
+        """Return the newest checkpoint, or None if there is none. Called on every rank, with the same result.
 
         Args:
             position: return the checkpoint of this position instead, which is known to be kept.
@@ -65,7 +65,7 @@ class QuietReporter:
     def restore(
         self, position: TrainPosition | None = None, *, before: TrainPosition | None = None
     ) -> TrainState | None:
-        """Return none: nothing was kept."""
+        """Return None: nothing was kept."""
         return None
 
     def should_stop(self) -> StopDecision:

@@ -30,7 +30,7 @@ class StageRun:
         stage: 1 or 2.
         disentangler: the model, whose parameters of the other stage are frozen.
         reporter: takes the results.
-        world: this rank among all.
+        world: this rank and the number of ranks.
         lr_scale: factor of the learning rate.
         rollbacks: number of rollbacks before this stage.
         best_validation: best validation of each stage so far.
@@ -127,7 +127,7 @@ class StageRun:
             self._log("images", done, {"images": images})
 
     def log_event(self, event: str, done: int) -> None:
-        """Log something that happened after `done` steps."""
+        """Log an event that happened after `done` steps."""
         if self.world.is_first:
             self.reporter.log({"kind": "event", "event": event, "stage": self.stage, "step": done})
 

@@ -1,4 +1,4 @@
-"""The state of a training at one position: everything that its checkpoint holds.
+"""The state of a run at one position: everything that its checkpoint holds.
 
 This file and `vdsm.checkpoint`, which reads the model out of a checkpoint, are the only ones that know its keys.
 """
@@ -38,7 +38,7 @@ class Provenance:
 
 @dataclass(kw_only=True)
 class TrainState:
-    """The state of a training at `position`."""
+    """The state of a run at `position`."""
 
     position: TrainPosition
     model_config: Mapping[str, Any]
@@ -50,11 +50,11 @@ class TrainState:
     optimiser: Mapping[str, Any] = field(default_factory=dict)
     """`state_dict` of the optimiser of the stage."""
     ema: Mapping[str, Tensor] | None = None
-    """`state_dict` of the Disentangler with averaged weights; none if no average is kept."""
+    """`state_dict` of the Disentangler with averaged weights; None if no average is kept."""
     uses_ema: bool = False
     """Whether users of the model get the averaged weights."""
     loss_scale: Mapping[str, Any] | None = None
-    """State of the loss scale; none except with fp16."""
+    """State of the loss scale; None except with fp16."""
     lr_scale: float = 1.0
     """Factor of the learning rate that the rollbacks so far have led to."""
     rollbacks: int = 0

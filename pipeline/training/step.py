@@ -82,7 +82,7 @@ class Stepper:
         gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip or math.inf)
         is_bad_loss = has_diverged(terms)
         is_bad_loss, is_bad = self.world.any_rank(is_bad_loss, is_bad_loss or not torch.isfinite(gradient_norm))
-        # Asked here, where the ranks wait for each other anyway.
+        # Checked here, where the ranks synchronise anyway.
         decision = reporter.should_stop()
         if is_bad and (is_bad_loss or not self.precision.overflowed(gradient_norm)):
             clips = [self.job.clips.keys[clip] for clip in batch.windows.clips]
@@ -120,7 +120,7 @@ class Stepper:
             # The part's share of the global batch, times the ranks over which DDP takes the mean.
             share = len(part) * self.world.size / self.config.batch_clips
             with self._reducing(number == passes - 1):
-                # Through DDP's own forward: a call past it would skip the all-reduce.
+                # Call DDP's own forward: bypassing it would skip the all-reduce.
                 with self.precision.autocast():
                     part_noise = type(noise)(*(tensor[rows] for tensor in noise))
                     terms: LossTerms = self.ddp(part, part_noise, weights, decoded[rows])

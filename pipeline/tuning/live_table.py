@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 REFRESH_S = 2.0
 """Seconds between updates of the table in a terminal."""
 LOG_S = 30.0
-"""Seconds between log lines where stderr is no terminal."""
+"""Seconds between log lines if stderr is not a terminal."""
 MAX_ROWS = 8
-"""Most running trials, and most complete ones, in the table."""
+"""Maximum number of running trials, and of complete ones, in the table."""
 
 
 class LiveTable:

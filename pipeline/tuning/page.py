@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 MAX_ANIMATIONS = 3
 """Number of best trials whose action transfer is shown."""
 MAX_ROWS = 30
-"""Most trials in the table."""
+"""Maximum number of trials in the table."""
 MAX_IDENTITIES, MAX_ACTIONS = 8, 6
 """Columns and rows of an animation."""
 

@@ -1,4 +1,4 @@
-"""Names of Optuna parameters: the dotted paths of the searched settings, in former spelling where a study began so."""
+"""Names of Optuna parameters: dotted paths of the searched settings, or former paths in a study created with them."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any

@@ -23,7 +23,7 @@ Values = dict[str, Any]
 """Dotted path to the value that a trial has there."""
 
 MAX_CHECKED = 2000
-"""Most combinations of values that are validated before a sweep starts."""
+"""Maximum number of combinations of values that are validated before a sweep starts."""
 _SEARCHABLE = ("model.", "training.stage1.", "training.stage2.")
 _NOT_SEARCHABLE = ("training.stage1.steps", "training.stage2.steps")
 
@@ -38,7 +38,7 @@ class Parameter(Section):
     log: bool = False
     """Sample the logarithm of the value, for settings whose ratios matter and not their differences."""
     step: float | None = Field(default=None, gt=0)
-    """Values are low, low + step, ... (not with log); None means every number, or every integer."""
+    """Values are low, low + step, ... (not with log); none means every number, or every integer."""
     choices: tuple[Any, ...] | None = None
     """The values to choose from, instead of a range."""
     when: dict[str, Any] = Field(default_factory=dict)

@@ -29,7 +29,7 @@ class Sweep(Section):
     startup_trials: int = Field(default=8, ge=1)
     """Trials with random values before the sampler starts to learn from results."""
     concurrent_trials: int | None = Field(default=None, ge=1)
-    """Trials trained at the same time; None means as many as the cluster has room for."""
+    """Trials trained at the same time; none means as many as the cluster has room for."""
     judge_steps: int = Field(default=250, ge=1)
     """Optimiser steps of the judge that scores the trials; it is trained once for the whole sweep."""
     pairs: int = Field(default=400, ge=2)

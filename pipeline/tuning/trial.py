@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 SCORE = "score.json"
 """File in a run's folder with the scores that the sweep measured."""
 MAX_REASON = 500
-"""Most characters of the stored reason of a failure."""
+"""Maximum length of the stored reason of a failure, in characters."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,9 +31,9 @@ def disentanglement_scores(
 
     With a judge, `action` is the accuracy of the judged action under swap and `static` the mean accuracy over the
     static attributes, each as (accuracy - chance) / (1 - chance); `joint` is the share of swaps with every static
-    attribute right. Without a judge, both are the rank of the true donor among other clips when the swap is encoded
-    again. `disentanglement` is their harmonic mean, which is 0 if either is at chance: a model that ignores one of its
-    codes has none.
+    attribute right. Without a judge, both are the rank of the true donor among other clips when the swap is
+    re-encoded. `disentanglement` is their harmonic mean, which is 0 if either is at chance: a model that ignores one of
+    its codes scores 0.
 
     Args:
         clips: validation clips of two or more identities.
