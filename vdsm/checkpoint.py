@@ -115,7 +115,7 @@ def disentangler_of(state: Mapping[str, Any], path: Path) -> "Disentangler":
         raise ValueError(f"{path}: has no {' and no '.join(sorted(missing))}; use a checkpoint of `vdsm train`")
     try:
         model = Disentangler(ModelConfig(**state[MODEL_CONFIG]))
-        # A training that averages its weights stores both, and which of them to use.
+        # A run that averages its weights stores both, and which of them to use.
         model.load_state_dict(state[state.get(USED, WEIGHTS)])
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()

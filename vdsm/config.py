@@ -89,14 +89,14 @@ class ModelConfig:
     """`layer`: normalise each frame's features to mean 0 and variance 1 between the decoder's layers, so that the size
     of a signal does not depend on how evenly the experts are blended. `none`: as published."""
     static_prior_scale: float | None = None
-    """Scale of the Normal prior of the static latent, before the softmax; none: the published 1/K."""
+    """Scale of the Normal prior of the static latent, before the softmax; none means the published 1/K."""
     dynamics_prior_scale: float | None = None
-    """Scale of the Normal prior of the dynamics code; none: the published 1/D."""
+    """Scale of the Normal prior of the dynamics code; none means the published 1/D."""
     likelihood: Literal["bernoulli", "gaussian", "laplace"] = "bernoulli"
     """p(x | z, s) per pixel and channel. `bernoulli`: cross-entropy on values in [0, 1], as published; it cannot reach
     0 on images with intermediate values. `gaussian` and `laplace` (robust to outliers, sharper edges) are densities."""
     likelihood_scale: float | None = None
-    """Scale of the `gaussian` or `laplace` likelihood, for pixel values in [0, 1]; none: one learned number."""
+    """Scale of the `gaussian` or `laplace` likelihood, for pixel values in [0, 1]; none means one learned number."""
 
     def __post_init__(self) -> None:
         positive = (
@@ -210,7 +210,7 @@ class Spline:
 
 
 REGULARISERS = ("static_consistency", "dynamics_consistency", "pose_distillation")
-"""Terms of the loss that are no part of the ELBO, by their names in settings and metrics."""
+"""Terms of the loss that are not part of the ELBO, by their names in settings and metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ class Disentangler(nn.Module):
         self.sequence_model = SequenceModel(config, FrameModel(config))
 
     def load_given_weights(self) -> None:
-        """Load the file `encoder_weights` into the image encoder, if the configuration names one, to start a training.
+        """Load the file `encoder_weights` into the image encoder, if the configuration names one, to start a run.
 
         Raises:
             ValueError: the file is missing or does not fit.

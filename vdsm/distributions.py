@@ -63,12 +63,13 @@ class GaussianChain(dist.TorchDistribution):
     has_rsample = True
 
     def __init__(self, transition: Transition, initial: Tensor, length: int, noise: Tensor | None = None) -> None:
-        """
+        """Set up the chain without sampling.
+
         Args:
             transition: computes the conditionals, one time at once when sampling, all times at once on a known path.
             initial: z_0, [B, Z].
             length: T.
-            noise: standard Normal noise [B, T, Z] for `rsample`; none draws it from torch's global generator.
+            noise: standard Normal noise [B, T, Z] for `rsample`; None draws it from torch's global generator.
         """
         self._transition = transition
         self._initial = initial

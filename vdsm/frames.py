@@ -65,10 +65,10 @@ class FrameModel(nn.Module):
 
         Args:
             frames: x, [B, T, C, H, W] in [0, 1]. For `static_consistency`, the first T / 2 frames are of one clip and
-                the others of its pair.
-            noise: of the guide's samples.
-            weights: of the terms. A regulariser of weight 0 is not computed.
-            decoded: indices of the frames to reconstruct, [B, N]; none: all.
+                the others of its partner.
+            noise: noise of the guide's samples.
+            weights: weights of the terms. A regulariser of weight 0 is not computed.
+            decoded: indices of the frames to reconstruct, [B, N]; None means all.
         """
         posterior = self.infer(frames)
         with poutine.trace() as guide:
@@ -104,7 +104,7 @@ class FrameModel(nn.Module):
         return torch.softmax(temperature * grouped, dim=-1).flatten(-2)
 
     def observe(self, frames: Tensor, pose: Tensor, static: Tensor, decoded: Tensor | None) -> None:
-        """Add the site of p(x_t | z_t, s), over the frames t in `decoded` [B, N]; none: all."""
+        """Add the site of p(x_t | z_t, s), over the frames t in `decoded` [B, N]; None means all."""
         if decoded is not None and decoded.shape[1] < frames.shape[1]:
             rows = torch.arange(len(frames), device=frames.device)[:, None]
             frames, pose = frames[rows, decoded], pose[rows, decoded]
@@ -135,7 +135,7 @@ class FrameModel(nn.Module):
 def draw_frames(clips: int, frames: int, count: int | None, generator: torch.Generator) -> Tensor:
     """Return the indices of the frames of each clip to decode: [B, N], ascending, on the generator's device.
 
-    N = `count` of `frames` without repetition, at random; none: all of them, without use of the generator.
+    N = `count` of `frames` without repetition, at random; None means all of them, without use of the generator.
     """
     every = torch.arange(frames, device=generator.device).expand(clips, -1)
     if count is None or count == frames:

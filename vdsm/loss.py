@@ -21,7 +21,7 @@ from vdsm.config import REGULARISERS
 class LossTerms(NamedTuple):
     """The loss and its terms: 0-dim tensors, in nats per pixel value, averaged over the clips of the batch.
 
-    The terms are without their weights. A regulariser is no part of the ELBO; it is 0 where its weight is 0.
+    The terms are without their weights. A regulariser is not part of the ELBO; it is 0 where its weight is 0.
     """
 
     loss: Tensor

@@ -20,7 +20,7 @@ def keep_freed_memory() -> bool:
     setting, the memory of the process stays at its peak.
 
     Returns:
-        Whether the setting was made; without glibc nothing happens.
+        Whether the setting took effect; without glibc nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

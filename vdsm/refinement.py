@@ -28,7 +28,7 @@ def refine_static(
         frames: x, [B, T, C, H, W] in [0, 1].
         poses: z, held fixed, [B, T, Z].
         start: the encoder's estimate of i, [B, K].
-        temperature: of the softmax over the experts of each group.
+        temperature: temperature of the softmax over the experts of each group.
         steps: number of steps of Adam.
     """
     stride = max(1, frames.shape[1] // FRAMES_PER_STEP)

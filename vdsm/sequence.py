@@ -38,7 +38,7 @@ class SequenceNoise(NamedTuple):
 
 
 class SequencePosterior(NamedTuple):
-    """Parameters of the guide of stage 2, but those of the poses, which depend on the sampled dynamics code."""
+    """Parameters of the guide of stage 2, except those of the poses, which depend on the sampled dynamics code."""
 
     latents: FrameLatents
     """q(z_t | x_t) of the frozen image encoder."""
@@ -162,9 +162,9 @@ class SequenceModel(nn.Module):
 
         Args:
             frames: x, [B, T, C, H, W] in [0, 1].
-            noise: of the guide's samples.
-            weights: of the terms. A regulariser of weight 0 is not computed.
-            decoded: indices of the frames to reconstruct, [B, N]; none: all.
+            noise: noise of the guide's samples.
+            weights: weights of the terms. A regulariser of weight 0 is not computed.
+            decoded: indices of the frames to reconstruct, [B, N]; None means all.
         """
         posterior = self.infer(frames)
         with poutine.trace() as guide:
@@ -195,9 +195,9 @@ class SequenceModel(nn.Module):
         x' are the poses of x decoded with a static code from the prior. The gradient reaches the dynamics encoder only.
 
         Args:
-            posterior: of the frames x.
+            posterior: posterior of the frames x.
             noise: standard Normal noise of the static codes from the prior, [B, K].
-            temperature: of their softmax.
+            temperature: temperature of their softmax.
         """
         frame_model = self.frame_model
         with torch.no_grad():

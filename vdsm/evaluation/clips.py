@@ -107,7 +107,7 @@ def is_labelled(clips: LabelledClips) -> bool:
 
 
 def check_splits(train: LabelledClips, test: LabelledClips, length: int) -> None:
-    """Check that data can be measured honestly.
+    """Check that the data allows an unbiased measurement.
 
     Raises:
         ValueError: a split is empty, the splits share identities, or clips are shorter than `length` frames.

@@ -1,4 +1,4 @@
-"""A score that needs no labels: encode a swapped clip again and compare its codes with those of the donors."""
+"""A score that needs no labels: re-encode a swapped clip and compare its codes with those of the donors."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ CANDIDATES = 32
 
 
 class ReencodedSwaps:
-    """Observes swapped clips being decoded, and encodes them again."""
+    """Observes swapped clips as they are decoded, and re-encodes them."""
 
     def __init__(self, model: SwapModel) -> None:
         self._model = model
@@ -50,7 +50,7 @@ def donor_rank(
     """Return how close the code of each swapped clip is to its donor's, relative to clips of other identities: [P].
 
     Args:
-        codes: codes of the swapped clips, encoded again: [P, K].
+        codes: codes of the re-encoded swapped clips: [P, K].
         table: codes of all clips: [N, K].
         donors: the donor of each: int64 [P].
         clusters: identity of each clip: int64 [N].

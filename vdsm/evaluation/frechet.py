@@ -1,7 +1,7 @@
 """The Frechet distance between the features of generated and of real clips, modelled as two Gaussians.
 
 |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)): 0 for equal means and covariances. With few clips it is biased upwards,
-more so the more features there are. So compare it with that of as many real clips (the control `perfect`), not with 0.
+more so the more features there are. Compare it with that of as many real clips (the control `perfect`), not with 0.
 """
 
 from typing import NamedTuple

@@ -57,7 +57,7 @@ def load_inception(weights: Path) -> Inception:
 
 
 class InceptionFeatures:
-    """Observes clips being decoded, and keeps the features of their middle frames."""
+    """Observes clips as they are decoded, and keeps the features of their middle frames."""
 
     def __init__(self, network: Inception) -> None:
         self._network = network

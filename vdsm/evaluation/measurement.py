@@ -1,4 +1,4 @@
-"""Results of an evaluation: metrics for a table, and the data behind its pictures.
+"""Results of an evaluation: metrics for a table, and the data behind the images of a report.
 
 Letters: P pairs of clips A (dynamics) and B (static); N test clips of T frames; V values of a factor.
 """
@@ -69,7 +69,7 @@ def summarise_swaps(clips: LabelledClips, pairs: Pairs, judged: Mapping[str, NDA
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the protocol measured of a model."""
+    """What the protocol measured on a model."""
 
     scores: dict[str, Score]
     """By dotted name, such as `swap.static.hat.accuracy` or `probe.static.action.mlp`."""
@@ -81,4 +81,4 @@ class Measurement:
     decoder: SwapDecoder
     """The model with the codes of the test clips: decodes any combination of them."""
     expert_use: list[float]
-    """Mean weight of each expert in the test clips' static codes, 1 in total; empty where codes are no weights."""
+    """Mean weight of each expert in the test clips' static codes, 1 in total; empty if the codes are not weights."""

@@ -1,4 +1,4 @@
-"""The protocol: everything that is measured of one model on the test clips, with its controls."""
+"""The protocol: everything that is measured on a model with the test clips, and its controls."""
 
 from dataclasses import dataclass
 
@@ -172,7 +172,7 @@ def _swaps(
 def _probes(
     model: SwapModel, train: LabelledClips, test: Latents, config: ProtocolConfig, progress: Progress
 ) -> tuple[dict[str, Score], dict[str, Score]]:
-    """Return the scores of the probes, and of their answers when given for other clips."""
+    """Return the scores of the probes, and of the control, their answers shuffled over the clips."""
     chosen = np.sort(np.random.default_rng([config.seed, 7]).permutation(len(train))[: config.probe_clips])
     codes = encode_clips(
         model, train, config.clip_frames, config.clips_at_once, progress, chosen, phase="encoding training clips"
@@ -181,7 +181,7 @@ def _probes(
 
 
 def is_on_simplex(static: Tensor) -> bool:
-    """Whether static codes [N, K] are weights of experts: points of one simplex, or of several side by side."""
+    """Whether static codes [N, K] are weights of experts: points of one simplex, or of several concatenated."""
     sums = static.sum(1)
     return bool((static >= 0).all() and sums.mean() > 0.5 and (sums - sums.mean()).abs().max() < 1e-3)
 
@@ -194,7 +194,7 @@ def experts_in_use(latents: Latents, seed: int) -> Score:
 
 
 def expert_use(static: Tensor) -> list[float]:
-    """Return the mean weight of each expert in static codes [N, K], 1 in total; empty where codes are no weights."""
+    """Return the mean weight of each expert in static codes [N, K], 1 in total; empty if the codes are not weights."""
     if not is_on_simplex(static):
         return []
     mean = static.double().mean(0)

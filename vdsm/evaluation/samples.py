@@ -38,7 +38,7 @@ class Samples(NamedTuple):
 
 
 class SampleScores(NamedTuple):
-    """What is measured of samples."""
+    """What is measured on samples."""
 
     scores: dict[str, Score]
     controls: dict[str, dict[str, Score]]
@@ -66,7 +66,7 @@ def score_samples(
     judge: Judge, clips: LabelledClips, pairs: Pairs, parts: Iterable[Samples], length: int, seed: int,
     progress: Progress = NO_PROGRESS, *, renderer: Renderer | None = None,
 ) -> SampleScores:  # fmt: skip
-    """Return the judged scores of samples, with the controls; nothing can be measured of the codes of their model.
+    """Return the judged scores of samples, with the controls. The codes of their model cannot be measured.
 
     Args:
         judge: trained on the training split.

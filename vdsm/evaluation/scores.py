@@ -19,7 +19,7 @@ class Score:
     n: int
     """Clips, pairs or frames that it is the mean of."""
     chance: float | None
-    """Score of an output that has nothing to do with the input; None where there is no such level."""
+    """Score of an output that is unrelated to the input; None where there is no such level."""
     low: float
     """Lower end of the 95% bootstrap interval."""
     high: float
