@@ -2,7 +2,7 @@
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Union
 
@@ -79,6 +79,15 @@ def read_mapping(path: Path) -> Tree:
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds {tree!r:.60}, not a recipe; it must be a mapping such as `seed: 0`")
     return tree
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of every setting in a tree."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 class _UniqueKeys(yaml.SafeLoader):
