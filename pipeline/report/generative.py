@@ -1,6 +1,6 @@
 """What a generative model can draw beyond swaps: samples of its prior, and interpolations between identities.
 
-Functions advance the current phase of `progress` by the number of decoded clips.
+Functions that take a `progress` advance its current phase by the number of decoded clips.
 """
 
 from typing import Protocol, runtime_checkable

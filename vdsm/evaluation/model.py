@@ -28,7 +28,7 @@ class ClipCodes(Protocol):
 
 
 class SwapModel(Protocol):
-    """Any model that separates clips into a static code, poses and a dynamics code, such as `vdsm.Disentangler`."""
+    """Any model that separates clips into a static code, poses and a dynamics code, such as `Disentangler`."""
 
     def encode(self, frames: Tensor) -> ClipCodes:
         """Return the codes of frames f32 [B, T, C, H, W] in [0, 1]."""
