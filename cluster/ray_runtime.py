@@ -66,7 +66,7 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         # Protect its ports by a token. Ray would store a new one in ~/.ray, which enables it for later clusters too.
         has_token = "RAY_AUTH_TOKEN" in os.environ or _token_path().is_file()
         os.environ.setdefault("RAY_AUTH_TOKEN", _token())
-        # Without this, it would warn at every start that the token is enabled, as intended.
+        # Otherwise it warns at every start that the token is enabled, which is intended.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
         try:
             context = ray.init(

@@ -71,7 +71,7 @@ def local_cluster(
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     # The nodes look up `python` of a job's entrypoint.
     environment["PATH"] = f"{ray.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
-    # `ray start` records the latest cluster in its temporary folder: in one of its own, it does not replace the user's.
+    # `ray start` records the latest cluster in its temporary folder: a separate one keeps the user's record.
     environment |= {
         "RAY_TMPDIR": str(folder),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

@@ -20,7 +20,7 @@ ENVIRONMENT_FILE = "env.sh"
 def serve_bucket(folder: Path, bucket: str) -> Iterator[S3Server]:
     """Run a server that has `bucket` and stores objects, keys and `ENVIRONMENT_FILE` in `folder`.
 
-    The same folder gives the same keys and objects again.
+    Restarted with the same folder, it has the same keys and objects.
 
     Raises:
         UserError: the folder is not writable, the bucket cannot be created, or the server does not start.
