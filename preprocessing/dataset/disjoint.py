@@ -28,7 +28,9 @@ def check_groups(items: Iterable[tuple[str, str, str]]) -> None:
         keys.add(key)
         other = home.setdefault(group or key, split)
         if other != split:
-            raise UserError(f"group {group or key} is in two splits, {split} (input {key}) and {other}")
+            raise UserError(
+                f"group {group or key} is in two splits, {split} (input {key}) and {other}; assign it to one"
+            )
 
 
 def check_disjoint(url: str, shards: Sequence[ShardEntry], summaries: Sequence[ShardSummary]) -> dict[str, int]:

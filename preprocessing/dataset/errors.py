@@ -13,5 +13,5 @@ class DamagedDatasetError(UserError):
 def damaged_file(url: str, path: str, problem: str) -> DamagedDatasetError:
     """Return the error for the file `path` of the dataset at `url`."""
     return DamagedDatasetError(
-        f"{storage.join(url, path)}: {problem}; run `vdsm verify {url}` and write the shard again"
+        f"{storage.join(url, path)}: {problem}; delete any damaged copy, rerun `vdsm shard`, then `vdsm verify {url}`"
     )

@@ -26,8 +26,8 @@ def read_manifest(url: str) -> tuple[Manifest, str]:
         manifest: Manifest = json.loads(data)
         version = manifest["schema_version"]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is not the manifest of a dataset") from None
+        raise UserError(f"{path} is not the manifest of a dataset; give a folder that `vdsm shard` wrote") from None
     if version not in READABLE_VERSIONS:
         readable = " and ".join(map(str, READABLE_VERSIONS))
-        raise UserError(f"{path} has format {version}, but this version reads {readable}; create the dataset again")
+        raise UserError(f"{path} has format {version}, but this version reads {readable}; shard the data again")
     return manifest, hashlib.sha256(data).hexdigest()

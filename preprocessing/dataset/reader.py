@@ -167,7 +167,7 @@ class ClipDataset:
             DamagedDatasetError: the stored bytes were changed.
         """
         found = self._read(index)
-        if found is None and storage.is_s3(self._url):  # the local copy was changed, or the disk is bad
+        if found is None and storage.is_s3(self._url):  # the local copy was changed, or the disk is faulty
             self._discard(self._locations[index].shard)
             found = self._read(index)
         if found is None:

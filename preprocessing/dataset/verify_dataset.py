@@ -37,7 +37,7 @@ def verify_dataset(url: str, decode: float = 1.0, *, on_verified: Callable[[int]
     """
     manifest, _ = read_manifest(url)
     if not isinstance(manifest.get("empty"), list):
-        raise UserError(f"{url} has an older format, which can be read but not verified; create the dataset again")
+        raise UserError(f"{url} has an older format, which can be read but not verified; shard the data again")
     _verify_files(url, manifest)
     _verify_inputs(url, manifest)
     summaries = []

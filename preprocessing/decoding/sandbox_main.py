@@ -84,7 +84,7 @@ def _serve(source: Source, item: Item, replies: BinaryIO, seconds: int) -> dict[
         return {"kind": "user error", "text": str(error)}
     except MemoryError:
         return {"kind": "memory"}
-    except Exception as error:  # whatever one input's content does to the source must not stop the other inputs
+    except Exception as error:  # an error caused by one input must not stop the others
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         return {"kind": "fault", "type": type(error).__name__, "text": str(error)[:300], "where": where}
