@@ -30,14 +30,15 @@ def load_inception(weights: Path) -> Inception:
     """
     from torchmetrics.image.fid import NoTrainInceptionV3
 
+    remedy = "give the weights of the FID's Inception network"
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ValueError(f"{weights}: there is no such file; give the weights of the FID's Inception network") from None
+        raise ValueError(f"{weights}: there is no such file; {remedy}") from None
     except Exception as error:  # torch.load promises nothing narrower for files that are not its own
-        raise ValueError(f"{weights}: does not consist of tensors alone and was not loaded") from error
+        raise ValueError(f"{weights}: does not consist of tensors alone and was not loaded; {remedy}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{weights}: holds no state dict; give the weights of the FID's Inception network")
+        raise ValueError(f"{weights}: holds no state dict; {remedy}")
     try:
         # The library unpickles whatever it is given, so it is given a file that was just written from tensors.
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -52,7 +53,7 @@ def load_inception(weights: Path) -> Inception:
         ) from None
     except (RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{weights}: does not fit the FID's Inception network ({reason})") from error
+        raise ValueError(f"{weights}: does not fit the FID's Inception network ({reason}); {remedy}") from error
     return network.eval()
 
 

@@ -98,7 +98,7 @@ def measure(
     """
     seed, length, size = config.seed, config.clip_frames, config.clips_at_once
     if isinstance(model, nn.Module):
-        model.eval()  # or batch norm and dropout would make a clip's score depend on the others, and on chance
+        model.eval()  # otherwise batch norm and dropout would make a clip's score depend on the others, and on chance
     pairs = draw_pairs(clips, config.pairs, seed)
     codes = encode_clips(model, clips, length, size, progress, phase="encoding test clips")
     decoder = SwapDecoder(model, codes, length, size)
