@@ -41,7 +41,7 @@ class EvaluationInputs:
 
     @property
     def clip_frames(self) -> int:
-        """Frames per clip in the training of the sequence stage."""
+        """Frames per clip with which the sequence stage was trained."""
         return self.recipe.training.stage2.clip_frames
 
     @property
@@ -80,7 +80,7 @@ def load(run: str, data: str, other_data: bool = False, refinement_steps: int = 
     """Return the newest model of the run at `run` with the test split of the dataset at `data`.
 
     Raises:
-        UserError: either is missing or damaged, the dataset is not the one of the training (unless `other_data`), or
+        UserError: either is missing or damaged, the dataset is not that of the run (unless `other_data`), or
             its frames do not fit the model.
     """
     from pipeline.runs.store import data_hash, load_run

@@ -1,4 +1,4 @@
-"""The judge cache: trained judges kept as files, found again by a hash of all that they depend on.
+"""The judge cache: trained judges stored as files, looked up by a hash of all that they depend on.
 
     judge, stored = load_or_train(folder, train_clips, data_id, config, progress)
     judge = stored.load()  # in another process: a `StoredJudge` pickles as two strings

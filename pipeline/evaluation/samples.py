@@ -127,7 +127,7 @@ def prepare_samples(folder: str, request: EvaluationRequest) -> SamplesEvaluatio
     renderer = load_renderer(test, request.data, request.sheets) if request.sheets else None
     pairs = draw_pairs(test, wanted.evaluation.pairs, wanted.seed)
     if pairs.sha256(test) != wanted.pairs_sha256:
-        raise UserError(f"{folder}: pairs.json was changed; write it again with `vdsm pairs`")
+        raise UserError(f"{folder}: pairs.json was changed; rerun `vdsm pairs`")
     files = [name for name in storage.list_files(folder) if name.endswith(".npz")]
     if not files:
         raise UserError(f"{folder} holds no .npz file; its HOW.txt describes how to write them")

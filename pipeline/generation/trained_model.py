@@ -18,7 +18,7 @@ class TrainedModel:
 
     model: "Disentangler"
     clip_frames: int
-    """Frames per clip in the training of the sequence stage."""
+    """Frames per clip with which the sequence stage was trained."""
     sequence_stage: bool
     """Whether the sequence stage is (partly) trained."""
     test: "ClipDataset | None"

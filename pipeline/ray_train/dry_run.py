@@ -1,4 +1,4 @@
-"""What `vdsm train --dry-run` prints: what the training would do, and what is missing for it."""
+"""What `vdsm train --dry-run` prints: what the run would do, and what is missing for it."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from pipeline.training.plan import StagePlan, make_plan, plan_of
 
 
 def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list[str]]:
-    """Return lines that describe the training, and lines that name missing items. Write nothing.
+    """Return lines that describe the run, and lines that name missing items. Write nothing.
 
     Args:
         recipe: the settings.
@@ -58,7 +58,7 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
 
 
 def _inspect_run(recipe: Recipe, run: str, data_sha256: str | None) -> tuple[str, list[str]]:
-    """Return what is already at `run`, and what prevents training it."""
+    """Return the state of the run at `run`, and the problems that prevent training it."""
     problems: list[str] = []
     try:
         if not storage.exists(storage.join(run, "run.json")):

@@ -67,7 +67,7 @@ def _find_metrics(url: str) -> tuple[str, Metrics]:
             if not complete or not isinstance(source["data_sha256"], str):
                 raise ValueError
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{file} is damaged, or was not written by `vdsm evaluate`; evaluate again") from None
+            raise UserError(f"{file} is damaged, or was not written by `vdsm evaluate`; rerun that command") from None
         return folder, metrics
     if storage.exists(storage.join(url, "run.json")):
         raise UserError(

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: written while the training continues, atomically, and older ones deleted afterwards.
+"""The checkpoints of a run: written atomically while the training continues, and older ones deleted afterwards.
 
 A checkpoint exists once its file has its final name: a local file is renamed when it is synced to disk, an object in S3
 appears with its last part. Only then is an older one deleted, so that there is one to resume from at any instant. Each

@@ -139,7 +139,7 @@ def _load_stage1_weights(
     """Load the weights of stage 1 that stage 2 starts from: the last or the best, trained or averaged."""
     is_averaged = training.ema_decay > 0 and training.ema_used
     if training.stage2_start == "last" and not is_averaged:
-        return  # they are loaded
+        return  # the module already holds them
     step = best_validation[1].step if training.stage2_start == "best" else training.stage1.steps
     state = reporter.restore(TrainPosition(1, step))
     assert state is not None, "a reporter keeps the end and the best checkpoint of stage 1"

@@ -1,4 +1,4 @@
-"""Metrics of the training over the last few steps."""
+"""Training metrics over the last few steps."""
 
 import contextlib
 import resource

@@ -6,7 +6,7 @@ from pipeline.training.config import TrainingConfig
 
 
 class TrainPosition(NamedTuple):
-    """A point of the training: `step` steps of `stage` are done. Positions compare in training order."""
+    """A point in a run: `step` steps of `stage` are done. Positions compare in training order."""
 
     stage: int
     step: int

@@ -112,7 +112,7 @@ class ShardReadAhead:
     """Downloads the shards of coming steps to this machine in a thread, about a block before they are needed.
 
     It walks the order of `steps` and prepares each new shard, until `shards` of them are ahead of the training's step.
-    It stops at a shard that cannot be downloaded: whoever needs that shard will report why.
+    It stops at a shard that cannot be downloaded: the reader that needs that shard reports why.
     """
 
     def __init__(self, clips: Clips, order: GlobalOrder, steps: Sequence[int], shards: int) -> None:

@@ -69,7 +69,7 @@ class QuietReporter:
         return None
 
     def should_stop(self) -> StopDecision:
-        """Return that the training may continue."""
+        """Return the decision to continue."""
         return StopDecision()
 
     def profile(self, stage: int) -> AbstractContextManager[Callable[[], None]]:

@@ -1,4 +1,4 @@
-"""What one stage of the training consists of on one rank: its data, its steps, and what it measures, logs and saves."""
+"""One stage of a run on one rank: its data, its steps, and what it measures, logs and saves."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence

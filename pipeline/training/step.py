@@ -87,7 +87,7 @@ class Stepper:
         if is_bad and (is_bad_loss or not self.precision.overflowed(gradient_norm)):
             clips = [self.job.clips.keys[clip] for clip in batch.windows.clips]
             raise_divergence(TrainPosition(self.stage, step + 1), terms, clips, self.world)
-        if is_bad:  # an overflow of fp16, which has no norm
+        if is_bad:  # an fp16 overflow: the norm is not finite
             gradient_norm = torch.zeros_like(gradient_norm)
         else:
             self.precision.step(self.optimiser)

@@ -78,7 +78,7 @@ class LiveTable:
             self._live.stop()
 
     def refresh(self) -> None:
-        """Show the state again if the interval has passed."""
+        """Redraw the state if the interval has passed."""
         interval = LOG_S if self._live is None else REFRESH_S
         if self._clock() - self._shown >= interval:
             self._show()

@@ -36,7 +36,7 @@ def current_params(trial: "FrozenTrial") -> dict[str, Any]:
 
 
 def queued_params(trial: "FrozenTrial") -> dict[str, Any]:
-    """Return the parameters that a trial was queued with, by current paths; of any other trial, those that it has."""
+    """Return the parameters that a trial was queued with, or else its parameters, by current paths."""
     return {current_path(name, Recipe): value for name, value in _queued(trial).items()} or current_params(trial)
 
 

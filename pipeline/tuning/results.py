@@ -47,7 +47,7 @@ def _scores(trial: "FrozenTrial", context: "SweepContext") -> str:
 
 
 class _Replay:
-    """Suggests the values of a finished trial again."""
+    """Replays the values of a finished trial."""
 
     def __init__(self, params: dict[str, Any]) -> None:
         self._params = params

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RUN = "run"
 """Attribute of a trial: the name of its run's folder."""
 ERROR = "error"
-"""Attribute of a failed trial: why it failed. An interrupted trial has none and is run again."""
+"""Attribute of a failed trial: why it failed. An interrupted trial has none and is rerun."""
 _IDENTITY = "sweep"
 
 
@@ -44,7 +44,7 @@ def storage_of(url: str) -> "BaseStorage":
         return JournalStorage(JournalFileBackend(url))
     try:
         return optuna.storages.RDBStorage(url)
-    except Exception as error:  # of the URL's driver, whichever it is; its text may contain the password
+    except Exception as error:  # from any database driver; its text may contain the password
         scheme = url.partition("://")[0]
         raise UserError(
             f"cannot use the {scheme} database of --study ({type(error).__name__}); check its address and password, "
@@ -105,7 +105,7 @@ def _experimental() -> Iterator[None]:
 
 
 def requeue_interrupted(study: "Study") -> int:
-    """Fail the trials that another driver left running, and queue their values again; return their number.
+    """Fail the trials that another driver left running, and requeue their values; return their number.
 
     The caller must hold the sweep's lock, because only one driver may run a sweep at a time.
     """
@@ -120,7 +120,7 @@ def requeue_interrupted(study: "Study") -> int:
 
 
 def finished_trials(study: "Study") -> list["FrozenTrial"]:
-    """Return the trials that count: complete ones, and those that failed by an error of their own."""
+    """Return the trials that count: complete ones, and those that failed because of an error in the trial."""
     from optuna.trial import TrialState
 
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))

@@ -25,7 +25,7 @@ class Sweep(Section):
     steps_fraction: float = Field(default=1.0, gt=0, le=1)
     """Fraction of the recipe's steps that a trial of the first round trains: a complete, shorter run."""
     promoted: int = Field(default=0, ge=0)
-    """Number of best trials to train again with all steps, in a second round that decides."""
+    """Number of best trials to retrain with all steps, in a second round that decides."""
     startup_trials: int = Field(default=8, ge=1)
     """Trials with random values before the sampler starts to learn from results."""
     concurrent_trials: int | None = Field(default=None, ge=1)
@@ -93,7 +93,7 @@ def _parameter(path: Path, name: str, value: object, renamed: dict[str, str]) ->
 
 
 def _with_current_paths(section: dict[Any, Any], path: Path, where: str, renamed: dict[str, str]) -> dict[str, Any]:
-    """Return a section with the current paths of settings as keys; add the former ones that it had to `renamed`."""
+    """Return a section with the current paths of settings as keys; add the former ones found to `renamed`."""
     result: dict[str, Any] = {}
     for name, value in section.items():
         current = current_path(str(name), Recipe)

@@ -40,7 +40,7 @@ def run_sweep(recipe: Recipe, sweep: Sweep, space: Space, *, data: str, url: str
 
     Raises:
         UserError: the study was started with other settings, or storage is unusable.
-        KeyboardInterrupt: Ctrl-C; run the sweep again to resume.
+        KeyboardInterrupt: Ctrl-C; rerun the sweep to resume.
     """
     # Ray Tune often asks for the working directory. That of a submitted job is replaced under its driver when another
     # node of the same machine unpacks the job's files. All paths are absolute by now.
