@@ -29,6 +29,6 @@ class DataRecipe(Section):
     """The sections of a recipe that define the data."""
 
     seed: int = Field(default=0, ge=0)
-    """Seed of everything random: the same recipe gives the same bytes."""
+    """Seed of all randomness: the same recipe gives the same bytes."""
     source: SourceConfig = SourceConfig()
     shards: ShardsConfig = ShardsConfig()

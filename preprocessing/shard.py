@@ -1,4 +1,4 @@
-"""`vdsm shard`: turn a source into WebDataset shards and a manifest, in a folder or in S3.
+"""`vdsm shard`: convert a source of clips to WebDataset shards and a manifest, in a folder or in S3.
 
 The same command produces the same bytes, whatever was killed in between and however many tasks ran at once. Rerun it to
 write the missing shards.
@@ -16,7 +16,7 @@ from preprocessing.recipe import DataRecipe
 
 
 class ShardCommand(DataRecipe, Controls):
-    """Turn a source into shards. If interrupted, rerun it to resume."""
+    """Convert a source of clips to WebDataset shards and a manifest. If interrupted, rerun it to resume."""
 
     out: str
     """Folder or s3://bucket/prefix of the dataset."""

@@ -50,7 +50,7 @@ def make_catalogue(
 ) -> Catalogue:
     """Label all entries and assign them to splits.
 
-    An input whose labels cannot be determined is listed all the same, and rejected when it is read.
+    An input whose labels cannot be determined is still listed, and rejected when it is read.
 
     Args:
         estimate_bytes: estimates the size of the clips of an entry, in bytes.
