@@ -66,7 +66,7 @@ class GaussianChain(dist.TorchDistribution):
         """Set up the chain without sampling.
 
         Args:
-            transition: computes the conditionals, one time at once when sampling, all times at once on a known path.
+            transition: computes the conditionals, one time step when sampling, all time steps at once on a known path.
             initial: z_0, [B, Z].
             length: T.
             noise: standard Normal noise [B, T, Z] for `rsample`; None draws it from torch's global generator.

@@ -23,7 +23,7 @@ class LabelledClips(Protocol):
 
     @property
     def identities(self) -> Sequence[str]:
-        """Name of who or what is seen in each clip."""
+        """Name of who or what is shown in each clip."""
 
     @property
     def labels(self) -> dict[str, NDArray[np.int64]]:

@@ -89,7 +89,7 @@ def measure(
         model: the model to measure.
         clips: the test split.
         judge: trained on the training split. None for data without an action label: only the cycle, the ELBO, the
-            reconstruction and probes of the labels that there are can be measured.
+            reconstruction and probes of the available labels can be measured.
         config: how much is measured.
         progress: receives the phases listed by `phases`.
         train: the training split, from whose codes the probes learn; None skips the probes.
