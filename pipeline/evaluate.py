@@ -22,10 +22,7 @@ from pipeline.evaluation.request import EvaluationRequest
 
 
 class EvaluateCommand(EvaluationRecipe, Controls):
-    """Measure a run on the test clips of its data: swaps, leakage, prior samples, probes, next to control models.
-
-    With --samples instead of --run: measure the clips that another system made for the pairs of `vdsm pairs`.
-    """
+    """Measure a run, or with --samples another system, on test clips: swaps, leakage, prior samples, probes, controls."""
 
     data: str
     """Dataset that the run was trained on; its test split is measured."""

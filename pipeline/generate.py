@@ -15,8 +15,7 @@ from pipeline.generation.request import GenerationRequest
 
 
 class GenerateCommand(GenerationRequest, Controls):
-    """Generate clips from a run, driven by test clips of its data or by clips of your own. The same command writes the
-    same files."""
+    """Generate clips from a run, driven by test clips of its data or by clips of your own; reruns give equal files."""
 
 
 def generate(command: GenerateCommand) -> None:

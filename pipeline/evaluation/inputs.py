@@ -23,7 +23,7 @@ class EvaluationRecipe(Section):
     """The settings of a recipe that control how a model is measured and shown. Without `--config`: those of the run."""
 
     seed: int = 0
-    """Seed of everything random: the same seed, run and data give the same result."""
+    """Seed of all randomness: the same seed, run and data give the same result."""
     evaluation: EvaluationConfig = EvaluationConfig()
 
 

@@ -1,7 +1,7 @@
 """The checkpoints of a run: written atomically while the training continues, and older ones deleted afterwards.
 
 A checkpoint exists once its file has its final name: a local file is renamed when it is synced to disk, an object in S3
-appears with its last part. Only then is an older one deleted, so that there is one to resume from at any instant. Each
+appears with its last part. Only then is an older one deleted, so that one to resume from exists at any time. Each
 file carries the SHA-256 of its content, and no list of them is kept anywhere.
 """
 

@@ -36,7 +36,7 @@ class Parameter(Section):
     high: float | None = None
     """Largest value."""
     log: bool = False
-    """Sample the logarithm of the value, for settings whose ratios matter and not their differences."""
+    """Sample the logarithm of the value, for settings whose ratios matter, not their differences."""
     step: float | None = Field(default=None, gt=0)
     """Values are low, low + step, ... (not with log); none means every number, or every integer."""
     choices: tuple[Any, ...] | None = None
