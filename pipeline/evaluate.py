@@ -22,7 +22,7 @@ from pipeline.evaluation.request import EvaluationRequest
 
 
 class EvaluateCommand(EvaluationRecipe, Controls):
-    """Measure a run, or with --samples another system, on test clips: swaps, leakage, prior samples, probes, controls."""
+    """Measure a run, or with --samples another system, on test clips: swaps, leakage, prior samples and probes."""
 
     data: str
     """Dataset that the run was trained on; its test split is measured."""
