@@ -20,8 +20,8 @@ from pipeline.report.grids import action_donors, identity_donors
 from pipeline.report.images import mosaic
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.decoding.video import read_video
-from tests.pipeline.counting_progress import CountingProgress
 from tests.pipeline.untrained_report import untrained_run
+from tests.vdsm.evaluation.counting_progress import CountingProgress
 from vdsm.checkpoint import load_disentangler
 
 

@@ -13,7 +13,7 @@ from pipeline.report.animation import display_fps, make_animation, median_fps
 from pipeline.report.gallery import PHASES, Gallery, draw_gallery
 from pipeline.report.latent_map import categorical, colourings, continuous, latent_map, marks, principal_plane
 from pipeline.report.rollouts import BEYOND_RGBA, REMAINING_RGBA, TRAINED_RGBA, add_time_bar, fade_after_end
-from tests.pipeline.counting_progress import CountingProgress
+from tests.vdsm.evaluation.counting_progress import CountingProgress
 from vdsm.config import ModelConfig
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation.measurement import Measurement, Swapped, collect_latents

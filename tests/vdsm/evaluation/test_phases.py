@@ -6,28 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.vdsm.evaluation.counting_progress import CountingProgress
 from tests.vdsm.evaluation.squares import PerfectModel, Squares, SquaresProgram, draw
 from vdsm.evaluation.judge import Judge
 from vdsm.evaluation.pairs import Pairs
 from vdsm.evaluation.protocol import ProtocolConfig, measure, phases
 from vdsm.evaluation.samples import Samples, sample_phases, score_samples
-
-
-class Recorder:
-    """A Progress that keeps every phase with its total and its finished units."""
-
-    def __init__(self) -> None:
-        self.phases: list[str] = []
-        self.totals: list[float | None] = []
-        self.finished: list[float] = []
-
-    def start(self, phase: str, total: float | None = None, *, unit: str = "") -> None:
-        self.phases.append(phase)
-        self.totals.append(total)
-        self.finished.append(0)
-
-    def advance(self, units: float = 1) -> None:
-        self.finished[-1] += units
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +29,7 @@ def test_of_a_model(
 ) -> None:  # fmt: skip
     """With and without labels, a sequence stage, and probes and a renderer."""
     config = ProtocolConfig(clip_frames=4, pairs=12, probe_clips=20, sequence_stage=sequence_stage)
-    progress = Recorder()
+    progress = CountingProgress()
     measure(
         renderer, test_clips, untrained_judge if judged else None, config, progress,
         train=train_clips if extended else None, renderer=drawing if extended else None,
@@ -53,7 +37,7 @@ def test_of_a_model(
     announced = phases(renderer, config, judged=judged, train=extended, renderer=extended, inception=False)
     assert progress.phases == announced
     assert len(set(announced)) == len(announced)
-    assert progress.finished == progress.totals
+    assert progress.done == progress.totals
 
 
 @pytest.mark.parametrize("kinds", [("swap",), ("swap", "prior_static", "reconstruction")])
@@ -68,10 +52,10 @@ def test_of_samples(
     def render(dynamics_of: str, static_of: str) -> np.ndarray:
         return draw(0, 0, 0, 0)
 
-    samples, progress = make_samples(kinds, render), Recorder()
+    samples, progress = make_samples(kinds, render), CountingProgress()
     renderer = drawing if extended else None
     score_samples(untrained_judge, test_clips, pairs, [samples], 4, 0, progress, renderer=renderer)
     assert progress.phases == sample_phases(renderer=extended)
     assert progress.totals[0] is None  # no file says how many samples there are
-    assert progress.finished[0] == len(samples.donors)
-    assert progress.finished[1:] == progress.totals[1:]
+    assert progress.done[0] == len(samples.donors)
+    assert progress.done[1:] == progress.totals[1:]
