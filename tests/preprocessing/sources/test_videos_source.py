@@ -1,60 +1,19 @@
-"""From video files to items and clips: which files are listed, how they are labelled, and what is in each clip."""
+"""From video files to items and clips: which files are listed, and what is in each clip."""
 
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from preprocessing.clip import Clip, Item, RejectedInputError, TransientError
-from preprocessing.clip import Source as AnySource
+from preprocessing.clip import RejectedInputError, TransientError
 from preprocessing.sources.config import LabelsConfig, SourceConfig, VideosConfig
 from preprocessing.sources.registry import make_source, open_serialized_source, serialize_source
-from tests.preprocessing.video_files import numbers, ramp, write_video
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Videos of anna and bert who wave and walk, twice each, next to files that are not videos."""
-    folder = tmp_path_factory.mktemp("videos")
-    for person in ("anna", "bert"):
-        for action in ("wave", "walk"):
-            for take in (1, 2):
-                (folder / person / action).mkdir(parents=True, exist_ok=True)
-                write_video(folder / person / action / f"{take:02d}.mp4", ramp(20))
-    (folder / "README.txt").write_text("about")
-    (folder / "anna" / "thumbnail.JPG").write_bytes(b"")
-    (folder / ".hidden.mp4").write_bytes(b"")
-    return folder
-
-
-def source(path: Path | str, seed: int = 0, **settings: Any) -> AnySource:
-    settings = {"clip_frames": 8, "size": 32} | settings
-    return make_source(SourceConfig(name="videos", path=str(path), videos=VideosConfig(**settings)), seed)
-
-
-def paths(listed: AnySource) -> list[str]:
-    return [item.path for item in listed.items()]
-
-
-def item(found: AnySource, path: str) -> Item:
-    return next(one for one in found.items() if one.path == path)
-
-
-def clips(found: AnySource, path: str) -> list[Clip]:
-    return list(found.clips(item(found, path)))
-
-
-EVERY = [
-    f"{person}/{action}/{take}.mp4"
-    for person in ("anna", "bert")
-    for action in ("walk", "wave")
-    for take in ("01", "02")
-]
+from tests.preprocessing.sources.videos_source import EVERY, clips, item, paths, source
+from tests.preprocessing.video_files import numbers
 
 
 def test_a_folder_is_listed_with_every_file_that_may_be_a_video(videos: Path) -> None:
@@ -147,135 +106,6 @@ def test_without_labels_each_video_is_an_identity(videos: Path) -> None:
     assert (found.vocabulary, found.factors) == ({}, {})
     assert {clip.identity for clip in clips(found, EVERY[0])} == {item(found, EVERY[0]).key}
     assert {one.split for one in found.items()} == {"train", "test"}
-
-
-def test_folders_give_labels(videos: Path) -> None:
-    found = source(videos, labels=LabelsConfig(folders=("identity", "action")))
-    assert found.vocabulary == {"action": ["walk", "wave"]}
-    assert {one.group for one in found.items()} == {"anna", "bert"}
-    assert {(one.path.split("/")[0], one.split) for one in found.items()} in (
-        {("anna", "train"), ("bert", "test")},
-        {("anna", "test"), ("bert", "train")},
-    )
-    clip = clips(found, "bert/wave/02.mp4")[0]
-    assert (clip.labels, clip.identity) == ({"action": 1}, "bert")
-    skipped = source(videos, labels=LabelsConfig(folders=("_", "action")))
-    assert len({one.group or one.key for one in skipped.items()}) == 8
-
-
-def test_a_pattern_gives_labels_and_inputs_that_do_not_match_are_rejected_when_read(videos: Path) -> None:
-    pattern = r"^(?P<identity>\w+)/(?P<action>wave)/(?P<take>\d+)"
-    found = source(videos, labels=LabelsConfig(pattern=pattern))
-    assert found.vocabulary == {"action": ["wave"], "take": ["01", "02"]}
-    assert clips(found, "anna/wave/02.mp4")[0].labels == {"action": 0, "take": 1}
-    with pytest.raises(RejectedInputError, match="its path does not match"):
-        clips(found, "anna/walk/01.mp4")
-    with pytest.raises(UserError, match="no input has the required labels"):
-        source(videos, labels=LabelsConfig(pattern="(?P<action>[0-9]{9})")).items()
-
-
-SIDECAR = [
-    {"path": "anna/wave/01.mp4", "action": "wave", "age": "31.5", "split": "test", "identity": "A"},
-    {"path": "bert/walk/01.mp4", "action": "walk", "age": "7", "split": "train", "identity": "B"},
-]
-
-
-@pytest.mark.parametrize("kind", ["csv", "json"])
-def test_a_sidecar_gives_labels_numbers_and_splits(videos: Path, tmp_path: Path, kind: str) -> None:
-    sidecar = tmp_path / f"labels.{kind}"
-    if kind == "json":
-        sidecar.write_text(json.dumps([row | {"age": float(row["age"])} for row in SIDECAR]))
-    else:
-        lines = [",".join(SIDECAR[0]), *(",".join(row.values()) for row in SIDECAR)]
-        sidecar.write_text("\ufeff" + "\r\n".join(lines) + "\r\n")
-    found = source(videos, labels=LabelsConfig(sidecar=str(sidecar), numbers=("age",)))
-    assert (found.vocabulary, found.factors) == ({"action": ["walk", "wave"]}, {"age": "clip"})
-    clip = clips(found, "anna/wave/01.mp4")[0]
-    assert (clip.labels, clip.identity) == ({"action": 1, "age": 31.5}, "A")
-    assert item(found, "anna/wave/01.mp4").split == "test"
-    assert item(found, "bert/walk/01.mp4").split == "train"
-    with pytest.raises(RejectedInputError, match="it has no row"):
-        clips(found, "anna/wave/02.mp4")
-    before = found.fingerprint()
-    sidecar.write_bytes(sidecar.read_bytes().replace(b"31.5", b"32.5"))
-    assert source(videos, labels=found._config.labels).fingerprint() != before  # type: ignore[attr-defined]
-
-
-def test_rows_may_cut_a_video_into_segments_and_crop_it(videos: Path, tmp_path: Path) -> None:
-    box = {"left": 8, "top": 0, "width": 20, "height": 20}
-    rows = [
-        {"path": EVERY[0], "action": "first", "start_s": 0, "end_s": 0.39} | box,
-        {"path": EVERY[0], "action": "second", "start_s": 0.4, "end_s": ""} | box,
-    ]
-    (tmp_path / "labels.json").write_text(json.dumps(rows))
-    found = source(videos, clip_frames=4, labels=LabelsConfig(sidecar=str(tmp_path / "labels.json")))
-    made = clips(found, EVERY[0])
-    assert [(clip.labels["action"], numbers(clip.frames)) for clip in made] == [
-        (0, [0, 1, 2, 3]), (0, [4, 5, 6, 7]), (1, [10, 11, 12, 13]), (1, [14, 15, 16, 17]),
-    ]  # fmt: skip
-    assert len({clip.key for clip in made}) == 4
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("name,action\nx,y\n", "the first line must name the columns, one of them `path`"),
-        ("path,action\nx\n", "row 1: it has more or fewer fields"),
-        ("path,action\nx,\n", "row 1 \\(x\\): action is empty"),
-        ("path,action\n,y\n", "row 1: no path"),
-        ("path,action\n", "has no rows"),
-        ("path,left,top,width,height\nx,0,0,ten,9\n", "row 1 \\(x\\): width is 'ten'"),
-        ("path,left,top,width,height\nx,0,0,,9\n", "a crop box needs left, top, width and height"),
-        ("path,start_s,end_s\nx,5,5\n", "end_s is 5, which is not after start_s, 5"),
-        ("path,age\nanna/wave/01.mp4,old\n", "age is 'old', which is not a number"),
-        ("path,a.b\nx,1\n", "invalid label name 'a.b'"),
-    ],
-)
-def test_an_error_in_a_sidecar_is_reported_with_its_row(videos: Path, tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "labels.csv").write_text(text)
-    numbers = ("age",) if "age" in text else ()
-    with pytest.raises(UserError, match=message) as raised:
-        source(videos, labels=LabelsConfig(sidecar=str(tmp_path / "labels.csv"), numbers=numbers)).items()
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (LabelsConfig(pattern="(?P<action>"), "is not a regular expression"),
-        (LabelsConfig(pattern="[a-z]+"), "has no named group"),
-        (LabelsConfig(folders=("identity",), numbers=("age",)), "labels.numbers contains age"),
-        (LabelsConfig(pattern="(?P<identity>anna|bert)/(?P<split>wave|walk)"), "into split 'w"),
-        (LabelsConfig(folders=("identity", "action"), pattern="0(?P<split>1|2)"), "into split '1'"),
-    ],
-)
-def test_an_error_in_the_label_settings_is_reported(videos: Path, labels: LabelsConfig, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        source(videos, labels=labels).items()
-
-
-def test_an_identity_labelled_with_two_splits_is_an_error(tmp_path: Path) -> None:
-    for name in ("train/anna_1.mp4", "test/anna_2.mp4"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(UserError, match="anna into two splits, test and train"):
-        source(tmp_path, labels=LabelsConfig(folders=("split",), pattern="(?P<identity>anna)")).items()
-
-
-def test_an_identity_keeps_its_split_when_others_are_added(tmp_path: Path) -> None:
-    for number in range(400):
-        (tmp_path / f"p{number // 2:03d}_{number % 2}.mp4").write_bytes(b"")
-    labels = LabelsConfig(pattern="(?P<identity>p[0-9]+)")
-    before = {one.path: (one.split, one.group) for one in source(tmp_path, labels=labels).items()}
-    tests = {group for split, group in before.values() if split == "test"}  # 200 identities
-    assert not tests & {group for split, group in before.values() if split == "train"}
-    assert 22 <= len(tests) <= 58  # 40 of 200 on average, plus or minus three standard deviations
-    for number in range(400, 500):
-        (tmp_path / f"p{number // 2:03d}_{number % 2}.mp4").write_bytes(b"")
-    after = {one.path: (one.split, one.group) for one in source(tmp_path, labels=labels).items()}
-    assert all(after[path] == known for path, known in before.items())
-    other = {one.path: (one.split, one.group) for one in source(tmp_path, seed=1, labels=labels).items()}
-    assert other != after
 
 
 def test_a_change_of_a_file_changes_only_its_version(videos: Path, tmp_path: Path) -> None:
