@@ -135,7 +135,7 @@ def test_samples_that_cannot_be_scored_are_one_clear_line(
     assert not (out / "metrics.json").exists()
 
 
-@pytest.mark.parametrize(("name", "message"), [("data_sha256", "other data"), ("pairs_sha256", "was changed")])
+@pytest.mark.parametrize(("name", "message"), [("data_sha256", "data other than"), ("pairs_sha256", "was changed")])
 def test_pairs_of_other_data_or_chosen_by_hand_are_refused(
     name: str, message: str, perfect: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
