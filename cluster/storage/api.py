@@ -93,10 +93,11 @@ def create(url: str, data: bytes) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(data)
         _sync(partial)
-        os.link(partial, path)  # fails where the name is taken
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return False
         _sync(path.parent)
-    except FileExistsError:
-        return False
     except OSError as error:
         _explain(url, error)
     finally:
