@@ -2,16 +2,24 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import selection
+from tests.selection import pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401 (hooks)
+
 if TYPE_CHECKING:
     from cluster.development.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Ray runs its workers at nice 15, where they starve beside the tests of another process.
+os.environ.setdefault("RAY_worker_niceness", "0")
+# Tests run in as many processes as there are cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,10 +29,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    selection.mark_by_fixture(items)
+    selection.arrange(items, config.rootpath)
     if config.getoption("--trials") is None:
-        for item in items:
-            if item.get_closest_marker("campaign"):
-                item.add_marker(pytest.mark.skip(reason="takes five minutes; run it with `pytest --trials 1`"))
+        campaign = [item for item in items if item.get_closest_marker("campaign")]
+        for item in campaign:
+            item.add_marker(pytest.mark.skip(reason="takes minutes; run it with `pytest --trials 1`"))
+        selection.count_left_out(config, campaign)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    if items:
+        selection.count_left_out(items[0].config, items)
 
 
 @pytest.fixture(scope="session")

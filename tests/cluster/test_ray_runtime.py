@@ -8,6 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
 DRIVER = """
 import sys
 from cluster.ray_runtime import connect

@@ -12,6 +12,8 @@ import pytest
 from cluster.storage import api as storage
 from cluster.storage.errors import StorageError
 
+pytestmark = pytest.mark.s3
+
 
 @contextmanager
 def started(folder: Path) -> Iterator[subprocess.Popen[str]]:

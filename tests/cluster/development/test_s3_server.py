@@ -4,7 +4,11 @@ import json
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from cluster.development import s3_server
+
+pytestmark = pytest.mark.s3
 
 
 def test_the_number_of_buckets_does_not_depend_on_free_disk_space(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from cluster.development.ray_cluster import LocalCluster, local_cluster
 from cluster.development.s3_server import serve
 from tests.cluster.storage.fault_proxy import Fault, fault_proxy
 
+pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.slow]
+
 Report = dict[str, Any]
 BIN = Path(sys.executable).parent
 LENIENT = ("--min-free-gb", "0.5", "--min-mb-s", "0.1")

@@ -15,6 +15,8 @@ import pytest
 from cluster.storage import api as storage
 from tests.cluster.storage.fault_proxy import Fault, fault_proxy
 
+pytestmark = pytest.mark.s3
+
 
 def sha(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()

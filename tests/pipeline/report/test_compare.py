@@ -13,7 +13,7 @@ from pipeline import compare as compare_module
 from pipeline.recipe import Recipe
 from pipeline.report.comparison import Report, compare_metric, differing_settings
 from pipeline.report.metric_format import format_interval, format_value, is_share
-from tests.pipeline.chromium import Chromium, find_chromium
+from tests.pipeline.chromium import Chromium
 from tests.pipeline.untrained_report import untrained_report
 
 Metric = dict[str, Any]
@@ -54,12 +54,9 @@ def test_table_holds_the_metrics_of_every_report_with_a_star_where_intervals_are
     assert found["pairs_sha256"] == all_metrics[0]["provenance"]["pairs_sha256"]
 
 
-def test_page_shows_the_metrics_and_makes_no_request(reports: list[Path], out: Path) -> None:
-    binary = find_chromium()
-    if binary is None:
-        pytest.skip("Chromium is not installed; install it, or set $CHROMIUM to its path")
+def test_page_shows_the_metrics_and_makes_no_request(reports: list[Path], out: Path, chromium: str) -> None:
     all_metrics = [json.loads((report / "metrics.json").read_text()) for report in reports]
-    with Chromium(binary) as browser:
+    with Chromium(chromium) as browser:
         browser.open(out / "compare.html", width=375)
         cells = browser.run(
             "[...document.querySelectorAll('[data-metric]')].map(cell => [cell.dataset.metric, "

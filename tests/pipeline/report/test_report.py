@@ -18,7 +18,7 @@ from pipeline.report.metric_format import format_interval, format_value, is_shar
 from pipeline.report.page import render
 from pipeline.report.table import headline
 from preprocessing.dataset.reader import ClipDataset
-from tests.pipeline.chromium import Chromium, find_chromium
+from tests.pipeline.chromium import Chromium
 
 MAX_BYTES = 15_000_000
 
@@ -34,11 +34,8 @@ def metrics(report: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Chromium]:
-    binary = find_chromium()
-    if binary is None:
-        pytest.skip("Chromium is not installed; install it, or set $CHROMIUM to its path")
-    with Chromium(binary) as opened:
+def browser(chromium: str) -> Iterator[Chromium]:
+    with Chromium(chromium) as opened:
         yield opened
 
 

@@ -11,7 +11,7 @@ from pipeline.tuning.space import Parameter, Space
 from pipeline.tuning.study import ERROR, open_study, promote
 from pipeline.tuning.sweep import Sweep
 from pipeline.tuning.trial import SweepContext
-from tests.pipeline.chromium import Chromium, find_chromium
+from tests.pipeline.chromium import Chromium
 
 RATE = "training.stage1.learning_rate"
 SPACE = {
@@ -26,10 +26,9 @@ SPACE = {
 
 
 @pytest.mark.parametrize("objective", ["disentanglement", "both"])
-def test_the_page_shows_its_charts_fits_a_phone_and_makes_no_requests(tmp_path: Path, objective: str) -> None:
-    binary = find_chromium()
-    if binary is None:
-        pytest.skip("no Chromium on this machine; install it, or set $CHROMIUM to its path")
+def test_the_page_shows_its_charts_fits_a_phone_and_makes_no_requests(
+    tmp_path: Path, objective: str, chromium: str
+) -> None:
     sweep = Sweep.model_validate({"space": SPACE, "objective": objective, "steps_fraction": 0.5, "promoted": 4})
     space = Space(sweep.space, Recipe())
     first = open_study(str(tmp_path / "study.journal"), "s", sweep, Recipe())
@@ -47,7 +46,7 @@ def test_the_page_shows_its_charts_fits_a_phone_and_makes_no_requests(tmp_path: 
         space.suggest(trial)
         second.tell(trial, [trial.params[RATE], 1.0][: len(sweep.objectives)])
     url = write_page(first, second, space, SweepContext(sweep=sweep, data="", url=str(tmp_path), judge=None))
-    with Chromium(binary) as browser:
+    with Chromium(chromium) as browser:
         browser.open(Path(url), width=1200)
         assert browser.run("document.documentElement.scrollWidth") == 1200
         drawn = (

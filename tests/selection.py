@@ -1,0 +1,71 @@
+"""Which tests a command runs, in which order and by which worker; and what it left out."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MARKED_BY_FIXTURE = {"local_ray": "ray", "s3_server": "s3", "chromium": "browser", "trials": "repeated"}
+"""Fixture -> marker of every test that uses it, directly or not."""
+LEFT_OUT = {
+    "ray": "that start Ray; `make test` runs them",
+    "s3": "that start an S3 server; `make test` runs them",
+    "browser": "that start a browser; `make test` runs them",
+    "campaign": "that take minutes each; `make campaign` runs them",
+}
+"""Marker -> description of the tests that a command left out. A test counts for the first of its markers."""
+
+_left_out = pytest.StashKey[Counter[str]]()
+
+
+def mark_by_fixture(items: list[pytest.Item]) -> None:
+    """Mark each test by the fixtures that it uses."""
+    for item in items:
+        if "e2e" in item.path.parts:
+            item.add_marker("ray")
+        for fixture in MARKED_BY_FIXTURE.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKED_BY_FIXTURE[fixture])
+
+
+def arrange(items: list[pytest.Item], root: Path) -> None:
+    """Keep the tests of a file in one worker, as they share fixtures, and start the longest files first.
+
+    Within that, the order stays the random one.
+    """
+    heavy = set()
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(root).as_posix()))
+        if item.get_closest_marker("slow"):
+            heavy.add(item.path)
+    items.sort(key=lambda item: item.path not in heavy)
+
+
+def count_left_out(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Count tests that will not run, by the marker that left them out."""
+    counts = config.stash.setdefault(_left_out, Counter())
+    for item in items:
+        marker = next((name for name in LEFT_OUT if item.get_closest_marker(name)), None)
+        if marker is not None:
+            counts[marker] += 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send the counts from a worker to the process that prints the summary."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["left_out"] = dict(session.config.stash.get(_left_out, {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take the counts of a worker; each has collected all tests."""
+    found = getattr(node, "workeroutput", {}).get("left_out", {})
+    node.config.stash[_left_out] = Counter(found)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print what was left out."""
+    for name, count in config.stash.get(_left_out, Counter[str]()).items():
+        terminalreporter.write_line(f"left out: {count} test{'s' if count > 1 else ''} {LEFT_OUT[name]}")
