@@ -97,7 +97,12 @@ def probe_scores(
 
 
 def probe_tasks(train: Latents, test: Latents) -> Iterator[Task]:
-    """Yield every factor of every code; for poses only the factors of single frames."""
+    """Yield every factor of every code; for poses only the factors of single frames.
+
+    Left out are labels with a single value, and continuous factors that do not vary over the test clips.
+    """
+    factors = [name for name in train.factors if _varies(test.factors[name])]
+    tracks = [name for name in train.tracks if _varies(test.tracks[name])]
     clusters = identity_indices(test.identities)
     for code in CODES:
         first, second = _standardise(getattr(train.codes, code), getattr(test.codes, code))
@@ -105,14 +110,14 @@ def probe_tasks(train: Latents, test: Latents) -> Iterator[Task]:
             if len(names) > 1:
                 known, wanted = (torch.from_numpy(np.asarray(side.labels[name])) for side in (train, test))
                 yield Task(f"{code}.{name}", first, known, second, wanted, clusters, len(names))
-        for name in train.factors:
+        for name in factors:
             known, wanted = _standardise(_column(train.factors[name]), _column(test.factors[name]))
             yield Task(f"{code}.{name}", first, known, second, wanted, clusters, 0)
-        for name in train.tracks:
+        for name in tracks:
             known, wanted = _standardise(torch.from_numpy(train.tracks[name]), torch.from_numpy(test.tracks[name]))
             yield Task(f"{code}.{name}", first, known, second, wanted, clusters, 0)
     length = test.codes.pose.shape[1]
-    for name in train.tracks:
+    for name in tracks:
         first, second = _standardise(train.codes.pose.flatten(0, 1), test.codes.pose.flatten(0, 1))
         known, wanted = _standardise(
             torch.from_numpy(train.tracks[name]).flatten()[:, None],
@@ -186,6 +191,10 @@ def _standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     deviation = torch.where(deviation > 1e-9, deviation, torch.ones_like(deviation))
     first, second = (((side.double() - mean) / deviation).float() for side in (train, test))
     return first, second
+
+
+def _varies(values: NDArray[np.float64]) -> bool:
+    return bool((values != values[0]).any())
 
 
 def _column(values: NDArray[np.float64]) -> Tensor:

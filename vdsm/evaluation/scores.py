@@ -57,16 +57,17 @@ def r2_score(errors: Floats, spread: Floats, clusters: NDArray[np.int64], seed: 
 
     Args:
         errors: squared error of the prediction, per clip: [N].
-        spread: squared error of the baseline, such as the mean, per clip: [N].
+        spread: squared error of the baseline, such as the mean, per clip: [N]; not all 0.
         clusters: identity of each clip: int64 [N].
         seed: seed of the interval.
     """
     error_sums, _ = _by_cluster(errors, clusters)
     spread_sums, _ = _by_cluster(spread, clusters)
     drawn = _draws(len(error_sums), seed)
-    tiny = np.finfo(np.float64).tiny
-    resampled = 1 - (drawn @ error_sums) / np.maximum(drawn @ spread_sums, tiny)
-    return Score(float(1 - errors.sum() / max(spread.sum(), tiny)), len(errors), 0.0, *_interval(resampled))
+    spreads = drawn @ spread_sums
+    varying = spreads > 1e-12 * spreads.max()  # a resample of equal clips has no R2
+    resampled = 1 - (drawn[varying] @ error_sums) / spreads[varying]
+    return Score(float(1 - errors.sum() / spread.sum()), len(errors), 0.0, *_interval(resampled))
 
 
 def entropy_scores(probabilities: Floats, clusters: NDArray[np.int64], seed: int) -> dict[str, Score]:

@@ -139,3 +139,15 @@ def test_same_seed_gives_the_same_probe_and_the_hidden_generator_is_left_alone(f
     state = torch.random.get_rng_state()
     assert probed(one_hot) == found
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_factor_that_does_not_vary_over_the_test_clips_is_not_probed() -> None:
+    train, test = latents("train", one_hot), latents("test-clips", one_hot)
+    same = dataclasses.replace(
+        test,
+        factors={"angle": np.full(N, 0.3)},
+        tracks={"position": np.tile(np.arange(LENGTH) / 3, (N, 1))},
+    )
+    found, _ = probe_scores(train, same, 0, kinds=("linear",))
+    assert not [name for name in found if "angle" in name or "position" in name]
+    assert found["probe.static.action.linear"].value > 0.99
