@@ -9,6 +9,7 @@ from cluster.storage.errors import UnreachableError
 from preprocessing.clip import Clip, Clips, Item, RejectedInputError, TransientError
 from preprocessing.decoding.sandbox import SandboxFailedError
 from preprocessing.sharding.rejects import Reject
+from preprocessing.sources.catalogue import as_text
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def read_item(clips: Clips, item: Item, patience_s: float) -> Generator[Clip, No
         UserError: the item could not be read, although it may be good.
     """
     yielded = failed = 0
-    name = item.path or item.key
+    name = as_text(item.path or item.key)
     end, wait = time.monotonic() + patience_s, 1.0
     while True:
         try:

@@ -7,7 +7,7 @@ import numpy as np
 
 from preprocessing.clip import Clip, Item, RejectedInputError
 from preprocessing.decoding.timing import Frame, Window, WindowMaker
-from preprocessing.sources.catalogue import Segment
+from preprocessing.sources.catalogue import Segment, as_text
 from preprocessing.sources.config import ClipsConfig
 
 
@@ -52,7 +52,7 @@ class Clipper:
             frames=np.stack([frame.pixels for frame in window.frames]),
             labels=segment.labels,
             identity=self._item.group or self._item.key,
-            source=self._item.path,
+            source=as_text(self._item.path),
             start_s=window.start_s,
             fps=window.rate(self._rate),
         )
