@@ -24,8 +24,8 @@ class Splitter:
 
     Args:
         seed: seed of the draw.
-        test_fraction: fraction in the test split, of the identities whose labels do not set the split. Each split gets
-            at least one, if there are two.
+        test_fraction: fraction in the test split, of the identities that have an input whose labels do not set the
+            split. Each split gets at least one, if there are two and labels set the split of none of them.
     """
 
     def __init__(self, *, seed: int, test_fraction: float) -> None:
