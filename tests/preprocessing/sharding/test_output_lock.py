@@ -1,16 +1,19 @@
 """An output belongs to the settings and inputs it was created with; a refusal names what changed."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
 from cluster.errors import UserError
+from cluster.storage import api as storage
+from cluster.storage.errors import StorageError
 from preprocessing.clip import Item
 from preprocessing.recipe import DataRecipe
 from preprocessing.sharding.output_lock import acquire_output
 from preprocessing.sharding.plan import Plan, make_plan
-from tests.preprocessing.sharding.test_plan import Listed
+from tests.preprocessing.sharding.listed_source import ListedSource
 
 
 def inputs(count: int) -> list[Item]:
@@ -27,7 +30,7 @@ def inputs(count: int) -> list[Item]:
 
 
 def planned(items: list[Item], seed: int = 0) -> Plan:
-    return make_plan(DataRecipe(seed=seed), Listed(items))
+    return make_plan(DataRecipe(seed=seed), ListedSource(items))
 
 
 @pytest.fixture
@@ -88,3 +91,72 @@ def test_checking_alone_writes_nothing(tmp_path: Path, output: Path) -> None:
     assert not (tmp_path / "new").exists()
     with pytest.raises(UserError, match="inputs added"):
         acquire_output(str(output), planned(inputs(11)), store=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 1}, "format was 1, is now 2;"),
+        ({"configuration": {"seed": 0}}, "inputs: shards was None, is now {"),
+        ({"source_sha256": "1" * 64}, "the contents of the source's files changed;"),
+        ({"shards": 9}, "the list of inputs does not belong to the plan;"),
+        ({"inputs_sha256": "1" * 64}, "the list of inputs does not belong to the plan;"),
+    ],
+)
+def test_every_part_of_the_stored_plan_is_compared(output: Path, change: dict[str, object], message: str) -> None:
+    stored = json.loads((output / "plan.json").read_text())
+    (output / "plan.json").write_text(json.dumps(stored | change))
+    with pytest.raises(UserError) as error:
+        acquire_output(str(output), planned(inputs(10)))
+    assert message in str(error.value)
+    assert str(error.value).startswith(f"{output} was created with other settings or inputs: ")
+
+
+def test_all_settings_that_changed_are_named_and_no_other(output: Path) -> None:
+    stored = json.loads((output / "plan.json").read_text())
+    stored["configuration"]["shards"]["target_mb"], stored["configuration"]["seed"] = 7.0, 3
+    stored["configuration"]["former"] = 1
+    (output / "plan.json").write_text(json.dumps(stored))
+    target = DataRecipe().shards.target_mb
+    with pytest.raises(UserError, match=r"inputs: former was 1, is now None; seed was 3, is now 0; shards\.target_mb "
+                       rf"was 7\.0, is now {target}; choose another --out, or restore the original"):  # fmt: skip
+        acquire_output(str(output), planned(inputs(10)))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_a_plan_that_is_not_json_is_named(output: Path, content: bytes) -> None:
+    (output / "plan.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"/plan\.json is not JSON; choose another --out, or delete that folder$"):
+        acquire_output(str(output), planned(inputs(10)))
+
+
+def test_a_dataset_without_its_plan_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=r"holds a dataset without its plan\.json; choose another --out"):
+        acquire_output(str(tmp_path), planned(inputs(10)))
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_the_plan_is_stored_after_the_list_of_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(url: str, data: bytes) -> None:
+        raise StorageError("no space left")
+
+    monkeypatch.setattr(storage, "write_bytes", full)
+    with pytest.raises(StorageError, match="no space left"):
+        acquire_output(str(tmp_path), planned(inputs(10)))
+    assert [path.name for path in tmp_path.iterdir()] == ["inputs.jsonl"]
+    monkeypatch.undo()
+    acquire_output(str(tmp_path), planned(inputs(10)))
+    lines = [json.loads(line) for line in (tmp_path / "inputs.jsonl").read_text().splitlines()]
+    assert sorted(lines) == [
+        [f"k{n}", f"cam/{n}.mp4", "test" if n % 3 == 0 else "train", "", 10, "", f"v{n}"] for n in range(10)
+    ]
+    planned_keys = [item.key for shard in planned(inputs(10)).shards for item in shard.items]
+    assert [line[0] for line in lines] == planned_keys
+
+
+def test_an_input_without_a_path_is_named_by_its_key(tmp_path: Path) -> None:
+    without = [dataclasses.replace(item, path="") for item in inputs(10)]
+    acquire_output(str(tmp_path), planned(without))
+    with pytest.raises(UserError, match="inputs: inputs removed: k9; choose"):
+        acquire_output(str(tmp_path), planned(without[:9]))
