@@ -64,6 +64,30 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(written: Path, monkeypa
     assert [path.name for path in written.parent.iterdir()] == ["state.pt"]
 
 
+def test_the_complete_file_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "state.pt"
+    synced = []
+
+    def noted(handle: int) -> None:
+        partial = Path(f"/proc/self/fd/{handle}").readlink()
+        synced.append((checkpoint.verify(partial), partial.parent, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    digest = checkpoint.save({"step": 3}, path)
+    assert synced == [(digest, tmp_path, False)]
+    assert checkpoint.verify(path) == digest
+
+
+def test_a_file_larger_than_what_is_read_at_once_is_hashed_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size in (1, 63, 64, 65, 1000):
+        monkeypatch.setattr(checkpoint, "_CHUNK_BYTES", size)
+        digest = checkpoint.save({"weights": torch.arange(500.0)}, tmp_path / "state.pt")
+        body = (tmp_path / "state.pt").read_bytes()[: -len("\nvdsm-checkpoint-sha256=") - 65]
+        assert checkpoint.verify(tmp_path / "state.pt") == digest == hashlib.sha256(body).hexdigest()
+
+
 @pytest.mark.parametrize("kept", [0, 50, 0.5, 0.9, -1])
 def test_a_truncated_file_is_refused(written: Path, kept: float) -> None:
     data = written.read_bytes()
@@ -128,3 +152,24 @@ def test_a_dict_without_a_model_is_refused(tmp_path: Path) -> None:
     checkpoint.save({"model": {}}, tmp_path / "state.pt")
     with pytest.raises(ValueError, match="has no model_config; use a checkpoint of `vdsm train`"):
         checkpoint.load_disentangler(tmp_path / "state.pt")
+
+
+def test_the_weights_that_the_run_names_are_used_and_an_absent_temperature_is_the_default(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    last, mean = (Disentangler(ModelConfig(**TINY)).state_dict() for _ in range(2))  # type: ignore[arg-type]
+    state = {"model_config": dict(TINY), "model": last, "ema": mean}
+    for used, weights in (({}, last), ({"used": "model"}, last), ({"used": "ema"}, mean)):
+        checkpoint.save(state | used, tmp_path / "state.pt")
+        loaded = checkpoint.load_disentangler(tmp_path / "state.pt")
+        assert all(torch.equal(value, weights[name]) for name, value in loaded.state_dict().items())
+        assert loaded.temperature == 10.0
+
+
+def test_a_file_that_holds_no_dict_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "state.pt").open("wb") as file:
+        torch.save([1, 2], file)
+    body = (tmp_path / "state.pt").read_bytes()
+    footer = f"\nvdsm-checkpoint-sha256={hashlib.sha256(body).hexdigest()}\n".encode()
+    (tmp_path / "state.pt").write_bytes(body + footer)
+    with pytest.raises(ValueError, match=r"state.pt: holds a list, not a checkpoint; use one written by this program$"):
+        checkpoint.load(tmp_path / "state.pt")
