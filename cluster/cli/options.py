@@ -201,4 +201,6 @@ def _value(annotation: Any, args: list[str], path: str) -> Any:
     if len(args) != 1:
         got = f"{len(args)}: {' '.join(args)}" if args else "none"
         raise UserError(f"{option(path)} takes one value, got {got}")
+    if typing.get_origin(kind) is typing.Literal:  # pydantic would not take the text `1` for the number 1
+        return next((one for one in typing.get_args(kind) if str(one) == args[0]), args[0])
     return args[0]

@@ -39,6 +39,7 @@ def test_dotted_options_reach_every_kind_of_field() -> None:
         *("--training.stage1.annealing.pose.knots", "0", "5", "0.5", "2", "1", "1e-1"),
         *("--training.max-failures", "-1"),
         *("--source.figures.test-fraction", "0.5"),
+        *("--source.videos.channels", "1"),
     )
     assert command.seed == 7
     assert (command.model.num_experts, command.model.decoder_channels) == (24, (64, 32, 16, 8))
@@ -48,6 +49,7 @@ def test_dotted_options_reach_every_kind_of_field() -> None:
     assert command.training.stage1.annealing.static == dataclasses.replace(ramp, end=2.0) != ramp
     assert command.training.stage1.annealing.pose.knots == ((0, 5), (0.5, 2), (1, 0.1))
     assert command.source.figures.test_fraction == 0.5
+    assert command.source.videos.channels == 1
 
 
 def test_options_replace_the_recipe_which_replaces_the_defaults(tmp_path: Path) -> None:
