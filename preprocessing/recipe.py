@@ -9,7 +9,7 @@ from preprocessing.sources.config import SourceConfig
 class ShardsConfig(Section):
     """How clips are packed into shards, and how invalid or unreachable inputs are handled."""
 
-    target_mb: float = Field(default=32.0, gt=0)
+    target_mb: float = Field(default=32.0, gt=0, allow_inf_nan=False)
     """Approximate size of a shard in MB (10^6 bytes), estimated from the inputs; an input is never split."""
     concurrency: int | None = Field(default=None, ge=1)
     """Number of shards written at the same time; by default one per CPU of the cluster. Does not change the bytes."""

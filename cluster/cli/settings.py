@@ -10,6 +10,7 @@ import difflib
 import functools
 import inspect
 import itertools
+import math
 import textwrap
 import typing
 from collections.abc import Callable
@@ -174,9 +175,20 @@ def validated(cls: type[M], tree: Tree, origin: Callable[[str], str]) -> M:
         UserError: naming the dotted path, the value and the constraint that it violates.
     """
     try:
-        return cls.model_validate(prune(tree))
+        found = cls.model_validate(prune(tree))
     except ValidationError as error:
         _explain(cls, error, origin)
+    for path in paths(cls):
+        value = functools.reduce(getattr, path.split("."), found)
+        if _holds_nan(value):  # it passes any bound that is not met by `x < bound`
+            raise UserError(f"{path} is {value}; it must be a number{origin(path)}")
+    return found
+
+
+def _holds_nan(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return any(map(_holds_nan, value))
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _explain(cls: type[BaseModel], error: ValidationError, origin: Callable[[str], str]) -> NoReturn:

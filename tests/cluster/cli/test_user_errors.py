@@ -48,6 +48,12 @@ from tests.cluster.cli.commands import TrainLike, recipe, user_error
             ["--training.stage1.annealing.pose.knots", "0", "1", "1"],
             "--training.stage1.annealing.pose.knots takes groups of 2 values, got 3: 0 1 1",
         ),
+        (
+            ["--training.stage1.gradient-clip", "nan"],
+            "training.stage1.gradient_clip is nan; it must be a number (option --training.stage1.gradient-clip)",
+        ),
+        (["--shards.target-mb", "inf"],
+         "shards.target_mb is inf; it must be a finite number (option --shards.target-mb)"),
         (["--config", "absent.yaml"], "cannot read the recipe absent.yaml: No such file or directory; "
          "give an existing YAML file to --config"),
         (["--config"], "--config needs a value"),
