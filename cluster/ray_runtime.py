@@ -8,7 +8,7 @@ import site
 import socket
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +69,17 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         # Otherwise it warns at every start that the token is enabled, which is intended.
         logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
         try:
-            context = ray.init(
-                # Not "auto", which would use any Ray that happens to run on this machine.
-                address="local",
-                num_cpus=num_cpus or len(os.sched_getaffinity(0)),
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=dashboard,
-                runtime_env=_local_environment(),
-                logging_level=logging.WARNING,
-                # The log of Ray's own actors; errors of our tasks are raised as exceptions.
-                log_to_driver=False,
-            )
+            with _inherited(_local_environment()):
+                context = ray.init(
+                    # Not "auto", which would use any Ray that happens to run on this machine.
+                    address="local",
+                    num_cpus=num_cpus or len(os.sched_getaffinity(0)),
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=dashboard,
+                    logging_level=logging.WARNING,
+                    # The log of Ray's own actors; errors of our tasks are raised as exceptions.
+                    log_to_driver=False,
+                )
         except Exception as error:  # Ray raises nothing more specific if one of its processes does not start
             reason = str(error).strip().partition("\n")[0]
             raise UserError(f"Ray did not start on this machine ({reason:.200}); rerun the same command") from error
@@ -147,12 +147,32 @@ def _is_installed() -> bool:
     return str(_root()) in {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}
 
 
-def _local_environment() -> dict[str, Any]:
-    """Return the runtime environment of local workers. They read the same files, and only need the path to them."""
-    if _is_installed():
-        return {}
-    paths = [str(_root()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {"env_vars": {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}}
+def _local_environment() -> dict[str, str]:
+    """Return the variables of a local Ray. Its workers read the same files, and only need the path to them."""
+    # On this machine only, no notice of a preemption can arrive, and the actor that watches for one starts in seconds.
+    variables = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")}
+    if not _is_installed():
+        paths = [str(_root()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    return variables
+
+
+@contextlib.contextmanager
+def _inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the processes that start within the block: Ray's, and through them every worker.
+
+    In a runtime environment, they would have Ray start new workers instead of using those that wait for work.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _cluster_environment() -> dict[str, Any]:

@@ -20,35 +20,16 @@ from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.errors import UserError
+from pipeline.ray_train.coordinator import Coordinator
+from pipeline.ray_train.failure_log import FailureLog, summary
 from pipeline.ray_train.network import NetworkConfig
-from pipeline.ray_train.worker import Coordinator, WorkerConfig, worker
+from pipeline.ray_train.worker import WorkerConfig, worker
 from pipeline.runs.log import RunLog
 from pipeline.training.config import TrainingConfig
 from pipeline.training.job import Outcome
 from vdsm.memory import TUNABLES
 
 logger = logging.getLogger(__name__)
-
-
-class FailureLog(ray.train.UserCallback):
-    """Reports worker failures to the coordinator, from Ray Train's controller, where an exception would end the run."""
-
-    def __init__(self, coordinator: Any) -> None:
-        self._coordinator = coordinator
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Report the error of the first rank that failed; called by Ray Train."""
-        ranks = sorted(worker_exceptions)
-        error = _summary(worker_exceptions[ranks[0]]) if ranks else "no reason given"
-        with contextlib.suppress(Exception):
-            self._coordinator.push.remote({"kind": "event", "event": "failure", "ranks": ranks, "error": error})
-
-
-def _summary(error: BaseException) -> str:
-    """Return the last line of an error in at most 200 characters: in a traceback, it states what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[-1] if lines else type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def fit(worker_config: WorkerConfig, log: RunLog) -> Outcome:
@@ -82,8 +63,8 @@ def fit(worker_config: WorkerConfig, log: RunLog) -> Outcome:
     if isinstance(result, BaseException):
         if user_error is None and not isinstance(result, ray.train.TrainingFailedError):
             raise result
-        log.event("gave up", error=user_error or _summary(result))
-        raise UserError(user_error or f"workers failed more than {training.max_failures} times: {_summary(result)}")
+        log.event("gave up", error=user_error or summary(result))
+        raise UserError(user_error or f"workers failed more than {training.max_failures} times: {summary(result)}")
     outcome: dict[str, Any] = result.return_value
     if "error" in outcome:
         log.event("gave up", error=outcome["error"])
