@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -141,7 +141,7 @@ def make_key(name: str) -> str:
 
 
 def as_text(name: str) -> str:
-    r"""Return a name as text that UTF-8 can encode: bytes of a file name that are not UTF-8 become `\udcff` and so on."""
+    r"""Return a name as text that UTF-8 can encode: bytes of a path that are not UTF-8 become `\udcff` and so on."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -156,7 +156,7 @@ def _read_parts(reader: LabelReader, name: str) -> list[InputPart]:
     missing = next((label for part in parts for label in reader.names if label not in part.labels), None)
     if missing is not None:
         raise ValueError(f"its path does not tell the label {missing}")
-    return [replace(part, labels={label: as_text(value) for label, value in part.labels.items()}) for part in parts]
+    return parts
 
 
 def _identity_and_split(name: str, parts: list[InputPart]) -> tuple[str, str | None]:

@@ -68,7 +68,7 @@ def possible(options: Flat) -> Flat:
     return {path: value for path, value in options.items() if can_be_option(path, value)}
 
 
-@examples(30)
+@examples(20)
 @given(settings(RECIPE_PATHS), settings(PATHS), st.booleans(), st.booleans())
 def test_options_win_over_the_recipe_and_the_recipe_over_the_defaults(
     recipe: Flat, options: Flat, equals: bool, hyphens: bool
@@ -85,7 +85,7 @@ def test_options_win_over_the_recipe_and_the_recipe_over_the_defaults(
             assert dump(read(*args)) == dump(wanted)
 
 
-@examples(15)
+@examples(10)
 @given(settings(RECIPE_PATHS), settings(RECIPE_PATHS))
 def test_a_printed_recipe_reads_back_as_the_same_settings(recipe: Flat, options: Flat) -> None:
     options = possible(options)
@@ -113,7 +113,7 @@ def renamed(draw: st.DrawFn) -> tuple[Flat, Flat]:
     return current, either
 
 
-@examples(12)
+@examples(8)
 @given(renamed(), renamed())
 def test_a_former_name_means_the_current_one_in_recipes_and_options(
     recipe: tuple[Flat, Flat], options: tuple[Flat, Flat]
@@ -129,7 +129,7 @@ def test_a_former_name_means_the_current_one_in_recipes_and_options(
             assert dump(read(*args)) == dump(wanted)
 
 
-@examples(60)
+@examples(40)
 @given(renamed(), st.data())
 def test_former_names_are_replaced_and_both_names_of_a_setting_are_refused(
     drawn: tuple[Flat, Flat], data: st.DataObject
@@ -155,7 +155,7 @@ def trees(depth: int = 3) -> st.SearchStrategy[Tree]:
     return st.fixed_dictionaries({}, optional=values | sections)
 
 
-@examples(100)
+@examples(50)
 @given(trees(), trees(), trees())
 def test_merging_is_updating_path_by_path_and_changes_no_argument(one: Tree, two: Tree, three: Tree) -> None:
     copies = copy.deepcopy((one, two, three))

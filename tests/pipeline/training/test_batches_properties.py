@@ -46,7 +46,7 @@ def batches(draw: st.DrawFn, *, beyond: int = 0) -> tuple[ListedClips, Windows, 
     return ListedClips(lengths, size), Windows(*choose(), *partners), window
 
 
-@examples(60)
+@examples(40)
 @given(batches())
 def test_a_batch_holds_each_window_and_after_it_that_of_the_partner(case: tuple[ListedClips, Windows, int]) -> None:
     clips, windows, window = case
@@ -60,7 +60,7 @@ def test_a_batch_holds_each_window_and_after_it_that_of_the_partner(case: tuple[
         assert batch[row].numpy().tolist() == np.stack(expected).tolist()
 
 
-@examples(60)
+@examples(40)
 @given(batches(beyond=3))
 def test_a_window_beyond_the_end_of_its_clip_is_an_error_that_names_the_clip(
     case: tuple[ListedClips, Windows, int],
@@ -82,7 +82,7 @@ def test_a_window_beyond_the_end_of_its_clip_is_an_error_that_names_the_clip(
         assert read_windows(clips, windows, window).shape[1] == window * (1 if windows.partners is None else 2)
 
 
-@examples(40)
+@examples(25)
 @given(batches())
 def test_the_model_gets_every_value_over_255_with_channels_first(case: tuple[ListedClips, Windows, int]) -> None:
     frames = read_windows(*case)

@@ -62,7 +62,7 @@ def same(one: Windows, other: Windows) -> bool:
     return rows(one) == rows(other)
 
 
-@examples(70)
+@examples(40)
 @given(cases(), st.integers(0, 12))
 def test_the_batch_of_any_step_is_what_walking_to_it_sample_by_sample_gives(case: Case, step: int) -> None:
     batch = case.settings.batch
@@ -70,7 +70,7 @@ def test_the_batch_of_any_step_is_what_walking_to_it_sample_by_sample_gives(case
     assert rows(case.order().at(step)) == list(walked)
 
 
-@examples(60)
+@examples(30)
 @given(cases(), st.lists(st.integers(0, 40), max_size=6), st.integers(0, 40))
 def test_a_batch_does_not_depend_on_the_steps_taken_before(case: Case, visited: list[int], step: int) -> None:
     used = case.order()
@@ -79,7 +79,7 @@ def test_a_batch_does_not_depend_on_the_steps_taken_before(case: Case, visited: 
     assert same(used.at(step), case.order().at(step))
 
 
-@examples(60)
+@examples(30)
 @given(cases(), st.integers(1, 3))
 def test_every_epoch_is_a_permutation_of_the_training_clips(case: Case, epochs: int) -> None:
     order = case.order()
@@ -92,7 +92,7 @@ def test_every_epoch_is_a_permutation_of_the_training_clips(case: Case, epochs: 
         assert clips == order.epoch(epoch).tolist()
 
 
-@examples(60)
+@examples(30)
 @given(cases(), st.integers(0, 40), st.integers(1, 16))
 def test_ranks_partition_the_global_batch_at_any_world_size(case: Case, step: int, size: int) -> None:
     batch = case.order().at(step)
@@ -102,7 +102,7 @@ def test_ranks_partition_the_global_batch_at_any_world_size(case: Case, step: in
     assert max(map(len, parts)) - min(map(len, parts)) <= (1 if case.settings.batch % size else 0)
 
 
-@examples(60)
+@examples(30)
 @given(cases(), st.integers(0, 40))
 def test_windows_lie_within_clips_of_the_training_identities(case: Case, step: int) -> None:
     table, settings = case.table, case.settings
@@ -117,7 +117,7 @@ def test_windows_lie_within_clips_of_the_training_identities(case: Case, step: i
             assert partner != clip
 
 
-@examples(50)
+@examples(30)
 @given(cases(), st.integers(0, 3))
 def test_few_shards_are_in_use_at_a_time(case: Case, epoch: int) -> None:
     assume(case.table.shards is not None)
@@ -129,7 +129,7 @@ def test_few_shards_are_in_use_at_a_time(case: Case, epoch: int) -> None:
         assert len(in_use) <= case.settings.block_shards
 
 
-@examples(50)
+@examples(30)
 @given(cases(pairing=False), st.data(), st.integers(0, 20), st.integers(2, 9))
 def test_the_order_is_that_of_the_keys_however_clips_are_listed_and_shards_numbered(
     case: Case, data: st.DataObject, step: int, factor: int
@@ -147,7 +147,7 @@ def test_the_order_is_that_of_the_keys_however_clips_are_listed_and_shards_numbe
     assert [sample._replace(clip=moved[sample.clip]) for sample in rows(there.at(step))] == rows(here.at(step))
 
 
-@examples(50)
+@examples(30)
 @given(cases(min_clips=15), st.sampled_from(["seed", "stage", "epoch"]), st.integers(1, 2**40))
 def test_another_seed_stage_or_epoch_gives_another_order(case: Case, what: str, difference: int) -> None:
     # Fifteen clips or more: two orders are equal by chance once in 15! > 10^12.
@@ -162,7 +162,7 @@ def test_another_seed_stage_or_epoch_gives_another_order(case: Case, what: str, 
     assert order.epoch(0).tolist() != other.epoch(epoch).tolist()
 
 
-@examples(60)
+@examples(30)
 @given(cases())
 def test_validation_holds_out_whole_identities_and_shows_each_of_their_clips_once(case: Case) -> None:
     order, settings, identities = case.order(), case.settings, case.table.identities

@@ -91,7 +91,7 @@ def differences(one: TrainState, other: TrainState) -> list[str]:
     ]
 
 
-@examples(60)
+@examples(30)
 @given(states())
 def test_any_state_is_unchanged_by_its_checkpoint(state: TrainState) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +102,7 @@ def test_any_state_is_unchanged_by_its_checkpoint(state: TrainState) -> None:
         assert differences(state, TrainState.from_dict(checkpoint.load(path))) == []
 
 
-@examples(60)
+@examples(30)
 @given(states())
 def test_a_state_under_the_former_keys_is_read_as_the_same(state: TrainState) -> None:
     former = {current: name for name, current in FORMER_KEYS.items()}
@@ -110,7 +110,7 @@ def test_a_state_under_the_former_keys_is_read_as_the_same(state: TrainState) ->
     assert differences(state, TrainState.from_dict({**content, "format": 2})) == []
 
 
-@examples(60)
+@examples(30)
 @given(states(), st.data())
 def test_a_changed_or_cut_checkpoint_is_never_read(state: TrainState, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +127,7 @@ def test_a_changed_or_cut_checkpoint_is_never_read(state: TrainState, data: st.D
             checkpoint.load(path)
 
 
-@examples(60)
+@examples(30)
 @given(st.lists(st.builds(TrainPosition, st.integers(1, 2), st.integers(0, 10**8 - 1)), max_size=8), names())
 def test_file_names_give_back_their_positions_and_sort_like_them(positions: list[TrainPosition], other: str) -> None:
     listed = sorted(map(file_name, positions))
@@ -135,7 +135,7 @@ def test_file_names_give_back_their_positions_and_sort_like_them(positions: list
     assert position_of(other) is None
 
 
-@examples(30)
+@examples(15)
 @given(st.integers(1, 30), st.integers(1, 30))
 def test_positions_rise_by_one_step_through_both_stages(first: int, second: int) -> None:
     training = TrainingConfig(stage1=StageConfig(steps=first), stage2=StageConfig(steps=second))

@@ -37,7 +37,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@examples(40)
+@examples(20)
 @given(sources())
 def test_the_reader_returns_every_clip_as_the_source_made_it(source: MemorySource) -> None:
     with dataset(source) as (folder, manifest):
@@ -66,7 +66,7 @@ def members(tar: Path) -> list[tuple[str, bytes]]:
         return [(member.name, opened.extractfile(member).read()) for member in opened]  # type: ignore[union-attr]
 
 
-@examples(30)
+@examples(15)
 @given(sources())
 def test_a_plain_tar_holds_the_same_and_verification_finds_no_fault(source: MemorySource) -> None:
     with dataset(source) as (folder, manifest):
@@ -89,7 +89,7 @@ def test_a_plain_tar_holds_the_same_and_verification_finds_no_fault(source: Memo
                 }
 
 
-@examples(20)
+@examples(10)
 @given(sources())
 def test_the_bytes_of_a_dataset_depend_on_the_clips_alone(source: MemorySource) -> None:
     with dataset(source) as (here, _), dataset(source) as (there, _):
@@ -106,7 +106,7 @@ def moments(frames: list[NDArray[np.uint8]], channel: int) -> tuple[float, float
     return float(mean), math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
 
 
-@examples(30)
+@examples(15)
 @given(sources())
 def test_the_totals_of_the_manifest_are_those_of_all_clips(source: MemorySource) -> None:
     with dataset(source) as (_, manifest):
@@ -133,7 +133,7 @@ def values() -> st.SearchStrategy[Any]:
     return st.recursive(plain, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names(), inner, max_size=4))
 
 
-@examples(100)
+@examples(60)
 @given(values())
 def test_json_reads_back_as_written_in_one_line_of_ascii_in_the_order_of_its_keys(value: Any) -> None:
     data = encode_json(value)
@@ -145,7 +145,7 @@ def test_json_reads_back_as_written_in_one_line_of_ascii_in_the_order_of_its_key
     assert data.index(b"\n") == len(data) - 1
 
 
-@examples(50)
+@examples(30)
 @given(values(), st.sampled_from([math.nan, math.inf, -math.inf]), st.booleans())
 def test_numbers_that_json_does_not_have_are_refused_at_any_depth(value: Any, number: float, nested: bool) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):

@@ -58,7 +58,7 @@ def timed(draw: st.DrawFn, max_size: int = 40) -> list[Frame]:
     return frames
 
 
-@examples(80)
+@examples(50)
 @given(st.data(), st.none() | RATES)
 def test_any_timestamps_give_every_frame_once_at_rising_times_without_long_gaps(
     data: st.DataObject, rate: Fraction | None
@@ -75,7 +75,7 @@ def test_any_timestamps_give_every_frame_once_at_rising_times_without_long_gaps(
             assert after.run > before.run
 
 
-@examples(80)
+@examples(50)
 @given(st.data(), RATES, milliseconds(-(10**9), 10**9))
 def test_timestamps_that_are_out_of_order_by_a_few_frames_are_sorted_and_start_at_zero(
     data: st.DataObject, rate: Fraction, start: Fraction
@@ -92,7 +92,7 @@ def test_timestamps_that_are_out_of_order_by_a_few_frames_are_sorted_and_start_a
     assert {frame.run for frame in frames} == {0}
 
 
-@examples(60)
+@examples(40)
 @given(st.lists(milliseconds(1, 5000), min_size=1, max_size=40), st.data(), RATES)
 def test_a_pause_starts_another_run_exactly_if_it_is_long(
     steps: list[Fraction], data: st.DataObject, rate: Fraction
@@ -120,7 +120,7 @@ def resampled(frames: list[Frame], fps: Fraction) -> list[tuple[int, Fraction, i
     return found
 
 
-@examples(60)
+@examples(40)
 @given(timed(), RATES | st.fractions(1, 60, max_denominator=1000))
 def test_resampling_takes_the_nearest_frame_of_the_run_at_every_instant(frames: list[Frame], fps: Fraction) -> None:
     again = [(number_of(frame), frame.time, frame.run) for frame in resample(frames, fps)]
@@ -141,7 +141,7 @@ def windows_of(frames: list[Frame], length: int, stride: int) -> list[Window]:
     return [window for frame in frames if (window := maker.add(frame)) is not None]
 
 
-@examples(80)
+@examples(50)
 @given(timed(max_size=100), st.integers(1, 12), st.integers(1, 20))
 def test_windows_are_slices_of_runs(frames: list[Frame], length: int, stride: int) -> None:
     windows = windows_of(frames, length, stride)
@@ -153,7 +153,7 @@ def test_windows_are_slices_of_runs(frames: list[Frame], length: int, stride: in
         assert window.start_s == float(window.frames[0].time)
 
 
-@examples(60)
+@examples(40)
 @given(timed(max_size=100), st.integers(1, 12))
 def test_with_the_stride_of_its_length_windows_leave_no_gap_and_do_not_overlap(
     frames: list[Frame], length: int
@@ -166,7 +166,7 @@ def test_with_the_stride_of_its_length_windows_leave_no_gap_and_do_not_overlap(
     assert used == expected
 
 
-@examples(80)
+@examples(50)
 @given(timed(), st.none() | RATES)
 def test_the_rate_of_a_window_is_measured_and_rounded_to_a_nominal_rate_within_5_percent(
     frames: list[Frame], nominal: Fraction | None

@@ -59,7 +59,7 @@ def shards_of(plan: Plan, split: str) -> list[ShardPlan]:
     return [shard for shard in plan.shards if shard.split == split]
 
 
-@examples(60)
+@examples(30)
 @given(listings())
 def test_every_input_is_in_exactly_one_shard_which_is_of_its_split(items: list[Item]) -> None:
     plan = plan_of(items)
@@ -74,7 +74,7 @@ def test_every_input_is_in_exactly_one_shard_which_is_of_its_split(items: list[I
     assert sum(len(shards_of(plan, split)) for split in SPLITS) == len(plan.shards)
 
 
-@examples(60)
+@examples(30)
 @given(listings(), st.data())
 def test_the_plan_depends_on_the_inputs_not_on_how_they_are_listed(items: list[Item], data: st.DataObject) -> None:
     moved = data.draw(st.permutations(items))
@@ -85,7 +85,7 @@ def test_the_plan_depends_on_the_inputs_not_on_how_they_are_listed(items: list[I
     assert [shard.path for shard in plan_of(copied).shards] == [shard.path for shard in plan.shards]
 
 
-@examples(60)
+@examples(30)
 @given(listings())
 def test_no_shard_differs_from_the_mean_size_by_more_than_the_largest_input(items: list[Item]) -> None:
     plan = plan_of(items)
@@ -101,7 +101,7 @@ def test_no_shard_differs_from_the_mean_size_by_more_than_the_largest_input(item
             assert min(shards) > mean - largest
 
 
-@examples(60)
+@examples(30)
 @given(st.integers(1, 40), st.integers(1, 3 * TARGET_BYTES))
 def test_inputs_of_one_size_are_spread_evenly(count: int, size: int) -> None:
     train = [Item(key=f"v{number}", split="train", estimated_bytes=size) for number in range(count)]
@@ -111,7 +111,7 @@ def test_inputs_of_one_size_are_spread_evenly(count: int, size: int) -> None:
     assert len(lengths) == min(count, max(1, round(count * size / TARGET_BYTES)))
 
 
-@examples(80)
+@examples(50)
 @given(listings(valid=False, max_size=8))
 def test_a_plan_is_refused_exactly_if_a_key_repeats_a_group_is_in_two_splits_or_a_split_is_empty(
     items: list[Item],
@@ -129,7 +129,7 @@ def test_a_plan_is_refused_exactly_if_a_key_repeats_a_group_is_in_two_splits_or_
         assert plan_of(items).groups() == counts
 
 
-@examples(60)
+@examples(30)
 @given(listings())
 def test_the_estimate_adds_up_the_listing(items: list[Item]) -> None:
     found = estimate(plan_of(items))
@@ -141,7 +141,7 @@ def test_the_estimate_adds_up_the_listing(items: list[Item]) -> None:
         assert found[split].clips == (None if None in clips else sum(filter(None, clips)))
 
 
-@examples(60)
+@examples(30)
 @given(listings())
 def test_a_stored_plan_reads_back_and_covers_every_field_of_every_input_but_its_version(items: list[Item]) -> None:
     plan = plan_of(items)

@@ -56,7 +56,7 @@ def pixels(clip: Clip) -> list[int]:
     return clip.frames[:, 0, 0, 0].tolist()
 
 
-@examples(80)
+@examples(60)
 @given(runs(), segments(), st.integers(2, 9), st.none() | st.integers(1, 12), names(), names())
 def test_clips_are_all_windows_of_each_segment_and_nothing_else(
     runs: list[int], listed: list[Segment], length: int, stride: int | None, group: str, path: str

@@ -44,19 +44,19 @@ def expected(entries: Entries, fraction: float, seed: int) -> dict[str, str]:
     return {identity: labelled.get(identity, "test" if identity in tests else "train") for identity, _ in entries}
 
 
-@examples(80)
+@examples(50)
 @given(listings(), st.floats(0.001, 0.999), st.integers(0, 2**40))
 def test_identities_are_assigned_as_defined(entries: Entries, fraction: float, seed: int) -> None:
     assert assigned(entries, fraction, seed) == expected(entries, fraction, seed)
 
 
-@examples(60)
+@examples(40)
 @given(listings(), st.floats(0.001, 0.999), st.integers(0, 2**40))
 def test_the_order_of_the_inputs_does_not_matter(entries: Entries, fraction: float, seed: int) -> None:
     assert assigned(entries[::-1], fraction, seed) == assigned(entries, fraction, seed)
 
 
-@examples(60)
+@examples(40)
 @given(st.lists(names(), min_size=2, max_size=40, unique=True), st.floats(0.001, 0.999), st.integers(0, 2**40))
 def test_two_identities_without_a_label_never_share_one_split_alone(
     people: list[str], fraction: float, seed: int
