@@ -1,8 +1,29 @@
 """User errors, as opposed to bugs in the program."""
 
 
+MAX_CHARACTERS = 2000
+"""Longest message; what is in the middle of a longer one is left out."""
+
+
 class UserError(Exception):
     """Invalid input that the user can fix. The message is one line that names the file, the value and the remedy.
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+    def __init__(self, message: object = "") -> None:
+        line = one_line(str(message))
+        if len(line) > MAX_CHARACTERS:
+            line = f"{line[: MAX_CHARACTERS // 2]} ... {line[-MAX_CHARACTERS // 3 :]}"
+        super().__init__(line)
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that is safe to print: with spaces for line breaks, and escapes for control characters.
+
+    Messages quote names and values from foreign files, which can hold what a terminal obeys.
+    """
+    if text.isprintable():
+        return text
+    joined = " ".join(line.strip() for line in text.splitlines())
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in joined)

@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.errors import one_line
+
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 SPLITS = ("train", "test")
@@ -27,6 +29,7 @@ class RejectedInputError(Exception):
     """
 
     def __init__(self, reason: str, where: str = "") -> None:
+        reason, where = one_line(reason), one_line(where)
         super().__init__(reason, where)
         self.reason = reason
         """A short sentence, the same for all inputs with this fault: they are counted by it."""
