@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Union
 
-import yaml
-
 from cluster.cli.former_names import with_current_names
 from cluster.cli.settings import OTHER_SECTIONS, Tree, nearest, settings_of
+from cluster.cli.yaml_file import read_mapping
 from cluster.errors import UserError
 
 
@@ -56,31 +55,6 @@ def _allows_bool(annotation: Any) -> bool:
     return annotation is bool or (typing.get_origin(annotation) is typing.Literal)
 
 
-def read_mapping(path: Path) -> Tree:
-    """Return the content of a YAML file.
-
-    Raises:
-        UserError: the file is missing, is not a YAML mapping, or has a duplicate key.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"cannot read the recipe {path}: {reason}; give an existing YAML file to --config") from None
-    try:
-        tree = yaml.load(text, Loader=_UniqueKeys)  # a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{path}{line} is not valid YAML: {problem}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} holds {tree!r:.60}, not a recipe; it must be a mapping such as `seed: 0`")
-    return tree
-
-
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (dotted name, value) of every setting in a tree."""
     for name, value in tree.items():
@@ -88,16 +62,3 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A YAML loader that rejects duplicate keys, where the default one silently keeps the last value."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {name} appears twice", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)

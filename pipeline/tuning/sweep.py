@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cluster.cli import recipe_file, settings
+from cluster.cli import settings
 from cluster.cli.former_names import current_path, warn_of_former_names
 from cluster.cli.settings import Section
+from cluster.cli.yaml_file import read_mapping
 from cluster.errors import UserError
 from pipeline.recipe import Recipe
 from pipeline.tuning.space import Parameter
@@ -65,7 +66,7 @@ def read_sweep(path: Path) -> Sweep:
     Raises:
         UserError: the file is not a valid sweep; the message names the path in it.
     """
-    tree = recipe_file.read_mapping(path)
+    tree = read_mapping(path)
     unknown = [str(name) for name in tree if name not in Sweep.model_fields]
     if unknown:
         raise UserError(f"{path}: unknown key {unknown[0]}{settings.nearest(unknown[0], list(Sweep.model_fields))}")
