@@ -31,19 +31,23 @@ class VerifyCommand(Section, Controls):
 
 def verify(command: VerifyCommand) -> None:
     """Verify the dataset, or print how much would be read."""
+    try:
+        _verify(command)
+    except (VerificationError, DamagedDatasetError) as error:
+        sys.stderr.write(f"damaged: {' '.join(str(error).split())}\n")
+        raise SystemExit(1) from None
+
+
+def _verify(command: VerifyCommand) -> None:
     manifest, _ = read_manifest(command.data)
     shards, clips = len(manifest["shards"]), sum(shard["clips"] for shard in manifest["shards"])
     if command.dry_run:
         size = sum(shard["size_bytes"] for shard in manifest["shards"])
         sys.stdout.write(f"{command.data}: would read {clips:,} clips in {shards} shards, {size / 1e6:,.1f} MB\n")
         return
-    try:
-        with ProgressDisplay(phases=1) as progress:
-            progress.start("verifying clips", clips, unit="clips")
-            verify_dataset(command.data, command.decode, on_verified=progress.advance)
-    except (VerificationError, DamagedDatasetError) as error:
-        sys.stderr.write(f"damaged: {' '.join(str(error).split())}\n")
-        raise SystemExit(1) from None
+    with ProgressDisplay(phases=1) as progress:
+        progress.start("verifying clips", clips, unit="clips")
+        verify_dataset(command.data, command.decode, on_verified=progress.advance)
     sys.stdout.write(
         f"{command.data}: all {clips:,} clips in {shards} shards match the manifest; no identity is in two splits\n"
     )

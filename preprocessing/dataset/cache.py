@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from cluster.storage import api as storage
 from preprocessing.dataset.format import SHARD_SUFFIX, ShardEntry
+from preprocessing.dataset.schema import is_sha256
 
 PATIENCE_S = 300.0
 """How long a download is retried while storage is unreachable, in seconds."""
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class DamagedShardError(Exception):
-    """The length or SHA-256 of a shard did not match the manifest after two downloads."""
+    """The length or SHA-256 of a shard did not match the manifest after two downloads, or the manifest has no hash."""
 
 
 class ShardCache:
@@ -83,6 +84,9 @@ class ShardCache:
             self._path(shard).unlink(missing_ok=True)
 
     def _path(self, shard: ShardEntry) -> Path:
+        """Return the file of a shard. Its name is part of a foreign manifest, and must not lead out of the folder."""
+        if not is_sha256(shard["sha256"]):
+            raise DamagedShardError(f"{shard['path']}: its SHA-256 in the manifest is not a hash")
         return self._folder / (shard["sha256"] + SHARD_SUFFIX)
 
     def _is_cached(self, shard: ShardEntry) -> bool:

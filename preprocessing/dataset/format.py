@@ -6,13 +6,16 @@
     train/shard-000000.tar        samples: `<key>.frames.npy` (uint8 [T, H, W, C], no pickle) and `<key>.json`
     train/shard-000000.json       the shard's index; written after the tar, so it marks the tar as complete
 
-The typed dicts below are the only declaration of the JSON keys; the type checker holds every use to them.
+The typed dicts below are the only declaration of the JSON keys: the type checker holds every use to them, and
+`preprocessing.dataset.schema` holds every file that is read to them. A reader needs no key that is `NotRequired`, and
+older datasets lack some of these.
 """
 
 import json
-from typing import Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from preprocessing.clip import Factors, Label
+from preprocessing.dataset.constraints import Count, DecimalKey, Form, Length, Range, RelativePath, Sha256, Text
 
 VERSION = 2
 """Version of the format; raise it when shards, their index or the manifest change."""
@@ -33,11 +36,17 @@ SHARD_SUFFIX = ".tar"
 INDEX_SUFFIX = ".json"
 
 
+Key = Annotated[str, Form(r"[A-Za-z0-9_-]{1,1000}", "letters, digits, _ and - only")]
+"""Key of a clip."""
+Side = Annotated[int, Range(1, 2**31 - 1)]
+"""Length of an axis of an array."""
+
+
 class Description(TypedDict):
     """`<key>.json` in a shard."""
 
-    labels: dict[str, Label]
-    identity: str
+    labels: dict[Text, Label]
+    identity: Text
     source: str
     start_s: float
     fps: float
@@ -46,40 +55,40 @@ class Description(TypedDict):
 class Sample(Description):
     """One clip in an index: its description, and the byte range of its frames."""
 
-    key: str
-    shape: list[int]
+    key: Key
+    shape: Annotated[list[Side], Length(4)]
     """[T, H, W, C]."""
-    frames_crc32: int
+    frames_crc32: Annotated[int, Range(0, 2**32 - 1)]
     """CRC-32 of the `.frames.npy` member."""
-    frames_length: int
+    frames_length: Count
     """Length of that member, in bytes."""
-    frames_offset: int
+    frames_offset: Count
     """Offset of its content in the tar, in bytes."""
 
 
 class PixelSums(TypedDict):
     """Exact sums over pixels, from which mean and standard deviation follow."""
 
-    count: int
+    count: Count
     """Pixels per channel."""
-    sum: list[int]
+    sum: list[Count]
     """Sum of the values, per channel."""
-    sum_squares: list[int]
+    sum_squares: list[Count]
     """Sum of the squared values, per channel."""
 
 
 class ClipCounts(TypedDict):
     """Counts over the clips of one shard."""
 
-    frames: int
+    frames: Count
     seconds: float
-    lengths: dict[str, int]
+    lengths: dict[DecimalKey, Count]
     """Frames per clip -> number of clips."""
-    sizes: list[list[int]]
+    sizes: list[Annotated[list[Side], Length(3)]]
     """The distinct [H, W, C]."""
-    labels: dict[str, dict[str, int]]
+    labels: dict[str, dict[DecimalKey, Count]]
     """Label -> index into its vocabulary -> number of clips."""
-    factors: dict[str, list[float]]
+    factors: dict[str, Annotated[list[float], Length(4)]]
     """Continuous factor -> minimum, maximum, sum, number of values."""
     pixels: PixelSums
 
@@ -90,24 +99,24 @@ class RejectRecord(TypedDict):
     path: str
     reason: str
     where: str
-    clips: int
+    clips: Count
     split: str
 
 
 class IndexHeader(TypedDict):
     """A shard's index without its samples. A shard whose inputs were all rejected has no tar: its size is 0."""
 
-    schema_version: int
-    plan_sha256: str
-    shard: str
+    schema_version: NotRequired[int]
+    plan_sha256: NotRequired[str]
+    shard: RelativePath
     split: str
-    sha256: str
+    sha256: Sha256
     """SHA-256 of the tar."""
-    size_bytes: int
+    size_bytes: Count
     """Length of the tar, in bytes."""
-    clips: int
-    statistics: ClipCounts
-    rejects: list[RejectRecord]
+    clips: Count
+    statistics: NotRequired[ClipCounts]
+    rejects: NotRequired[list[RejectRecord]]
 
 
 class ShardIndex(IndexHeader):
@@ -119,28 +128,28 @@ class ShardIndex(IndexHeader):
 class IndexEntry(TypedDict):
     """Where an index is, as the manifest lists it."""
 
-    index: str
+    index: RelativePath
     """Path below the dataset's URL."""
-    index_sha256: str
+    index_sha256: Sha256
 
 
 class PixelMoments(TypedDict):
     """Mean and standard deviation of the pixels per channel, in 0..255."""
 
-    pixel_mean: list[float]
-    pixel_std: list[float]
+    pixel_mean: NotRequired[list[float]]
+    pixel_std: NotRequired[list[float]]
 
 
 class ShardEntry(IndexEntry, PixelMoments):
     """A shard, as the manifest lists it."""
 
-    path: str
+    path: RelativePath
     """Path of the tar below the dataset's URL."""
     split: str
-    clips: int
-    frames: int
-    size_bytes: int
-    sha256: str
+    clips: Count
+    frames: NotRequired[Count]
+    size_bytes: Count
+    sha256: Sha256
 
 
 class FactorRange(TypedDict):
@@ -154,55 +163,55 @@ class FactorRange(TypedDict):
 class SplitStatistics(PixelMoments):
     """Counts over the clips of a split."""
 
-    frames: int
-    seconds: float
-    clip_lengths: dict[str, int]
+    frames: NotRequired[Count]
+    seconds: NotRequired[float]
+    clip_lengths: NotRequired[dict[DecimalKey, Count]]
     """Frames per clip -> number of clips."""
-    label_counts: dict[str, list[int]]
+    label_counts: NotRequired[dict[str, list[Count]]]
     """Label -> number of clips per value of its vocabulary."""
-    factors: dict[str, FactorRange]
+    factors: NotRequired[dict[str, FactorRange]]
 
 
 class SplitTotals(SplitStatistics):
     """A split in the manifest."""
 
-    shards: int
-    clips: int
-    inputs: int
-    rejects: int
-    groups: int
-    identities: int
-    size_bytes: int
+    shards: NotRequired[Count]
+    clips: NotRequired[Count]
+    inputs: NotRequired[Count]
+    rejects: NotRequired[Count]
+    groups: NotRequired[Count]
+    identities: NotRequired[Count]
+    size_bytes: NotRequired[Count]
 
 
 class FileHash(TypedDict):
     """A file below the dataset's URL and its SHA-256."""
 
-    path: str
-    sha256: str
+    path: RelativePath
+    sha256: Sha256
 
 
 class Manifest(TypedDict):
     """`manifest.json`. Version 1 lacks `factors` and `empty`, among others."""
 
     schema_version: int
-    plan_sha256: str
-    configuration: dict[str, Any]
+    plan_sha256: NotRequired[Sha256]
+    configuration: NotRequired[dict[str, Any]]
     """The settings that decide the bytes; see `StoredPlan`."""
-    source_sha256: str
-    software: dict[str, str]
+    source_sha256: NotRequired[Sha256]
+    software: NotRequired[dict[str, str]]
     """Versions of Python and of the libraries that decode."""
-    vocabulary: dict[str, list[str]]
+    vocabulary: dict[Text, list[Text]]
     """Label -> names of its values."""
-    factors: Factors
-    clip_shape: list[int | None]
+    factors: NotRequired[Factors]
+    clip_shape: NotRequired[Annotated[list[int | None], Length(4)]]
     """[T, H, W, C]; T is None where clips differ in length."""
     splits: dict[str, SplitTotals]
-    disjoint: dict[str, int]
+    disjoint: NotRequired[dict[str, Count]]
     """Groups and identities found in two splits: none."""
-    rejects: FileHash
+    rejects: NotRequired[FileHash]
     shards: list[ShardEntry]
-    empty: list[IndexEntry]
+    empty: NotRequired[list[IndexEntry]]
     """Indexes of the shards whose inputs were all rejected."""
 
 
@@ -212,11 +221,11 @@ class StoredPlan(TypedDict):
     schema_version: int
     configuration: dict[str, Any]
     """`seed`, `source` and `shards`: the settings that decide the bytes."""
-    source_sha256: str
+    source_sha256: Sha256
     """SHA-256 of what all inputs share."""
-    shards: int
-    inputs: int
-    inputs_sha256: str
+    shards: Count
+    inputs: Count
+    inputs_sha256: Sha256
     """SHA-256 of the lines of `inputs.jsonl` without their last field."""
 
 

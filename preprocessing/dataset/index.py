@@ -1,7 +1,7 @@
 """Reading a shard's index, and the summary of it that a job can keep for any number of shards."""
 
 import hashlib
-import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
+from preprocessing.dataset import schema
 from preprocessing.dataset.errors import HASH_MISMATCH, damaged_file
-from preprocessing.dataset.format import IndexEntry, IndexHeader, ShardIndex
+from preprocessing.dataset.format import IndexEntry, IndexHeader, Manifest, Sample, ShardEntry, ShardIndex
+
+MAX_HEADER = 2**16
+"""Longest header of a `.frames.npy` member, in bytes."""
 
 Digests = NDArray[np.uint64]
 """[N] 64-bit digests of names."""
@@ -30,20 +34,65 @@ class ShardSummary:
     """Digests of the distinct identities."""
 
 
-def read_index(url: str, entry: IndexEntry) -> ShardIndex:
+def read_index(url: str, entry: IndexEntry, *, complete: bool = False) -> ShardIndex:
     """Return the index that an entry of the manifest names.
 
+    Args:
+        url: the dataset.
+        entry: names the index.
+        complete: whether keys that a reader of clips does not need must be there too.
+
     Raises:
-        DamagedDatasetError: the index is missing, or its hash differs from the manifest's.
+        DamagedDatasetError: the index is missing, its hash differs from the manifest's, or a field is not as the format
+            declares it.
     """
     try:
-        data = storage.read_bytes(storage.join(url, entry["index"]))
+        data = schema.read(storage.join(url, entry["index"]))
     except MissingFileError:
         raise damaged_file(url, entry["index"], "it is missing") from None
     if hashlib.sha256(data).hexdigest() != entry["index_sha256"]:
         raise damaged_file(url, entry["index"], HASH_MISMATCH)
-    index: ShardIndex = json.loads(data)
-    return index
+    try:
+        return schema.parse(data, ShardIndex, complete=complete)
+    except schema.SchemaError as error:
+        raise damaged_file(url, entry["index"], str(error)) from None
+
+
+def read_samples(url: str, shard: ShardEntry, manifest: Manifest) -> list[Sample]:
+    """Return the samples of a shard: their frames lie inside the tar, and every label is one of the manifest's.
+
+    Raises:
+        DamagedDatasetError: as for `read_index`, or the index contradicts the manifest.
+    """
+    samples = read_index(url, shard)["samples"]
+    try:
+        if len(samples) != shard["clips"]:
+            raise schema.SchemaError(f"lists {len(samples)} clips, but the manifest says {shard['clips']}")
+        for sample in samples:
+            _check_sample(sample, shard["size_bytes"], manifest)
+    except schema.SchemaError as error:
+        raise damaged_file(url, shard["index"], str(error)) from None
+    return samples
+
+
+def _check_sample(sample: Sample, size_bytes: int, manifest: Manifest) -> None:
+    key, values = sample["key"], math.prod(sample["shape"])
+    if not values < sample["frames_length"] <= values + MAX_HEADER:
+        raise schema.SchemaError(f"gives clip {key} {sample['frames_length']} bytes for {sample['shape']} values")
+    if sample["frames_offset"] + sample["frames_length"] > size_bytes:
+        raise schema.SchemaError(f"puts clip {key} after the end of its shard, which has {size_bytes} bytes")
+    if not sample["fps"] > 0:
+        raise schema.SchemaError(f"gives clip {key} {sample['fps']} frames per second")
+    for name, names in manifest["vocabulary"].items():
+        label = sample["labels"].get(name)
+        if not isinstance(label, int) or not 0 <= label < len(names):
+            raise schema.SchemaError(f"gives clip {key} no label {name} from the vocabulary")
+    for name, kind in manifest.get("factors", {}).items():
+        value = sample["labels"].get(name)
+        if value is None or (len(value) if isinstance(value, list) else None) != (
+            sample["shape"][0] if kind == "frame" else None
+        ):
+            raise schema.SchemaError(f"gives clip {key} no value of {name} for each {kind}")
 
 
 def summarize(index: ShardIndex, index_sha256: str) -> ShardSummary:

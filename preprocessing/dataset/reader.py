@@ -20,8 +20,8 @@ from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.dataset.cache import CACHE_BYTES, DamagedShardError, ShardCache
 from preprocessing.dataset.errors import DamagedDatasetError, damaged_file
-from preprocessing.dataset.format import Manifest, ShardEntry
-from preprocessing.dataset.index import read_index
+from preprocessing.dataset.format import MANIFEST, Manifest, ShardEntry
+from preprocessing.dataset.index import read_samples
 from preprocessing.dataset.manifest import read_manifest
 
 MAX_OPEN = 256
@@ -112,7 +112,7 @@ class ClipDataset:
         for number, shard in enumerate(self._shards):
             if not storage.is_s3(url):  # shards from S3 are verified when they are downloaded
                 _check_size(url, shard)
-            for sample in read_index(url, shard)["samples"]:
+            for sample in read_samples(url, shard, self.manifest):
                 self.keys.append(sample["key"])
                 self.identities.append(sample["identity"])
                 rates.append(sample["fps"])
@@ -145,20 +145,23 @@ class ClipDataset:
     @property
     def frame_shape(self) -> tuple[int, int, int]:
         """[H, W, C] of every frame of the dataset."""
-        _, height, width, channels = self.manifest["clip_shape"]
-        assert height is not None and width is not None and channels is not None  # noqa: PT018
+        _, height, width, channels = self.manifest.get("clip_shape", [None] * 4)
+        if height is None or width is None or channels is None:
+            raise damaged_file(self._url, MANIFEST, "it does not give the size of the frames")
         return height, width, channels
 
     @property
     def source(self) -> dict[str, Any]:
         """The source that the dataset was made from: its `name`, and the section of settings with that name."""
-        source: dict[str, Any] = self.manifest["configuration"]["source"]
+        source = self.manifest.get("configuration", {}).get("source")
+        if not isinstance(source, dict) or not isinstance(source.get("name"), str):
+            raise damaged_file(self._url, MANIFEST, "it does not name the source of the clips")
         return source
 
     @property
     def source_sha256(self) -> str:
         """SHA-256 of what all inputs of the source share; see `Source.fingerprint`."""
-        return self.manifest["source_sha256"]
+        return self.manifest.get("source_sha256", "")
 
     def frames(self, index: int) -> NDArray[np.uint8]:
         """Return the frames of a clip, uint8 [T, H, W, C], as a new array.
@@ -170,6 +173,10 @@ class ClipDataset:
         if found is None and storage.is_s3(self._url):  # the local copy was changed, or the disk is faulty
             self._discard(self._locations[index].shard)
             found = self._read(index)
+        if found is not None and "clip_shape" in self.manifest and found.shape[1:] != self.frame_shape:
+            size, expected = ("x".join(map(str, shape)) for shape in (found.shape[1:], self.frame_shape))
+            problem = f"clip {self.keys[index]} has frames of {size}, but the manifest says {expected}"
+            raise self._damage(self._locations[index].shard, problem)
         if found is None:
             raise self._damage(self._locations[index].shard, f"the bytes of clip {self.keys[index]} were changed")
         return found

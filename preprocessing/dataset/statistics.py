@@ -14,6 +14,7 @@ import numpy as np
 from cluster.errors import UserError
 from preprocessing.clip import Clip, Source
 from preprocessing.dataset.format import ClipCounts, PixelMoments, PixelSums, SplitStatistics
+from preprocessing.dataset.schema import SchemaError
 
 
 class Statistics:
@@ -66,6 +67,26 @@ class Statistics:
             "factors": {name: values for name, values in self._factors.items() if values[3]},
             "pixels": self._pixels,
         }
+
+
+def check_counts(counts: ClipCounts, vocabulary: dict[str, list[str]]) -> None:
+    """Check counts that were read from an index, so that they can be added.
+
+    Raises:
+        SchemaError: they have other labels than the vocabulary, or are counts of no clips at all.
+    """
+    if counts["labels"].keys() != vocabulary.keys():
+        raise SchemaError(f".labels are {', '.join(counts['labels'])}, not those of the vocabulary")
+    for name, values in counts["labels"].items():
+        if any(int(value) >= len(vocabulary[name]) for value in values):
+            raise SchemaError(f".labels.{name} has a value that is not in the vocabulary")
+    if any(values < 1 for _, _, _, values in counts["factors"].values()):
+        raise SchemaError(".factors count no values")
+    pixels = counts["pixels"]
+    if not pixels["count"] or len(pixels["sum"]) != len(pixels["sum_squares"]):
+        raise SchemaError(".pixels are those of no frames")
+    if any(s * s > s2 * pixels["count"] for s, s2 in zip(pixels["sum"], pixels["sum_squares"])):
+        raise SchemaError(".pixels have a negative variance")
 
 
 def _add_pixels(one: PixelSums, other: PixelSums) -> PixelSums:

@@ -4,17 +4,18 @@ It only reads and lists, so read-only credentials suffice. Shards are verified o
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.clip import SPLITS
+from preprocessing.dataset import schema
 from preprocessing.dataset.disjoint import check_disjoint, check_groups
-from preprocessing.dataset.errors import HASH_MISMATCH, DamagedDatasetError
-from preprocessing.dataset.format import INPUTS, PLAN, REJECTS, Manifest, encode_json
+from preprocessing.dataset.errors import HASH_MISMATCH, DamagedDatasetError, damaged_file
+from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, REJECTS, Manifest, StoredPlan, encode_json
 from preprocessing.dataset.index import ShardSummary, read_index, summarize
+from preprocessing.dataset.inputs import read_inputs
 from preprocessing.dataset.manifest import read_manifest
 from preprocessing.dataset.statistics import clip_shape, total
 from preprocessing.dataset.verify_shard import VerificationError, verify_shard
@@ -38,6 +39,10 @@ def verify_dataset(url: str, decode: float = 1.0, *, on_verified: Callable[[int]
     manifest, _ = read_manifest(url)
     if not isinstance(manifest.get("empty"), list):
         raise UserError(f"{url} has an older format, which can be read but not verified; shard the data again")
+    try:
+        schema.check(manifest, Manifest, complete=True)
+    except schema.SchemaError as error:
+        raise damaged_file(url, MANIFEST, str(error)) from None
     _verify_files(url, manifest)
     _verify_inputs(url, manifest)
     summaries = []
@@ -45,7 +50,7 @@ def verify_dataset(url: str, decode: float = 1.0, *, on_verified: Callable[[int]
         summaries.append(verify_shard(url, shard, manifest, decode))
         if on_verified is not None:
             on_verified(shard["clips"])
-    empty = [summarize(read_index(url, entry), entry["index_sha256"]) for entry in manifest["empty"]]
+    empty = [summarize(read_index(url, entry, complete=True), entry["index_sha256"]) for entry in manifest["empty"]]
     try:
         identities = check_disjoint(url, manifest["shards"], summaries)
         shape = clip_shape(one.index["statistics"] for one in summaries)
@@ -72,15 +77,18 @@ def _verify_files(url: str, manifest: Manifest) -> None:
 def _verify_inputs(url: str, manifest: Manifest) -> None:
     """Verify that the plan is the one the manifest names, and that its inputs have no group in two splits."""
     try:
-        plan = storage.read_bytes(storage.join(url, PLAN))
+        plan = schema.read(storage.join(url, PLAN))
         lines = storage.read_bytes(storage.join(url, INPUTS))
     except MissingFileError as error:
         raise VerificationError(str(error)) from None
     if hashlib.sha256(plan).hexdigest() != manifest["plan_sha256"]:
         raise VerificationError(f"{PLAN}: {HASH_MISMATCH}")
     try:
-        expected = json.loads(plan)["inputs_sha256"]
-        inputs = [json.loads(line) for line in lines.splitlines()]
+        expected = schema.parse(plan, StoredPlan)["inputs_sha256"]
+    except schema.SchemaError as error:
+        raise VerificationError(f"{PLAN}: {error}") from None
+    try:
+        inputs = list(read_inputs(lines.splitlines()))
         check_groups((key, split, group) for key, _, split, group, *_ in inputs)
         found = hashlib.sha256(b"".join(encode_json(known) for *known, _version in inputs)).hexdigest()
     except ValueError:

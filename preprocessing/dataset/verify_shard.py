@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import json
 import mmap
 import tarfile
 import tempfile
@@ -14,15 +13,22 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cluster.errors import one_line
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
+from preprocessing.dataset import schema
 from preprocessing.dataset.errors import HASH_MISMATCH
 from preprocessing.dataset.format import DESCRIPTION_SUFFIX, FRAMES_SUFFIX, Manifest, Sample, ShardEntry
 from preprocessing.dataset.index import ShardSummary, read_index, summarize
+from preprocessing.dataset.statistics import check_counts
+from preprocessing.npy_header import read_header
 
 
 class VerificationError(Exception):
     """The first difference between a dataset and its manifest; the message names the shard and, if known, the clip."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class _Member(NamedTuple):
@@ -50,8 +56,12 @@ def verify_shard(url: str, shard: ShardEntry, manifest: Manifest, decode: float)
         DamagedDatasetError: the index is missing or was changed.
     """
     path = shard["path"]
-    index = read_index(url, shard)
+    index = read_index(url, shard, complete=True)
     samples = index["samples"]
+    try:
+        check_counts(index["statistics"], manifest["vocabulary"])
+    except schema.SchemaError as error:
+        raise VerificationError(f"{shard['index']}: statistics{error}") from None
     with _map(url, path) as data:
         # Clip by clip first: a hash of all bytes could not tell which clip is damaged.
         members = _members(path, data)
@@ -105,7 +115,7 @@ def _members(path: str, data: mmap.mmap) -> Iterator[_Member]:
                 begin = member.offset_data
                 yield _Member(member.name, begin, data[begin : begin + member.size])
                 last = member.name
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # the last two from numbers in its headers
         raise VerificationError(f"{path}: the tar ends unexpectedly after {last} ({error})") from None
 
 
@@ -123,14 +133,14 @@ def _verify_sample(
     if zlib.crc32(frames.content) != sample["frames_crc32"]:
         raise VerificationError(f"{clip}: its frames were changed")
     try:
-        described = json.loads(description.content)
-    except ValueError:
+        described = schema.parse(description.content, dict)
+    except schema.SchemaError:
         raise VerificationError(f"{clip}: its description is not JSON") from None
     if any(sample.get(name) != value for name, value in described.items()):
         raise VerificationError(f"{clip}: its description differs from the index")
     for label, names in manifest["vocabulary"].items():
         value = sample["labels"].get(label, -1)
-        if isinstance(value, list) or not 0 <= value < len(names):
+        if not isinstance(value, int) or not 0 <= value < len(names):
             raise VerificationError(f"{clip}: label {label} is not in the vocabulary")
     for factor, kind in manifest["factors"].items():
         values = sample["labels"].get(factor)
@@ -142,10 +152,14 @@ def _verify_sample(
 
 def _verify_frames(clip: str, sample: Sample, member: bytes) -> None:
     try:
-        frames = np.load(io.BytesIO(member), allow_pickle=False)
+        header = read_header(io.BytesIO(member))
+        if header.dtype == np.uint8 and list(header.shape) == sample["shape"]:  # before memory is taken for them
+            np.load(io.BytesIO(member), allow_pickle=False)
     except ValueError as error:
         raise VerificationError(f"{clip}: its frames cannot be decoded ({error})") from None
-    if frames.dtype != np.uint8 or list(frames.shape) != sample["shape"]:
+    if header.dtype != np.uint8 or list(header.shape) != sample["shape"]:
         raise VerificationError(
-            f"{clip}: frames are {frames.dtype} {list(frames.shape)}, but the index says uint8 {sample['shape']}"
+            f"{clip}: frames are {header.dtype} {list(header.shape)}, but the index says uint8 {sample['shape']}"
         )
+    if header.offset + header.values_bytes != len(member):
+        raise VerificationError(f"{clip}: its frames have {len(member)} bytes, not those of {sample['shape']} values")

@@ -4,7 +4,6 @@ A shard's index is written after its tar and marks it as complete; the manifest 
 writes only what is missing, and ends with the same bytes.
 """
 
-import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Source
+from preprocessing.dataset import schema
 from preprocessing.dataset.format import MANIFEST, PREVIEW, REJECTS, Manifest
 from preprocessing.dataset.index import ShardSummary
 from preprocessing.recipe import DataRecipe
@@ -160,8 +160,8 @@ class _Job:
     def _is_complete(self) -> bool:
         """Return whether everything that follows the last shard exists."""
         try:
-            stored: Manifest = json.loads(storage.read_bytes(storage.join(self._out, MANIFEST)))
+            stored = schema.parse(storage.read_bytes(storage.join(self._out, MANIFEST)), Manifest)
             others = all(storage.exists(storage.join(self._out, name)) for name in (REJECTS, PREVIEW))
-            return stored["plan_sha256"] == self._plan.identity and others
-        except (MissingFileError, ValueError, KeyError, TypeError):
+            return stored.get("plan_sha256") == self._plan.identity and others
+        except (MissingFileError, schema.SchemaError):
             return False

@@ -9,13 +9,15 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Item
+from preprocessing.dataset import schema
 from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, InputLine, StoredPlan, encode_json
+from preprocessing.dataset.inputs import read_inputs
 from preprocessing.sharding.plan import Plan, input_line
 
 
@@ -31,14 +33,14 @@ def acquire_output(url: str, plan: Plan, *, store: bool = True) -> None:
         UserError: the output holds a dataset of other settings or inputs; the message names the differences.
     """
     try:
-        stored: StoredPlan = json.loads(storage.read_bytes(storage.join(url, PLAN)))
+        stored = schema.parse(storage.read_bytes(storage.join(url, PLAN)), dict)
     except MissingFileError:
         if storage.exists(storage.join(url, MANIFEST)):
             raise UserError(f"{url} holds a dataset without its {PLAN}; choose another --out") from None
         if store:
             _store(url, plan)
         return
-    except ValueError:
+    except schema.SchemaError:
         raise UserError(f"{url}/{PLAN} is not JSON; choose another --out, or delete that folder") from None
     differences = _differences(url, plan, stored)
     if differences:
@@ -56,7 +58,7 @@ def _store(url: str, plan: Plan) -> None:
     storage.write_bytes(storage.join(url, PLAN), encode_json(plan.content()))  # last: it marks both as complete
 
 
-def _differences(url: str, plan: Plan, stored: StoredPlan) -> list[str]:
+def _differences(url: str, plan: Plan, stored: dict[str, Any]) -> list[str]:
     """Return the differences between the stored plan and that of this run; the most specific kind only."""
     current: StoredPlan = json.loads(encode_json(plan.content()))
     settings = [
@@ -95,11 +97,12 @@ def _changed_inputs(url: str, plan: Plan) -> Iterator[str]:
             if all(ours == theirs for ours, theirs in itertools.zip_longest(_lines(plan), stored)):
                 return
             stored.seek(0)
-            yield from _named(_by_key(stored), {item.key: input_line(item, version=True) for item in _items(plan)})
-
-
-def _by_key(lines: BinaryIO) -> dict[str, InputLine]:
-    return {line[0]: line for line in map(json.loads, lines)}
+            try:
+                before = {line[0]: line for line in read_inputs(stored)}
+            except schema.SchemaError as error:
+                yield f"its {INPUTS} is damaged ({error})"
+                return
+            yield from _named(before, {item.key: input_line(item, version=True) for item in _items(plan)})
 
 
 def _named(stored: dict[str, InputLine], current: dict[str, InputLine]) -> Iterator[str]:

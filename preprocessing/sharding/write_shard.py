@@ -1,13 +1,13 @@
 """Writing one shard: the clips of its inputs into a tar, then its index, which marks the tar as complete."""
 
 import hashlib
-import json
 import tempfile
 from pathlib import Path
 
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Clips, Item, Source
+from preprocessing.dataset import schema
 from preprocessing.dataset.format import VERSION, RejectRecord, ShardIndex, encode_json
 from preprocessing.dataset.index import ShardSummary, summarize
 from preprocessing.dataset.writer import ShardWriter
@@ -80,12 +80,12 @@ def find_finished_shard(url: str, plan_sha256: str, shard: ShardPlan) -> ShardSu
     """Return the summary of a shard that was written in full, judged by its index and its length; None otherwise."""
     try:
         data = storage.read_bytes(storage.join(url, shard.index_path))
-        summary = summarize(json.loads(data), hashlib.sha256(data).hexdigest())
+        summary = summarize(schema.parse(data, ShardIndex, complete=True), hashlib.sha256(data).hexdigest())
         index = summary.index
         if index["plan_sha256"] == plan_sha256 and index["shard"] == shard.path:
             if not index["clips"]:
                 return summary
             return summary if storage.size(storage.join(url, shard.path)) == index["size_bytes"] else None
-    except (MissingFileError, ValueError, KeyError, TypeError, AttributeError):
+    except (MissingFileError, schema.SchemaError):
         pass
     return None
