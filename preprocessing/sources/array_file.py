@@ -4,13 +4,13 @@ NumPy stores an array of Python objects as a pickle, and loading a pickle runs w
 states the data type, so such arrays are rejected before any of their values are read.
 """
 
+import errno
 import shutil
 import tempfile
 import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,23 +19,15 @@ from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from preprocessing.npy_header import ArrayHeader, read_header
 
 _LOCAL_HEADER = 30
+_MAX_RATIO = 1032
+"""Deflate packs at most so many bytes into one."""
 
 
 class DamagedArrayError(Exception):
     """The file is not a NumPy file, or is truncated; the message is a short reason."""
-
-
-@dataclass(frozen=True)
-class ArrayHeader:
-    """Shape, data type and position of an array."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran: bool
-    offset: int
-    """Offset of the values from the start of the .npy, in bytes."""
 
 
 class ArrayFile:
@@ -60,7 +52,16 @@ class ArrayFile:
         try:
             self.headers = dict(self._read_headers())
         except (zipfile.BadZipFile, ValueError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
-            raise DamagedArrayError(f"it is no NumPy file that can be read ({error})".replace("\n", " ")) from None
+            raise DamagedArrayError(f"it is no NumPy file that can be read ({error})"[:300]) from None
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # of a seek to an offset that the file itself states
+                raise
+            raise DamagedArrayError("it is no NumPy file that can be read (invalid offset)") from None
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file."""
+        return self._path.stat().st_size
 
     def array(self, name: str) -> NDArray[Any]:
         """Return a read-only view of an array. An array of a compressed .npz is unpacked to a temporary file.
@@ -68,17 +69,35 @@ class ArrayFile:
         Raises:
             DamagedArrayError: the file holds fewer values than its header states.
         """
+        self.check(name)
         header = self.headers[name]
         path, offset = self._locate(name)
-        needed = int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
-        if path.stat().st_size < offset + header.offset + needed:
-            raise DamagedArrayError(f"it is cut short: the values of {header.shape} {header.dtype} are not all there")
-        if not needed:
-            return np.empty(header.shape, header.dtype)
-        order = "F" if header.fortran else "C"
         start = offset + header.offset
-        values: NDArray[Any] = np.memmap(path, header.dtype, "r", start, header.shape, order)  # type: ignore[call-overload]
+        _check_length(header, path.stat().st_size - start)
+        order: Any = "F" if header.fortran else "C"
+        try:
+            if not header.values_bytes:
+                return np.empty(header.shape, header.dtype)
+            values: NDArray[Any] = np.memmap(path, header.dtype, "r", start, header.shape, order)
+        except ValueError as error:  # more dimensions, or longer ones, than NumPy can address
+            raise DamagedArrayError(f"its array cannot be mapped ({error})") from None
         return values
+
+    def check(self, name: str) -> None:
+        """Compare the length that a header states with that of the stored values, without unpacking them.
+
+        Raises:
+            DamagedArrayError: there are fewer values, or more than the packed bytes can hold.
+        """
+        header = self.headers[name]
+        if not name and "" in self.headers:
+            _check_length(header, self.size_bytes - header.offset)
+            return
+        with zipfile.ZipFile(self._path) as archive:
+            member = archive.getinfo(f"{name}.npy")
+        _check_length(header, member.file_size - header.offset)
+        if member.file_size > _MAX_RATIO * min(member.compress_size, self.size_bytes):
+            raise DamagedArrayError(f"its {member.compress_size} packed bytes cannot hold {member.file_size} bytes")
 
     def _read_headers(self) -> Iterator[tuple[str, ArrayHeader]]:
         with self._path.open("rb") as file:
@@ -87,17 +106,17 @@ class ArrayFile:
                 yield "", self._read_header("", file)
                 return
         with zipfile.ZipFile(self._path) as archive:
-            for member in archive.namelist():
-                if member.endswith(".npy"):
+            for member in archive.infolist():
+                if member.filename.endswith(".npy"):
+                    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        raise ValueError("it is packed by a method that NumPy does not write")
                     with archive.open(member) as file:
-                        name = member.removesuffix(".npy")
+                        name = member.filename.removesuffix(".npy")
                         yield name, self._read_header(name, file)
 
     def _read_header(self, name: str, file: IO[bytes]) -> ArrayHeader:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
-        if dtype.hasobject:
+        header = read_header(file)
+        if header.dtype.hasobject:
             array = f"the array {name} of {self.url}" if name else self.url
             raise UserError(
                 f"{array} contains Python objects; reading them means unpickling, which can run any code. If you trust "
@@ -105,7 +124,7 @@ class ArrayFile:
                 "images=numpy.concatenate(list(x['images'])), lengths=[len(one) for one in x['images']], "
                 "labels=x['labels'].astype(int))`"
             )
-        return ArrayHeader(shape, dtype, fortran, file.tell())
+        return header
 
     def _locate(self, name: str) -> tuple[Path, int]:
         """Return the file that holds the .npy of an array, and its offset in that file."""
@@ -130,3 +149,8 @@ class ArrayFile:
                     raise DamagedArrayError(f"its array {name} cannot be unpacked ({error})") from None
                 partial.rename(unpacked)
             return unpacked, 0
+
+
+def _check_length(header: ArrayHeader, available: int) -> None:
+    if header.values_bytes > available:
+        raise DamagedArrayError(f"it is cut short: the values of {header.shape} {header.dtype} are not all there"[:300])

@@ -7,6 +7,7 @@ A .npy file is one video [T, H, W, C] (or [T, H, W]), or several [N, T, H, W, C]
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -28,6 +29,8 @@ from preprocessing.sources.labels import read_labels
 from preprocessing.sources.listing import Entry, find_inputs, resolve
 
 IMAGES, LABELS, LENGTHS = "images", "labels", "lengths"
+FEW_VIDEOS, BYTES_PER_VIDEO = 100_000, 256
+"""A file may have more than so many videos only if it has so many bytes for each: all of them are listed first."""
 
 
 class ArraysSource(FileSource[ArraysConfig]):
@@ -48,7 +51,10 @@ class ArraysSource(FileSource[ArraysConfig]):
         except DamagedArrayError as damage:
             raise RejectedInputError("a damaged array file", str(damage)) from None
         for index, values in enumerate(video):
-            pixels = transform(_to_image(values, index))
+            try:
+                pixels = transform(_to_image(values, index))
+            except ValueError as error:
+                raise RejectedInputError("a frame cannot be transformed", f"frame {index}: {error}") from None
             yield from clipper.add(Frame(pixels, index / rate, run=0))
         clipper.check()
 
@@ -109,11 +115,20 @@ class _VideoArrays:
             raise UserError(
                 f"{file.url}: the frames have shape {list(shape)}; it must be [T, H, W, C] or [N, T, H, W, C]"
             )
+        if 0 in shape[1:]:
+            raise DamagedArrayError(f"its frames have shape {list(shape)}: there are no pixels")
         self.many = len(shape) == 5 or LENGTHS in file.headers
+        if self.many:
+            file.check(self._name)
+            videos = math.prod(file.headers[LENGTHS].shape) if LENGTHS in file.headers else shape[0]
+            if videos > FEW_VIDEOS + file.size_bytes // BYTES_PER_VIDEO:
+                raise UserError(f"{file.url}: {videos} videos in {file.size_bytes} bytes are too many; split the file")
         if LENGTHS in file.headers:
+            if file.headers[LENGTHS].dtype.kind not in "iu":
+                raise UserError(f"{file.url}: `{LENGTHS}` is {file.headers[LENGTHS].dtype}; it must be integers [N]")
             lengths = file.array(LENGTHS)
             self.lengths = [int(length) for length in lengths.ravel()]
-            if lengths.dtype.kind not in "iu" or min(self.lengths, default=0) < 0 or sum(self.lengths) != shape[0]:
+            if min(self.lengths, default=0) < 0 or sum(self.lengths) != shape[0]:
                 raise UserError(f"{file.url}: `{LENGTHS}` sums to {sum(self.lengths)}, but there are {shape[0]} frames")
         else:
             self.lengths = [shape[1]] * shape[0] if self.many else [shape[0]]
@@ -133,22 +148,23 @@ class _VideoArrays:
         """Return the labels of each video; an empty list if the file has none."""
         if LABELS not in self._file.headers:
             return []
-        try:
-            values = self._file.array(LABELS)
-        except DamagedArrayError as damage:
-            raise UserError(f"{self._file.url}: {damage}") from None
-        values = values[:, None] if values.ndim == 1 else values
-        if values.ndim != 2 or len(values) != len(self.lengths) or values.dtype.kind not in "iufUSb":
+        header = self._file.headers[LABELS]
+        shape = (*header.shape, 1) if len(header.shape) == 1 else header.shape
+        if len(shape) != 2 or shape[0] != len(self.lengths) or header.dtype.kind not in "iufUSb":
             raise UserError(
-                f"{self._file.url}: `{LABELS}` is {values.dtype} {list(values.shape)} for {len(self.lengths)} videos; "
+                f"{self._file.url}: `{LABELS}` is {header.dtype} {list(header.shape)} for {len(self.lengths)} videos; "
                 "it must be numbers or strings [N, K]"
             )
-        if values.shape[1] != len(names):
+        if shape[1] != len(names):
             raise UserError(
-                f"{self._file.url}: `{LABELS}` has {values.shape[1]} columns; name each of them in "
+                f"{self._file.url}: `{LABELS}` has {shape[1]} columns; name each of them in "
                 f"--source.arrays.label-names, currently {' '.join(names)}"
             )
-        return [dict(zip(names, (_text(value) for value in row))) for row in values.tolist()]
+        try:
+            rows = self._file.array(LABELS).reshape(shape).tolist()
+        except (DamagedArrayError, ValueError, SystemError) as damage:  # strings of NumPy need not be Unicode
+            raise UserError(f"{self._file.url}: `{LABELS}` cannot be read: {damage}") from None
+        return [dict(zip(names, map(_text, row))) for row in rows]
 
 
 def _text(value: object) -> str:

@@ -16,7 +16,9 @@ from preprocessing.sources.config import LabelsConfig
 IDENTITY, SPLIT = "identity", "split"
 _CROP = ("left", "top", "width", "height")
 _TIMES = ("start_s", "end_s")
-_VALID_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ -]*")
+_VALID_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ -]{0,99}")
+MAX_VALUE = 1000
+"""Longest value of a label, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,26 @@ class LabelReader:
                 raise ValueError("its path does not match labels.pattern")
             labels.update((label, value) for label, value in match.groupdict().items() if value is not None)
         if self.config.sidecar is None:
+            _check_values(labels)
             return [InputPart(labels)]
         rows = self.rows.get(name)
         if rows is None:
             raise ValueError("it has no row in labels.sidecar")
+        for row in rows:
+            _check_values(labels | row.labels)
         return [InputPart(labels | row.labels, row.crop, row.start_s, row.end_s) for row in rows]
+
+
+def _check_values(labels: dict[str, str]) -> None:
+    """Raise ValueError for a value that cannot be stored in a dataset and read back."""
+    for name, value in labels.items():
+        if len(value) > MAX_VALUE:
+            raise ValueError(f"its label {name} has more than {MAX_VALUE:,} characters")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"its label {name} is not valid Unicode text") from None
 
 
 def read_labels(config: LabelsConfig, embedded: tuple[str, ...] = ()) -> LabelReader:
@@ -103,7 +120,7 @@ def read_labels(config: LabelsConfig, embedded: tuple[str, ...] = ()) -> LabelRe
     for name in names:
         if not _VALID_NAME.fullmatch(name):
             raise UserError(
-                f"invalid label name {name!r}; use letters, digits, _, - and spaces, starting with a letter"
+                f"invalid label name {name!r:.60}; use letters, digits, _, - and spaces, starting with a letter"
             )
     missing = set(config.numbers) - set(names)
     if missing:
@@ -165,7 +182,7 @@ def parse_number(where: str, name: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{where}: {name} is {text!r}, which is not a number")
+        raise UserError(f"{where}: {name} is {text!r:.60}, which is not a number")
     return value
 
 
@@ -186,12 +203,14 @@ def _parse_csv(path: str, text: str) -> list[dict[str, str]]:
 def _parse_json(path: str, text: str) -> list[dict[str, str]]:
     try:
         table: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(table, list) or not all(isinstance(row, dict) for row in table):
         raise UserError(f'{path} must be a list of objects such as {{"path": "a.mp4", "action": "wave"}}')
     for index, row in enumerate(table, 1):
         odd = next((key for key, value in row.items() if not isinstance(value, str | int | float)), None)
         if odd is not None:
-            raise UserError(f"{path}, row {index}: {odd} is {row[odd]!r:.40}; it must be a string or a number")
+            value = row[odd]
+            shown = f"a {type(value).__name__}" if isinstance(value, list | dict) else repr(value)
+            raise UserError(f"{path}, row {index}: {odd:.60} is {shown}; it must be a string or a number")
     return [{key: str(value) for key, value in row.items()} for row in table]
