@@ -33,6 +33,10 @@ COMPARED: tuple[tuple[str, str, str, bool], ...] = (
 )
 """Title, kind of record, key, and whether the axis is logarithmic."""
 
+MAX_VALUE = 1e300
+"""Values from here on have no position on an axis; nor has NaN, which no bound holds for."""
+MAX_STEP = 2**53
+"""Steps from here on have no exact position on an axis."""
 MAX_POINTS = 300
 """Maximum number of points of a line."""
 
@@ -46,9 +50,11 @@ def read_records(text: str) -> list[Record]:
     for line in text.splitlines():
         try:
             record = json.loads(line)
-            record["overall_step"] = int(record.get("overall_step", record["step"]))
+            record["overall_step"] = int(record["overall_step"] if "overall_step" in record else record["step"])
             renamed = former_names.RECORDS.get(record.get("stage"), {})
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            continue
+        if not 0 <= record["overall_step"] < MAX_STEP:
             continue
         records.append({renamed.get(key, key): value for key, value in record.items()})
     return records
@@ -104,9 +110,11 @@ def _stage_change(records: list[Record]) -> int | None:
 def _points(records: list[Record], key: str, logarithmic: bool) -> Points:
     """Return (step, value) of a key, thinned to at most MAX_POINTS by averaging neighbours; the ELBO is negated."""
     found = [
-        (record["overall_step"], float(record[key])) for record in records if isinstance(record.get(key), int | float)
+        (record["overall_step"], float(record[key]))
+        for record in records
+        if isinstance(record.get(key), int | float) and abs(record[key]) < MAX_VALUE
     ]
-    found = [(step, value) for step, value in found if math.isfinite(value) and (value > 0 or not logarithmic)]
+    found = [(step, value) for step, value in found if value > 0 or not logarithmic]
     sign = -1 if key == "elbo" else 1
     bin_size = max(1, math.ceil(len(found) / MAX_POINTS))
     bins = [found[start : start + bin_size] for start in range(0, len(found), bin_size)]

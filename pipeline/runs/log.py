@@ -130,9 +130,7 @@ class RunLog:
         """Drop what was logged after `position`, because those steps will be repeated."""
         path = self._folder / "metrics.jsonl"
         if path.exists():
-            lines = path.read_text().splitlines()
-            kept = [line for line in lines if (r := _parsed(line)) and (r["stage"], r["step"]) <= position]
-            storage.write_bytes(str(path), "".join(f"{line}\n" for line in kept).encode())
+            storage.write_bytes(str(path), "".join(f"{line}\n" for line in lines_until(path, position)).encode())
         if self._board is not None:
             self._board.close()
         from torch.utils.tensorboard import SummaryWriter
@@ -171,10 +169,14 @@ class RunLog:
                 storage.upload(path, storage.join(self._url, path.relative_to(self._folder).as_posix()))
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
-    """Return a line of a log; None for the incomplete last line of a killed process."""
-    try:
-        record: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None
-    return record
+def lines_until(path: Path, position: TrainPosition) -> list[str]:
+    """Return the lines of a metrics.jsonl up to a position, without those that are incomplete or no records."""
+    kept = []
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+            if (int(record["stage"]), int(record["step"])) <= position:
+                kept.append(line)
+        except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
+            continue
+    return kept

@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.cli.former_names import with_current_names
 from cluster.cli.recipe_file import leaves
+from cluster.cli.yaml_file import parse_mapping
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
@@ -42,6 +44,17 @@ _MUTABLE = {
 }
 """Settings of the training section that may change on resumption: they do not change the result, except for the
 rounding of sums over workers."""
+
+
+class RunDescription(BaseModel):
+    """Content of run.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    data: str = Field(pattern=r"^[^\x00]+$")
+    """The dataset, as it was named when the run was started."""
+    data_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """See `data_hash`."""
 
 
 def run_url(out: str, name: str) -> str:
@@ -103,24 +116,23 @@ def changed_settings(url: str, recipe: Recipe, data_sha256: str | None) -> list[
         data_sha256: `data_hash` of the current dataset; None if it is not known.
     """
     changes = _changes(read_recipe(url), recipe)
-    if data_sha256 is not None and read_description(url)["data_sha256"] != data_sha256:
+    if data_sha256 is not None and read_description(url).data_sha256 != data_sha256:
         changes.append("the content of the dataset")
     return changes
 
 
-def read_description(url: str) -> dict[str, Any]:
+def read_description(url: str) -> RunDescription:
     """Return the content of run.json.
 
     Raises:
         UserError: there is no run at `url`, or the file is damaged.
     """
     try:
-        description: dict[str, Any] = json.loads(storage.read_bytes(storage.join(url, "run.json")))
+        return RunDescription.model_validate_json(storage.read_bytes(storage.join(url, "run.json")))
     except MissingFileError:
         raise UserError(f"{url}: there is no run here; name the folder that `vdsm train` wrote, <out>/<name>") from None
     except ValueError:
         raise UserError(f"{url}/run.json is damaged; train again under another name") from None
-    return description
 
 
 def read_recipe(url: str) -> Recipe:
@@ -131,11 +143,11 @@ def read_recipe(url: str) -> Recipe:
     """
     path = storage.join(url, "config.yaml")
     try:
-        tree = yaml.safe_load(storage.read_bytes(path))
-        if not isinstance(tree, dict):
-            raise ValueError("it is not a YAML mapping")
+        tree = parse_mapping(storage.read_bytes(path), path)
+        if not tree:
+            raise ValueError("it is empty")
         return Recipe.model_validate(with_current_names(tree, Recipe, source=path, warn=False))
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not a recipe of this version ({str(error).splitlines()[0]})") from None
 
 
@@ -191,7 +203,7 @@ def load_run(url: str) -> tuple["Disentangler", Recipe, dict[str, Any]]:
         "finished": is_finished(url, recipe.training),
         "checkpoint": found[position],
         "checkpoint_sha256": digest,
-        "data": description["data"],
-        "data_sha256": description["data_sha256"],
+        "data": description.data,
+        "data_sha256": description.data_sha256,
     }
     return model, recipe, origin
