@@ -1,5 +1,6 @@
 """Fixtures shared by the tests of several packages."""
 
+import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -90,11 +91,16 @@ def mnist(shared_data: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """Connect all tests of a session to one Ray with two CPUs."""
+def local_ray(s3_server: "S3Server", tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Connect all tests of a session to one Ray with two CPUs, whose workers have access to `s3_server`."""
     from cluster.ray_runtime import connect
 
-    with connect(num_cpus=2):
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in s3_server.environment().items():
+                patch.setenv(name, value)
+            patch.setenv("VDSM_CACHE", str(tmp_path_factory.mktemp("cache")))
+            stack.enter_context(connect(num_cpus=2))
         yield
 
 

@@ -1,14 +1,21 @@
 """Training runs that several tests share."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.train import main
-from tests.e2e.training_runs import STAGES
+from tests.e2e.training_runs import STAGES, descendants
 
 TrainArgs = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_training_outlives_its_tests() -> Iterator[None]:
+    yield
+    assert [name for name in descendants(os.getpid()).values() if "train.py" in name] == []
 
 
 @pytest.fixture(scope="session")

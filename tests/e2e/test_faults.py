@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ from tests.e2e.training_runs import (
     accidents,
     assert_every_clip_once,
     assert_same_weights,
-    descendants,
     events,
     group_sizes,
     lines,
@@ -215,7 +213,7 @@ def test_storage_may_be_unreachable_for_a_while(
                         lambda run=run, instant=instant: saved(run) >= instant, "it has saved the step", process=process
                     )
                     time.sleep(dice.uniform(0, 0.4))
-                time.sleep(20)
+                time.sleep(10)  # longer than the S3 client itself retries a refused connection: less than 7 s
                 assert process.poll() is None  # it waits
         finally:
             if process is not None:
@@ -227,28 +225,6 @@ def saved(run: str) -> int:
     """Return the overall step of the newest checkpoint of a run."""
     positions = [position_of(name.removeprefix("checkpoints/")) for name in storage.list_files(run)]
     return max((at.step + STAGES[0] * (at.stage - 1) for at in positions if at is not None), default=0)
-
-
-def test_a_worker_that_hangs_is_detected_and_replaced(
-    local_ray: None, undisturbed: Path, train_args: Any, tmp_path: Path
-) -> None:
-    run, stopped = tmp_path / "run", []
-
-    def stop() -> None:
-        wait(reached(run, 24), "step 24")
-        stopped.append(workers(run)[1]["pid"])
-        os.kill(stopped[0], signal.SIGSTOP)
-
-    thread = threading.Thread(target=stop)
-    thread.start()
-    try:
-        main([*train_args(tmp_path, "run"), "--training.stall-timeout-s", "8"])
-    finally:
-        thread.join()
-        with suppress(ProcessLookupError):
-            os.kill(stopped[0], signal.SIGKILL)
-    assert [event for event in events(run) if event != "stage finished"] == ["start", "failure", "resume", "finished"]
-    assert_same_weights(run, undisturbed, tmp_path)
 
 
 def test_wrong_credentials_are_one_clear_line(
@@ -283,8 +259,3 @@ def test_a_shard_that_is_damaged_in_s3_is_named_and_ends_the_run(
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"{s3_bucket}/data/train/shard-000000.tar: its length or SHA-256 does not match the manifest" in error
-
-
-def test_no_process_outlives_these_tests() -> None:
-    left = [name for name in descendants(os.getpid()).values() if "train.py" in name]
-    assert left == []
