@@ -1,6 +1,5 @@
 """User errors, as opposed to bugs in the program."""
 
-
 MAX_CHARACTERS = 2000
 """Longest message; what is in the middle of a longer one is left out."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from cluster.errors import UserError
+from cluster.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -126,11 +126,19 @@ def set_up_logging() -> None:
     level = os.environ.get("VDSM_LOG_LEVEL", "INFO").upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         level = "INFO"
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", handlers=[_StderrHandler()]
-    )
+    handler = _StderrHandler()
+    handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=level, handlers=[handler])
     # At INFO, it logs in every process where it found credentials.
     logging.getLogger("botocore").setLevel(max(logging.WARNING, getattr(logging, level)))
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Escapes control characters in messages, which quote names of foreign files; tracebacks keep their lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = "\n".join(map(one_line, record.message.split("\n")))
+        return super().formatMessage(record)
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):

@@ -105,7 +105,7 @@ def _extent(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, in
 class _UniqueKeys(yaml.SafeLoader):
     """A YAML loader that rejects duplicate keys, where the default one silently keeps the last value."""
 
-    def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:  # noqa: N803
+    def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:
         # Here, because the time of the scanner grows with the square of the depth.
         if self.flow_level >= MAX_DEPTH:
             raise RecursionError

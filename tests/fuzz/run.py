@@ -6,6 +6,7 @@ any. A finding does not end the run. The corpus in DIR/TARGET/corpus is kept, so
 
 import argparse
 import hashlib
+import logging
 import re
 import resource
 import subprocess
@@ -72,6 +73,7 @@ def _run(target: str, corpus: Path, seconds: int) -> None:
 def _fuzz(target: str, folder: Path, seconds: int) -> None:
     import atheris
 
+    logging.disable()  # readers warn of what they skip
     with atheris.instrument_imports(include=["preprocessing", "pipeline", "cluster", "yaml", "tarfile", "zipfile"]):
         from tests.fuzz import targets
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -196,3 +198,16 @@ def test_logging_is_set_up_once() -> None:
     run(lambda args: None, [])
     run(lambda args: None, [])
     assert len(logging.getLogger().handlers) <= max(1, len(before))
+
+
+def test_a_log_line_that_quotes_a_foreign_name_cannot_command_the_terminal() -> None:
+    code = (
+        "import logging; from cluster.cli.run import set_up_logging; set_up_logging()\n"
+        "try:\n    raise ValueError('inside')\n"
+        "except ValueError: logging.getLogger('a').warning('%s is odd', '\\x1b[2Jname', exc_info=True)"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    first, *trace = done.stderr.splitlines()
+    assert first.endswith(r"W \x1b[2Jname is odd")
+    assert trace[-1] == "ValueError: inside"
