@@ -86,7 +86,7 @@ def refusal(folder: Path) -> str:
         ("shards.0.path", "s3://bucket/a.tar", "shards[0].path is"),
         ("shards.0.path", "x" * 300, "shards[0].path is"),
         ("shards.0.index", "../a.json", "shards[0].index is"),
-        ("shards.0.sha256", "/home/me/proj/uv", 'is "/home/me/proj/uv"; it must be 64 hexadecimal digits'),
+        ("shards.0.sha256", "/srv/project/uv", 'is "/srv/project/uv"; it must be 64 hexadecimal digits'),
         ("shards.0.sha256", "A" * 64, "shards[0].sha256 is"),
         ("shards.0.sha256", "0" * 64 + "\n", "shards[0].sha256 is"),
         ("shards.0.index_sha256", 5, "shards[0].index_sha256 is 5; it must be a string"),
