@@ -148,7 +148,7 @@ class ShardEntry(IndexEntry, PixelMoments):
     split: str
     clips: Count
     frames: NotRequired[Count]
-    size_bytes: Count
+    size_bytes: Annotated[int, Range(1, 2**63 - 1)]
     sha256: Sha256
 
 

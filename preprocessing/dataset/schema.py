@@ -11,9 +11,11 @@ import sys
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from cluster.storage import api as storage
+from cluster.storage.errors import StorageError
 from preprocessing.dataset.constraints import SHA256, Constraint
 
 MAX_BYTES = 2**28
@@ -41,7 +43,13 @@ class SchemaError(ValueError):
 
 
 def read(url: str) -> bytes:
-    """Return the content of a JSON file up to just above MAX_BYTES, which `parse` then refuses."""
+    """Return the content of a JSON file up to just above MAX_BYTES, which `parse` then refuses.
+
+    Raises:
+        StorageError: it is a folder, a device or a pipe, from which reading might never end.
+    """
+    if not storage.is_s3(url) and Path(url).exists() and not Path(url).is_file():
+        raise StorageError(f"{url}: not a regular file")
     return storage.read_range(url, 0, MAX_BYTES + 1)
 
 

@@ -57,7 +57,8 @@ def _run(target: str, corpus: Path, seconds: int) -> None:
                 done = int(final[1])
             elif not line.startswith(("INFO:", "WARNING: Failed to find function", "Done ", "stat::", "#")):
                 sys.stderr.write(line)
-        process.wait()
+        if process.wait() and not done:
+            raise SystemExit(f"{target}: the fuzzer ended before its first execution")
         executions, starts = executions + done, starts + 1
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = sorted(path for path in (corpus / target / "findings").iterdir() if path.suffix != ".txt")
@@ -76,11 +77,12 @@ def _fuzz(target: str, folder: Path, seconds: int) -> None:
     logging.disable()  # readers warn of what they skip
     with atheris.instrument_imports(include=["preprocessing", "pipeline", "cluster", "yaml", "tarfile", "zipfile"]):
         from tests.fuzz import targets
+        from tests.fuzz.known_inputs import INPUTS
 
         for data in targets.seed_files(target):  # imports what the reader imports only when it is called
             targets.check(target, data)
     mutate = targets.TARGETS[target].mutate
-    for number, data in enumerate(targets.seed_files(target)):
+    for number, data in enumerate([*targets.seed_files(target), *INPUTS.get(target, {}).values()]):
         (folder / "corpus" / f"seed-{number}").write_bytes(data)
     seen: set[str] = set()
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def refusal(folder: Path) -> str:
         ("shards.0.sha256", "A" * 64, "shards[0].sha256 is"),
         ("shards.0.sha256", "0" * 64 + "\n", "shards[0].sha256 is"),
         ("shards.0.index_sha256", 5, "shards[0].index_sha256 is 5; it must be a string"),
-        ("shards.0.size_bytes", -1, "shards[0].size_bytes is -1; it must be from 0 to"),
+        ("shards.0.size_bytes", -1, "shards[0].size_bytes is -1; it must be from 1 to"),
+        ("shards.0.size_bytes", 0, "shards[0].size_bytes is 0; it must be from 1 to"),
         ("shards.0.size_bytes", 1e13, "shards[0].size_bytes is 10000000000000.0; it must be an integer"),
         ("shards.0.size_bytes", 10**30, "shards[0].size_bytes is 1000"),
         ("shards.0.size_bytes", True, "shards[0].size_bytes is true; it must be an integer"),
@@ -175,6 +177,14 @@ def test_what_is_no_manifest_is_one_line(folder: Path, text: bytes) -> None:
 def test_files_above_the_limit_are_not_parsed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "MAX_BYTES", (folder / seeds.INDEX).stat().st_size - 1)
     with pytest.raises(UserError, match=r"is not the manifest|has more than"):
+        ClipDataset(str(folder), "train")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", seeds.INDEX, seeds.SHARD])
+def test_a_pipe_in_the_place_of_a_file_does_not_stop_the_reader(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match=f"{name}: (not a regular file|it has 0 bytes)"):
         ClipDataset(str(folder), "train")
 
 
