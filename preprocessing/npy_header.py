@@ -2,6 +2,7 @@
 
 import math
 import tokenize
+import warnings
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -33,7 +34,9 @@ def read_header(file: IO[bytes]) -> ArrayHeader:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
-        shape, fortran, dtype = read(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files written by Python 2, which the user can do nothing about
+            shape, fortran, dtype = read(file)
     except (tokenize.TokenError, SyntaxError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         raise ValueError(f"invalid header: {error}") from None
     except (RecursionError, MemoryError):  # of the parser, for deeply nested brackets
