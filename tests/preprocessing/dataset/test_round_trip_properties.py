@@ -52,7 +52,7 @@ def test_the_reader_returns_every_clip_as_the_source_made_it(source: MemorySourc
             assert found.labels.keys() == source.vocabulary.keys()
             for index, clip in enumerate(clips):
                 frames = found.frames(index)
-                assert (frames.dtype, frames.shape) == (np.uint8, clip.frames.shape)
+                assert (frames.dtype.name, frames.shape) == ("uint8", clip.frames.shape)
                 assert np.array_equal(frames, clip.frames)
                 labels: dict[str, Any] = {name: column.tolist()[index] for name, column in found.labels.items()}
                 labels |= {name: column.tolist()[index] for name, column in found.factors.items()}
@@ -120,8 +120,8 @@ def test_the_totals_of_the_manifest_are_those_of_all_clips(source: MemorySource)
                 counts = Counter(clip.labels[name] for clip in clips)
                 assert totals["label_counts"][name] == [counts[value] for value in range(len(known))]
             for name, kind in source.factors.items():
-                values = [clip.labels[name] for clip in clips]
-                numbers = [value for track in values for value in track] if kind == "frame" else values
+                stored: list[Any] = [clip.labels[name] for clip in clips]
+                numbers = [value for track in stored for value in track] if kind == "frame" else stored
                 assert (totals["factors"][name]["min"], totals["factors"][name]["max"]) == (min(numbers), max(numbers))
             for channel, found in enumerate(zip(totals["pixel_mean"], totals["pixel_std"], strict=True)):
                 assert found == pytest.approx(moments([clip.frames for clip in clips], channel), abs=1e-4)

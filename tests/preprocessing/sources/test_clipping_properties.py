@@ -53,7 +53,7 @@ def expected(runs: list[int], listed: list[Segment], length: int, stride: int) -
 
 
 def pixels(clip: Clip) -> list[int]:
-    return clip.frames[:, 0, 0, 0].tolist()
+    return [int(frame[0, 0, 0]) for frame in clip.frames]
 
 
 @examples(60)
