@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from pipeline.recipe import Recipe
 from preprocessing.clip import Clip, Factors, Item
 from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, encode_json
 from preprocessing.recipe import DataRecipe, ShardsConfig
@@ -110,8 +111,6 @@ def sidecars() -> list[bytes]:
 
 def recipes() -> list[bytes]:
     """Return a complete recipe, a short one, and one with an anchor."""
-    from pipeline.recipe import Recipe
-
     complete = yaml.safe_dump(Recipe().model_dump(mode="json"), sort_keys=False)
     short = "seed: 3\nsource: {name: figures}\ntraining: {stages: 1, stage1: {steps: 10, learning_rate: 1.0e-3}}\n"
     anchored = "model: &model {num_experts: 8}\nevaluation: {pairs: 10}\ntraining:\n  stage1: {steps: 5}\n"

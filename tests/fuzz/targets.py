@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.cli import settings
+from cluster.cli.recipe_file import read_recipe
 from cluster.errors import MAX_CHARACTERS, UserError
+from pipeline.recipe import Recipe
+from pipeline.report.curves import comparison_charts, read_records, training_charts
+from pipeline.runs import store
+from pipeline.runs.log import lines_until
+from pipeline.training.position import TrainPosition
+from pipeline.tuning.sweep import read_sweep
 from preprocessing.clip import RejectedInputError
 from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, encode_json
 from preprocessing.dataset.reader import ClipDataset
@@ -99,11 +107,9 @@ def _manifest(folder: Path) -> Any:
 
 def _read_dataset(folder: Path) -> None:
     """Open both splits, read clips and whatever else a training takes from a dataset, then verify it."""
-    from pipeline.runs.store import data_hash
-
     for split in ("train", "test"):
         dataset = ClipDataset(str(folder), split, cache=folder / "cache")
-        data_hash(dataset.manifest)
+        store.data_hash(dataset.manifest)
         for index in range(min(3, len(dataset))):
             dataset.frames(index)
             dataset.tracks(index)
@@ -192,12 +198,6 @@ def _read_sidecar(folder: Path, data: bytes) -> None:
 
 def _read_recipe(folder: Path, data: bytes) -> None:
     """Read a YAML file as a recipe, as a sweep, and as the stored recipe of a run."""
-    from cluster.cli import settings
-    from cluster.cli.recipe_file import read_recipe
-    from pipeline.recipe import Recipe
-    from pipeline.runs import store
-    from pipeline.tuning.sweep import read_sweep
-
     path = folder / "config.yaml"
     path.write_bytes(data)
     errors = []
@@ -216,20 +216,14 @@ def _read_recipe(folder: Path, data: bytes) -> None:
 
 def _read_run(folder: Path, data: bytes) -> None:
     """Read what a run records of its data."""
-    from pipeline.runs.store import read_description
-
     (folder / "run.json").write_bytes(data)
-    found = read_description(str(folder))
+    found = store.read_description(str(folder))
     assert found.data
     assert len(found.data_sha256) == 64
 
 
 def _read_log(folder: Path, data: bytes) -> None:
     """Draw the curves of a log, and resume it in the middle."""
-    from pipeline.report.curves import comparison_charts, read_records, training_charts
-    from pipeline.runs.log import lines_until
-    from pipeline.training.position import TrainPosition
-
     records = read_records(data.decode(errors="replace"))
     training_charts(records)
     comparison_charts({"one": records, "two": records[1:]})
