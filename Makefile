@@ -8,19 +8,20 @@ DEMO ?= cluster-demo
 TESTS ?= tests
 TRIALS ?= 20
 # One process per core, at most four: more of them would start more Rays than a laptop carries.
-PYTEST := $(BIN)/python -m pytest -rs -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -rs -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # A PYTHONPATH of the calling shell would put other copies of packages before those of .venv.
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart cluster-demo test test-quick campaign cluster-test lint format docs clean
+.PHONY: help install quickstart cluster-demo test test-quick test-long campaign cluster-test lint format docs clean
 
 help:
 	@echo "make quickstart   shard built-in figures, train, evaluate and report into $(OUT)/ (OUT=folder)"
 	@echo "make cluster-demo the same as jobs on two Ray nodes and an S3 server, here (DEMO=folder)"
 	@echo "make test         run the tests that a pull request must pass (TESTS=path to run some of them)"
 	@echo "make test-quick   run those that start no Ray, S3 server or browser"
+	@echo "make test-long    run those that take more than a minute each: whole jobs that are killed again and again"
 	@echo "make campaign     kill and damage TRIALS=$(TRIALS) times in each test that does so at random; hours"
 	@echo "make cluster-test whole clusters in network namespaces (root, openssh-server, rsync)"
 	@echo "make lint         ruff, mypy --strict, import contracts"
@@ -42,13 +43,16 @@ quickstart: $(STAMP)
 	$(BIN)/vdsm quickstart --out $(OUT)
 
 test: $(STAMP)
-	$(PYTEST) $(TESTS)
+	$(PYTEST) -m "not long and not campaign" $(TESTS)
 
 test-quick: $(STAMP)
-	$(PYTEST) -m "not (ray or s3 or browser)" $(TESTS)
+	$(PYTEST) -m "not (ray or s3 or browser or long or campaign)" $(TESTS)
+
+test-long: $(STAMP)
+	$(PYTEST) -m long $(TESTS)
 
 campaign: $(STAMP)
-	$(BIN)/python -m pytest -rs --trials $(TRIALS) -m "campaign or repeated" $(TESTS)
+	$(BIN)/python -m pytest -rs --trials $(TRIALS) -m "long or campaign or repeated" $(TESTS)
 
 # Whole clusters in network namespaces: root, iproute2, openssh-server and rsync; no cloud, no route out.
 cluster-test: $(STAMP)

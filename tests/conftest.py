@@ -1,19 +1,23 @@
 """Fixtures shared by the tests of several packages."""
 
 import contextlib
+import dataclasses
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 from tests import selection
 from tests.selection import pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401 (hooks)
 
 if TYPE_CHECKING:
     from cluster.development.s3_server import S3Server
+    from tests.s3_store import S3Store
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,12 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     selection.mark_by_fixture(items)
-    selection.arrange(items, config.rootpath)
-    if config.getoption("--trials") is None:
-        campaign = [item for item in items if item.get_closest_marker("campaign")]
-        for item in campaign:
-            item.add_marker(pytest.mark.skip(reason="takes minutes; run it with `pytest --trials 1`"))
-        selection.count_left_out(config, campaign)
+    selection.arrange(items)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
@@ -105,12 +104,19 @@ def local_ray(s3_server: "S3Server", tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Server"]:
-    """Start a real S3 server that checks credentials."""
-    from cluster.development.s3_server import serve
+def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator["S3Store"]:
+    """Start a real S3 server that checks credentials. A test that kills it restarts it."""
+    from tests.s3_store import S3Store
 
-    with serve(tmp_path_factory.mktemp("s3"), access_key="test-key", secret_key="test-secret-Zq81") as server:
-        yield server
+    store = S3Store(tmp_path_factory.mktemp("s3"))
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_store: "S3Store") -> "S3Server":
+    """Return the server of `s3_store`."""
+    return s3_store.server
 
 
 @pytest.fixture
@@ -127,8 +133,36 @@ def s3_bucket(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session")
-def figures_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a small dataset of the built-in figures: 12 identities, every action, several shards. Do not modify it."""
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Return `made_once(name, make)`: a folder filled by `make`, once for all processes of this test run."""
+
+    def get(name: str, make: Callable[[Path], None]) -> Path:
+        base = tmp_path_factory.getbasetemp()
+        folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+        done = folder.with_suffix(".done")
+        with FileLock(folder.with_suffix(".lock")):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def figures_dataset(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """Return a dataset of 12 built-in figures at half their size: every action, several shards. Do not modify it.
+
+    Frames of 32 pixels, as most of the time of a test that trains or evaluates goes into convolutions.
+    """
+    return made_once("figures", write_figures)
+
+
+def write_figures(folder: Path) -> None:
+    """Write `figures_dataset` as the sharding job does, without Ray."""
+    from preprocessing.clip import Clip, Item
     from preprocessing.recipe import DataRecipe, ShardsConfig
     from preprocessing.sharding.manifest import make_manifest, write_manifest
     from preprocessing.sharding.output_lock import acquire_output
@@ -139,10 +173,18 @@ def figures_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from preprocessing.sources.config import FiguresConfig, SourceConfig
     from preprocessing.sources.registry import make_source
 
-    folder = tmp_path_factory.mktemp("figures")
     figures = FiguresConfig(identities=12, test_fraction=0.25)
     recipe = DataRecipe(source=SourceConfig(figures=figures), shards=ShardsConfig(target_mb=1.5))
-    source = make_source(recipe.source, recipe.seed)
+    source: Any = make_source(recipe.source, recipe.seed)
+    full_size = source.clips
+
+    def halved(item: Item) -> Iterator[Clip]:
+        for clip in full_size(item):
+            frames, height, width, channels = clip.frames.shape
+            blocks = clip.frames.reshape(frames, height // 2, 2, width // 2, 2, channels)
+            yield dataclasses.replace(clip, frames=blocks.mean(axis=(2, 4)).round().astype("uint8"))
+
+    source.clips = halved
     plan = make_plan(recipe, source)
     url = str(folder)
     acquire_output(url, plan)
@@ -151,4 +193,3 @@ def figures_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = make_manifest(url, plan, source, summaries, rejected)
     write_preview(url, manifest, rejected)
     write_manifest(url, manifest)
-    return folder

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +9,11 @@ import pytest
 MARKED_BY_FIXTURE = {"local_ray": "ray", "s3_server": "s3", "chromium": "browser", "trials": "repeated"}
 """Fixture -> marker of every test that uses it, directly or not."""
 LEFT_OUT = {
+    "campaign": "that take five minutes each; `make campaign` runs them",
+    "long": "that take more than a minute each; `make test-long` runs them",
     "ray": "that start Ray; `make test` runs them",
     "s3": "that start an S3 server; `make test` runs them",
     "browser": "that start a browser; `make test` runs them",
-    "campaign": "that take minutes each; `make campaign` runs them",
 }
 """Marker -> description of the tests that a command left out. A test counts for the first of its markers."""
 
@@ -29,17 +29,10 @@ def mark_by_fixture(items: list[pytest.Item]) -> None:
             item.add_marker(MARKED_BY_FIXTURE[fixture])
 
 
-def arrange(items: list[pytest.Item], root: Path) -> None:
-    """Keep the tests of a file in one worker, as they share fixtures, and start the longest files first.
-
-    Within that, the order stays the random one.
-    """
-    heavy = set()
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(root).as_posix()))
-        if item.get_closest_marker("slow"):
-            heavy.add(item.path)
-    items.sort(key=lambda item: item.path not in heavy)
+def arrange(items: list[pytest.Item]) -> None:
+    """Start the longest files first. Otherwise the order stays the random one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def count_left_out(config: pytest.Config, items: Sequence[pytest.Item]) -> None:

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.train import main
+from preprocessing import shard
+from tests.e2e.shard_job import SETTINGS
 from tests.e2e.training_runs import STAGES, descendants
+from tests.preprocessing.video_files import make_videos
 
 TrainArgs = Callable[..., list[str]]
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,8 +35,19 @@ def train_args(root: Path, figures_dataset: Path) -> TrainArgs:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(local_ray: None, train_args: TrainArgs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(local_ray: None, train_args: TrainArgs, made_once: MadeOnce) -> Path:
     """Return the folder of a run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("runs")
-    main(train_args(out, "undisturbed"))
-    return out / "undisturbed"
+    return made_once("runs", lambda out: main(train_args(out, "undisturbed"))) / "undisturbed"
+
+
+@pytest.fixture(scope="session")
+def videos(made_once: MadeOnce) -> Path:
+    """Return a folder of videos, two of them bad."""
+    return made_once("source", lambda folder: make_videos(folder / "videos", 14)) / "videos"
+
+
+@pytest.fixture(scope="session")
+def sharded_videos(local_ray: None, videos: Path, made_once: MadeOnce) -> Path:
+    """Return the dataset of `videos` by a job that nothing disturbed."""
+    args = ["--source.name", "videos", "--source.path", str(videos), *SETTINGS, "--shards.concurrency", "1"]
+    return made_once("sharded", lambda folder: shard.main([*args, "--out", str(folder / "data")])) / "data"

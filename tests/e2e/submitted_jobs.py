@@ -23,6 +23,7 @@ def copy_code(root: Path, folder: Path) -> Path:
     for name in PACKAGES:
         shutil.copytree(root / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     recipe: dict[str, Any] = yaml.safe_load((root / "tests" / "tiny.yaml").read_text())
+    recipe["model"] |= {"frame_size": 64, "encoder_channels": [4, 4, 8, 8], "decoder_channels": [16, 8, 8, 4]}
     training = recipe["training"]
     training["stage1"]["steps"], training["stage2"]["steps"] = STEPS
     training |= {"num_workers": 1, "checkpoint_interval": 50, "validation_interval": 500, "max_failures": 5}

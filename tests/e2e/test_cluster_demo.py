@@ -22,7 +22,7 @@ def marked(mark: str) -> list[str]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_demonstration_runs_in_a_fresh_clone_and_leaves_no_process(root: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", str(root), str(clone)], check=True)

@@ -1,9 +1,14 @@
 """What happens to a training when machines are lost or added, storage is unreachable, or a process hangs."""
 
+import functools
+import gzip
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -11,12 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
-from cluster.development.s3_server import serve
 from cluster.storage import api as storage
 from pipeline.runs.checkpoints import position_of
+from pipeline.runs.store import load_run
 from pipeline.train import main
 from tests.e2e.training_runs import (
     LONGER,
@@ -34,6 +38,7 @@ from tests.e2e.training_runs import (
     wait,
     workers,
 )
+from tests.s3_store import S3Store
 
 pytestmark = pytest.mark.slow
 
@@ -104,6 +109,7 @@ def machines(count: int) -> Iterator[Machines]:
 MOCK_GPU = ["--training.worker-resource", "MOCK_GPU"]
 
 
+@pytest.mark.long
 def test_a_lost_machine_is_replaced_and_costs_nothing_but_time(
     root: Path, undisturbed: Path, train_args: Any, tmp_path: Path, trials: Any
 ) -> None:
@@ -175,50 +181,90 @@ def test_with_fewer_machines_it_continues_and_uses_new_ones(
     assert all(len(set(clips[n : n + size])) == size for n in range(0, len(clips) - size, size))
 
 
-def test_storage_may_be_unreachable_for_a_while(
-    root: Path, undisturbed: Path, train_args: Any, figures_dataset: Path, tmp_path: Path, trials: Any, monkeypatch: Any
+def test_an_outage_of_s3_costs_nothing_but_time_and_traces_and_pictures_change_no_weight(
+    local_ray: None,
+    undisturbed: Path,
+    train_args: Any,
+    figures_dataset: Path,
+    s3_store: S3Store,
+    s3_bucket: str,
+    tmp_path: Path,
+    trials: Any,
 ) -> None:
-    def server_with_keys() -> Any:
-        return serve(tmp_path / "s3", access_key="test-key", secret_key="test-secret-Zq81")
-
+    for name in storage.list_files(str(figures_dataset)):
+        storage.upload(figures_dataset / name, f"{s3_bucket}/data/{name}")
     for number, (dice, instants) in enumerate(accidents(trials(1), "storage", last=70)):
-        bucket, process = f"s3://bucket-{number}", None
-        run, cache = f"{bucket}/runs/run", tmp_path / f"cache{number}"
+        run, survived, is_training = f"{s3_bucket}/runs/run{number}", list[bool](), threading.Event()
+        thread = threading.Thread(target=interrupt_storage, args=(s3_store, run, dice, instants, is_training, survived))
+        is_training.set()
+        thread.start()
         try:
-            for instant in [*instants, None]:
-                with server_with_keys() as server:
-                    if process is None:
-                        for name, value in server.environment().items():
-                            monkeypatch.setenv(name, value)
-                        boto3.session.Session().client("s3").create_bucket(Bucket=bucket.removeprefix("s3://"))
-                        for name in storage.list_files(str(figures_dataset)):
-                            storage.upload(figures_dataset / name, f"{bucket}/data/{name}")
-                        command = [sys.executable, str(root / "pipeline" / "train.py")]
-                        # Frequent checkpoints, so that some are being written when the storage becomes unreachable.
-                        command += train_args(f"{bucket}/runs", "run", f"{bucket}/data")
-                        command += ["--training.checkpoint-interval", "2"]
-                        process = subprocess.Popen(
-                            command,
-                            env={**os.environ, "VDSM_CACHE": str(cache)},
-                            cwd=tmp_path,
-                            start_new_session=True,
-                        )
-                    if instant is None:
-                        assert process.wait(timeout=300) == 0
-                        assert events(run)[-1] == "finished"
-                        assert_same_weights(run, undisturbed, tmp_path)
-                        assert_every_clip_once(run, undisturbed)
-                        break
-                    wait(
-                        lambda run=run, instant=instant: saved(run) >= instant, "it has saved the step", process=process
-                    )
-                    time.sleep(dice.uniform(0, 0.4))
-                time.sleep(10)  # longer than the S3 client itself retries a refused connection: less than 7 s
-                assert process.poll() is None  # it waits
+            # Frequent checkpoints, so that some are being written when the storage becomes unreachable.
+            args = ["--training.checkpoint-interval", "2", "--profile", "--training.picture-interval", "25"]
+            main([*train_args(f"{s3_bucket}/runs", f"run{number}", f"{s3_bucket}/data"), *args])
         finally:
-            if process is not None:
-                process.kill()
-                process.wait()
+            is_training.clear()
+            thread.join()
+        assert survived == [True] * len(instants)
+        assert events(run)[-1] == "finished"
+        assert_same_weights(run, undisturbed, tmp_path)
+        assert_every_clip_once(run, undisturbed)
+        assert_complete(run)
+        assert_traces_and_pictures(run, tmp_path / str(number))
+
+
+def assert_complete(run: str) -> None:
+    _, _, origin = load_run(run)
+    assert (origin["stage"], origin["step"], origin["finished"]) == (2, 40, True)
+    files = storage.list_files(run)
+    assert {"config.yaml", "events.jsonl", "metrics.jsonl", "run.json", "stage1.pt", "stage2.pt"} <= set(files)
+    assert any(name.startswith("tensorboard/") for name in files)
+    assert "checkpoints/stage2-step00000040.pt" in files
+    assert ".lock" not in files
+
+
+def assert_traces_and_pictures(run: str, scratch: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    files = storage.list_files(run)
+    traces = [f"profile/stage{stage}-rank{rank}.json.gz" for stage in (1, 2) for rank in (0, 1)]
+    assert sorted(name for name in files if name.startswith("profile/")) == traces
+    for name in traces:
+        trace = json.loads(gzip.decompress(storage.read_bytes(f"{run}/{name}")))
+        assert any("ProfilerStep" in str(event.get("name")) for event in trace["traceEvents"])
+    (scratch / "tensorboard").mkdir(parents=True)
+    for name in files:
+        if name.startswith("tensorboard/"):
+            storage.download(f"{run}/{name}", scratch / name)
+    board = EventAccumulator(str(scratch / "tensorboard"), size_guidance={"images": 0}).Reload()
+    shown = {tag: [image.step for image in board.Images(tag)] for tag in board.Tags()["images"]}
+    assert shown == {
+        f"stage {stage}/{name}": steps
+        for name in ("reconstruction", "action transfer")
+        for stage, steps in ((1, [25, 50, 60]), (2, [85, 100]))
+    }
+
+
+def interrupt_storage(
+    store: S3Store,
+    run: str,
+    dice: random.Random,
+    instants: list[int],
+    is_training: threading.Event,
+    survived: list[bool],
+) -> None:
+    """Kill the server once the run has saved each of the steps, and restart it; record whether the run waited."""
+    for instant in instants:
+        wait(functools.partial(has_saved, run, instant), "it has saved the step")
+        time.sleep(dice.uniform(0, 0.4))
+        store.kill()
+        time.sleep(10)  # longer than the S3 client itself retries a refused connection: less than 7 s
+        survived.append(is_training.is_set())
+        store.start()
+
+
+def has_saved(run: str, step: int) -> bool:
+    return saved(run) >= step
 
 
 def saved(run: str) -> int:

@@ -23,7 +23,7 @@ training:
   validation_interval: 30
   checkpoint_interval: 5
   log_interval: 5
-evaluation: {judge_steps: 5, pairs: 16}
+evaluation: {judge_steps: 5, pairs: 16, probe_clips: 40, grid_clips: 40}
 """
 
 
@@ -97,7 +97,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(2000)  # a minute and a half on two cores of its own
 def test_killed_anywhere_it_resumes_and_ends_with_a_complete_report(quickstart: Quickstart) -> None:
     out = quickstart.out

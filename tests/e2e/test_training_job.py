@@ -1,7 +1,5 @@
 """Complete training jobs under Ray Train, disturbed in every way that a process can be."""
 
-import gzip
-import json
 import os
 import random
 import signal
@@ -161,41 +159,6 @@ def interrupt_and_kill(
     output = (tmp_path / "output.txt").read_text()
     assert f"resuming {run} from stage {stopped['stage']}, step {stopped['step']}" in output
     assert "Traceback" not in output
-
-
-def test_data_and_run_may_be_in_s3_and_traces_and_pictures_do_not_change_the_weights(
-    local_ray: None, undisturbed: Path, train_args: Any, figures_dataset: Path, s3_bucket: str, tmp_path: Path
-) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    for name in storage.list_files(str(figures_dataset)):
-        storage.upload(figures_dataset / name, storage.join(s3_bucket, "data", name))
-    args = train_args(f"{s3_bucket}/runs", "run", f"{s3_bucket}/data")
-    main([*args, "--profile", "--training.picture-interval", "25"])
-    run = f"{s3_bucket}/runs/run"
-    _, _, origin = load_run(run)
-    assert (origin["stage"], origin["step"], origin["finished"]) == (2, 40, True)
-    assert_same_weights(run, undisturbed, tmp_path)
-    files = storage.list_files(run)
-    assert {"config.yaml", "events.jsonl", "metrics.jsonl", "run.json", "stage1.pt", "stage2.pt"} <= set(files)
-    assert any(name.startswith("tensorboard/") for name in files)
-    assert "checkpoints/stage2-step00000040.pt" in files
-    assert ".lock" not in files
-    traces = [f"profile/stage{stage}-rank{rank}.json.gz" for stage in (1, 2) for rank in (0, 1)]
-    assert sorted(name for name in files if name.startswith("profile/")) == traces
-    for name in traces:
-        trace = json.loads(gzip.decompress(storage.read_bytes(f"{run}/{name}")))
-        assert any("ProfilerStep" in str(event.get("name")) for event in trace["traceEvents"])
-    for name in files:
-        if name.startswith("tensorboard/"):
-            storage.download(f"{run}/{name}", tmp_path / name)
-    board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
-    shown = {tag: [image.step for image in board.Images(tag)] for tag in board.Tags()["images"]}
-    assert shown == {
-        f"stage {stage}/{name}": steps
-        for name in ("reconstruction", "action transfer")
-        for stage, steps in ((1, [25, 50, 60]), (2, [85, 100]))
-    }
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_after_its_rollbacks(

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -18,13 +19,14 @@ import yaml
 from optuna.trial import TrialState
 
 from pipeline.runs.store import read_recipe
+from pipeline.tune import main
 from pipeline.tuning.study import ERROR, RUN, finished_trials, storage_of
 from tests.e2e.training_runs import descendants, lines, reached, wait, workers
 
 pytestmark = pytest.mark.slow
 
 RATE = "training.stage1.learning_rate"
-TRIALS = 4
+TRIALS = 3
 
 
 @pytest.fixture
@@ -42,15 +44,21 @@ def sweep(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(root: Path, figures_dataset: Path, tmp_path: Path, sweep: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Return a function that starts `vdsm tune` in a process of its own, with more arguments if given."""
+def args(root: Path, figures_dataset: Path, tmp_path: Path, sweep: Path) -> list[str]:
+    """Return the arguments of `vdsm tune`."""
+    recipe = yaml.safe_load((root / "tests" / "tiny.yaml").read_text())
+    recipe["training"] |= {"num_workers": 1, "validation_fraction": 0.4}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    inputs = ["--config", str(tmp_path / "recipe.yaml"), "--sweep", str(sweep), "--data", str(figures_dataset)]
+    return [*inputs, "--out", str(tmp_path / "runs"), "--name", "s"]
 
-    def start_sweep(*more: str) -> subprocess.Popen[str]:
-        recipe = yaml.safe_load((root / "tests" / "tiny.yaml").read_text())
-        recipe["training"] |= {"num_workers": 1, "validation_fraction": 0.4}
-        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-        args = ["--config", "recipe.yaml", "--sweep", str(sweep), "--data", str(figures_dataset)]
-        command = [sys.executable, str(root / "pipeline" / "tune.py"), *args, "--out", "runs", "--name", "s", *more]
+
+@pytest.fixture
+def start(root: Path, args: list[str], tmp_path: Path) -> Callable[[], subprocess.Popen[str]]:
+    """Return a function that starts `vdsm tune` in a process of its own."""
+
+    def start_sweep() -> subprocess.Popen[str]:
+        command = [sys.executable, str(root / "pipeline" / "tune.py"), *args]
         variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
         with (tmp_path / "output.txt").open("a") as output:
             return subprocess.Popen(
@@ -91,8 +99,15 @@ def kill(process: subprocess.Popen[str]) -> None:
     wait(lambda: not running(), "Ray's processes end after their driver")
 
 
+@pytest.mark.long
 def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_all_its_trials(
-    start: Any, tmp_path: Path, sweep: Path, trials: Callable[[int], int]
+    local_ray: None,
+    args: list[str],
+    start: Any,
+    tmp_path: Path,
+    sweep: Path,
+    trials: Callable[[int], int],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     kills = trials(1)
     trials_wanted = max(TRIALS, kills + 2)
@@ -125,9 +140,10 @@ def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_all_its_trials
     assert all(events.count("finished") == 1 for events in runs.values())  # none was trained twice
     assert (tmp_path / "runs" / "s" / "best.yaml").exists()
     # A rerun of the same command has nothing to do.
-    finish(start(), tmp_path / "output.txt")
+    with caplog.at_level("INFO"):
+        main(args)
     assert runs_of(tmp_path) == runs
-    assert f"all {trials_wanted} trials are finished" in (tmp_path / "output.txt").read_text()
+    assert f"all {trials_wanted} trials are finished" in caplog.text
 
 
 def groups_started(folder: Path) -> int:
@@ -146,7 +162,7 @@ def output_size(folder: Path) -> int:
 
 
 def test_trials_that_fail_are_recorded_one_whose_worker_dies_recovers_and_none_starves(
-    start: Any, tmp_path: Path, sweep: Path
+    local_ray: None, args: list[str], tmp_path: Path, sweep: Path
 ) -> None:
     content = yaml.safe_load(sweep.read_text())
     # At 1e30 the loss is not finite after a step, so those trials fail by themselves. All four are drawn at random;
@@ -154,9 +170,7 @@ def test_trials_that_fail_are_recorded_one_whose_worker_dies_recovers_and_none_s
     content |= {"trials": 4, "startup_trials": 4, "seed": 1, "steps_fraction": 0.5, "promoted": 1}
     content["space"] = {RATE: {"choices": [1e-3, 2e-3, 1e30]}}
     sweep.write_text(yaml.safe_dump(content))
-    # Runs of 300 steps, which are far from finished when a worker is killed at its first steps.
-    process = start("--training.stage1.steps", "600")
-    folder = tmp_path / "runs" / "s" / "runs"
+    folder, hit = tmp_path / "runs" / "s" / "runs", list[Path]()
 
     def training() -> list[Path]:
         """Return the runs with a good rate that have taken a few steps."""
@@ -166,20 +180,23 @@ def test_trials_that_fail_are_recorded_one_whose_worker_dies_recovers_and_none_s
             if reached(run, 4)() and read_recipe(str(run)).training.stage1.learning_rate < 1
         ]
 
-    try:
+    def kill_worker() -> None:
         wait(training, "a trial with a good rate trains")
-        hit = training()[0]
-        os.kill(workers(hit)[0]["pid"], signal.SIGKILL)
-        finish(process, tmp_path / "output.txt")
-    finally:
-        process.kill()
+        hit.append(training()[0])
+        os.kill(workers(hit[0])[0]["pid"], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_worker)
+    thread.start()
+    # Runs of 60 steps, which are far from finished when a worker is killed at its first steps.
+    main([*args, "--training.stage1.steps", "120"])
+    thread.join()
     study = study_of(tmp_path)
     for trial in finished_trials(study):
         assert (trial.params[RATE] == 1e30) == (ERROR in trial.user_attrs), trial
         if ERROR in trial.user_attrs:
             assert "not finite" in trial.user_attrs[ERROR]
     assert sorted(ERROR in trial.user_attrs for trial in finished_trials(study)) == [False, False, True, True]
-    events = runs_of(tmp_path)[hit.name]
+    events = runs_of(tmp_path)[hit[0].name]
     assert "failure" in events
     assert events[-1] == "finished"
     # More trials than the machine has room for, in two rounds: none starts before there is room, and none waits long.

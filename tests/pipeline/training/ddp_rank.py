@@ -107,9 +107,10 @@ def main(rank: int, size: int, store: str, data: str, recipe_path: str, out: str
     found |= {"records": recorder.records, "audit": recorder.audit}
     if size == 2:
         job = replace(job, model=recipe.model)
+        steps = {"stage1": replace(training.stage1, steps=12), "stage2": replace(training.stage2, steps=8)}
         for name, changes in OPTIONS.items():
-            changed = replace(job, training=replace(recipe.training, picture_interval=0, **changes))
-            found[name] = {"uninterrupted": weights(changed, world, None), "resumed": weights(changed, world, 31)}
+            changed = replace(job, training=replace(recipe.training, picture_interval=0, **steps, **changes))
+            found[name] = {"uninterrupted": weights(changed, world, None), "resumed": weights(changed, world, 15)}
     torch.save(found, out)
     if size > 1:
         dist.destroy_process_group()

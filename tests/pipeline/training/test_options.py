@@ -23,15 +23,24 @@ Recorders = Callable[..., Any]
 Jobs = Callable[..., Job]
 
 TWICE = {"stage1": {"accumulation": 2}, "stage2": {"accumulation": 2}}
+# Few steps in bf16, which most CPUs only emulate.
+SHORT = {"validation_interval": 4, "checkpoint_interval": 4}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "bf16": {"precision": "bf16"},
+    "bf16": {"precision": "bf16", "stage1": {"steps": 10}, "stage2": {"steps": 8}, **SHORT},
     # On a CPU only stage 1 can run in fp16.
     "fp16": {"precision": "fp16", "use_gpu": True, "stages": "1", "stage1": {"steps": 8}},
     "accumulation": TWICE,
     "average": {"ema_decay": 0.8},
     "average kept, not used": {"ema_decay": 0.8, "ema_used": False},
     "best": {"stage2_start": "best"},
-    "all": {"precision": "bf16", "ema_decay": 0.8, "stage2_start": "best", **TWICE},
+    "all": {
+        "precision": "bf16",
+        "ema_decay": 0.8,
+        "stage2_start": "best",
+        **SHORT,
+        "stage1": {"accumulation": 2, "steps": 10},
+        "stage2": {"accumulation": 2, "steps": 8},
+    },
 }
 
 
@@ -45,9 +54,11 @@ def test_a_resumed_run_ends_with_the_same_state_bit_for_bit(
 ) -> None:
     job = tiny_job(picture_interval=0, **OPTIONS[option])
     uninterrupted = recorder()
-    end = (1, 8) if job.training.stages == "1" else (2, 16)
+    first, second = job.training.stage1.steps, job.training.stage2.steps
+    end = (1, first) if job.training.stages == "1" else (2, second)
     assert train_run(job, uninterrupted) == (*end, True)
-    for stop_after, position in ((7, (1, 7)), (33, (2, 9)))[: end[0]]:
+    middle = second // 2 + 1
+    for stop_after, position in ((7, (1, 7)), (first + middle, (2, middle)))[: end[0]]:
         stopped = recorder(stop_after=stop_after)
         train_run(job, stopped)
         assert max(stopped.states) == position
@@ -94,9 +105,10 @@ def test_lower_precision_stays_near_fp32_and_the_weights_stay_fp32(tiny_job: Job
     recorded = {}
     for precision in ("fp32", "bf16", "fp16"):
         one = recorder()
-        train_run(tiny_job(stages="1", picture_interval=0, precision=precision, use_gpu=precision == "fp16"), one)
+        options = {"precision": precision, "use_gpu": precision == "fp16", "stage1": {"steps": 12}, "log_interval": 2}
+        train_run(tiny_job(stages="1", picture_interval=0, **options), one)
         recorded[precision] = [record["loss"] for record in one.records if record["kind"] == "train"]
-        assert {value.dtype for value in one.states[1, 24].weights.values()} == {torch.float32}
+        assert {value.dtype for value in one.states[1, 12].weights.values()} == {torch.float32}
     assert recorded["bf16"] == pytest.approx(recorded["fp32"], rel=0.02)
     assert recorded["fp16"] == pytest.approx(recorded["fp32"], rel=0.005)
     assert recorded["bf16"] != recorded["fp32"] != recorded["fp16"]

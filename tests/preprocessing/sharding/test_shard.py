@@ -67,16 +67,15 @@ def test_concurrency_does_not_change_a_byte(
     assert tree(str(tmp_path / "data")) == tree(str(undisturbed))
 
 
-def test_a_bucket_gets_the_same_bytes_as_a_folder(undisturbed: Path, s3_bucket: str, s3_server: S3Server) -> None:
-    # In its own process: the Ray of the other tests was started without the address of the server.
+def test_a_bucket_gets_the_same_bytes_as_a_folder(
+    undisturbed: Path, s3_bucket: str, s3_server: S3Server, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = f"{s3_bucket}/some/data"
-    command = [sys.executable, "-m", "preprocessing.shard", *SMALL, "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
+    shard.main([*SMALL, "--out", out])
     assert tree(out) == tree(str(undisturbed))
     verify_dataset(out)
     secret = s3_server.secret_key
-    assert secret not in done.stdout + done.stderr
+    assert secret not in "".join(capfd.readouterr())
     assert not any(secret.encode() in storage.read_bytes(f"{out}/{name}") for name in storage.list_files(out))
 
 
