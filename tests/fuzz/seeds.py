@@ -110,11 +110,13 @@ def sidecars() -> list[bytes]:
 
 
 def recipes() -> list[bytes]:
-    """Return a complete recipe, a short one, and one with an anchor."""
-    complete = yaml.safe_dump(Recipe().model_dump(mode="json"), sort_keys=False)
+    """Return a large recipe, a short one, and one with an anchor."""
+    settings = Recipe().model_dump(mode="json", include={"seed", "source", "model", "training"})
+    settings["source"] = {name: settings["source"][name] for name in ("name", "path", "figures")}
+    large = yaml.safe_dump(settings, sort_keys=False)
     short = "seed: 3\nsource: {name: figures}\ntraining: {stages: 1, stage1: {steps: 10, learning_rate: 1.0e-3}}\n"
     anchored = "model: &model {num_experts: 8}\nevaluation: {pairs: 10}\ntraining:\n  stage1: {steps: 5}\n"
-    return [complete.encode(), short.encode(), anchored.encode()]
+    return [large.encode(), short.encode(), anchored.encode()]
 
 
 def run_descriptions() -> list[bytes]:
