@@ -80,7 +80,7 @@ def test_any_timestamps_give_every_frame_once_at_rising_times_without_long_gaps(
 def test_timestamps_that_are_out_of_order_by_a_few_frames_are_sorted_and_start_at_zero(
     data: st.DataObject, rate: Fraction, start: Fraction
 ) -> None:
-    steps = data.draw(st.lists(milliseconds(1, 10_000), min_size=1, max_size=60))
+    steps = data.draw(st.lists(milliseconds(1, 10_000), min_size=30, max_size=60))  # longer than the delays
     rising = [start + sum(steps[:count], Fraction(0)) for count in range(len(steps))]
     # No time comes more than REORDERED frames later than in sorted order.
     waiting, shuffled = list(range(len(rising))), []
