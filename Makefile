@@ -20,7 +20,7 @@ help:
 	@echo "make quickstart   shard built-in figures, train, evaluate and report into $(OUT)/ (OUT=folder)"
 	@echo "make cluster-demo the same as jobs on two Ray nodes and an S3 server, here (DEMO=folder)"
 	@echo "make test         run the tests that a pull request must pass (TESTS=path to run some of them)"
-	@echo "make test-quick   run those that start no Ray, S3 server or browser"
+	@echo "make test-quick   run the fast ones, which start no Ray, S3 server or browser"
 	@echo "make test-long    run those that take more than a minute each: whole jobs that are killed again and again"
 	@echo "make campaign     kill and damage TRIALS=$(TRIALS) times in each test that does so at random; hours"
 	@echo "make cluster-test whole clusters in network namespaces (root, openssh-server, rsync)"
@@ -46,7 +46,7 @@ test: $(STAMP)
 	$(PYTEST) -m "not long and not campaign" $(TESTS)
 
 test-quick: $(STAMP)
-	$(PYTEST) -m "not (ray or s3 or browser or long or campaign)" $(TESTS)
+	$(PYTEST) -m "not (ray or s3 or browser or slow or long or campaign)" $(TESTS)
 
 test-long: $(STAMP)
 	$(PYTEST) -m long $(TESTS)

@@ -17,6 +17,7 @@ from tests.selection import pytest_sessionfinish, pytest_terminal_summary, pytes
 
 if TYPE_CHECKING:
     from cluster.development.s3_server import S3Server
+    from preprocessing.clip import Clip
     from tests.s3_store import S3Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,16 +154,18 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 
 @pytest.fixture(scope="session")
 def figures_dataset(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
-    """Return a dataset of 12 built-in figures at half their size: every action, several shards. Do not modify it.
-
-    Frames of 32 pixels, as most of the time of a test that trains or evaluates goes into convolutions.
-    """
+    """Return a small dataset of the built-in figures: 12 identities, every action, several shards. Do not modify it."""
     return made_once("figures", write_figures)
 
 
-def write_figures(folder: Path) -> None:
-    """Write `figures_dataset` as the sharding job does, without Ray."""
-    from preprocessing.clip import Clip, Item
+@pytest.fixture(scope="session")
+def small_figures(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """Return the clips of `figures_dataset` with frames of 32 pixels, for which training takes a third of the time."""
+    return made_once("small-figures", lambda folder: write_figures(folder, halve=True))
+
+
+def write_figures(folder: Path, *, halve: bool = False) -> None:
+    """Write a dataset of figures as the sharding job does, without Ray; `halve` averages blocks of 2x2 pixels."""
     from preprocessing.recipe import DataRecipe, ShardsConfig
     from preprocessing.sharding.manifest import make_manifest, write_manifest
     from preprocessing.sharding.output_lock import acquire_output
@@ -176,15 +179,9 @@ def write_figures(folder: Path) -> None:
     figures = FiguresConfig(identities=12, test_fraction=0.25)
     recipe = DataRecipe(source=SourceConfig(figures=figures), shards=ShardsConfig(target_mb=1.5))
     source: Any = make_source(recipe.source, recipe.seed)
-    full_size = source.clips
-
-    def halved(item: Item) -> Iterator[Clip]:
-        for clip in full_size(item):
-            frames, height, width, channels = clip.frames.shape
-            blocks = clip.frames.reshape(frames, height // 2, 2, width // 2, 2, channels)
-            yield dataclasses.replace(clip, frames=blocks.mean(axis=(2, 4)).round().astype("uint8"))
-
-    source.clips = halved
+    if halve:
+        full_size = source.clips
+        source.clips = lambda item: map(halved, full_size(item))
     plan = make_plan(recipe, source)
     url = str(folder)
     acquire_output(url, plan)
@@ -193,3 +190,9 @@ def write_figures(folder: Path) -> None:
     manifest = make_manifest(url, plan, source, summaries, rejected)
     write_preview(url, manifest, rejected)
     write_manifest(url, manifest)
+
+
+def halved(clip: "Clip") -> "Clip":
+    frames, height, width, channels = clip.frames.shape
+    blocks = clip.frames.reshape(frames, height // 2, 2, width // 2, 2, channels)
+    return dataclasses.replace(clip, frames=blocks.mean(axis=(2, 4)).round().astype("uint8"))

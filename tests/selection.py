@@ -14,6 +14,7 @@ LEFT_OUT = {
     "ray": "that start Ray; `make test` runs them",
     "s3": "that start an S3 server; `make test` runs them",
     "browser": "that start a browser; `make test` runs them",
+    "slow": "that take seconds each; `make test` runs them",
 }
 """Marker -> description of the tests that a command left out. A test counts for the first of its markers."""
 

@@ -9,6 +9,8 @@ import pytest
 
 from pipeline.cli import COMMANDS
 
+pytestmark = pytest.mark.slow
+
 HEAVY = ("torch", "ray", "pyro", "webdataset", "boto3", "pyarrow")
 """Libraries that take seconds to import and must not delay help or errors in the command line."""
 

@@ -11,6 +11,8 @@ import yaml
 
 from cluster.ray_runtime import PACKAGES
 
+pytestmark = pytest.mark.slow
+
 Tree = dict[str, Any]
 FILES = {"ray_cluster.yaml": "aws", "cluster/onprem.yaml": "local"}
 TEMPLATE = Path(__file__).resolve().parents[2] / "cluster" / "aws" / "stack.yaml"

@@ -23,10 +23,10 @@ def _no_training_outlives_its_tests() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def train_args(root: Path, figures_dataset: Path) -> TrainArgs:
+def train_args(root: Path, small_figures: Path) -> TrainArgs:
     """Return a function that makes the arguments of `vdsm train` for a run."""
 
-    def make_args(out: Path | str, name: str, data: Path | str = figures_dataset) -> list[str]:
+    def make_args(out: Path | str, name: str, data: Path | str = small_figures) -> list[str]:
         steps = [f"--training.stage{stage}.steps={count}" for stage, count in zip((1, 2), STAGES, strict=True)]
         recipe = ["--config", str(root / "tests" / "tiny.yaml"), *steps, "--training.audit"]
         return [*recipe, "--data", str(data), "--out", str(out), "--name", name]

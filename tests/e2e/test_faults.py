@@ -185,14 +185,14 @@ def test_an_outage_of_s3_costs_nothing_but_time_and_traces_and_pictures_change_n
     local_ray: None,
     undisturbed: Path,
     train_args: Any,
-    figures_dataset: Path,
+    small_figures: Path,
     s3_store: S3Store,
     s3_bucket: str,
     tmp_path: Path,
     trials: Any,
 ) -> None:
-    for name in storage.list_files(str(figures_dataset)):
-        storage.upload(figures_dataset / name, f"{s3_bucket}/data/{name}")
+    for name in storage.list_files(str(small_figures)):
+        storage.upload(small_figures / name, f"{s3_bucket}/data/{name}")
     for number, (dice, instants) in enumerate(accidents(trials(1), "storage", last=70)):
         run, survived, is_training = f"{s3_bucket}/runs/run{number}", list[bool](), threading.Event()
         thread = threading.Thread(target=interrupt_storage, args=(s3_store, run, dice, instants, is_training, survived))
@@ -288,20 +288,20 @@ def test_wrong_credentials_are_one_clear_line(
 def test_a_shard_that_is_damaged_in_s3_is_named_and_ends_the_run(
     local_ray: None,
     train_args: Any,
-    figures_dataset: Path,
+    small_figures: Path,
     s3_bucket: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("VDSM_CACHE", str(tmp_path / "cache"))
-    for name in storage.list_files(str(figures_dataset)):
-        data = bytearray((figures_dataset / name).read_bytes())
+    for name in storage.list_files(str(small_figures)):
+        data = bytearray((small_figures / name).read_bytes())
         if name == "train/shard-000000.tar":
             data[len(data) // 2] ^= 1
         storage.write_bytes(f"{s3_bucket}/data/{name}", bytes(data))
     with pytest.raises(SystemExit) as caught:
-        main(train_args(tmp_path, "run", f"{s3_bucket}/data"))
+        main([*train_args(tmp_path, "run", f"{s3_bucket}/data"), "--training.num-workers", "1"])
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"{s3_bucket}/data/train/shard-000000.tar: its length or SHA-256 does not match the manifest" in error

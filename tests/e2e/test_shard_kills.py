@@ -48,6 +48,7 @@ def test_the_undisturbed_run_has_every_clip_and_names_the_bad_inputs(sharded_vid
     assert clips == complete + rejects["broken.mkv"]["clips"]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_killed_at_random_instants_a_rerun_ends_with_the_same_bytes(
     start: Callable[..., ShardJob], sharded_videos: Path, tmp_path: Path, trials: Callable[[int], int]

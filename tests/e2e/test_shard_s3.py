@@ -122,12 +122,12 @@ def test_connections_that_break_in_the_middle_of_objects_change_no_byte(
 
 def test_read_only_keys_suffice_to_verify_and_not_to_write(
     bucket: str,
-    figures_dataset: Path,
+    small_figures: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for name in storage.list_files(str(figures_dataset)):
-        storage.upload(figures_dataset / name, f"{bucket}/figures/{name}")
+    for name in storage.list_files(str(small_figures)):
+        storage.upload(small_figures / name, f"{bucket}/figures/{name}")
     key = "train/shard-000001.tar"
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READERS_SECRET)

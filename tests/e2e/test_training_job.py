@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -111,54 +112,65 @@ def test_workers_that_are_killed_and_one_that_hangs_cost_nothing_but_time(
 
 
 def test_a_killed_driver_and_an_interruption_cost_nothing_but_time(
-    root: Path, undisturbed: Path, train_args: Any, tmp_path: Path, trials: Any
+    root: Path,
+    local_ray: None,
+    undisturbed: Path,
+    train_args: Any,
+    tmp_path: Path,
+    trials: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for number, (dice, instants) in enumerate(accidents(trials(1), "driver")):
+    for number, (dice, instants) in enumerate(accidents(trials(1), "driver", last=60)):
         (tmp_path / str(number)).mkdir()
-        interrupt_and_kill(root, undisturbed, train_args, tmp_path / str(number), dice, instants)
+        run, args = tmp_path / str(number) / "run", [*train_args(tmp_path / str(number), "run"), *LONGER]
+        for group, instant in enumerate(instants, start=1):
+            kill_driver(root, args, run, training(run, group, instant), dice)
+        last = len(instants) + 1
+        thread = threading.Thread(target=interrupt, args=(training(run, last, instants[-1] + 8),))
+        thread.start()
+        with pytest.raises(SystemExit) as caught, caplog.at_level("INFO"):
+            main(args)
+        thread.join()
+        assert caught.value.code == 130
+        stopped = lines(run / "events.jsonl")[-1]
+        assert stopped["event"] == "stopped"
+        position = TrainState.from_dict(checkpoint.load(newest(run))).position
+        assert (position.stage, position.step) == (stopped["stage"], stopped["step"])
+        with caplog.at_level("INFO"):
+            main(args)
+        assert f"resuming {run} from stage {stopped['stage']}, step {stopped['step']}" in caplog.text
+        assert [event for event in events(run) if event not in ("resume", "stage finished")] == [
+            "start",
+            "stopped",
+            "finished",
+        ]
+        assert_same_weights(run, undisturbed, tmp_path)
+        assert_every_clip_once(run, undisturbed)
+        assert "Traceback" not in (tmp_path / str(number) / "output.txt").read_text() + caplog.text
 
 
-def interrupt_and_kill(
-    root: Path, undisturbed: Path, train_args: Any, tmp_path: Path, dice: random.Random, instants: list[int]
-) -> None:
-    run, args = tmp_path / "run", [*train_args(tmp_path, "run"), *LONGER]
-    with started(root, args, tmp_path) as first:
-        # Early: the complete run takes seconds, and the request to stop takes one.
-        wait(training(run, 1, dice.randrange(4, 32)), "it trains", process=first)
-        os.killpg(first.pid, signal.SIGINT)
-        assert first.wait(timeout=120) == 130
-    stopped = lines(run / "events.jsonl")[-1]
-    assert stopped["event"] == "stopped"
-    assert TrainState.from_dict(checkpoint.load(newest(run))).position.step == stopped["step"]
+def kill_driver(root: Path, args: list[str], run: Path, reached: Callable[[], bool], dice: random.Random) -> None:
+    """Train in a process with a Ray of its own, and kill the driver once the run has reached a step."""
+    with started(root, args, run.parent) as process:
+        wait(reached, "it has reached the step", process=process)
+        time.sleep(dice.uniform(0, 0.2))
+        family = descendants(process.pid)
+        assert sum("RayTrainWorker" in name for name in family.values()) == 2
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        # Ray's own agents stay a minute longer; whatever trains or writes is gone in seconds.
+        working = [pid for pid, name in family.items() if "Train" in name or "raylet/raylet" in name]
+        wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in working), "they are gone")
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert lines(run / "events.jsonl")[-1]["event"] in ("start", "resume", "stage finished")
 
-    for group, instant in enumerate(instants, start=2):
-        with started(root, args, tmp_path) as process:
-            wait(training(run, group, instant), "it has reached the step", process=process)
-            time.sleep(dice.uniform(0, 0.2))
-            family = descendants(process.pid)
-            assert sum("RayTrainWorker" in name for name in family.values()) == 2
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            # Ray's own agents stay a minute longer; whatever trains or writes is gone in seconds.
-            working = [pid for pid, name in family.items() if "Train" in name or "raylet/raylet" in name]
-            wait(lambda working=working: not any(Path(f"/proc/{pid}").exists() for pid in working), "they are gone")
-            for pid in family:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        assert lines(run / "events.jsonl")[-1]["event"] in ("resume", "stage finished")
 
-    with started(root, args, tmp_path) as last:
-        assert last.wait(timeout=240) == 0
-    assert [event for event in events(run) if event not in ("resume", "stage finished")] == [
-        "start",
-        "stopped",
-        "finished",
-    ]
-    assert_same_weights(run, undisturbed, tmp_path)
-    assert_every_clip_once(run, undisturbed)
-    output = (tmp_path / "output.txt").read_text()
-    assert f"resuming {run} from stage {stopped['stage']}, step {stopped['step']}" in output
-    assert "Traceback" not in output
+def interrupt(reached: Callable[[], bool]) -> None:
+    """Send Ctrl-C to this process once the run has reached a step."""
+    wait(reached, "it has reached the step")
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_after_its_rollbacks(

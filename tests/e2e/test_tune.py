@@ -23,7 +23,7 @@ from pipeline.tune import main
 from pipeline.tuning.study import ERROR, RUN, finished_trials, storage_of
 from tests.e2e.training_runs import descendants, lines, reached, wait, workers
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 RATE = "training.stage1.learning_rate"
 TRIALS = 3
@@ -44,12 +44,12 @@ def sweep(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def args(root: Path, figures_dataset: Path, tmp_path: Path, sweep: Path) -> list[str]:
+def args(root: Path, small_figures: Path, tmp_path: Path, sweep: Path) -> list[str]:
     """Return the arguments of `vdsm tune`."""
     recipe = yaml.safe_load((root / "tests" / "tiny.yaml").read_text())
     recipe["training"] |= {"num_workers": 1, "validation_fraction": 0.4}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    inputs = ["--config", str(tmp_path / "recipe.yaml"), "--sweep", str(sweep), "--data", str(figures_dataset)]
+    inputs = ["--config", str(tmp_path / "recipe.yaml"), "--sweep", str(sweep), "--data", str(small_figures)]
     return [*inputs, "--out", str(tmp_path / "runs"), "--name", "s"]
 
 
@@ -99,7 +99,6 @@ def kill(process: subprocess.Popen[str]) -> None:
     wait(lambda: not running(), "Ray's processes end after their driver")
 
 
-@pytest.mark.long
 def test_a_sweep_whose_driver_is_killed_again_and_again_ends_with_all_its_trials(
     local_ray: None,
     args: list[str],

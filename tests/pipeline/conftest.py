@@ -74,8 +74,8 @@ def tiny_recipe(root: Path) -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def tiny_clips(figures_dataset: Path) -> ClipDataset:
-    return ClipDataset(str(figures_dataset), "train")
+def tiny_clips(small_figures: Path) -> ClipDataset:
+    return ClipDataset(str(small_figures), "train")
 
 
 @pytest.fixture(scope="session")
@@ -99,8 +99,8 @@ def tiny_job(tiny_recipe: Recipe, tiny_clips: ClipDataset) -> Callable[..., Job]
 
 
 @pytest.fixture(scope="session")
-def first_report(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, figures_dataset: Path) -> Path:
+def first_report(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, small_figures: Path) -> Path:
     """Return the folder of a real report on a run with random weights and a hostile name. Do not change it."""
     from tests.pipeline.untrained_report import untrained_report
 
-    return untrained_report(tmp_path_factory.mktemp("first"), "first <run>", tiny_recipe, figures_dataset, seed=0)
+    return untrained_report(tmp_path_factory.mktemp("first"), "first <run>", tiny_recipe, small_figures, seed=0)

@@ -40,6 +40,7 @@ def read(url: str) -> bytes:
         return bytes(response.read())
 
 
+@pytest.mark.slow
 def test_dashboards_listen_on_loopback_only_and_leave_no_process(root: Path, runs: Path) -> None:
     first = next(free_ports(26006))
     command = [sys.executable, str(root / "pipeline" / "dashboards.py"), "--out", str(runs), "--port", str(first)]

@@ -19,7 +19,7 @@ from cluster.storage.errors import MissingFileError, StorageError
 from tests.cluster.storage.fault_proxy import Fault
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return the URL of an empty folder or an empty bucket."""
     if request.param == "local":

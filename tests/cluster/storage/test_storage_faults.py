@@ -147,7 +147,7 @@ def test_refusals_are_distinguished_and_not_retried(
         storage.write_bytes(f"{bucket}/x", b"")
 
 
-@pytest.mark.parametrize("kind", ["local", "s3"])
+@pytest.mark.parametrize("kind", ["local", pytest.param("s3", marks=pytest.mark.s3)])
 def test_of_sixteen_writers_exactly_one_wins(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest, trials: Callable[[int], int]
 ) -> None:

@@ -41,10 +41,10 @@ def _counting_display() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, figures_dataset: Path) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, small_figures: Path) -> Path:
     """Write a run with random weights, whose log ends in the middle of a line."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    untrained_run(folder, tiny_recipe, figures_dataset, seed=0)
+    untrained_run(folder, tiny_recipe, small_figures, seed=0)
     lines = [
         {"kind": "train", "stage": 1, "step": 4, "loss": 0.7, "kl_pose": 1e-4, "weight_pose": 30.0},
         {"kind": "train", "stage": 1, "step": 8, "loss": 0.6, "kl_pose": 1e-3, "weight_pose": 1.0},

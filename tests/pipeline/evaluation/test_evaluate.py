@@ -20,13 +20,15 @@ from tests.pipeline.evaluation import commands
 from tests.pipeline.untrained_report import untrained_run
 from vdsm import checkpoint
 
+pytestmark = pytest.mark.slow
+
 SMALL = [*commands.SMALL, "--evaluation.grid-clips", "12"]
 
 
 @pytest.fixture(scope="module")
-def report(run: Path, figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(run: Path, small_figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
-    evaluate_module.main(["--run", str(run), "--data", str(figures_dataset), "--out", str(out), *SMALL])
+    evaluate_module.main(["--run", str(run), "--data", str(small_figures), "--out", str(out), *SMALL])
     return out
 
 
@@ -76,10 +78,10 @@ def test_metrics_have_a_version_and_every_figure_its_n_chance_and_interval(metri
     assert sum(metrics["expert_use"]) == pytest.approx(1, abs=1e-4)
 
 
-def test_metrics_say_where_they_come_from(metrics: dict[str, Any], run: Path, figures_dataset: Path) -> None:
+def test_metrics_say_where_they_come_from(metrics: dict[str, Any], run: Path, small_figures: Path) -> None:
     source = metrics["provenance"]
     assert source["checkpoint_sha256"] == checkpoint.verify(run / "stage2.pt")
-    assert source["data_sha256"] == data_hash(ClipDataset(str(figures_dataset), "test").manifest)
+    assert source["data_sha256"] == data_hash(ClipDataset(str(small_figures), "test").manifest)
     assert source["recipe"]["model"]["num_experts"] == 4
     assert (source["stage"], source["step"], source["finished"], source["seed"]) == (2, 16, True, 0)
     assert source["evaluation"]["pairs"] == 20
@@ -93,9 +95,9 @@ def test_an_untrained_model_gets_a_warning(metrics: dict[str, Any]) -> None:
 
 
 def test_same_command_gives_the_same_metrics_with_and_without_a_stored_judge(
-    report: Path, run: Path, figures_dataset: Path, tmp_path: Path
+    report: Path, run: Path, small_figures: Path, tmp_path: Path
 ) -> None:
-    args = ["--run", str(run), "--data", str(figures_dataset), *SMALL]
+    args = ["--run", str(run), "--data", str(small_figures), *SMALL]
     first = timeless(report)
     evaluate_module.main([*args, "--out", str(tmp_path / "new")])
     assert timeless(tmp_path / "new") == first
@@ -106,11 +108,11 @@ def test_same_command_gives_the_same_metrics_with_and_without_a_stored_judge(
 
 
 def test_damaged_judge_is_trained_again(
-    report: Path, run: Path, figures_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    report: Path, run: Path, small_figures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (stored,) = report.glob("judge-*.pt")
     (tmp_path / stored.name).write_bytes(stored.read_bytes()[:1000])
-    evaluate_module.main(["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path), *SMALL])
+    evaluate_module.main(["--run", str(run), "--data", str(small_figures), "--out", str(tmp_path), *SMALL])
     assert "training it again" in caplog.text
     assert timeless(tmp_path) == timeless(report)
     assert (tmp_path / stored.name).stat().st_size == stored.stat().st_size
@@ -123,10 +125,10 @@ def test_text_table_has_value_interval_chance_and_ceiling(metrics: dict[str, Any
     assert f"{100 * figure['chance']:.1f}%" in line
 
 
-def test_settings_are_those_of_the_run_unless_given(run: Path, figures_dataset: Path, tmp_path: Path) -> None:
+def test_settings_are_those_of_the_run_unless_given(run: Path, small_figures: Path, tmp_path: Path) -> None:
     from pipeline.evaluation.inputs import with_recipe_of_run
 
-    args = ["--run", str(run), "--data", str(figures_dataset)]
+    args = ["--run", str(run), "--data", str(small_figures)]
     assert with_recipe_of_run(args, tmp_path) == ["--config", str(run / "config.yaml"), *args]
     assert with_recipe_of_run([*args, "--config", "x.yaml"], tmp_path) == [*args, "--config", "x.yaml"]
 
@@ -144,20 +146,20 @@ def test_the_recipe_of_a_run_in_s3_is_read_before_its_local_copy_is_removed(monk
 
 
 def test_run_without_a_sequence_stage_is_measured_by_its_poses(
-    tmp_path: Path, tiny_recipe: Recipe, figures_dataset: Path
+    tmp_path: Path, tiny_recipe: Recipe, small_figures: Path
 ) -> None:
     folder = tmp_path / "run"
-    untrained_run(folder, tiny_recipe, figures_dataset, seed=0, stage=1)
-    evaluate_module.main(["--run", str(folder), "--data", str(figures_dataset), "--out", str(tmp_path / "out"), *SMALL])
+    untrained_run(folder, tiny_recipe, small_figures, seed=0, stage=1)
+    evaluate_module.main(["--run", str(folder), "--data", str(small_figures), "--out", str(tmp_path / "out"), *SMALL])
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert found["swap_by"] == "poses"
     assert "pose_swap.action.accuracy" in found["figures"]
     assert "swap.action.accuracy" not in found["figures"]
 
 
-def unlabelled(figures_dataset: Path, folder: Path, names: tuple[str, ...] = ()) -> Path:
+def unlabelled(small_figures: Path, folder: Path, names: tuple[str, ...] = ()) -> Path:
     """Copy the figures without labels, or with some of them only."""
-    shutil.copytree(figures_dataset, folder)
+    shutil.copytree(small_figures, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["vocabulary"] = {name: manifest["vocabulary"][name] for name in names}
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -167,9 +169,9 @@ def unlabelled(figures_dataset: Path, folder: Path, names: tuple[str, ...] = ())
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize("names", [(), ("hat", "shirt")])
 def test_data_without_an_action_label_has_cycle_and_elbo_and_no_judge(
-    names: tuple[str, ...], run: Path, figures_dataset: Path, tmp_path: Path
+    names: tuple[str, ...], run: Path, small_figures: Path, tmp_path: Path
 ) -> None:
-    data, out = unlabelled(figures_dataset, tmp_path / "data", names), tmp_path / "out"
+    data, out = unlabelled(small_figures, tmp_path / "data", names), tmp_path / "out"
     evaluate_module.main(["--run", str(run), "--data", str(data), "--out", str(out), "--other-data", *SMALL])
     found = json.loads((out / "metrics.json").read_text())
     groups = {name.partition(".")[0] for name in found["figures"]}
@@ -181,9 +183,9 @@ def test_data_without_an_action_label_has_cycle_and_elbo_and_no_judge(
 
 
 def test_static_codes_are_refined_where_the_settings_say_so(
-    run: Path, figures_dataset: Path, metrics: dict[str, Any], tmp_path: Path
+    run: Path, small_figures: Path, metrics: dict[str, Any], tmp_path: Path
 ) -> None:
-    args = ["--run", str(run), "--data", str(figures_dataset), "--out"]
+    args = ["--run", str(run), "--data", str(small_figures), "--out"]
     changed = ["--seed", "3", *SMALL, "--evaluation.refinement-steps", "8"]
     evaluate_module.main([*args, str(tmp_path), *changed])
     found = json.loads((tmp_path / "metrics.json").read_text())
@@ -197,11 +199,11 @@ def test_static_codes_are_refined_where_the_settings_say_so(
     assert sorted(shlex.split(again)[2:]) == sorted([*args, "FOLDER", *changed])
 
 
-def test_measuring_leaves_a_run_unchanged(run: Path, figures_dataset: Path) -> None:
+def test_measuring_leaves_a_run_unchanged(run: Path, small_figures: Path) -> None:
     from pipeline.evaluation.inputs import load
     from vdsm.evaluation.protocol import ProtocolConfig, measure
 
-    inputs = load(str(run), str(figures_dataset))
+    inputs = load(str(run), str(small_figures))
     assert not [name for name, module in inputs.model.named_modules() if module.training]
     before = {name: tensor.clone() for name, tensor in inputs.model.state_dict().items()}
     measure(inputs.model, inputs.test, None, ProtocolConfig(pairs=8))

@@ -40,13 +40,13 @@ class Touch:
 
 
 def test_code_in_a_checkpoint_is_one_clear_line_and_is_not_run(
-    run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its hash is right, as whoever sends a checkpoint can compute it."""
     copy, marker = tmp_path / "copy", tmp_path / "ran"
     shutil.copytree(run, copy)
     checkpoint.save({**checkpoint.load(run / "stage2.pt"), "model": Touch(marker)}, copy / "stage2.pt")
-    line = refused(["--run", str(copy), "--data", str(figures_dataset), "--out", str(tmp_path / "out")], capsys)
+    line = refused(["--run", str(copy), "--data", str(small_figures), "--out", str(tmp_path / "out")], capsys)
     assert "other than tensors and plain values" in line
     assert str(copy / "stage2.pt") in line
     assert not marker.exists()
@@ -60,24 +60,24 @@ def test_damaged_run_is_one_clear_line(
     damage: Callable[[Path], None],
     message: str,
     run: Path,
-    figures_dataset: Path,
+    small_figures: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     damage(copy)
-    line = refused(["--run", str(copy), "--data", str(figures_dataset), "--out", str(tmp_path / "out")], capsys)
+    line = refused(["--run", str(copy), "--data", str(small_figures), "--out", str(tmp_path / "out")], capsys)
     assert message in line
     assert str(copy) in line
     assert not (tmp_path / "out").exists()
 
 
 def test_other_data_is_one_clear_line(
-    run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"
-    shutil.copytree(figures_dataset, other)
+    shutil.copytree(small_figures, other)
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["vocabulary"]["skin"][0] = "another"
     (other / "manifest.json").write_text(json.dumps(manifest))
@@ -93,26 +93,26 @@ def test_other_data_is_one_clear_line(
 
 
 def test_dry_run_says_what_would_be_done(
-    run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path / "out"), "--dry-run"]
+    args = ["--run", str(run), "--data", str(small_figures), "--out", str(tmp_path / "out"), "--dry-run"]
     evaluate.main(args)
     assert "stage 2, step 16" in capsys.readouterr().out
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
 def test_what_is_measured_is_named_exactly_once(
-    run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ["--data", str(figures_dataset), "--out", str(tmp_path / "out")]
+    args = ["--data", str(small_figures), "--out", str(tmp_path / "out")]
     assert "give --run" in refused(args, capsys)
     assert "not both" in refused([*args, "--run", str(run), "--samples", str(tmp_path)], capsys)
 
 
 def test_sheets_and_weights_that_do_not_fit_are_one_clear_line(
-    run: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ["--run", str(run), "--data", str(figures_dataset), "--out", str(tmp_path / "out")]
+    args = ["--run", str(run), "--data", str(small_figures), "--out", str(tmp_path / "out")]
     assert "was not drawn from Sprites sheets" in refused([*args, "--sheets", str(tmp_path)], capsys)
     assert "no such file" in refused([*args, "--inception", str(tmp_path / "absent.pth")], capsys)
     torch.save(Touch(tmp_path / "ran"), tmp_path / "code.pth")

@@ -17,18 +17,18 @@ from tests.pipeline.evaluation.commands import SMALL, refused
 
 
 @pytest.fixture(scope="module")
-def exported(figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(small_figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pairs")
-    pairs.main(["--data", str(figures_dataset), "--out", str(folder), *SMALL])
+    pairs.main(["--data", str(small_figures), "--out", str(folder), *SMALL])
     return folder
 
 
 @pytest.fixture(scope="module")
-def perfect(exported: Path, figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def perfect(exported: Path, small_figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write, as HOW.txt says, the real clip of B's identity in A's action for each pair, in files of seven."""
     folder = tmp_path_factory.mktemp("perfect")
     shutil.copytree(exported, folder, dirs_exist_ok=True)
-    test = ClipDataset(str(figures_dataset), "test")
+    test = ClipDataset(str(small_figures), "test")
     index_of = {key: index for index, key in enumerate(test.keys)}
     known = {(test.identities[n], int(test.labels["action"][n])): n for n in range(len(test))}
     rows = json.loads((folder / "pairs.json").read_text())["wanted"]["swap"]
@@ -47,10 +47,10 @@ def write(path: Path, frames: Any, rows: list[dict[str, str]]) -> None:
     np.savez_compressed(path, frames=frames, **donors)
 
 
-def test_pairs_are_those_of_an_evaluation_in_two_formats(exported: Path, figures_dataset: Path) -> None:
+def test_pairs_are_those_of_an_evaluation_in_two_formats(exported: Path, small_figures: Path) -> None:
     from vdsm.evaluation.pairs import draw_pairs
 
-    test = ClipDataset(str(figures_dataset), "test")
+    test = ClipDataset(str(small_figures), "test")
     drawn = draw_pairs(test, 20, 0)
     found = json.loads((exported / "pairs.json").read_text())
     assert found["pairs_sha256"] == drawn.sha256(test)
@@ -62,15 +62,15 @@ def test_pairs_are_those_of_an_evaluation_in_two_formats(exported: Path, figures
         table = [(row["dynamics_of"], row["static_of"]) for row in csv.DictReader(file) if row["kind"] == "swap"]
     assert table == listed
     how = (exported / "HOW.txt").read_text()
-    assert "uint8 [N, 8, 64, 64, 3]" in how
+    assert "uint8 [N, 8, 32, 32, 3]" in how
     assert "{" not in how
 
 
 def test_perfect_samples_score_exactly_as_the_control_of_real_clips(
-    perfect: Path, figures_dataset: Path, tmp_path: Path
+    perfect: Path, small_figures: Path, tmp_path: Path
 ) -> None:
     """Only the same judge and the same pairs can give the same metrics to the last digit."""
-    args = ["--samples", str(perfect), "--data", str(figures_dataset)]
+    args = ["--samples", str(perfect), "--data", str(small_figures)]
     evaluate.main([*args, "--out", str(tmp_path)])
     found = json.loads((tmp_path / "metrics.json").read_text())
     control = found["controls"]["perfect"]
@@ -109,8 +109,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "keys that are numbers": (lambda folder: rewrite(folder / "part-0.npz", static_of=np.arange(7)), "one string"),
     "floats": (
-        lambda folder: rewrite(folder / "part-0.npz", frames=np.zeros((7, 8, 64, 64, 3))),
-        "not uint8 [N, 8, 64",
+        lambda folder: rewrite(folder / "part-0.npz", frames=np.zeros((7, 8, 32, 32, 3))),
+        "not uint8 [N, 8, 32",
     ),
     "other clips": (
         lambda folder: rewrite(folder / "part-0.npz", static_of=np.array(["x"] * 7)),
@@ -122,14 +122,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_samples_that_cannot_be_scored_are_one_clear_line(
-    damage: str, perfect: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damage: str, perfect: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "samples"
     shutil.copytree(perfect, folder)
     spoil, message = DAMAGES[damage]
     spoil(folder)
     out = tmp_path / "out"
-    line = refused(["--samples", str(folder), "--data", str(figures_dataset), "--out", str(out)], capsys)
+    line = refused(["--samples", str(folder), "--data", str(small_figures), "--out", str(out)], capsys)
     assert message in line
     assert str(folder) in line
     assert not (out / "metrics.json").exists()
@@ -137,23 +137,23 @@ def test_samples_that_cannot_be_scored_are_one_clear_line(
 
 @pytest.mark.parametrize(("name", "message"), [("data_sha256", "data other than"), ("pairs_sha256", "was changed")])
 def test_pairs_of_other_data_or_chosen_by_hand_are_refused(
-    name: str, message: str, perfect: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, message: str, perfect: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "samples"
     shutil.copytree(perfect, folder)
     description = json.loads((folder / "pairs.json").read_text())
     (folder / "pairs.json").write_text(json.dumps({**description, name: "0" * 64}))
-    args = ["--samples", str(folder), "--data", str(figures_dataset), "--out", str(tmp_path / "out")]
+    args = ["--samples", str(folder), "--data", str(small_figures), "--out", str(tmp_path / "out")]
     assert message in refused(args, capsys)
 
 
 def test_an_archive_in_which_python_objects_hide_is_not_unpickled(
-    perfect: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    perfect: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "samples"
     shutil.copytree(perfect, folder)
     with zipfile.ZipFile(folder / "part-0.npz", "w") as archive:
         for name in ("frames", "dynamics_of", "static_of"):
             archive.writestr(f"{name}.npy", b"cposix\nsystem\n(S'exit 1'\ntR.")
-    args = ["--samples", str(folder), "--data", str(figures_dataset), "--out", str(tmp_path / "out")]
+    args = ["--samples", str(folder), "--data", str(small_figures), "--out", str(tmp_path / "out")]
     assert "plain arrays" in refused(args, capsys)

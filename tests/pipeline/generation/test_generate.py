@@ -26,25 +26,25 @@ from vdsm.checkpoint import load_disentangler
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, figures_dataset: Path) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, small_figures: Path) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "first"
-    untrained_run(folder, tiny_recipe, figures_dataset, seed=0)
+    untrained_run(folder, tiny_recipe, small_figures, seed=0)
     return folder
 
 
 @pytest.fixture(scope="module")
-def own_clips(tmp_path_factory: pytest.TempPathFactory, figures_dataset: Path) -> Path:
+def own_clips(tmp_path_factory: pytest.TempPathFactory, small_figures: Path) -> Path:
     """Provide a user's clips in every form, valid and invalid: a wide video, a folder of images, and arrays."""
-    folder, test = tmp_path_factory.mktemp("own_clips"), ClipDataset(str(figures_dataset), "test")
+    folder, test = tmp_path_factory.mktemp("own_clips"), ClipDataset(str(small_figures), "test")
     wide = np.pad(test.frames(1).repeat(4, 1).repeat(4, 2), ((0, 0), (0, 0), (64, 64), (0, 0)))
     imageio.imwrite(folder / "wide.mp4", wide, plugin="pyav", codec="libx264", fps=12, out_pixel_format="yuv420p")
     (folder / "images").mkdir()
     for number, frame in enumerate(test.frames(2)):
         Image.fromarray(frame).save(folder / "images" / f"frame_{number + 5}.png")
     np.savez(folder / "two.npz", frames=np.stack([test.frames(3), test.frames(4)]))
-    np.save(folder / "small.npy", np.zeros((8, 32, 32, 3), dtype=np.uint8))
-    np.save(folder / "short.npy", np.zeros((2, 64, 64, 3), dtype=np.uint8))
-    np.save(folder / "floats.npy", np.zeros((8, 64, 64, 3)))
+    np.save(folder / "large.npy", np.zeros((8, 64, 64, 3), dtype=np.uint8))
+    np.save(folder / "short.npy", np.zeros((2, 32, 32, 3), dtype=np.uint8))
+    np.save(folder / "floats.npy", np.zeros((8, 32, 32, 3)))
     np.savez(folder / "other.npz", clips=np.zeros(3))
     (folder / "noise.mp4").write_bytes(b"not a video" * 100)
     (folder / "empty").mkdir()
@@ -65,9 +65,9 @@ def frames_in(path: Path) -> NDArray[np.uint8]:
 
 
 def test_grids_have_a_cell_per_action_and_identity_and_are_reproducible(
-    run: Path, figures_dataset: Path, tmp_path: Path
+    run: Path, small_figures: Path, tmp_path: Path
 ) -> None:
-    args = ["--run", str(run), "--data", str(figures_dataset), "--rows", "4", "--columns", "3", "--scale", "1"]
+    args = ["--run", str(run), "--data", str(small_figures), "--rows", "4", "--columns", "3", "--scale", "1"]
     for out in ("a", "b"):
         generate_module.main([*args, "--out", str(tmp_path / out)])
     for name in ("transfer", "prior", "samples", "interpolation", "rollout", "reconstruction"):
@@ -85,38 +85,38 @@ def test_grids_have_a_cell_per_action_and_identity_and_are_reproducible(
 
 
 def test_progress_has_a_phase_for_the_encoding_and_for_each_output(
-    run: Path, figures_dataset: Path, tmp_path: Path
+    run: Path, small_figures: Path, tmp_path: Path
 ) -> None:
-    request = GenerationRequest(run=str(run), out=str(tmp_path), data=str(figures_dataset), rows=2, columns=2, scale=1)
+    request = GenerationRequest(run=str(run), out=str(tmp_path), data=str(small_figures), rows=2, columns=2, scale=1)
     generation, progress = prepare(request), CountingProgress()
     assert len(list(generation.execute(progress))) == 6
     assert len(progress.phases) == generation.phases == 7
     assert all(done == total for done, total in zip(progress.done, progress.totals, strict=True) if total is not None)
 
 
-def test_dynamics_code_generates_more_frames_than_a_clip_has(run: Path, figures_dataset: Path, tmp_path: Path) -> None:
-    args = ["--run", str(run), "--data", str(figures_dataset), "--columns", "2", "--rows", "2", "--scale", "1"]
+def test_dynamics_code_generates_more_frames_than_a_clip_has(run: Path, small_figures: Path, tmp_path: Path) -> None:
+    args = ["--run", str(run), "--data", str(small_figures), "--columns", "2", "--rows", "2", "--scale", "1"]
     generate_module.main([*args, "--length", "11", "--format", "png", "--out", str(tmp_path)])
     width = 3 * 66 - 2 + 6
     assert size_of(tmp_path / "transfer.png") == (11 * width, 3 * 66 - 2 + 6)
     assert (tmp_path / "reconstruction.png").exists()
 
 
-def test_mp4_holds_the_frames(run: Path, figures_dataset: Path, tmp_path: Path) -> None:
+def test_mp4_holds_the_frames(run: Path, small_figures: Path, tmp_path: Path) -> None:
     import av
 
-    args = ["--run", str(run), "--data", str(figures_dataset), "--what", "reconstruction", "--columns", "3"]
+    args = ["--run", str(run), "--data", str(small_figures), "--what", "reconstruction", "--columns", "3"]
     generate_module.main([*args, "--format", "mp4", "--scale", "1", "--out", str(tmp_path)])
     with av.open(str(tmp_path / "reconstruction.mp4")) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     assert len(frames) == 32  # four frames, repeated for 4 s
-    test = ClipDataset(str(figures_dataset), "test")
+    test = ClipDataset(str(small_figures), "test")
     donors = np.sort(np.random.default_rng(0).permutation(identity_donors(test, 100))[:3])
-    assert np.abs(frames[0][:64, :64].astype(int) - test.frames(int(donors[0]))[0]).mean() < 12
+    assert np.abs(frames[0][:32, :32].astype(int) - test.frames(int(donors[0]))[0]).mean() < 12
 
 
 def test_identity_of_one_user_clip_performs_the_action_of_another(
-    run: Path, own_clips: Path, figures_dataset: Path, tmp_path: Path
+    run: Path, own_clips: Path, small_figures: Path, tmp_path: Path
 ) -> None:
     args = ["--run", str(run), "--dynamics-of", str(own_clips / "wide.mp4"), "--static-of", str(own_clips / "images")]
     generate_module.main([*args, "--out", str(tmp_path / "moved.npz")])
@@ -125,8 +125,8 @@ def test_identity_of_one_user_clip_performs_the_action_of_another(
         assert list(found["static_of"]) == [str(own_clips / "images")]
         (generated,) = found["frames"]
     model = load_disentangler(run / "stage2.pt").eval()
-    action = tensor(read_video(str(own_clips / "wide.mp4"), size=64, frames=4)[0])
-    identity = tensor(ClipDataset(str(figures_dataset), "test").frames(2)[:4])
+    action = tensor(read_video(str(own_clips / "wide.mp4"), size=32, frames=4)[0])
+    identity = tensor(ClipDataset(str(small_figures), "test").frames(2)[:4])
     expected = model.swap(dynamics_of=action, static_of=identity)[0].permute(0, 2, 3, 1).numpy() * 255
     np.testing.assert_allclose(generated, expected, atol=0.51)
     generate_module.main([*args, "--refinement-steps", "8", "--out", str(tmp_path / "refined.npz")])
@@ -140,9 +140,9 @@ def test_identity_of_one_user_clip_performs_the_action_of_another(
         assert animation.info["duration"] == 80  # 12 frames per second, in the hundredths of a second of the GIF format
 
 
-def test_images_of_a_folder_are_frames_in_the_order_of_their_numbers(own_clips: Path, figures_dataset: Path) -> None:
-    found = read_clips(str(own_clips / "images"), size=64, channels=3, min_frames=4, fps=None)
-    np.testing.assert_array_equal(found.frames(0), ClipDataset(str(figures_dataset), "test").frames(2))
+def test_images_of_a_folder_are_frames_in_the_order_of_their_numbers(own_clips: Path, small_figures: Path) -> None:
+    found = read_clips(str(own_clips / "images"), size=32, channels=3, min_frames=4, fps=None)
+    np.testing.assert_array_equal(found.frames(0), ClipDataset(str(small_figures), "test").frames(2))
 
 
 def tensor(clip: NDArray[np.uint8]) -> torch.Tensor:
@@ -150,13 +150,13 @@ def tensor(clip: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def test_several_clips_make_a_grid_and_keys_name_clips_of_the_data(
-    run: Path, own_clips: Path, figures_dataset: Path, tmp_path: Path
+    run: Path, own_clips: Path, small_figures: Path, tmp_path: Path
 ) -> None:
-    test, train = ClipDataset(str(figures_dataset), "test"), ClipDataset(str(figures_dataset), "train")
-    args = ["--run", str(run), "--data", str(figures_dataset), "--static-of", str(own_clips / "two.npz"), train.keys[5]]
+    test, train = ClipDataset(str(small_figures), "test"), ClipDataset(str(small_figures), "train")
+    args = ["--run", str(run), "--data", str(small_figures), "--static-of", str(own_clips / "two.npz"), train.keys[5]]
     generate_module.main([*args, "--dynamics-of", test.keys[0], test.keys[7], "--out", str(tmp_path / "grid.npz")])
     with np.load(tmp_path / "grid.npz") as found:
-        assert found["frames"].shape == (6, 4, 64, 64, 3)
+        assert found["frames"].shape == (6, 4, 32, 32, 3)
         assert list(found["dynamics_of"]) == [test.keys[0]] * 3 + [test.keys[7]] * 3
         assert list(found["static_of"])[:3] == [
             f"{own_clips / 'two.npz'}[0]",
@@ -166,7 +166,7 @@ def test_several_clips_make_a_grid_and_keys_name_clips_of_the_data(
     # The missing donors come from the data.
     generate_module.main([*args, "--what", "all", "--rows", "2", "--format", "npz", "--out", str(tmp_path / "all")])
     shapes = {path.stem: frames_in(path).shape for path in (tmp_path / "all").glob("*.npz")}
-    clip = (64, 64, 3)
+    clip = (32, 32, 3)
     assert shapes == {
         "transfer": (6, 4, *clip), "prior": (16, 4, *clip), "samples": (16, 4, *clip),
         "interpolation": (16, 4, *clip), "rollout": (2, 16, *clip), "reconstruction": (6, 4, *clip),
@@ -188,13 +188,13 @@ def test_samples_need_no_clips_and_depend_on_the_seed(run: Path, tmp_path: Path)
         (["--dynamics-of", "gone.mp4", "--static-of", "two.npz"], "gone.mp4: there is no such file; to name a clip by"),
         (["--dynamics-of", "two.npz"], "a transfer needs two sides: give --static-of too"),
         (
-            ["--dynamics-of", "small.npy", "--static-of", "two.npz"],
-            "has frames of 32x32x3, but the model expects 64",
+            ["--dynamics-of", "large.npy", "--static-of", "two.npz"],
+            "has frames of 64x64x3, but the model expects 32",
         ),
         (["--dynamics-of", "short.npy", "--static-of", "two.npz"], "short.npy: has 2 frames, but 4 are needed"),
         (
             ["--dynamics-of", "floats.npy", "--static-of", "two.npz"],
-            "contains float64 [8, 64, 64, 3]; it must be uint8",
+            "contains float64 [8, 32, 32, 3]; it must be uint8",
         ),
         (["--dynamics-of", "other.npz", "--static-of", "two.npz"], "other.npz: has no array `frames`"),
         (["--dynamics-of", "noise.mp4", "--static-of", "two.npz"], "noise.mp4: not a video that can be opened"),
@@ -215,9 +215,9 @@ def test_unusable_clips_are_reported_in_one_line(
 
 
 def test_unknown_keys_and_contradictions_are_reported_in_one_line(
-    run: Path, figures_dataset: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, small_figures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ["--run", str(run), "--data", str(figures_dataset)]
+    args = ["--run", str(run), "--data", str(small_figures)]
     line = refused([*args, "--dynamics-of", "nobody-1", "--out", "nowhere"], capsys)
     assert "nobody-1: there is no such file and no clip with this key in the data" in line
     assert "is one file for 6 outputs; choose one of them with --what" in refused([*args, "--out", "a.gif"], capsys)
@@ -226,11 +226,11 @@ def test_unknown_keys_and_contradictions_are_reported_in_one_line(
 
 
 def test_run_without_a_sequence_stage_generates_what_it_can(
-    tmp_path: Path, tiny_recipe: Recipe, figures_dataset: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_recipe: Recipe, small_figures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    untrained_run(run, tiny_recipe, figures_dataset, seed=0, stage=1)
-    args = ["--run", str(run), "--data", str(figures_dataset), "--columns", "2", "--rows", "2", "--scale", "1"]
+    untrained_run(run, tiny_recipe, small_figures, seed=0, stage=1)
+    args = ["--run", str(run), "--data", str(small_figures), "--columns", "2", "--rows", "2", "--scale", "1"]
     generate_module.main([*args, "--out", str(tmp_path / "out")])
     names = ["interpolation.gif", "prior.gif", "reconstruction.gif", "transfer.gif"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
@@ -245,16 +245,16 @@ def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
-def test_invalid_lengths_are_refused(run: Path, figures_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["--run", str(run), "--data", str(figures_dataset), "--out", "nowhere"]
+def test_invalid_lengths_are_refused(run: Path, small_figures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--run", str(run), "--data", str(small_figures), "--out", "nowhere"]
     with pytest.raises(SystemExit):
         generate_module.main([*args, "--length", "0"])
     assert "length" in capsys.readouterr().err
     assert not Path("nowhere").exists()
 
 
-def test_donors_cover_every_action_with_different_identities(figures_dataset: Path) -> None:
-    test = ClipDataset(str(figures_dataset), "test")
+def test_donors_cover_every_action_with_different_identities(small_figures: Path) -> None:
+    test = ClipDataset(str(small_figures), "test")
     actions = action_donors(test)
     assert [int(test.labels["action"][index]) for index in actions] == list(range(len(test.vocabulary["action"])))
     donors = identity_donors(test, 100)

@@ -16,18 +16,20 @@ from pipeline.report.metric_format import format_interval, format_value, is_shar
 from tests.pipeline.chromium import Chromium
 from tests.pipeline.untrained_report import untrained_report
 
+pytestmark = pytest.mark.slow
+
 Metric = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def reports(
-    tmp_path_factory: pytest.TempPathFactory, first_report: Path, tiny_recipe: Recipe, figures_dataset: Path
+    tmp_path_factory: pytest.TempPathFactory, first_report: Path, tiny_recipe: Recipe, small_figures: Path
 ) -> list[Path]:
     """Evaluate two runs; the second has another seed, and one of its metrics is improved."""
     folder = tmp_path_factory.mktemp("compared")
     other = Recipe.model_validate({**tiny_recipe.model_dump(), "seed": 5})
     options = ["--seed", "0", "--judges", str(first_report)]
-    second = untrained_report(folder, "second", other, figures_dataset, 1, *options)
+    second = untrained_report(folder, "second", other, small_figures, 1, *options)
     metrics = json.loads((second / "metrics.json").read_text())
     metrics["figures"]["swap.action.accuracy"] |= {"value": 0.99, "low": 0.98, "high": 1.0}
     (second / "metrics.json").write_text(json.dumps(metrics))

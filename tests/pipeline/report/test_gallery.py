@@ -53,6 +53,7 @@ def gallery_of(clips: ClipList, length: int, sequence_stage: bool = True, progre
     return draw_gallery(clips, measured, sequence_stage, max_cells=60, seed=0, progress=progress)
 
 
+@pytest.mark.slow
 def test_greyscale_clips_without_labels_are_shown_at_their_frame_rate_with_their_continuous_factors() -> None:
     found = gallery_of(Pendulums(14, 20), length=20)
     assert found.transfer is not None

@@ -68,9 +68,9 @@ def test_animations_play_pause_and_step(report: Path, browser: Chromium) -> None
 
 
 def test_frames_on_the_screen_are_those_of_the_clips_at_their_frame_rate(
-    report: Path, browser: Chromium, figures_dataset: Path
+    report: Path, browser: Chromium, small_figures: Path
 ) -> None:
-    test = ClipDataset(str(figures_dataset), "test")
+    test = ClipDataset(str(small_figures), "test")
     donor = int(np.flatnonzero(test.labels["action"] == 0)[0])
     browser.open(report / "report.html", prefers_reduced_motion="reduce")
     assert browser.run("[...new Set([...document.querySelectorAll('.animation')].map(box => box.dataset.fps))]") == [
@@ -79,7 +79,7 @@ def test_frames_on_the_screen_are_those_of_the_clips_at_their_frame_rate(
     for time in range(4):
         url = browser.run("document.querySelector('.donors canvas').toDataURL()")
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB"))
-        cell = shown[(66 + 6) * 2 :: 2, ::2][:64].astype(int)  # The canvas has two pixels per pixel of the clip.
+        cell = shown[(34 + 6) * 2 :: 2, ::2][:32].astype(int)  # The canvas has two pixels per pixel of the clip.
         errors = [np.abs(cell - frame).mean() for frame in test.frames(donor)[:4].astype(int)]
         assert int(np.argmin(errors)) == time
         assert errors[time] < 6
@@ -159,9 +159,9 @@ def test_page_fits_the_screen_and_has_enough_contrast(report: Path, browser: Chr
 
 
 def test_map_is_coloured_by_the_chosen_factor_and_values_can_be_highlighted(
-    report: Path, browser: Chromium, figures_dataset: Path
+    report: Path, browser: Chromium, small_figures: Path
 ) -> None:
-    test = ClipDataset(str(figures_dataset), "test")
+    test = ClipDataset(str(small_figures), "test")
     browser.open(report / "report.html")
     names = browser.run("[...document.querySelectorAll('input[name=factor] + span')].map(name => name.textContent)")
     assert names[0] == "action"

@@ -103,11 +103,11 @@ def test_other_data_is_refused_although_it_may_have_moved(tmp_path: Path, tiny_r
         open_run(str(tmp_path), tiny_recipe, "/data", other)
 
 
-def test_the_hash_of_the_data_is_that_of_its_shards(figures_dataset: Path) -> None:
-    manifest = ClipDataset(str(figures_dataset), "train").manifest
+def test_the_hash_of_the_data_is_that_of_its_shards(small_figures: Path) -> None:
+    manifest = ClipDataset(str(small_figures), "train").manifest
     assert data_hash(manifest) == data_hash({**manifest, "software": {"python": "another"}})
     manifest["shards"][0]["sha256"] = "0" * 64
-    assert data_hash(manifest) != data_hash(ClipDataset(str(figures_dataset), "train").manifest)
+    assert data_hash(manifest) != data_hash(ClipDataset(str(small_figures), "train").manifest)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "-x"])
@@ -178,7 +178,7 @@ def test_checkpoints_after_the_position_of_a_rollback_are_deleted(run: Path, tin
     assert sorted(path.name for path in run.rglob("*.pt")) == ["stage1-step00000020.pt"]
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
 def any_run_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "run") if request.param == "folder" else f"{request.getfixturevalue('s3_bucket')}/runs/run"
 

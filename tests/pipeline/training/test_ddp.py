@@ -1,6 +1,8 @@
 """Several workers compute what one does, and with each of their options a resumed run equals an uninterrupted one."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -10,26 +12,26 @@ from typing import Any
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = ("plain", "static graph", "sharded optimiser", "compressed gradients", "all")
 
 
 @pytest.fixture(scope="module")
-def results(root: Path, figures_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Return what ddp_rank.py wrote for groups of one, two and four ranks, by `<rank>of<size>`."""
+def results(root: Path, small_figures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Return what ddp_ranks.py wrote for groups of one, two and four ranks, by `<rank>of<size>`."""
     folder = tmp_path_factory.mktemp("ddp")
-    script, recipe = str(root / "tests" / "pipeline" / "training" / "ddp_rank.py"), str(root / "tests" / "tiny.yaml")
+    script, recipe = str(root / "tests" / "pipeline" / "training" / "ddp_ranks.py"), str(root / "tests" / "tiny.yaml")
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    names = [f"{rank}of{size}" for size in (1, 2, 4) for rank in range(size)]
-    processes = []
-    for name in names:
-        rank, size = name.split("of")
-        args = [rank, size, str(folder / f"store{size}"), str(figures_dataset), recipe, str(folder / name)]
-        processes.append(subprocess.Popen([sys.executable, script, *args], env=environment))
+    args = [sys.executable, script, str(small_figures), recipe, str(folder)]
+    ranks = subprocess.Popen(args, env=environment, start_new_session=True)
     try:
-        assert [process.wait(timeout=400) for process in processes] == [0] * len(names)
+        assert ranks.wait(timeout=400) == 0
     finally:
-        for process in processes:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(ranks.pid, signal.SIGKILL)
+        ranks.wait()
+    names = [f"{rank}of{size}" for size in (1, 2, 4) for rank in range(size)]
     return {name: torch.load(folder / name, weights_only=True) for name in names}
 
 

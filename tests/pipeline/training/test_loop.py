@@ -27,6 +27,8 @@ from vdsm.config import AnnealingConfig
 from vdsm.decoder import Decoder
 from vdsm.disentangler import Disentangler
 
+pytestmark = pytest.mark.slow
+
 Recorders = Callable[..., Any]
 Jobs = Callable[..., Job]
 
@@ -170,7 +172,7 @@ def test_the_records_hold_every_metric_as_plain_values(tiny_job: Jobs, undisturb
     job = tiny_job()
     train = [record for record in undisturbed.records if record["kind"] == "train"]
     assert [record["overall_step"] for record in train] == list(range(4, 41, 4))
-    weights = weights_at(job.training.stage1.annealing, 3 / 23, 3 * 64 * 64)
+    weights = weights_at(job.training.stage1.annealing, 3 / 23, 3 * 32 * 32)
     assert train[0]["weight_pose"] == weights.pose
     assert train[0]["temperature"] == weights.temperature
     plain = [record for record in undisturbed.records if record["kind"] != "images"]

@@ -19,6 +19,8 @@ from pipeline.training.validation import validate
 from vdsm import checkpoint
 from vdsm.config import STAGE_2_ANNEALING, AnnealingConfig
 
+pytestmark = pytest.mark.slow
+
 Recorders = Callable[..., Any]
 Jobs = Callable[..., Job]
 
@@ -72,7 +74,7 @@ def test_a_resumed_run_ends_with_the_same_state_bit_for_bit(
         assert one.best_validation == two.best_validation
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_compiled_run_ends_near_the_plain_one_and_resumes_bit_for_bit(tiny_job: Jobs, recorder: Recorders) -> None:
     plain, uninterrupted, stopped, resumed = recorder(), recorder(), recorder(stop_after=2), recorder()
     few: dict[str, Any] = {"stages": "1", "picture_interval": 0, "log_interval": 1, "stage1": {"steps": 4}}

@@ -95,9 +95,9 @@ class PerfectJudge(Judge):
 
 
 @pytest.fixture(scope="module")
-def split(figures_dataset: Path) -> IdentitySplit:
+def split(small_figures: Path) -> IdentitySplit:
     recipe = Recipe.model_validate({"training": {"validation_fraction": 0.45}})
-    return split_by_identity(ClipDataset(str(figures_dataset), "train"), recipe)
+    return split_by_identity(ClipDataset(str(small_figures), "train"), recipe)
 
 
 def score(model: PerfectModel, clips: ClipSubset, judge: Judge | None) -> dict[str, float]:
@@ -105,18 +105,18 @@ def score(model: PerfectModel, clips: ClipSubset, judge: Judge | None) -> dict[s
 
 
 def test_no_validation_identity_is_trained_on_and_no_test_clip_is_in_either(
-    split: IdentitySplit, figures_dataset: Path
+    split: IdentitySplit, small_figures: Path
 ) -> None:
-    test = ClipDataset(str(figures_dataset), "test")
+    test = ClipDataset(str(small_figures), "test")
     assert set(split.train.identities).isdisjoint(split.validation.identities)
     assert set(split.train.identities + split.validation.identities).isdisjoint(test.identities)
-    assert len(split.train) + len(split.validation) == len(ClipDataset(str(figures_dataset), "train"))
+    assert len(split.train) + len(split.validation) == len(ClipDataset(str(small_figures), "train"))
 
 
-def test_the_validation_clips_are_those_that_training_holds_out(split: IdentitySplit, figures_dataset: Path) -> None:
+def test_the_validation_clips_are_those_that_training_holds_out(split: IdentitySplit, small_figures: Path) -> None:
     from pipeline.training.order import held_out
 
-    everyone = ClipDataset(str(figures_dataset), "train").identities
+    everyone = ClipDataset(str(small_figures), "train").identities
     assert set(split.validation.identities) == held_out(everyone, 0, 0.45)
 
 

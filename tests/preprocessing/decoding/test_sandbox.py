@@ -18,6 +18,8 @@ from preprocessing.sharding.reading import read_item
 from preprocessing.sharding.rejects import Reject
 from tests.preprocessing.decoding.hostile_decoder import clip, open_hostile_source
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 20
 
 

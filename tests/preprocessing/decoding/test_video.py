@@ -17,6 +17,7 @@ from preprocessing.decoding.video import read_video
 from tests.preprocessing.video_files import decode, decode_numbers, numbers, ramp, write_video
 
 
+@pytest.mark.slow
 def test_every_real_video_gives_the_documented_number_of_frames(shared_data: Path) -> None:
     folder = shared_data / "videos"
     lines = [line for line in (folder / "MEDIA.tsv").read_text().splitlines() if not line.startswith("#")]

@@ -33,6 +33,7 @@ def test_every_figure_performs_every_action_once() -> None:
         assert {(clip.frames.shape, clip.frames.dtype) for clip in clips} == {((8, 64, 64, 3), np.dtype(np.uint8))}
 
 
+@pytest.mark.slow
 def test_no_combination_of_attributes_is_in_both_splits_or_chosen_twice() -> None:
     figures = source(identities=500)
     looks: Counter[tuple[Label, ...]] = Counter()

@@ -23,6 +23,7 @@ def as_published(frames: NDArray[np.uint8]) -> bytes:
     return np.clip(2 * frames.astype(np.int16) - 255, 0, 255).astype(np.uint8).tobytes()
 
 
+@pytest.mark.slow
 def test_all_clips_have_the_known_hashes_and_every_published_strip_is_one_of_them(universal_sprites: Path) -> None:
     facts = json.loads((universal_sprites / "frames.json").read_text())
     found = make_source(SourceConfig(name="lpc", path=str(universal_sprites)), 0)

@@ -13,6 +13,8 @@ from vdsm.evaluation.pairs import Pairs
 from vdsm.evaluation.protocol import ProtocolConfig, measure, phases
 from vdsm.evaluation.samples import Samples, sample_phases, score_samples
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def untrained_judge(test_clips: Squares) -> Judge:

@@ -13,6 +13,8 @@ from vdsm.evaluation.model import CodeTable
 from vdsm.evaluation.probes import fit_mlp, probe_scores
 from vdsm.evaluation.scores import Score
 
+pytestmark = pytest.mark.slow
+
 Code = Callable[..., np.ndarray]
 
 N, LENGTH = 500, 4

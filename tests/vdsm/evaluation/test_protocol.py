@@ -15,6 +15,8 @@ from vdsm.evaluation.measurement import Measurement
 from vdsm.evaluation.protocol import ProtocolConfig, measure
 from vdsm.evaluation.reconstruction import HIGHEST_PSNR, fidelity
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ProtocolConfig(clip_frames=4, pairs=192, batch_clips=20)
 ATTRIBUTES = ("colour", "side")
 LABELS = ("action", *ATTRIBUTES)

@@ -11,6 +11,8 @@ from vdsm.evaluation.pairs import Pairs
 from vdsm.evaluation.protocol import ProtocolConfig, measure
 from vdsm.evaluation.samples import Samples, score_samples
 
+pytestmark = pytest.mark.slow
+
 CONFIG = ProtocolConfig(clip_frames=4, pairs=96, batch_clips=20)
 
 Make = Callable[..., Samples]

@@ -1,11 +1,14 @@
-"""One rank of a small group: `python ddp_rank.py RANK SIZE STORE DATA RECIPE OUT`. Run by test_ddp.py.
+"""Small groups of ranks: `python ddp_ranks.py DATA RECIPE OUT`. Run by test_ddp.py.
 
-Write the gradients of one backward pass of each stage, what a training of a few steps reports, which clips it saw, and,
-for the pair, the weights of trainings with every multi-rank option: uninterrupted and resumed.
+Each rank is a fork of one process, which has imported everything. It writes to OUT/<rank>of<size> the gradients of one
+backward pass of each stage, what a training of a few steps reports, which clips it saw, and, for the pair, the weights
+of trainings with every multi-rank option: uninterrupted and resumed.
 """
 
 import copy
+import os
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,10 +94,9 @@ def weights(job: Job, world: DistributedContext, stop_after: int | None) -> Any:
     return dict(found.ema if found.uses_ema and found.ema is not None else found.weights)
 
 
-def main(rank: int, size: int, store: str, data: str, recipe_path: str, out: str) -> None:
-    torch.set_num_threads(1)
+def run_rank(rank: int, size: int, data: str, recipe_path: str, folder: Path) -> None:
     if size > 1:
-        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
+        dist.init_process_group("gloo", init_method=f"file://{folder}/store{size}", rank=rank, world_size=size)
     recipe = Recipe.model_validate(yaml.safe_load(Path(recipe_path).read_text()))
     # Dropout is drawn per rank; without it, the number of ranks only affects rounding.
     model = replace(recipe.model, rnn_dropout=0.0)
@@ -111,10 +113,28 @@ def main(rank: int, size: int, store: str, data: str, recipe_path: str, out: str
         for name, changes in OPTIONS.items():
             changed = replace(job, training=replace(recipe.training, picture_interval=0, **steps, **changes))
             found[name] = {"uninterrupted": weights(changed, world, None), "resumed": weights(changed, world, 15)}
-    torch.save(found, out)
+    torch.save(found, folder / f"{rank}of{size}")
     if size > 1:
         dist.destroy_process_group()
 
 
+def main(data: str, recipe_path: str, out: str) -> int:
+    """Run all ranks, and return the number of those that failed."""
+    torch.set_num_threads(1)  # before the first operation: no thread may exist when the process forks
+    children = []
+    for size in (1, 2, 4):
+        for rank in range(size):
+            child = os.fork()
+            if child == 0:
+                try:
+                    run_rank(rank, size, data, recipe_path, Path(out))
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+                os._exit(0)
+            children.append(child)
+    return sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in children)
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    sys.exit(main(*sys.argv[1:]))
