@@ -40,6 +40,7 @@ def test_the_model_gets_channels_first_between_0_and_1() -> None:
     assert ready.is_contiguous()
     assert ready[0, 0, 0, 0, 0] == 1.0
     assert ready[1, 2, 1, 3, 0] == frames[1, 2, 3, 0, 1] / 255
+    assert to_model(frames, torch.device("meta")).device.type == "meta"
 
 
 def test_prefetched_batches_come_in_order_and_the_thread_ends(

@@ -97,6 +97,26 @@ def test_the_order_is_the_same_on_every_machine_and_version() -> None:
     ]
 
 
+def test_the_windows_of_validation_are_the_same_on_every_machine_and_version() -> None:
+    # Known values: if they change, validation losses can no longer be compared with those of earlier versions.
+    batches = order(batch=6).validation_batches()
+    assert [batch.clips.tolist() for batch in batches] == [[*range(n, n + 5)] for n in (10, 20, 60, 70)]
+    assert [batch.starts.tolist() for batch in batches] == [
+        [0, 3, 1, 0, 1],
+        [2, 3, 0, 0, 3],
+        [2, 1, 3, 2, 3],
+        [3, 1, 2, 0, 2],
+    ]
+
+
+def test_the_epoch_of_a_step_is_that_of_its_first_sample() -> None:
+    one = order(batch=7)
+    assert [one.epoch_of(step) for step in (0, 11, 12, 22, 23, 34, 35, 1000)] == [0, 0, 1, 1, 2, 2, 3, 87]
+    for step in range(40):
+        assert one.at(step).clips[0] in one.epoch(one.epoch_of(step))
+        assert one.at(step).clips[0] == one.epoch(one.epoch_of(step))[7 * step % 80]
+
+
 def sharded(shards: int) -> ClipTable:
     """Return clips in shards, in a random order."""
     plain = catalogue()
