@@ -11,18 +11,17 @@ class UserError(Exception):
     """
 
     def __init__(self, message: object = "") -> None:
-        line = one_line(str(message))
-        if len(line) > MAX_CHARACTERS:
-            line = f"{line[: MAX_CHARACTERS // 2]} ... {line[-MAX_CHARACTERS // 3 :]}"
-        super().__init__(line)
+        super().__init__(one_line(str(message)))
 
 
 def one_line(text: str) -> str:
     """Return a text as one line that is safe to print: with spaces for line breaks, and escapes for control characters.
 
-    Messages quote names and values from foreign files, which can hold what a terminal obeys.
+    Messages quote names and values from foreign files, which can hold what a terminal obeys, and be of any length.
     """
-    if text.isprintable():
-        return text
-    joined = " ".join(line.strip() for line in text.splitlines())
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in joined)
+    if not text.isprintable():
+        joined = " ".join(line.strip() for line in text.splitlines())
+        text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in joined)
+    if len(text) > MAX_CHARACTERS:
+        text = f"{text[: MAX_CHARACTERS // 2]} ... {text[-MAX_CHARACTERS // 3 :]}"
+    return text

@@ -35,8 +35,9 @@ def test_every_error_that_quotes_foreign_text_is_one_printable_line(kind: type[E
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-def test_a_message_that_quotes_too_much_keeps_its_beginning_and_its_end() -> None:
-    message = str(UserError(f"a.yaml: {'x' * 100_000} is no key; remove it"))
+@pytest.mark.parametrize("kind", [UserError, DamagedDatasetError, VerificationError, RejectedInputError])
+def test_a_message_that_quotes_too_much_keeps_its_beginning_and_its_end(kind: type[Exception]) -> None:
+    message = str(kind(f"a.yaml: {'x' * 100_000} is no key; remove it"))
     assert message.startswith("a.yaml: x")
     assert message.endswith("x is no key; remove it")
     assert len(message) <= MAX_CHARACTERS
