@@ -2,6 +2,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,12 +19,13 @@ class S3Store:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running = ExitStack()
+        # The server ends with the thread that started it, which may not be one of a test.
+        self._starter = ThreadPoolExecutor(1)
         self.server = self.start()
 
     def start(self) -> S3Server:
-        self.server = self._running.enter_context(
-            serve(self._folder, access_key=ACCESS_KEY, secret_key=SECRET, read_only=(READER, READERS_SECRET))
-        )
+        server = serve(self._folder, access_key=ACCESS_KEY, secret_key=SECRET, read_only=(READER, READERS_SECRET))
+        self.server = self._starter.submit(self._running.enter_context, server).result()
         return self.server
 
     def kill(self) -> None:
@@ -32,4 +34,5 @@ class S3Store:
         self.close()
 
     def close(self) -> None:
+        """Stop the server, if it runs."""
         self._running.close()

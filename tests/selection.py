@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,9 +32,12 @@ def mark_by_fixture(items: list[pytest.Item]) -> None:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Start the longest files first. Otherwise the order stays the random one."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Start the longest files first: those with slow tests that start Ray. Otherwise the order stays the random one."""
+    weights: dict[Path, int] = {}
+    for item in items:
+        weight = 2 * bool(item.get_closest_marker("slow")) + bool(item.get_closest_marker("ray"))
+        weights[item.path] = max(weight, weights.get(item.path, 0))
+    items.sort(key=lambda item: -weights[item.path])
 
 
 def count_left_out(config: pytest.Config, items: Sequence[pytest.Item]) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.errors import UserError
 from cluster.storage import api as storage
 from pipeline.runs.store import load_run
 from pipeline.train import main
@@ -229,13 +228,15 @@ def test_a_changed_recipe_under_an_old_name_is_refused(
     assert "training.stage2.learning_rate 0.001 -> 0.5" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_two_trainings_of_one_run_at_a_time_are_refused(undisturbed: Path, train_args: Any) -> None:
+def test_two_trainings_of_one_run_at_a_time_are_refused(
+    undisturbed: Path, train_args: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     from pipeline.runs.lock import run_lock
-    from pipeline.train import TrainCommand, train
 
-    command = TrainCommand(data=train_args(".", "x")[-5], out=str(undisturbed.parent), name="undisturbed")
-    with run_lock(str(undisturbed)), pytest.raises(UserError, match="another process is training this run"):
-        train(command)
+    with run_lock(str(undisturbed)), pytest.raises(SystemExit) as caught:
+        main(train_args(undisturbed.parent, "undisturbed"))
+    assert caught.value.code == 2
+    assert "another process is training this run" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_dry_run_prints_what_would_happen_and_writes_nothing(

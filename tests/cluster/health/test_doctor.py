@@ -142,6 +142,7 @@ except ImportError:
 """
 
 
+@pytest.mark.long
 def test_planted_faults_of_a_node_are_found_with_their_remedies(
     root: Path, tmp_path: Path, store: dict[str, str]
 ) -> None:

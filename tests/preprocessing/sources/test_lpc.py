@@ -34,7 +34,7 @@ def facts(sprites: Path) -> dict[str, Any]:
     return content
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_plain_webdataset_reads_the_published_clips_from_the_shards(
     sprites_dataset: str, facts: dict[str, Any]
 ) -> None:
@@ -56,7 +56,7 @@ def test_plain_webdataset_reads_the_published_clips_from_the_shards(
         assert digest.hexdigest() == entry["sha256_all_characters_uint8_rgb"], entry["label"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_our_reader_gives_the_same_clips_and_the_published_split(sprites_dataset: str, facts: dict[str, Any]) -> None:
     order = np.random.RandomState(423).permutation(1296)
     wanted = {"train": set(order[:1000].tolist()), "test": set(order[1000:].tolist())}
@@ -78,7 +78,7 @@ def test_our_reader_gives_the_same_clips_and_the_published_split(sprites_dataset
         assert digest.hexdigest() == entry["sha256_all_characters_uint8_rgb"], entry["label"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_complete_set_verifies(sprites_dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
     verify.main([sprites_dataset])
     assert "all 11,664 clips" in capsys.readouterr().out
