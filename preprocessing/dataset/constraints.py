@@ -1,6 +1,8 @@
 """What a field of a foreign file must satisfy beyond its type; `preprocessing.dataset.format` uses it."""
 
+import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -39,7 +41,11 @@ class Form:
 
     def accepts(self, value: Any) -> bool:
         """Return whether the string matches."""
-        return re.fullmatch(self.pattern, value) is not None
+        return self._matches(value) is not None
+
+    @functools.cached_property
+    def _matches(self) -> Callable[[str], re.Match[str] | None]:
+        return re.compile(self.pattern).fullmatch
 
     def __str__(self) -> str:
         return self.meaning

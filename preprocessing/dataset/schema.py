@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 from cluster.storage import api as storage
 from cluster.storage.errors import StorageError
-from preprocessing.dataset.constraints import SHA256, Constraint
+from preprocessing.dataset.constraints import SHA256, Constraint, Range
 
 MAX_BYTES = 2**28
 """Largest accepted file; the index of a shard has a few hundred bytes per clip."""
@@ -137,7 +137,7 @@ def _check_of(kind: Any, complete: bool) -> Check:
 
 
 def _text(value: Any) -> None:
-    if not isinstance(value, str):
+    if type(value) is not str:
         _fail(value, "a string")
     if len(value) > MAX_TEXT:
         raise SchemaError(f"has {len(value):,} characters; it must have at most {MAX_TEXT:,}")
@@ -232,10 +232,22 @@ def _fields(checks: dict[str, Check], required: frozenset[str]) -> Check:
 
 
 def _constrained(check_base: Check, constraints: tuple[Constraint, ...]) -> Check:
+    (constraint,) = constraints
+    if isinstance(constraint, Range) and check_base is _integer:  # most fields of a clip: one call in place of three
+        low, high, wanted = constraint.low, constraint.high, str(constraint)
+
+        def check_range(value: Any) -> None:
+            if type(value) is not int:
+                _integer(value)
+            if not low <= value <= high:
+                _fail(value, wanted)
+
+        return check_range
+    accepts = constraint.accepts
+
     def check_constrained(value: Any) -> None:
         check_base(value)
-        for constraint in constraints:
-            if not constraint.accepts(value):
-                _fail(value, str(constraint))
+        if not accepts(value):
+            _fail(value, str(constraint))
 
     return check_constrained
