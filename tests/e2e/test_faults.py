@@ -273,6 +273,30 @@ def saved(run: str) -> int:
     return max((at.step + STAGES[0] * (at.stage - 1) for at in positions if at is not None), default=0)
 
 
+@pytest.mark.long
+def test_a_worker_that_hangs_is_detected_and_replaced(
+    local_ray: None, undisturbed: Path, train_args: Any, tmp_path: Path
+) -> None:
+    run, stopped = tmp_path / "run", []
+
+    def stop() -> None:
+        wait(reached(run, 24), "step 24")
+        stopped.append(workers(run)[1]["pid"])
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        # Longer than the ranks of a busy machine differ in starting.
+        main([*train_args(tmp_path, "run"), "--training.stall-timeout-s", "12"])
+    finally:
+        thread.join()
+        with suppress(ProcessLookupError):
+            os.kill(stopped[0], signal.SIGKILL)
+    assert [event for event in events(run) if event != "stage finished"] == ["start", "failure", "resume", "finished"]
+    assert_same_weights(run, undisturbed, tmp_path)
+
+
 def test_wrong_credentials_are_one_clear_line(
     s3_bucket: str, train_args: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,6 +78,7 @@ def here(root: Path, variables: Mapping[str, str], *args: str) -> tuple[int, dic
     return done.returncode, {one["check"]: one for one in json.loads(done.stdout)["findings"]}
 
 
+@pytest.mark.long
 def test_a_healthy_cluster_passes(root: Path, healthy: LocalCluster) -> None:
     report = submitted(root, healthy, "--storage", "s3://store/vdsm", "--nodes", "2")
     outcomes = {one["check"]: one["outcome"] for one in report["findings"]}
@@ -90,6 +91,7 @@ def test_a_healthy_cluster_passes(root: Path, healthy: LocalCluster) -> None:
     assert "writer-secret" not in json.dumps(report)
 
 
+@pytest.mark.long
 def test_outsiders_can_neither_submit_nor_query_nor_join(healthy: LocalCluster, tmp_path: Path) -> None:
     """Try without the token and with a wrong one, all concurrently, since Ray is slow to give up."""
     join = f"import ray; ray.init({healthy.address!r}, logging_level='ERROR'); print('joined')"
@@ -119,6 +121,7 @@ def test_outsiders_can_neither_submit_nor_query_nor_join(healthy: LocalCluster, 
         assert submitted_job[1] != 0
 
 
+@pytest.mark.long
 def test_the_token_gives_access(healthy: LocalCluster, tmp_path: Path) -> None:
     own = clean({**healthy.environment(), "HOME": str(tmp_path)})
     join = f"import ray; ray.init({healthy.address!r}, logging_level='ERROR'); print('joined')"
@@ -222,6 +225,7 @@ def test_the_text_output_names_check_and_remedy(root: Path) -> None:
     assert lines[-1] == "1 node: 6 checks ok, 1 failed"
 
 
+@pytest.mark.long
 def test_the_metrics_of_the_grafana_dashboard_exist(root: Path, healthy: LocalCluster) -> None:
     """Each is exported by the training, or by a node of a real cluster."""
     import re

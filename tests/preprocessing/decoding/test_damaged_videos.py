@@ -175,7 +175,7 @@ def test_damaged_videos_harm_neither_the_job_nor_good_videos(
     print(reasons)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_long_video_in_high_definition_takes_little_memory(
     tmp_path: Path, local_ray: None, trials: Callable[[int], int]
