@@ -22,7 +22,7 @@ from preprocessing.dataset.reader import ClipDataset
 def test_a_batch_holds_the_windows_of_its_clips_in_order(tiny_job: Callable[..., Job], tiny_clips: ClipDataset) -> None:
     windows = stage_order(tiny_job(), 1).at(0)
     frames = read_windows(tiny_clips, windows, 4)
-    assert frames.shape == (4, 8, 64, 64, 3)
+    assert frames.shape == (4, 8, 32, 32, 3)
     assert windows.partners is not None
     assert windows.partner_starts is not None
     for row in range(4):
@@ -138,8 +138,8 @@ def test_no_shard_is_downloaded_while_there_is_no_room() -> None:
     ("changes", "message"),
     [
         (
-            {"frame_size": 32, "encoder_channels": (8, 8, 4), "decoder_channels": (8, 8, 4)},
-            "64x64 pixels and model.frame_size is 32",
+            {"frame_size": 64, "encoder_channels": (8, 8, 8, 4), "decoder_channels": (8, 8, 8, 4)},
+            "32x32 pixels and model.frame_size is 64",
         ),
         ({"channels": 1}, "3 channels and model.channels is 1; set model.channels to 3"),
     ],
@@ -149,3 +149,38 @@ def test_frames_that_do_not_fit_the_model_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         check_frames(tiny_clips, replace(tiny_recipe.model, **changes))
+
+
+def test_a_dataset_or_a_batch_without_clips_is_refused(tiny_recipe: Recipe) -> None:
+    class Empty:
+        keys, identities, clip_frames, clip_shards = [], [], [], []  # type: ignore[var-annotated]
+
+    clips: Any = Empty()
+    with pytest.raises(ValueError, match=r"^the training split of the dataset has no clips; shard a source that has s"):
+        check_frames(clips, tiny_recipe.model)
+    none = np.zeros(0, dtype=np.int64)
+    with pytest.raises(ValueError, match=r"^the batch has no clips$"):
+        read_windows(clips, Windows(none, none, None, None), 4)
+
+
+def test_frames_of_the_models_size_are_accepted(tiny_clips: ClipDataset, tiny_recipe: Recipe) -> None:
+    check_frames(tiny_clips, tiny_recipe.model)
+
+
+@pytest.mark.parametrize("doubled", [0, 1])
+def test_frames_that_are_not_square_are_refused(tiny_recipe: Recipe, doubled: int) -> None:
+    size = tiny_recipe.model.frame_size
+    shape = [size, size]
+    shape[doubled] *= 2
+
+    class Oblong:
+        keys = ("one",)
+
+        def frames(self, index: int) -> NDArray[np.uint8]:
+            assert index == 0
+            return np.zeros((8, *shape, 3), dtype=np.uint8)
+
+    clips: Any = Oblong()
+    message = f"the dataset's frames are {shape[0]}x{shape[1]} pixels and model.frame_size is {size}; set"
+    with pytest.raises(ValueError, match=message):
+        check_frames(clips, tiny_recipe.model)
