@@ -221,7 +221,7 @@ def test_continuous_factors_are_probed_per_clip_and_per_frame(tiny_recipe: Recip
     from preprocessing.sources.registry import make_source
 
     data = str(tmp_path / "data")
-    pendulum = PendulumConfig(identities=8, clips_per_identity=4, clip_frames=8, test_fraction=0.5)
+    pendulum = PendulumConfig(identities=8, clips_per_identity=4, clip_frames=8, size=32, test_fraction=0.5)
     recipe = DataRecipe(source=SourceConfig(name="pendulum", pendulum=pendulum), shards=ShardsConfig(target_mb=1.5))
     source = make_source(recipe.source, recipe.seed)
     planned = plan.make_plan(recipe, source)

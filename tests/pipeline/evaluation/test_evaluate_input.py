@@ -85,9 +85,9 @@ def test_other_data_is_one_clear_line(
     line = refused(args, capsys)
     assert "is not the data that" in line
     assert "--other-data" in line
-    manifest["clip_shape"] = [8, 32, 32, 3]
+    manifest["clip_shape"] = [8, 64, 64, 3]
     (other / "manifest.json").write_text(json.dumps(manifest))
-    assert "frames of 32x32x3, but the model" in refused([*args, "--other-data"], capsys)
+    assert "frames of 64x64x3, but the model" in refused([*args, "--other-data"], capsys)
     missing = ["--run", str(run), "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]
     assert "manifest.json is missing" in refused(missing, capsys)
 

@@ -74,14 +74,14 @@ def test_grids_have_a_cell_per_action_and_identity_and_are_reproducible(
         assert (tmp_path / "a" / f"{name}.gif").read_bytes() == (tmp_path / "b" / f"{name}.gif").read_bytes()
     with Image.open(tmp_path / "a" / "transfer.gif") as transfer:
         assert transfer.n_frames == 4
-    assert transfer.size == (4 * 66 - 2 + 6, 5 * 66 - 2 + 6)
-    assert size_of(tmp_path / "a" / "prior.gif") == (4 * 66 - 2 + 6, 4 * 66 - 2)
-    assert size_of(tmp_path / "a" / "reconstruction.gif") == (3 * 66 - 2, 3 * 66 - 2)
-    assert size_of(tmp_path / "a" / "samples.gif") == (3 * 66 - 2, 4 * 66 - 2)
-    assert size_of(tmp_path / "a" / "interpolation.gif") == (5 * 66 - 2, 2 * 66 - 2)
+    assert transfer.size == (4 * 34 - 2 + 6, 5 * 34 - 2 + 6)
+    assert size_of(tmp_path / "a" / "prior.gif") == (4 * 34 - 2 + 6, 4 * 34 - 2)
+    assert size_of(tmp_path / "a" / "reconstruction.gif") == (3 * 34 - 2, 3 * 34 - 2)
+    assert size_of(tmp_path / "a" / "samples.gif") == (3 * 34 - 2, 4 * 34 - 2)
+    assert size_of(tmp_path / "a" / "interpolation.gif") == (5 * 34 - 2, 2 * 34 - 2)
     with Image.open(tmp_path / "a" / "rollout.gif") as rollout:
         assert rollout.n_frames == 16
-    assert rollout.size == (4 * 66 - 2, 2 * (66 + 3) - 2)
+    assert rollout.size == (4 * 34 - 2, 2 * (34 + 3) - 2)
 
 
 def test_progress_has_a_phase_for_the_encoding_and_for_each_output(
@@ -97,8 +97,8 @@ def test_progress_has_a_phase_for_the_encoding_and_for_each_output(
 def test_dynamics_code_generates_more_frames_than_a_clip_has(run: Path, small_figures: Path, tmp_path: Path) -> None:
     args = ["--run", str(run), "--data", str(small_figures), "--columns", "2", "--rows", "2", "--scale", "1"]
     generate_module.main([*args, "--length", "11", "--format", "png", "--out", str(tmp_path)])
-    width = 3 * 66 - 2 + 6
-    assert size_of(tmp_path / "transfer.png") == (11 * width, 3 * 66 - 2 + 6)
+    width = 3 * 34 - 2 + 6
+    assert size_of(tmp_path / "transfer.png") == (11 * width, 3 * 34 - 2 + 6)
     assert (tmp_path / "reconstruction.png").exists()
 
 
@@ -136,7 +136,7 @@ def test_identity_of_one_user_clip_performs_the_action_of_another(
     assert np.abs(refined - expected).max() > 1
     generate_module.main([*args, "--scale", "1", "--out", str(tmp_path / "moved.gif")])
     with Image.open(tmp_path / "moved.gif") as animation:
-        assert animation.size == (2 * 66 - 2 + 6, 2 * 66 - 2 + 6)
+        assert animation.size == (2 * 34 - 2 + 6, 2 * 34 - 2 + 6)
         assert animation.info["duration"] == 80  # 12 frames per second, in the hundredths of a second of the GIF format
 
 
