@@ -31,6 +31,10 @@ TOKENS = (
 )  # fmt: skip
 
 
+MAX_NODES = 5000
+"""Values of a tree among which one is chosen."""
+
+
 def mutate_bytes(data: bytes, random: Random) -> bytes:
     """Change, insert, remove or repeat a few bytes."""
     content = bytearray(data)
@@ -58,7 +62,7 @@ def mutate_tree(tree: Any, random: Random) -> Any:
     def collect(node: Any) -> None:
         for key in list(node) if isinstance(node, dict) else range(len(node)):
             nodes.append((node, key))
-            if isinstance(node[key], dict | list):
+            if isinstance(node[key], dict | list) and len(nodes) < MAX_NODES:  # aliases of YAML may repeat nodes
                 collect(node[key])
 
     if not isinstance(tree, dict | list) or not tree or random.random() < 0.02:

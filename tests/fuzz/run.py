@@ -89,12 +89,11 @@ def _fuzz(target: str, folder: Path, seconds: int) -> None:
     logging.disable()  # readers warn of what they skip
     with atheris.instrument_imports(include=["preprocessing", "pipeline", "cluster"]):
         from tests.fuzz import targets
-        from tests.fuzz.known_inputs import INPUTS
 
         for data in targets.seed_files(target):  # imports what the reader imports only when it is called
             targets.check(target, data)
     mutate = targets.TARGETS[target].mutate
-    for number, data in enumerate([*targets.seed_files(target), *INPUTS.get(target, {}).values()]):
+    for number, data in enumerate(targets.seed_files(target)):
         (folder / "corpus" / f"seed-{number}").write_bytes(data)
     seen: set[str] = set()
 
