@@ -100,7 +100,7 @@ def run_rank(rank: int, size: int, data: str, recipe_path: str, folder: Path) ->
     recipe = Recipe.model_validate(yaml.safe_load(Path(recipe_path).read_text()))
     # Dropout is drawn per rank; without it, the number of ranks only affects rounding.
     model = replace(recipe.model, rnn_dropout=0.0)
-    training = replace(recipe.training, log_interval=1, validation_interval=4, audit=True, picture_interval=0)
+    training = replace(recipe.training, log_interval=1, validation_interval=12, audit=True, picture_interval=0)
     job = Job(model=model, training=training, seed=3, clips=ClipDataset(data, "train"))
     world = DistributedContext(rank, size)
     recorder = Recorder(world)
