@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -rs -n logical --maxprocesses 4 --dist loadfil
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart cluster-demo test test-quick test-long campaign cluster-test lint format docs clean
+.PHONY: help install quickstart cluster-demo test test-quick test-long campaign fuzz mutants cluster-test lint format docs clean
 
 help:
 	@echo "make quickstart   shard built-in figures, train, evaluate and report into $(OUT)/ (OUT=folder)"
@@ -23,6 +23,8 @@ help:
 	@echo "make test-quick   run the fast ones, which start no Ray, S3 server or browser"
 	@echo "make test-long    run those that take more than a minute each: whole jobs that are killed again and again"
 	@echo "make campaign     kill and damage TRIALS=$(TRIALS) times in each test that does so at random; hours"
+	@echo "make fuzz         fuzz each reader of foreign bytes (FUZZ=index SECONDS_EACH=3600)"
+	@echo "make mutants      test SAMPLE=$(SAMPLE) mutants of each group; hours"
 	@echo "make cluster-test whole clusters in network namespaces (root, openssh-server, rsync)"
 	@echo "make lint         ruff, mypy --strict, import contracts"
 	@echo "make docs         build the documentation into site/, with every link checked"
@@ -53,6 +55,18 @@ test-long: $(STAMP)
 
 campaign: $(STAMP)
 	$(BIN)/python -m pytest -rs --trials $(TRIALS) -m "long or campaign or repeated" $(TESTS)
+
+FUZZ ?= index manifest shard plan arrays sidecar recipe run log
+SECONDS_EACH ?= 3600
+fuzz: $(STAMP)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[fuzz]"
+	@for target in $(FUZZ); do $(BIN)/python -m tests.fuzz.run $$target --seconds $(SECONDS_EACH) --corpus build/fuzz || exit 1; done
+
+SAMPLE ?= 200
+mutants: $(STAMP)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[mutation]"
+	$(BIN)/python -m tests.mutants --sample $(SAMPLE)
+	$(BIN)/python -m tests.mutants --table
 
 # Whole clusters in network namespaces: root, iproute2, openssh-server and rsync; no cloud, no route out.
 cluster-test: $(STAMP)
