@@ -66,7 +66,6 @@ SAMPLE ?= 200
 mutants: $(STAMP)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[mutation]"
 	$(BIN)/python -m tests.mutants --sample $(SAMPLE)
-	$(BIN)/python -m tests.mutants --table
 
 # Whole clusters in network namespaces: root, iproute2, openssh-server and rsync; no cloud, no route out.
 cluster-test: $(STAMP)
