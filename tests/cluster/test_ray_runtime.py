@@ -70,6 +70,7 @@ def test_workers_import_the_project_when_the_driver_runs_elsewhere(root: Path, t
     assert done.stderr == ""
 
 
+@pytest.mark.long
 def test_a_killed_driver_stops_its_ray(root: Path, tmp_path: Path) -> None:
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, "stay"],

@@ -93,6 +93,7 @@ def test_a_server_that_is_killed_and_restarted_costs_only_time(
         assert not [path for path in logs.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
+@pytest.mark.long
 def test_connections_that_break_in_the_middle_of_objects_change_no_byte(
     s3_server: S3Server, bucket: str, run: Callable[..., ShardJob], wanted: dict[str, str]
 ) -> None:
