@@ -7,7 +7,10 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.long
 def test_a_run_exports_every_metric_of_the_dashboard(undisturbed: Path, root: Path) -> None:
     """Show the records of a real run as its worker did, and read them back from Ray."""
     import ray

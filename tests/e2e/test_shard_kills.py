@@ -88,7 +88,7 @@ def test_what_killed_workers_and_decoders_lost_is_repeated_by_the_job(
     shards = sum(name.endswith(".tar") for name in wanted)
     marks = {"worker": "ray::_write", "decoder": "preprocessing.decoding.sandbox_main"}
     hits: Counter[str] = Counter()
-    for trial in range(trials(4)):
+    for trial in range(trials(2)):
         draw = random.Random(100 + trial)
         kind, out, ended = tuple(marks)[trial % 2], tmp_path / f"trial{trial}", threading.Event()
 

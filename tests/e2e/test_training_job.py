@@ -68,6 +68,7 @@ def test_a_finished_run_is_not_trained_again(
     assert events(undisturbed)[-1] == "finished"
 
 
+@pytest.mark.long
 def test_killed_workers_cost_nothing_but_time(undisturbed: Path, train_args: Any, tmp_path: Path, trials: Any) -> None:
     environments = []
     for number, (dice, instants) in enumerate(accidents(trials(1), "worker")):
@@ -95,7 +96,7 @@ def test_killed_workers_cost_nothing_but_time(undisturbed: Path, train_args: Any
     assert all(b"glibc.malloc.arena_max=1" in environment for environment in environments)
 
 
-def test_a_killed_driver_costs_nothing_but_time(
+def test_a_killed_driver_and_a_killed_worker_cost_nothing_but_time(
     root: Path,
     local_ray: None,
     undisturbed: Path,
@@ -104,18 +105,34 @@ def test_a_killed_driver_costs_nothing_but_time(
     trials: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for number, (dice, instants) in enumerate(accidents(trials(1), "driver")):
+    for number, (dice, instants) in enumerate(accidents(trials(2), "driver")):
         (tmp_path / str(number)).mkdir()
         run, args = tmp_path / str(number) / "run", [*train_args(tmp_path / str(number), "run"), *LONGER]
-        for group, instant in enumerate(instants, start=1):
+        *drivers, last = instants
+        for group, instant in enumerate(drivers, start=1):
             kill_driver(root, args, run, training(run, group, instant), dice)
+        thread = threading.Thread(target=kill_worker, args=(run, training(run, len(instants), last), dice))
+        thread.start()
         with caplog.at_level("INFO"):
             main(args)
-        assert f"resuming {run} from stage " in caplog.text
-        assert [event for event in events(run) if event not in ("resume", "stage finished")] == ["start", "finished"]
+        thread.join()
+        assert (f"resuming {run} from stage " in caplog.text) == bool(drivers)
+        logged = [event for event in events(run) if event != "stage finished"]
+        resumed = ["resume"] * len(drivers)
+        # Before its first checkpoint, a run starts again.
+        begun = [{"start": "resume"}.get(event, event) for event in logged[1:]]
+        assert begun == [*resumed, "failure", "resume", "finished"]
         assert_same_weights(run, undisturbed, tmp_path)
         assert_every_clip_once(run, undisturbed)
-        assert "Traceback" not in (tmp_path / str(number) / "output.txt").read_text() + caplog.text
+        output = tmp_path / str(number) / "output.txt"
+        assert "Traceback" not in (output.read_text() if drivers else "")
+
+
+def kill_worker(run: Path, reached: Callable[[], bool], dice: random.Random) -> None:
+    """Kill one of the workers once the run has reached a step."""
+    wait(reached, "it has reached the step")
+    time.sleep(dice.uniform(0, 0.2))
+    os.kill(workers(run)[dice.randrange(2)]["pid"], signal.SIGKILL)
 
 
 @pytest.mark.long
