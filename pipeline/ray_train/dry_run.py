@@ -8,6 +8,7 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import checkpoints
+from pipeline.runs.pairs import run_pairs
 from pipeline.runs.store import changed_settings, data_hash, is_finished
 from pipeline.training.job import Job
 from pipeline.training.plan import StagePlan, make_plan, plan_of
@@ -31,7 +32,6 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
         from preprocessing.dataset.reader import ClipDataset
 
         clips = ClipDataset(data, "train")
-        job = Job(model=recipe.model, training=training, seed=recipe.seed, clips=clips)
         manifest_hash = data_hash(clips.manifest)
         lines.append(f"data: {len(clips):,} clips of {len(set(clips.identities)):,} identities in {data}")
     except UserError as error:
@@ -39,6 +39,8 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
         plans = plan_of(recipe.model, training)
     else:
         try:
+            pairs = run_pairs(training, clips)
+            job = Job(model=recipe.model, training=training, seed=recipe.seed, clips=clips, pairs=pairs)
             plans = make_plan(job)
         except ValueError as error:
             raise UserError(f"{data}: {error}") from error

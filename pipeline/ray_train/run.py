@@ -37,6 +37,7 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
     storage.check_writable(run)
     with run_lock(run):
         open_run(run, recipe, data, manifest)
+        _keep_pairs(recipe, data, run)
         if is_finished(run, recipe.training):
             log.info("%s is finished; nothing is left to train", run)
             return
@@ -73,19 +74,30 @@ def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str, profile: b
     log.info("finished: %s", run)
 
 
+def _keep_pairs(recipe: Recipe, data: str, run: str) -> None:
+    """Store the pairs that the workers train on, if stage 1 is paired by appearance."""
+    from pipeline.runs.pairs import keep_pairs, run_pairs
+    from preprocessing.dataset.reader import ClipDataset
+
+    if recipe.training.stage1.pairing == "appearance":
+        keep_pairs(run, run_pairs(recipe.training, ClipDataset(data, "train"), run))
+
+
 def plan_stages(recipe: Recipe, data: str) -> "list[StagePlan]":
     """Return what each stage will do.
 
     Raises:
         UserError: the data is missing or does not fit the recipe.
     """
+    from pipeline.runs.pairs import run_pairs
     from pipeline.training.job import Job
     from pipeline.training.plan import make_plan
     from preprocessing.dataset.reader import ClipDataset
 
     clips = ClipDataset(data, "train")
-    job = Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips)
     try:
+        pairs = run_pairs(recipe.training, clips)
+        job = Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, pairs=pairs)
         return make_plan(job)
     except ValueError as error:
         raise UserError(f"{data}: {error}") from error

@@ -186,9 +186,17 @@ def _log_start(reporter: RayReporter, world: DistributedContext, resume: TrainSt
 
 
 def _job(worker_config: WorkerConfig) -> Job:
+    from pipeline.runs.pairs import run_pairs
     from preprocessing.dataset.reader import ClipDataset
 
     recipe = worker_config.recipe
     clips = ClipDataset(worker_config.data, "train", cache_bytes=round(recipe.training.cache_gb * 1e9))
     provenance = Provenance(recipe.model_dump(mode="json"), worker_config.manifest_sha256)
-    return Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, provenance=provenance)
+    return Job(
+        model=recipe.model,
+        training=recipe.training,
+        seed=recipe.seed,
+        clips=clips,
+        pairs=run_pairs(recipe.training, clips, worker_config.run_url),
+        provenance=provenance,
+    )

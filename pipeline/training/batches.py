@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.training.order import ClipTable, Windows
+from pipeline.training.order import Windows
 from vdsm.config import ModelConfig
 
 
@@ -20,6 +20,9 @@ class Clips(Protocol):
 
     keys: list[str]
     identities: list[str]
+    sources: list[str]
+    starts_s: NDArray[np.float64]
+    fps: NDArray[np.float64]
 
     @property
     def clip_frames(self) -> Sequence[int] | NDArray[np.int64]:
@@ -42,12 +45,6 @@ class Batch(NamedTuple):
     windows: Windows
     frames: Tensor
     """uint8 [B, T, H, W, C]; T is two windows for paired samples."""
-
-
-def clip_table(clips: Clips) -> ClipTable:
-    """Return what the global order needs to know of a dataset."""
-    frames, shards = (np.asarray(column, dtype=np.int64) for column in (clips.clip_frames, clips.clip_shards))
-    return ClipTable(clips.keys, clips.identities, frames, shards)
 
 
 def check_frames(clips: Clips, model: ModelConfig) -> None:

@@ -3,9 +3,12 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from preprocessing.appearance.descriptors import NAMES as DESCRIPTORS
 from vdsm.config import STAGE_2_ANNEALING, AnnealingConfig
 
 _STRICT = {"extra": "forbid"}
+
+Pairing = Literal["none", "identity", "video", "appearance"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +29,10 @@ class StageConfig:
     num_decoded_frames: int | None = None
     """Frames of each sequence that a step decodes, drawn anew in each step; none means all. The reconstruction loss is
     their mean, hence unbiased. With long clips, this frees compute for more clips per step."""
-    pairing: Literal["none", "identity"] = "none"
-    """`identity` joins windows of two clips of the same identity into one sequence (stage 1 only). This is weak
-    supervision by identity, as in the paper's Sprites runs; `none` uses no labels."""
+    pairing: Pairing = "none"
+    """Second clip whose window is joined to each clip's into one sequence (stage 1 only). `identity`: another clip of
+    the same identity; weak supervision, as in the paper's Sprites runs. Without labels: `appearance`, a clip that looks
+    alike, see training.appearance; `video`, another window of the same video; `none`, no second clip."""
     learning_rate: float = 1e-3
     """Peak learning rate of Adam."""
     warmup_steps: int = 0
@@ -59,7 +63,33 @@ class StageConfig:
     @property
     def sequence_frames(self) -> int:
         """Return the frames per sample: one window, or the two of a pair."""
-        return self.clip_frames * (2 if self.pairing == "identity" else 1)
+        return self.clip_frames * (1 if self.pairing == "none" else 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppearanceConfig:
+    """How clips that look alike are found, without labels, for `pairing: appearance`."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    descriptor: str = "colour"
+    """What is compared. `colour`: how often each colour occurs, except for the most frequent one, the background.
+    `texture`: how often each pattern of 5x5 pixels occurs, for grey frames. Or an .npz file of your own embeddings:
+    `keys` [N], the keys of the clips, and `descriptors` [N, D]."""
+    neighbours: int = 8
+    """Maximum number of neighbours of a clip. They end earlier where the gap to the next clip is widest."""
+    mutual: bool = True
+    """Pair two clips only if each is a neighbour of the other. A clip without a partner is paired with itself."""
+    max_distance: float | None = None
+    """Cosine distance above which clips are never paired; none means that the widest gap alone decides."""
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1:
+            raise ValueError(f"neighbours is {self.neighbours}; it must be at least 1")
+        if self.descriptor not in DESCRIPTORS and not self.descriptor.endswith(".npz"):
+            raise ValueError(f"descriptor is {self.descriptor}; it must be {', '.join(DESCRIPTORS)} or an .npz file")
+        if self.max_distance is not None and not 0 < self.max_distance <= 2:
+            raise ValueError(f"max_distance is {self.max_distance}; it must be above 0 and at most 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +104,8 @@ class TrainingConfig:
     """The frame stage."""
     stage2: StageConfig = field(default_factory=lambda: StageConfig(annealing=STAGE_2_ANNEALING))
     """The sequence stage."""
+    appearance: AppearanceConfig = AppearanceConfig()
+    """How `pairing: appearance` finds clips that look alike."""
     stage2_start: Literal["last", "best"] = "last"
     """Stage-1 weights that stage 2 starts from: the last ones, which alone have completed the annealing, or those with
     the best un-annealed validation ELBO."""
@@ -118,7 +150,8 @@ class TrainingConfig:
     """Record in audit/ which worker trained on which clips at each step."""
 
     validation_fraction: float = 0.1
-    """Fraction of the training identities held out for validation."""
+    """Fraction of the training identities held out for validation; with pairing by appearance or video, which read no
+    labels, of the groups of clips that look alike, or of the videos."""
     validation_interval: int = 500
     """Steps between evaluations of the un-annealed validation ELBO."""
     checkpoint_interval: int = 200
@@ -176,7 +209,7 @@ class TrainingConfig:
         if self.stage1.annealing.static_consistency and self.stage1.pairing == "none":
             raise ValueError(
                 f"stage1.annealing.static_consistency is {self.stage1.annealing.static_consistency}, but stage1 has no "
-                "pairs of clips to compare; set it to 0, or stage1.pairing to identity"
+                "pairs of clips to compare; set it to 0, or stage1.pairing to appearance or identity"
             )
         elsewhere = ((1, "dynamics_consistency"), (1, "pose_distillation"), (2, "static_consistency"))
         for stage, name in elsewhere:

@@ -1,12 +1,17 @@
 """The input of the training loop, and how far a run got."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pipeline.training.batches import Clips, clip_table
+import numpy as np
+
+from pipeline.training.batches import Clips
 from pipeline.training.config import TrainingConfig
 from pipeline.training.order import GlobalOrder
+from pipeline.training.partners import ClipTable
 from pipeline.training.state import Provenance
+from preprocessing.appearance.pairs import MinedPairs, Video
 from vdsm.config import ModelConfig
 
 
@@ -18,6 +23,8 @@ class Job:
     training: TrainingConfig
     seed: int
     clips: Clips
+    pairs: MinedPairs | None = None
+    """Pairs of clips that look alike, if stage 1 is paired by appearance."""
     provenance: Provenance = field(default_factory=Provenance)
     """Stored in every checkpoint."""
 
@@ -38,12 +45,32 @@ def stage_order(job: Job, stage: int) -> GlobalOrder:
     """
     config = job.training.stage(stage)
     return GlobalOrder(
-        clip_table(job.clips),
+        clip_table(job),
         seed=job.seed,
         stage=stage,
         window=config.clip_frames,
         batch=config.batch_clips,
         validation_fraction=job.training.validation_fraction,
-        pairing=config.pairing == "identity",
+        pairing=config.pairing != "none",
         block_shards=job.training.block_shards,
     )
+
+
+def clip_table(job: Job) -> ClipTable:
+    """Return what the order of both stages needs to know of the clips.
+
+    Clips are held out by the same rule in both stages, that of the pairing of stage 1; `video` and `appearance` read
+    neither labels nor identities.
+    """
+    clips, pairing = job.clips, job.training.stage1.pairing
+    if pairing == "appearance":
+        if job.pairs is None or len(job.pairs) != len(clips.keys):
+            raise ValueError("stage1.pairing is appearance, but the pairs of these clips were not mined")
+        groups: Sequence[str] = [clips.keys[first] for first in job.pairs.groups().tolist()]
+    elif pairing == "video":
+        groups = [clips.keys[first] for first in Video.of(clips).groups().tolist()]
+    else:
+        groups = clips.identities
+    frames, shards = (np.asarray(column, dtype=np.int64) for column in (clips.clip_frames, clips.clip_shards))
+    pairs = job.pairs if pairing == "appearance" else None
+    return ClipTable(clips.keys, groups, frames, shards, pairs, "refuse" if pairing == "identity" else "keep")

@@ -12,12 +12,13 @@ Letters: N clips to train on, B clips in a global batch, T frames of a sample.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.training.partners import ClipTable, make_partners
 
 Indices = NDArray[np.int64]
 
@@ -37,17 +38,17 @@ def scatter(base: int, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return x ^ (x >> np.uint64(31))
 
 
-def held_out(identities: Sequence[str], seed: int, fraction: float) -> frozenset[str]:
-    """Return the identities held out for validation: the `fraction` (at least one) with the smallest hash under `seed`.
+def held_out(groups: Sequence[str], seed: int, fraction: float) -> frozenset[str]:
+    """Return the groups held out for validation: the `fraction` (at least one) with the smallest hash under `seed`.
 
     Raises:
-        ValueError: there are fewer than two identities, one to train on and one to validate on.
+        ValueError: there are fewer than two groups, one to train on and one to validate on.
     """
-    distinct = sorted(set(identities), key=lambda identity: (derive_seed(seed, "validation", identity), identity))
+    distinct = sorted(set(groups), key=lambda group: (derive_seed(seed, "validation", group), group))
     if len(distinct) < 2:
         raise ValueError(
-            f"the training split has {len(distinct)} identity; validation holds out whole identities, "
-            "so it needs at least 2"
+            f"the training split has {len(distinct)} group of clips (an identity, a video, or clips that look alike); "
+            "validation holds out whole groups, so it needs at least 2"
         )
     count = min(max(1, round(fraction * len(distinct))), len(distinct) - 1)
     return frozenset(distinct[:count])
@@ -61,27 +62,13 @@ class Windows(NamedTuple):
     starts: Indices
     """First frame of the window in that clip."""
     partners: Indices | None
-    """Index of the second clip, of the same identity; None without pairing."""
+    """Index of each sample's second clip; None without pairing."""
     partner_starts: Indices | None
     """First frame of the window in the second clip."""
 
     def part(self, rows: slice) -> "Windows":
         """Return the samples `rows`: one rank's slice."""
         return Windows(*(None if array is None else array[rows] for array in self))  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class ClipTable:
-    """What the order depends on: one entry per clip of a dataset."""
-
-    keys: Sequence[str]
-    """Unique keys of the clips."""
-    identities: Sequence[str]
-    """Identity of each clip."""
-    frames: Indices
-    """Length of each clip, in frames."""
-    shards: Indices | None = None
-    """Number of the shard that holds each clip; None means that one shard holds all."""
 
 
 class GlobalOrder:
@@ -93,12 +80,12 @@ class GlobalOrder:
         stage: 1 or 2.
         window: frames taken from each clip.
         batch: samples per global batch.
-        validation_fraction: fraction of the identities held out for validation.
-        pairing: whether a sample is two windows of different clips of the same identity, joined in time.
+        validation_fraction: fraction of the groups held out for validation.
+        pairing: whether a sample is two windows joined in time, of a clip and of one of its partners.
         block_shards: number of shards whose clips are shuffled together.
 
     Raises:
-        ValueError: a clip is shorter than the window, or pairing finds no second clip of an identity.
+        ValueError: a clip is shorter than the window, or pairing finds no second clip of a group.
     """
 
     def __init__(
@@ -113,7 +100,7 @@ class GlobalOrder:
         pairing: bool = False,
         block_shards: int = 32,
     ) -> None:
-        self.seed, self.stage, self.window, self.batch, self.pairing = seed, stage, window, batch, pairing
+        self.seed, self.stage, self.window, self.batch = seed, stage, window, batch
         self._frames = np.asarray(table.frames, dtype=np.int64)
         digests = b"".join(hashlib.sha256(clip.encode()).digest()[:8] for clip in table.keys)
         self._hashes = np.frombuffer(digests, dtype=">u8").astype(np.uint64)
@@ -123,37 +110,20 @@ class GlobalOrder:
                 f"clip {table.keys[short[0]]} has {self._frames[short[0]]} frames and stage{stage}.clip_frames is "
                 f"{window} ({len(short)} clips are too short); lower clip_frames or shard longer clips"
             )
-        validation = held_out(table.identities, seed, validation_fraction)
-        held = np.fromiter((identity in validation for identity in table.identities), dtype=bool)
+        validation = held_out(table.groups, seed, validation_fraction)
+        held = np.fromiter((group in validation for group in table.groups), dtype=bool)
         self.train: Indices = np.flatnonzero(~held)
         """Clips to train on, by index in the dataset."""
         self.validation: Indices = np.flatnonzero(held)
-        """Clips of the identities held out for validation."""
+        """Clips of the groups held out for validation."""
         self._block_shards = block_shards
         shards = np.zeros(len(held), dtype=np.int64) if table.shards is None else np.asarray(table.shards)
         _, self._shard = np.unique(shards[self.train], return_inverse=True)
         # A shard is identified by its clips, because its number depends on where the dataset is stored.
         self._shard_hashes = np.full(self._shard.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
         np.minimum.at(self._shard_hashes, self._shard, self._hashes[self.train])
-        if pairing:
-            self._group(table)
+        self._partners = make_partners(table, self.train, stage) if pairing else None
         self._permutation = lru_cache(maxsize=4)(self._permute)
-
-    def _group(self, table: ClipTable) -> None:
-        """Sort the training clips by identity: `_members` in that order; for each clip its rank in its group, the first
-        member of the group, and its size."""
-        names, group = np.unique(np.asarray(table.identities)[self.train], return_inverse=True)
-        sizes = np.bincount(group)
-        if sizes.min() < 2:
-            raise ValueError(
-                f"stage{self.stage}.pairing is identity, but identity {names[sizes.argmin()]} has a single training "
-                f"clip ({int((sizes < 2).sum())} identities have); give each at least 2 clips or set pairing to none"
-            )
-        self._members = self.train[np.argsort(group, kind="stable")]
-        first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        self._first, self._size, self._rank = (np.zeros(len(table.keys), dtype=np.int64) for _ in range(3))
-        self._first[self.train], self._size[self.train] = first[group], sizes[group]
-        self._rank[self._members] = np.arange(len(self._members)) - first[np.sort(group)]
 
     def _draw(self, purpose: str, epoch: int, clips: Indices) -> NDArray[np.uint64]:
         return scatter(derive_seed(self.seed, self.stage, epoch, purpose), self._hashes[clips])
@@ -185,11 +155,9 @@ class GlobalOrder:
 
     def _windows(self, epoch: int, clips: Indices) -> Windows:
         starts = self._starts("window", epoch, clips, clips)
-        if not self.pairing:
+        if self._partners is None:
             return Windows(clips, starts, None, None)
-        step = 1 + self._draw("partner", epoch, clips) % (self._size[clips] - 1).astype(np.uint64)
-        rank = (self._rank[clips] + step.astype(np.int64)) % self._size[clips]
-        partners = self._members[self._first[clips] + rank]
+        partners = self._partners.choose(clips, self._draw("partner", epoch, clips))
         return Windows(clips, starts, partners, self._starts("partner window", epoch, clips, partners))
 
     def _starts(self, purpose: str, epoch: int, drawn_for: Indices, clips: Indices) -> Indices:

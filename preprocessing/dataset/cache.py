@@ -25,6 +25,11 @@ CACHE_BYTES = 100_000_000_000
 logger = logging.getLogger(__name__)
 
 
+def default_folder() -> Path:
+    """Return the folder of the cache if none is named: `$VDSM_CACHE` or `~/.cache/vdsm`."""
+    return Path(os.environ.get("VDSM_CACHE") or Path.home() / ".cache" / "vdsm")
+
+
 class DamagedShardError(Exception):
     """The length or SHA-256 of a shard did not match the manifest after two downloads, or the manifest has no hash."""
 

@@ -66,6 +66,18 @@ class Length:
 
 
 @dataclass(frozen=True)
+class Addition:
+    """A key that even a complete file may lack, because it was added without a new version of the format."""
+
+    def accepts(self, value: Any) -> bool:
+        """Return true: the key's presence is all that this is about."""
+        return True
+
+    def __str__(self) -> str:
+        return "anything"
+
+
+@dataclass(frozen=True)
 class InsideDataset:
     """A path that leads to a file below the folder that it is appended to.
 

@@ -5,6 +5,7 @@
     rejects.jsonl, preview.html   inputs that could not be used in full, and an overview page
     train/shard-000000.tar        samples: `<key>.frames.npy` (uint8 [T, H, W, C], no pickle) and `<key>.json`
     train/shard-000000.json       the shard's index; written after the tar, so it marks the tar as complete
+    appearance/train/shard-000000.npy   what its clips look like, to find clips that look alike
 
 The typed dicts below are the only declaration of the JSON keys: the type checker holds every use to them, and
 `preprocessing.dataset.schema` holds every file that is read to them. A reader needs no key that is `NotRequired`, and
@@ -15,7 +16,17 @@ import json
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from preprocessing.clip import Factors, Label
-from preprocessing.dataset.constraints import Count, DecimalKey, Form, Length, Range, RelativePath, Sha256, Text
+from preprocessing.dataset.constraints import (
+    Addition,
+    Count,
+    DecimalKey,
+    Form,
+    Length,
+    Range,
+    RelativePath,
+    Sha256,
+    Text,
+)
 
 VERSION = 2
 """Version of the format; raise it when shards, their index or the manifest change."""
@@ -103,6 +114,16 @@ class RejectRecord(TypedDict):
     split: str
 
 
+class Appearance(TypedDict):
+    """A .npy with a descriptor of each clip of a shard; see `preprocessing.appearance.descriptors`."""
+
+    name: Text
+    version: Count
+    path: RelativePath
+    """Path below the dataset's URL."""
+    sha256: Sha256
+
+
 class IndexHeader(TypedDict):
     """A shard's index without its samples. A shard whose inputs were all rejected has no tar: its size is 0."""
 
@@ -117,6 +138,8 @@ class IndexHeader(TypedDict):
     clips: Count
     statistics: NotRequired[ClipCounts]
     rejects: NotRequired[list[RejectRecord]]
+    appearance: NotRequired[Annotated[Appearance, Addition()]]
+    """Lacking in a shard without clips, and in datasets of earlier versions, for which it is computed."""
 
 
 class ShardIndex(IndexHeader):
@@ -241,6 +264,11 @@ def shard_path(split: str, number: int) -> str:
 def index_path(shard: str) -> str:
     """Return the path of a shard's index: `train/shard-000000.tar` -> `train/shard-000000.json`."""
     return shard.removesuffix(SHARD_SUFFIX) + INDEX_SUFFIX
+
+
+def appearance_path(shard: str) -> str:
+    """Return the path of a shard's descriptors: `train/shard-000000.tar` -> `appearance/train/shard-000000.npy`."""
+    return f"appearance/{shard.removesuffix(SHARD_SUFFIX)}.npy"
 
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)  # built once: there may be a million lines

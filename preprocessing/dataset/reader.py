@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
-from preprocessing.dataset.cache import CACHE_BYTES, DamagedShardError, ShardCache
+from preprocessing.dataset.cache import CACHE_BYTES, DamagedShardError, ShardCache, default_folder
 from preprocessing.dataset.errors import DamagedDatasetError, damaged_file
 from preprocessing.dataset.format import MANIFEST, Manifest, ShardEntry
 from preprocessing.dataset.index import read_samples
@@ -89,11 +89,14 @@ class ClipDataset:
     """Number of the shard that holds each clip."""
     fps: NDArray[np.float64]
     """Frames per second of each clip, [N]."""
+    sources: list[str]
+    """Source of each clip, such as the path of a video."""
+    starts_s: NDArray[np.float64]
+    """Start of each clip in its source, in seconds, [N]."""
 
     def __init__(self, url: str, split: str, cache: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
         self._url = url
-        folder = cache or Path(os.environ.get("VDSM_CACHE") or Path.home() / ".cache" / "vdsm")
-        self._cache = ShardCache(folder, cache_bytes)
+        self._cache = ShardCache(cache or default_folder(), cache_bytes)
         self.manifest, self.manifest_sha256 = read_manifest(url)
         if split not in self.manifest["splits"]:
             raise UserError(f"{url} has no split {split}; it has {', '.join(self.manifest['splits'])}")
@@ -105,17 +108,21 @@ class ClipDataset:
         # One process uses at most half of the cache, so that the other half can hold prefetched shards.
         self._half_bytes = cache_bytes // 2
         self._locations: list[ClipLocation] = []
-        self.keys, self.identities = [], []
+        self.keys, self.identities, self.sources = [], [], []
+        known: dict[str, str] = {}  # one string for all clips of a source
         kinds = self.manifest.get("factors", {})  # older datasets have none
         values: dict[str, list[Any]] = {name: [] for name in (*self.vocabulary, *kinds)}
         rates: list[float] = []
+        starts: list[float] = []
         for number, shard in enumerate(self._shards):
             if not storage.is_s3(url):  # shards from S3 are verified when they are downloaded
                 _check_size(url, shard)
             for sample in read_samples(url, shard, self.manifest):
                 self.keys.append(sample["key"])
                 self.identities.append(sample["identity"])
+                self.sources.append(known.setdefault(sample["source"], sample["source"]))
                 rates.append(sample["fps"])
+                starts.append(sample["start_s"])
                 for name, column in values.items():
                     column.append(sample["labels"][name])
                 frames, height, width, channels = sample["shape"]
@@ -138,9 +145,20 @@ class ClipDataset:
         self.clip_frames = [location.shape[0] for location in self._locations]
         self.clip_shards = [location.shard for location in self._locations]
         self.fps = np.array(rates, dtype=np.float64)
+        self.starts_s = np.array(starts, dtype=np.float64)
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def url(self) -> str:
+        """Where the dataset is."""
+        return self._url
+
+    @property
+    def shards(self) -> list[ShardEntry]:
+        """The shards of the split, as the manifest lists them."""
+        return self._shards
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

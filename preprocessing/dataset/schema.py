@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 from cluster.storage import api as storage
 from cluster.storage.errors import StorageError
-from preprocessing.dataset.constraints import SHA256, Constraint, Range
+from preprocessing.dataset.constraints import SHA256, Addition, Constraint, Range
 
 MAX_BYTES = 2**28
 """Largest accepted file; the index of a shard has a few hundred bytes per clip."""
@@ -131,9 +131,17 @@ def _check_of(kind: Any, complete: bool) -> Check:
         return _entries(_check_of(arguments[0], complete), _check_of(arguments[1], complete))
     if typing.is_typeddict(kind):
         hints = typing.get_type_hints(kind, include_extras=True)
-        required = frozenset(hints) if complete else kind.__required_keys__
+        later = {name for name, hint in hints.items() if any(isinstance(one, Addition) for one in _metadata(hint))}
+        required = frozenset(hints) - later if complete else kind.__required_keys__
         return _fields({name: _check_of(hint, complete) for name, hint in hints.items()}, required)
     return {str: _text, int: _integer, float: _number, type(None): _none, Any: _free}[kind]
+
+
+def _metadata(hint: Any) -> tuple[Any, ...]:
+    """Return the constraints in an annotation."""
+    if typing.get_origin(hint) is typing.NotRequired:
+        (hint,) = typing.get_args(hint)
+    return typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
 
 
 def _text(value: Any) -> None:

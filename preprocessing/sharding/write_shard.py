@@ -4,11 +4,23 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
+from preprocessing.appearance.descriptors import VERSION as DESCRIPTOR_VERSION
+from preprocessing.appearance.descriptors import Descriptor, describe, to_npy, usual
 from preprocessing.clip import Clips, Item, Source
 from preprocessing.dataset import schema
-from preprocessing.dataset.format import VERSION, RejectRecord, ShardIndex, encode_json
+from preprocessing.dataset.format import (
+    VERSION,
+    Appearance,
+    RejectRecord,
+    Sample,
+    ShardIndex,
+    appearance_path,
+    encode_json,
+)
 from preprocessing.dataset.index import ShardSummary, summarize
 from preprocessing.dataset.writer import ShardWriter
 from preprocessing.sharding.plan import ShardPlan
@@ -37,11 +49,12 @@ def write_shard(
         UserError: an input could not be read although it may be good, or the dataset cannot be written.
     """
     rejects: list[RejectRecord] = []
+    descriptors: list[Descriptor] = []
     # Unnamed, so that it disappears with this process, however that ends.
     with tempfile.TemporaryFile() as file:
         writer = ShardWriter(file, source)
         for item in shard.items:
-            reject = _add_item(writer, item, clips or source.clips, patience_s)
+            reject = _add_item(writer, descriptors, item, clips or source.clips, patience_s)
             if reject is not None:
                 rejects.append(reject)
         contents = writer.close()
@@ -61,17 +74,33 @@ def write_shard(
         "rejects": rejects,
         "samples": contents["samples"],
     }
+    if contents["clips"]:
+        index["appearance"] = _write_appearance(url, shard, contents["samples"], descriptors, patience_s)
     data = encode_json(index)
     storage.retry_while_unreachable(lambda: storage.write_bytes(storage.join(url, shard.index_path), data), patience_s)
     return summarize(index, hashlib.sha256(data).hexdigest())
 
 
-def _add_item(writer: ShardWriter, item: Item, clips: Clips, patience_s: float) -> RejectRecord | None:
+def _write_appearance(
+    url: str, shard: ShardPlan, samples: list[Sample], descriptors: list[Descriptor], patience_s: float
+) -> Appearance:
+    """Write what the clips of a shard look like, and return the entry of its index."""
+    data, path = to_npy(np.stack(descriptors)), appearance_path(shard.path)
+    storage.retry_while_unreachable(lambda: storage.write_bytes(storage.join(url, path), data), patience_s)
+    name = usual(samples[0]["shape"][-1])
+    return {"name": name, "version": DESCRIPTOR_VERSION, "path": path, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _add_item(
+    writer: ShardWriter, descriptors: list[Descriptor], item: Item, clips: Clips, patience_s: float
+) -> RejectRecord | None:
     """Add the clips of an input; return its record if it is rejected."""
     reading = read_item(clips, item, patience_s)
     while True:
         try:
-            writer.add(next(reading))
+            clip = next(reading)
+            writer.add(clip)
+            descriptors.append(describe(usual(clip.frames.shape[-1]), clip.frames))
         except StopIteration as end:
             return None if end.value is None else end.value.record()
 

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipeline.training.order import ClipTable
+from pipeline.training.partners import ClipTable
 
 _WORD = 1 << 64
 
@@ -50,8 +50,8 @@ def _key_hash(table: ClipTable, clip: int) -> int:
 
 
 def held_out(table: ClipTable, settings: Settings) -> set[str]:
-    """Return the identities of the validation split."""
-    ranked = sorted(set(table.identities), key=lambda one: (_seed(settings.seed, "validation", one), one))
+    """Return the groups of the validation split."""
+    ranked = sorted(set(table.groups), key=lambda one: (_seed(settings.seed, "validation", one), one))
     wanted = round(settings.validation_fraction * len(ranked))
     return set(ranked[: min(max(1, wanted), len(ranked) - 1)])
 
@@ -59,7 +59,7 @@ def held_out(table: ClipTable, settings: Settings) -> set[str]:
 def epoch(table: ClipTable, settings: Settings, number: int) -> list[Sample]:
     """Return the samples of one epoch, in order."""
     held = held_out(table, settings)
-    clips = [clip for clip, identity in enumerate(table.identities) if identity not in held]
+    clips = [clip for clip, group in enumerate(table.groups) if group not in held]
     members: dict[int, list[int]] = {}
     for clip in clips:
         members.setdefault(0 if table.shards is None else int(table.shards[clip]), []).append(clip)
@@ -83,7 +83,7 @@ def _sample(table: ClipTable, settings: Settings, number: int, clip: int, clips:
 
     if not settings.pairing:
         return Sample(clip, start("window", clip), None, None)
-    others = [one for one in clips if table.identities[one] == table.identities[clip]]
+    others = [one for one in clips if table.groups[one] == table.groups[clip]]
     step = 1 + _draw(settings, number, "partner", _key_hash(table, clip)) % (len(others) - 1)
     partner = others[(others.index(clip) + step) % len(others)]
     return Sample(clip, start("window", clip), partner, start("partner window", partner))

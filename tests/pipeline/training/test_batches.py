@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.recipe import Recipe
-from pipeline.training.batches import check_frames, clip_table, read_windows, to_model
+from pipeline.training.batches import check_frames, read_windows, to_model
 from pipeline.training.job import Job, stage_order
 from pipeline.training.order import GlobalOrder, Windows
+from pipeline.training.partners import ClipTable
 from pipeline.training.prefetch import PrefetchedBatches, ShardReadAhead
 from preprocessing.dataset.reader import ClipDataset
 
@@ -88,7 +89,7 @@ class Remote:
 
 def ahead_of(clips: Remote, block: int) -> tuple[GlobalOrder, ShardReadAhead]:
     order = GlobalOrder(
-        clip_table(clips),
+        ClipTable(clips.keys, clips.identities, np.full(100, 4), np.array(clips.clip_shards)),
         seed=0,
         stage=1,
         window=2,

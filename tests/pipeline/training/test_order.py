@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.training.distributed import DistributedContext
-from pipeline.training.order import ClipTable, GlobalOrder, Windows, derive_seed, held_out
+from pipeline.training.order import GlobalOrder, Windows, derive_seed, held_out
+from pipeline.training.partners import ClipTable
 
 IDENTITIES, PER_IDENTITY, FRAMES = 20, 5, 9
 
@@ -71,7 +72,7 @@ def test_a_batch_depends_on_the_step_number_only() -> None:
 
 def test_the_order_follows_the_keys_not_the_indices_of_the_clips() -> None:
     plain = catalogue()
-    turned = ClipTable(plain.keys[::-1], plain.identities[::-1], plain.frames[::-1])
+    turned = ClipTable(plain.keys[::-1], plain.groups[::-1], plain.frames[::-1])
     here, there = order(), order(catalogue=turned)
     last = len(plain.keys) - 1
     assert np.array_equal(here.at(3).clips, last - there.at(3).clips)
@@ -124,7 +125,7 @@ def sharded(shards: int) -> ClipTable:
 
 
 def plain_with(plain: ClipTable, shards: np.ndarray) -> ClipTable:
-    return ClipTable(plain.keys, plain.identities, plain.frames, shards)
+    return ClipTable(plain.keys, plain.groups, plain.frames, shards)
 
 
 def test_every_epoch_visits_blocks_of_shards_in_a_new_order() -> None:
@@ -181,7 +182,7 @@ def test_partners_share_the_identity_but_are_another_training_clip() -> None:
         assert batch.partners is not None
         for clip, partner in zip(batch.clips.tolist(), batch.partners.tolist(), strict=True):
             assert clip != partner
-            assert listed.identities[clip] == listed.identities[partner]
+            assert listed.groups[clip] == listed.groups[partner]
             chosen.add((clip, partner))
     # Each of the 80 training clips was paired with each of its 4 possible partners.
     assert len(chosen) == 80 * (PER_IDENTITY - 1)
@@ -201,7 +202,7 @@ def test_a_clip_that_is_too_short_is_named() -> None:
 
 def test_validation_holds_out_whole_identities_and_visits_their_clips_once() -> None:
     one, listed = order(batch=6), catalogue()
-    train, validation = ({listed.identities[clip] for clip in part} for part in (one.train, one.validation))
+    train, validation = ({listed.groups[clip] for clip in part} for part in (one.train, one.validation))
     assert not train & validation
     assert len(validation) == 4
     batches = one.validation_batches()
@@ -211,7 +212,7 @@ def test_validation_holds_out_whole_identities_and_visits_their_clips_once() -> 
 
 
 def test_held_out_identities_are_the_same_for_both_stages_and_any_order_of_the_clips() -> None:
-    names = catalogue().identities
+    names = catalogue().groups
     assert held_out(names, 7, 0.2) == held_out(list(reversed(names)), 7, 0.2)
     assert held_out(names, 7, 0.2) != held_out(names, 8, 0.2)
     assert np.array_equal(order().validation, order(stage=2).validation)
@@ -219,7 +220,7 @@ def test_held_out_identities_are_the_same_for_both_stages_and_any_order_of_the_c
 
 @pytest.mark.parametrize(("fraction", "count"), [(0.001, 1), (0.5, 10), (0.999, 19)])
 def test_both_sides_of_the_split_have_an_identity(fraction: float, count: int) -> None:
-    assert len(held_out(catalogue().identities, 0, fraction)) == count
+    assert len(held_out(catalogue().groups, 0, fraction)) == count
 
 
 def test_one_identity_cannot_be_split() -> None:

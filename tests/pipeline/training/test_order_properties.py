@@ -8,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.training.distributed import DistributedContext
-from pipeline.training.order import ClipTable, GlobalOrder, Windows, held_out
+from pipeline.training.order import GlobalOrder, Windows, held_out
+from pipeline.training.partners import ClipTable
 from tests.pipeline.training import slow_order
 from tests.pipeline.training.slow_order import Sample, Settings
 from tests.property_settings import examples, names
@@ -106,14 +107,14 @@ def test_ranks_partition_the_global_batch_at_any_world_size(case: Case, step: in
 @given(cases(), st.integers(0, 40))
 def test_windows_lie_within_clips_of_the_training_identities(case: Case, step: int) -> None:
     table, settings = case.table, case.settings
-    held = held_out(table.identities, settings.seed, settings.validation_fraction)
+    held = held_out(table.groups, settings.seed, settings.validation_fraction)
     for clip, start, partner, partner_start in rows(case.order().at(step)):
         assert 0 <= start <= table.frames[clip] - settings.window
-        assert table.identities[clip] not in held
+        assert table.groups[clip] not in held
         assert (partner is not None) == (partner_start is not None) == settings.pairing
         if partner is not None and partner_start is not None:
             assert 0 <= partner_start <= table.frames[partner] - settings.window
-            assert table.identities[partner] == table.identities[clip]
+            assert table.groups[partner] == table.groups[clip]
             assert partner != clip
 
 
@@ -138,7 +139,7 @@ def test_the_order_is_that_of_the_keys_however_clips_are_listed_and_shards_numbe
     moved = data.draw(st.permutations(range(len(table.keys))))
     listed = ClipTable(
         keys=[table.keys[clip] for clip in moved],
-        identities=[table.identities[clip] for clip in moved],
+        groups=[table.groups[clip] for clip in moved],
         frames=table.frames[moved],
         shards=None if table.shards is None else 100 - factor * table.shards[moved],
     )
@@ -165,7 +166,7 @@ def test_another_seed_stage_or_epoch_gives_another_order(case: Case, what: str, 
 @examples(30)
 @given(cases())
 def test_validation_holds_out_whole_identities_and_shows_each_of_their_clips_once(case: Case) -> None:
-    order, settings, identities = case.order(), case.settings, case.table.identities
+    order, settings, identities = case.order(), case.settings, case.table.groups
     held = slow_order.held_out(case.table, settings)
     assert held_out(identities, settings.seed, settings.validation_fraction) == held
     assert 0 < len(held) < len(set(identities))

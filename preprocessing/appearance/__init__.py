@@ -1,0 +1,1 @@
+"""What clips look like, counted without order in space or time, and which clips therefore look alike."""

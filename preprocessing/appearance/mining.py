@@ -1,0 +1,176 @@
+"""Which clips look alike, found without labels.
+
+A clip's neighbours are the clips with the smallest cosine distance between descriptors. In the sorted list of distances
+d_1 <= d_2 <= ... they end at the widest gap d_(j+1) - d_j: another clip of the same person differs by its view alone,
+the next person in what it wears. A pair counts if each of the two clips is a neighbour of the other.
+
+Letters: N clips, D values of a descriptor, K neighbours.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocessing.appearance.pairs import MinedPairs, Video
+
+Indices = NDArray[np.int64]
+
+MINING_VERSION = 1
+"""Version of the search; raise it when its pairs change."""
+EXACT_CLIPS = 50_000
+"""Up to this many clips are compared with all others; more are compared within clusters (an inverted file)."""
+LISTS_PROBED = 24
+"""Clusters searched for the neighbours of a clip."""
+RANDOM_PAIRS = 20_000
+_CHUNK = 4096
+_SCALE = 2**15 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiningSettings:
+    """How neighbours become pairs."""
+
+    neighbours: int
+    """Most neighbours of a clip, K."""
+    mutual: bool
+    """Whether a pair needs each clip to be a neighbour of the other."""
+    max_distance: float | None
+    """Cosine distance beyond which clips are not paired; None means no limit."""
+    threads: int = 1
+
+
+def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, settings: MiningSettings) -> MinedPairs:
+    """Return the pairs of clips that look alike.
+
+    Args:
+        descriptors: [N, D]; their length does not matter, and a clip with zeros alone has no partner.
+        video: where each clip was cut from: overlapping windows of one video are no pair.
+        settings: see there.
+    """
+    vectors = _quantised(descriptors)
+    count = len(vectors)
+    described = np.flatnonzero(vectors.any(axis=1))
+    reach = min(settings.neighbours, max(len(described) - 2, 0))
+    near, distances = np.full((count, reach), -1, dtype=np.int64), np.full((count, reach + 1), np.inf)
+    if reach:
+        own = vectors[described]
+        wanted = min(reach + 2 + video.max_overlaps(), len(described))
+        found = _nearest(own, wanted, settings.threads)
+        for first in range(0, len(own), _CHUNK):
+            rows = np.arange(first, min(first + _CHUNK, len(own)))
+            clips = described[rows]
+            chosen, far = _ranked(own, rows, found[rows], clips, described, video, reach + 1)
+            near[clips], distances[clips] = chosen[:, :reach], far
+    kept = _before_widest_gap(distances) & (near >= 0)
+    if settings.max_distance is not None:
+        kept &= distances[:, :-1] <= settings.max_distance
+    pairs, mutual_share = _pairs(near, kept, settings.mutual)
+    return MinedPairs.of(
+        count,
+        pairs,
+        _distances(vectors, pairs[:, 0], pairs[:, 1]),
+        mutual_share=mutual_share,
+        random_distances=_random_distances(vectors),
+    )
+
+
+def _quantised(descriptors: NDArray[np.floating] | NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return unit vectors times 2^15 - 1, rounded, so that their products are exact."""
+    if descriptors.dtype == np.int16:
+        return descriptors.astype(np.int16)
+    values = descriptors.astype(np.float64)
+    lengths = np.sqrt((values * values).sum(axis=1, keepdims=True))
+    return np.rint(values / np.where(lengths > 0, lengths, 1) * _SCALE).astype(np.int16)
+
+
+def _nearest(vectors: NDArray[np.int16], wanted: int, threads: int) -> Indices:
+    """Return the `wanted` clips with the largest inner product with each, [N, wanted]; -1 where there are fewer."""
+    import faiss  # not where nothing is mined
+
+    faiss.omp_set_num_threads(threads)
+    points = vectors.astype(np.float32) / np.float32(_SCALE)
+    count, size = points.shape
+    flat = faiss.IndexFlatIP(size)
+    index: Any = flat
+    if count > EXACT_CLIPS:
+        lists = int(2 * np.sqrt(count))
+        index = faiss.IndexIVFFlat(flat, size, lists, faiss.METRIC_INNER_PRODUCT)
+        index.cp.seed, index.cp.niter = 1, 8
+        index.train(points[:: max(1, count // (50 * lists))])
+        index.nprobe = LISTS_PROBED
+    index.add(points)
+    found: Indices = index.search(points, wanted)[1]
+    return found
+
+
+def _ranked(
+    vectors: NDArray[np.int16],
+    rows: Indices,
+    found: Indices,
+    clips: Indices,
+    described: Indices,
+    video: Video,
+    wanted: int,
+) -> tuple[Indices, NDArray[np.float64]]:
+    """Return the nearest other clips of each row and their distances, both [rows, wanted], in order.
+
+    The search works in float32, whose rounding depends on the machine; here distances are exact, and ties go to the
+    clip that comes first.
+    """
+    safe = np.where(found < 0, 0, found)
+    others = described[safe]
+    distances = np.stack([_distances(vectors, rows, safe[:, column]) for column in range(found.shape[1])], axis=1)
+    useless = (found < 0) | (others == clips[:, None]) | video.overlap(clips[:, None], others)
+    distances[useless] = np.inf
+    order = np.lexsort((others, distances), axis=1)[:, :wanted]
+    distances = np.take_along_axis(distances, order, axis=1)
+    chosen = np.where(np.isinf(distances), -1, np.take_along_axis(others, order, axis=1))
+    return chosen, distances
+
+
+def _distances(vectors: NDArray[np.int16], a: Indices, b: Indices) -> NDArray[np.float64]:
+    """Return the cosine distances between clips, from 0 to 2."""
+    left, right = vectors[a].astype(np.int64), vectors[b].astype(np.int64)
+    lengths = np.sqrt((left * left).sum(axis=-1).astype(float)) * np.sqrt((right * right).sum(axis=-1).astype(float))
+    products = (left * right).sum(axis=-1)
+    cosines: NDArray[np.float64] = products / np.where(lengths > 0, lengths, 1)
+    return np.maximum(1 - cosines, 0)
+
+
+def _before_widest_gap(distances: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which of the K neighbours lie before the widest gap of [N, K + 1] sorted distances, bool [N, K].
+
+    Where fewer than K + 1 clips are at hand, all of them do.
+    """
+    with np.errstate(invalid="ignore"):
+        gaps = distances[:, 1:] - distances[:, :-1]
+    if not gaps.shape[1]:
+        return np.zeros((len(distances), 0), dtype=bool)
+    last = np.nan_to_num(gaps, nan=-1).argmax(axis=1)
+    kept: NDArray[np.bool_] = np.arange(gaps.shape[1]) <= last[:, None]
+    return kept
+
+
+def _pairs(near: Indices, kept: NDArray[np.bool_], mutual: bool) -> tuple[Indices, float]:
+    """Return the pairs of clips, [M, 2], in ascending order and both directions, and the mutual share of neighbours."""
+    clips, columns = np.nonzero(kept)
+    found = np.stack([clips, near[clips, columns]], axis=1) if len(clips) else np.zeros((0, 2), dtype=np.int64)
+    count = np.int64(max(len(near), 1))
+    there, back = found[:, 0] * count + found[:, 1], found[:, 1] * count + found[:, 0]
+    is_mutual = np.isin(there, back)
+    share = float(is_mutual.mean()) if len(found) else 0.0
+    codes = there[is_mutual] if mutual else np.union1d(there, back)
+    codes = np.sort(codes)
+    return np.stack([codes // count, codes % count], axis=1), share
+
+
+def _random_distances(vectors: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Return the distances of clips drawn at random, to compare those of pairs with."""
+    if len(vectors) < 2:
+        return np.zeros(0)
+    generator = np.random.Generator(np.random.PCG64(2))
+    first = generator.integers(0, len(vectors), RANDOM_PAIRS)
+    second = (first + generator.integers(1, len(vectors), RANDOM_PAIRS)) % len(vectors)
+    return _distances(vectors, first, second)

@@ -1,0 +1,155 @@
+"""Pairs of clips that look alike, as a list that a training can draw from."""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+MAX_OVERLAPS = 64
+"""Overlapping windows of one video that are set aside for each clip."""
+MAX_GROUP_SHARE = 0.2
+"""Largest share of all clips that may be held out together because they are linked by pairs."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """Where clips were cut from; all arrays are [N]."""
+
+    sources: Indices
+    """Number of the clip's source."""
+    starts: NDArray[np.float64]
+    """Start of the clip in its source, in seconds."""
+    seconds: NDArray[np.float64]
+    """Length of the clip, in seconds."""
+
+    @classmethod
+    def of(cls, clips: Any) -> "Video":
+        """Return the origin of the clips of a split (`ClipDataset`)."""
+        numbers = np.unique(np.asarray(clips.sources), return_inverse=True)[1].astype(np.int64)
+        rates = np.asarray(clips.fps, dtype=np.float64)
+        return cls(numbers, np.asarray(clips.starts_s, dtype=np.float64), np.asarray(clips.clip_frames) / rates)
+
+    def overlap(self, a: Indices, b: Indices) -> NDArray[np.bool_]:
+        """Return whether clips are windows of one video with frames in common.
+
+        Clips with the same source and the same start are different inputs, such as those of a generator.
+        """
+        apart = np.abs(self.starts[a] - self.starts[b])
+        overlapping: NDArray[np.bool_] = (apart > 0) & (apart < self.seconds[a])
+        same: NDArray[np.bool_] = self.sources[a] == self.sources[b]
+        return overlapping & same
+
+    def max_overlaps(self) -> int:
+        """Return how many windows can overlap with one, at most MAX_OVERLAPS."""
+        order = np.lexsort((self.starts, self.sources))
+        reach = 0
+        while reach < MAX_OVERLAPS // 2 and self.overlap(order[: -reach - 1], order[reach + 1 :]).any():
+            reach += 1
+        return 2 * reach
+
+    def groups(self) -> Indices:
+        """Return the first clip of each clip's video, [N].
+
+        Raises:
+            ValueError: two clips have the same source and start, so the source is no video.
+        """
+        origins = np.stack([self.sources.astype(np.float64), self.starts], axis=1)
+        if len(np.unique(origins, axis=0)) < len(origins):
+            raise ValueError(
+                "stage1.pairing is video, but several clips start at the same time of the same source, so they are not "
+                "cut from videos; set pairing to appearance or identity"
+            )
+        first = np.unique(self.sources, return_index=True)[1]
+        return first[self.sources].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class MinedPairs:
+    """Partners of each of N clips; clip i has `partners[offsets[i] : offsets[i + 1]]`."""
+
+    offsets: Indices
+    """[N + 1]"""
+    partners: Indices
+    """[M], ascending for each clip."""
+    distances: NDArray[np.float32]
+    """[M], cosine distance of each pair."""
+    summary: NDArray[np.float64]
+    """Share of neighbours that is mutual, and the median distance of clips drawn at random."""
+
+    @classmethod
+    def of(
+        cls,
+        count: int,
+        pairs: Indices,
+        distances: NDArray[np.float64],
+        *,
+        mutual_share: float,
+        random_distances: NDArray[np.float64],
+    ) -> "MinedPairs":
+        """Return `count` clips with the given pairs, [M, 2] in ascending order."""
+        offsets = np.searchsorted(pairs[:, 0], np.arange(count + 1)).astype(np.int64)
+        median = float(np.median(random_distances)) if len(random_distances) else 0.0
+        return cls(offsets, pairs[:, 1].copy(), distances.astype(np.float32), np.array([mutual_share, median]))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def firsts(self) -> Indices:
+        """Return the first clip of each pair, [M]."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def groups(self) -> Indices:
+        """Return for each clip the first of all clips linked with it by pairs, [N].
+
+        Clips of a group are held out together. A group that is too large for that falls apart into its clips.
+        """
+        group = np.arange(len(self))
+        first, second = self.firsts, self.partners
+        while True:  # the smallest number spreads along the pairs
+            spread = group.copy()
+            np.minimum.at(spread, first, group[second])
+            spread = np.minimum(spread, spread[spread])
+            if np.array_equal(spread, group):
+                break
+            group = spread
+        sizes = np.bincount(group, minlength=len(self))
+        too_large = sizes[group] > max(MAX_GROUP_SHARE * len(self), 2)
+        return np.where(too_large, np.arange(len(self)), group)
+
+    def to_bytes(self) -> bytes:
+        """Return the content of a .npz."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **{name: getattr(self, name) for name in self.__dataclass_fields__})
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "MinedPairs":
+        """Return what `to_bytes` stored.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+                pairs = cls(*(stored[name] for name in cls.__dataclass_fields__))
+        except Exception as error:  # zipfile, zlib and numpy raise many kinds for foreign bytes
+            raise ValueError(f"not a list of pairs: {error}") from None
+        count = len(pairs.offsets) - 1
+        is_valid = (
+            all(getattr(pairs, name).ndim == 1 for name in cls.__dataclass_fields__)
+            and pairs.offsets.dtype == pairs.partners.dtype == np.int64
+            and count >= 0
+            and pairs.offsets[0] == 0
+            and bool((np.diff(pairs.offsets) >= 0).all())
+            and pairs.offsets[-1] == len(pairs.partners) == len(pairs.distances)
+            and bool(((pairs.partners >= 0) & (pairs.partners < count)).all())
+            and len(pairs.summary) == 2
+        )
+        if not is_valid:
+            raise ValueError("not a list of pairs")
+        return pairs
