@@ -12,6 +12,8 @@ from pipeline.runs.pairs import run_pairs
 from pipeline.runs.store import changed_settings, data_hash, is_finished
 from pipeline.training.job import Job
 from pipeline.training.plan import StagePlan, make_plan, plan_of
+from preprocessing.appearance.agreement import agreement, describe
+from preprocessing.appearance.pairs import MinedPairs
 
 
 def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list[str]]:
@@ -28,6 +30,7 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
     training, lines, missing = recipe.training, [], []
     manifest_hash: str | None = None
     plans: list[StagePlan]
+    pairs: MinedPairs | None = None
     try:
         from preprocessing.dataset.reader import ClipDataset
 
@@ -45,6 +48,9 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
         except ValueError as error:
             raise UserError(f"{data}: {error}") from error
     lines += map(str, plans)
+    if pairs is not None:
+        shares = agreement(pairs, clips.identities, clips.labels)
+        lines += [f"pairs by {training.appearance.descriptor}: {line}" for line in describe(pairs, shares)]
     least = f"{training.min_workers} to " if training.min_workers else ""
     resources = ", one GPU each" if training.use_gpu else ""
     resources += f", one {training.worker_resource} each" if training.worker_resource else ""

@@ -78,7 +78,7 @@ class MinedPairs:
     distances: NDArray[np.float32]
     """[M], cosine distance of each pair."""
     summary: NDArray[np.float64]
-    """Share of neighbours that is mutual, and the median distance of clips drawn at random."""
+    """[2]: `mutual_share` and `random_distance`."""
 
     @classmethod
     def of(
@@ -97,6 +97,16 @@ class MinedPairs:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def mutual_share(self) -> float:
+        """Return the share of neighbours that have the clip among their own."""
+        return float(self.summary[0])
+
+    @property
+    def random_distance(self) -> float:
+        """Return the median distance of two clips drawn at random."""
+        return float(self.summary[1])
 
     @property
     def firsts(self) -> Indices:

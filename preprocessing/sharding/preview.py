@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cluster.storage import api as storage
 from preprocessing.dataset.format import PREVIEW, Manifest, RejectRecord, Sample, ShardEntry, SplitTotals
 from preprocessing.dataset.index import read_index
+from preprocessing.sharding.preview_pairs import find_alike
 
 CLIPS = 24
 """Clips shown of each split."""
@@ -45,7 +46,13 @@ def write_preview(url: str, manifest: Manifest, rejected: bytes) -> None:
     template = Path(__file__).with_name("preview.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     splits = [_split(url, manifest, split, totals) for split, totals in manifest["splits"].items()]
-    text = page.render(manifest=manifest, splits=splits, rejects=_reasons(rejected), shape=_shape(manifest))
+    text = page.render(
+        manifest=manifest,
+        splits=splits,
+        alike=_alike(url, manifest),
+        rejects=_reasons(rejected),
+        shape=_shape(manifest),
+    )
     storage.write_bytes(storage.join(url, PREVIEW), text.encode())
 
 
@@ -64,6 +71,19 @@ def _split(url: str, manifest: Manifest, split: str, totals: SplitTotals) -> dic
     }
 
 
+def _alike(url: str, manifest: Manifest) -> dict[str, Any] | None:
+    """Return pairs of training clips that look alike, from the first shard; None if the training split is empty."""
+    shard = next((one for one in manifest["shards"] if one["split"] == "train"), None)
+    found = find_alike(url, shard, manifest) if shard is not None else None
+    if shard is None or found is None:
+        return None
+    samples = read_index(url, shard)["samples"]
+    shown = _read_clips(url, shard, [samples[clip] for pair in found.pairs for clip in pair])
+    rendered = [_render_clip(manifest, sample, frames) for sample, frames in shown]
+    pairs = list(zip(rendered[::2], rendered[1::2], strict=True))
+    return {"descriptor": found.descriptor, "lines": found.lines, "pairs": pairs, "clips": shard["clips"]}
+
+
 def _shape(manifest: Manifest) -> str:
     length, height, width, channels = manifest["clip_shape"]
     return f"{length or 'varying'} frames of {width}×{height} pixels, {channels} channels"
@@ -76,16 +96,22 @@ def _choose_clips(url: str, shards: list[ShardEntry]) -> Iterator[tuple[Sample, 
         shard = shards[position]
         samples = read_index(url, shard)["samples"]
         wanted = CLIPS * (number + 1) // len(positions) - CLIPS * number // len(positions)
-        with tempfile.TemporaryDirectory() as cache:
-            path = Path(storage.join(url, shard["path"]))
-            if storage.is_s3(url):
-                path = Path(cache) / "shard"
-                storage.download(storage.join(url, shard["path"]), path)
-            with path.open("rb") as file:
-                for index in sorted({round(i) for i in np.linspace(0, len(samples) - 1, min(wanted, len(samples)))}):
-                    file.seek(samples[index]["frames_offset"])
-                    member = io.BytesIO(file.read(samples[index]["frames_length"]))
-                    yield samples[index], np.load(member, allow_pickle=False)
+        chosen = sorted({round(i) for i in np.linspace(0, len(samples) - 1, min(wanted, len(samples)))})
+        yield from _read_clips(url, shard, [samples[index] for index in chosen])
+
+
+def _read_clips(url: str, shard: ShardEntry, samples: list[Sample]) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:
+    """Yield clips of a shard with their frames."""
+    with tempfile.TemporaryDirectory() as cache:
+        path = Path(storage.join(url, shard["path"]))
+        if storage.is_s3(url):
+            path = Path(cache) / "shard"
+            storage.download(storage.join(url, shard["path"]), path)
+        with path.open("rb") as file:
+            for sample in samples:
+                file.seek(sample["frames_offset"])
+                member = io.BytesIO(file.read(sample["frames_length"]))
+                yield sample, np.load(member, allow_pickle=False)
 
 
 def _render_clip(manifest: Manifest, sample: Sample, frames: NDArray[np.uint8]) -> dict[str, str]:

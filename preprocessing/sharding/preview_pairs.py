@@ -1,0 +1,55 @@
+"""Clips that look alike, for the preview of a dataset: those of one shard, found as a training would find them."""
+
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cluster.storage import api as storage
+from preprocessing.appearance.agreement import agreement, describe
+from preprocessing.appearance.descriptors import from_npy
+from preprocessing.appearance.mining import MiningSettings, mine
+from preprocessing.appearance.pairs import Video
+from preprocessing.dataset.format import Manifest, Sample, ShardEntry
+from preprocessing.dataset.index import read_index
+
+PAIRS = 8
+"""Pairs shown."""
+NEIGHBOURS = 8
+"""As `training.appearance.neighbours` by default."""
+
+
+class Alike(NamedTuple):
+    """What the preview says about clips that look alike."""
+
+    descriptor: str
+    lines: list[str]
+    pairs: list[tuple[int, int]]
+    """Numbers of the clips in the shard."""
+
+
+def find_alike(url: str, shard: ShardEntry, manifest: Manifest) -> Alike | None:
+    """Return pairs of clips of a shard that look alike; None if its index has no descriptors."""
+    index = read_index(url, shard)
+    entry = index.get("appearance")
+    if entry is None:
+        return None
+    samples = index["samples"]
+    descriptors = from_npy(storage.read_bytes(storage.join(url, entry["path"])), len(samples))
+    found = mine(descriptors, _video(samples), MiningSettings(neighbours=NEIGHBOURS, mutual=True, max_distance=None))
+    labels = {name: np.array([one["labels"][name] for one in samples]) for name in manifest["vocabulary"]}
+    shares = agreement(found, [sample["identity"] for sample in samples], labels)
+    once = np.stack([found.firsts, found.partners], axis=1)
+    once = once[once[:, 0] < once[:, 1]]
+    chosen = once[np.unique(np.linspace(0, len(once) - 1, min(PAIRS, len(once))).round().astype(int))]
+    return Alike(entry["name"], describe(found, shares), [(int(a), int(b)) for a, b in chosen])
+
+
+def _video(samples: list[Sample]) -> Video:
+    columns: dict[str, Any] = {
+        "sources": [sample["source"] for sample in samples],
+        "starts_s": [sample["start_s"] for sample in samples],
+        "fps": [sample["fps"] for sample in samples],
+        "clip_frames": [sample["shape"][0] for sample in samples],
+    }
+    return Video.of(SimpleNamespace(**columns))
