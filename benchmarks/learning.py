@@ -21,7 +21,7 @@ from pipeline.evaluation.judge_cache import load_or_train
 from pipeline.runs.checkpoints import checkpoints, local_copy
 from pipeline.runs.store import data_hash, read_recipe
 from pipeline.tuning.validation_score import BATCH_CLIPS
-from pipeline.tuning.validation_split import split_by_identity
+from pipeline.tuning.validation_split import split_as_training
 from preprocessing.dataset.reader import ClipDataset
 from vdsm import checkpoint
 from vdsm.evaluation.judge import JudgeConfig
@@ -46,7 +46,7 @@ def main() -> None:
     steps = options.judge_steps or settings.judge_steps
     config = JudgeConfig(steps=steps, batch_clips=settings.judge_batch_clips, clip_frames=length)
     judge, _ = load_or_train(options.judges, clips, data_hash(clips.manifest), config, NO_PROGRESS)
-    held_out = split_by_identity(clips, recipe).validation
+    held_out = split_as_training(clips, recipe, options.run).validation
     pairs = draw_pairs(held_out, options.pairs, 0)
     for position, file in sorted(checkpoints(options.run, recipe.training).items()):
         with tempfile.TemporaryDirectory() as scratch:

@@ -12,6 +12,7 @@ from pipeline.evaluation.renderer import SpritesRenderer, load_renderer
 from pipeline.evaluation.request import EvaluationRequest
 from pipeline.report.gallery import PHASES as REPORT_PHASES
 from pipeline.report.page import write_report
+from pipeline.report.paired_clips import PairedClips, draw_paired_clips
 from preprocessing.dataset.reader import ClipDataset
 from vdsm.evaluation.clips import is_labelled
 from vdsm.evaluation.inception import Inception, load_inception
@@ -51,6 +52,12 @@ class RunEvaluation:
             clip_frames=self.inputs.clip_frames, pairs=settings.pairs, probe_clips=settings.probe_clips,
             seed=self.request.seed, sequence_stage=self.inputs.sequence_stage,
         )  # fmt: skip
+
+    def _paired(self) -> PairedClips | None:
+        """Return the pairs of the run, unless it is measured on other data than it was trained on."""
+        if self.inputs.info["data_sha256"] != self.inputs.data_sha256:
+            return None
+        return draw_paired_clips(self.inputs.info["run"], self.inputs.recipe, self.train)
 
     def describe(self) -> str:
         """Return what would be measured, in one line."""
@@ -92,6 +99,7 @@ class RunEvaluation:
             request.out, run=inputs.info["run"], clips=inputs.test, measured=measured, metrics=metrics,
             sequence_stage=inputs.sequence_stage, grid_clips=settings.grid_clips, seed=request.seed,
             command=request.command(inputs.recipe), progress=progress,
+            paired=self._paired(),
         )  # fmt: skip
         return metrics
 

@@ -15,6 +15,7 @@ from pipeline.report.animation import Animation, animate_grid, display_fps, make
 from pipeline.report.grids import Indices
 from pipeline.report.images import Frames, mosaic
 from pipeline.report.latent_map import Colouring, LatentMap, code_maps
+from pipeline.report.paired_clips import PairedClips
 from pipeline.report.rollouts import rollout_length, rollout_rows
 from pipeline.report.transfer_matrix import TransferMatrix, transfer_matrix
 from pipeline.report.wrong_swaps import MAX_WRONG_SWAPS, WrongSwap, wrong_swaps
@@ -59,6 +60,8 @@ class Gallery:
     maps: list[LatentMap] = field(default_factory=list)
     colourings: list[Colouring] = field(default_factory=list)
     wrong: list[WrongSwap] = field(default_factory=list)
+    paired: PairedClips | None = None
+    """Pairs that were trained on because they look alike."""
     absent: dict[str, str] = field(default_factory=dict)
     """Section name -> reason why it is empty."""
 

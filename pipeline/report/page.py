@@ -25,6 +25,7 @@ from pipeline.report.images import Frames, encode_webp
 from pipeline.report.latent_map import SIZE, marks
 from pipeline.report.line_chart import LineChart
 from pipeline.report.metric_format import Metrics, format_interval, format_value, is_share, percent
+from pipeline.report.paired_clips import PairedClips
 from pipeline.report.table import headline
 from vdsm.evaluation.clips import LabelledClips
 from vdsm.evaluation.measurement import Measurement, Swapped
@@ -45,6 +46,7 @@ def write_report(
     seed: int,
     command: str,
     progress: Progress,
+    paired: PairedClips | None = None,
 ) -> None:
     """Draw the gallery of a model and write report.html, transfer.webp and training.jsonl.
 
@@ -62,8 +64,10 @@ def write_report(
         seed: seed of the samples of the prior.
         command: a command line that repeats the evaluation.
         progress: receives `pipeline.report.gallery.PHASES` phases.
+        paired: the pairs that the run was trained on, if it found them itself.
     """
     gallery = draw_gallery(clips, measured, sequence_stage, grid_clips, seed, progress)
+    gallery = dataclasses.replace(gallery, paired=paired)
     log = _training_log(run)
     charts = training_charts(read_records(log.decode(errors="replace")))
     html = render(metrics, gallery, run.rstrip("/").rpartition("/")[2], charts, command)

@@ -111,14 +111,14 @@ def transfer_animation(run: str, context: "SweepContext") -> Animation:
     """Return action transfer between validation identities: actions from the first column, identities from the row."""
     from pipeline.runs.store import load_run
     from pipeline.tuning.validation_score import BATCH_CLIPS
-    from pipeline.tuning.validation_split import split_by_identity
+    from pipeline.tuning.validation_split import split_as_training
     from preprocessing.dataset.reader import ClipDataset
     from vdsm.evaluation.model import encode_clips
     from vdsm.evaluation.outputs import SwapDecoder
 
     model, recipe, info = load_run(run)
     clips = ClipDataset(context.data, "train")
-    validation = split_by_identity(clips, recipe).validation
+    validation = split_as_training(clips, recipe, run).validation
     length = recipe.training.stage2.clip_frames
     actions, identities = action_donors(validation)[:MAX_ACTIONS], identity_donors(validation, MAX_IDENTITIES)
     decoder = SwapDecoder(model.eval(), encode_clips(model, validation, length, BATCH_CLIPS), length, BATCH_CLIPS)

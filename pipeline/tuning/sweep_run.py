@@ -17,7 +17,7 @@ from pipeline.tuning.space import Space
 from pipeline.tuning.study import finished_trials, open_study, promote, ranked_trials, requeue_interrupted
 from pipeline.tuning.sweep import Sweep
 from pipeline.tuning.trial import SweepContext
-from pipeline.tuning.validation_split import can_judge_swaps, split_by_identity
+from pipeline.tuning.validation_split import can_judge_swaps, split_as_training
 from preprocessing.dataset.reader import ClipDataset
 
 if TYPE_CHECKING:
@@ -85,9 +85,12 @@ def prepare_judge(recipe: Recipe, sweep: Sweep, clips: ClipDataset, url: str, ph
     from vdsm.evaluation.judge import JudgeConfig
 
     config = JudgeConfig(steps=sweep.judge_steps, clip_frames=recipe.training.stage2.clip_frames, seed=recipe.seed)
-    data_id = f"{data_hash(clips.manifest)} without {recipe.training.validation_fraction} {recipe.seed}"
+    rule = f"{recipe.training.validation_fraction} {recipe.seed}"
+    if recipe.training.stage1.pairing in ("video", "appearance"):
+        rule += f" by {recipe.training.stage1.pairing} {recipe.training.appearance}"
+    data_id = f"{data_hash(clips.manifest)} without {rule}"
     with ProgressDisplay(phases=phases) as progress:
-        _, stored = load_or_train(url, split_by_identity(clips, recipe).train, data_id, config, progress)
+        _, stored = load_or_train(url, split_as_training(clips, recipe).train, data_id, config, progress)
     return stored
 
 

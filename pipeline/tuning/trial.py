@@ -101,14 +101,14 @@ def measure_run(run: str, context: SweepContext, threads: int) -> dict[str, floa
 
     from pipeline.runs.store import load_run
     from pipeline.tuning.validation_score import disentanglement_scores, final_elbo
-    from pipeline.tuning.validation_split import split_by_identity
+    from pipeline.tuning.validation_split import split_as_training
     from preprocessing.dataset.reader import ClipDataset
     from vdsm.memory import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(threads)
     model, recipe, info = load_run(run)
-    validation = split_by_identity(ClipDataset(context.data, "train"), recipe).validation
+    validation = split_as_training(ClipDataset(context.data, "train"), recipe, run).validation
     records = [json.loads(line) for line in storage.read_bytes(storage.join(run, "metrics.jsonl")).splitlines()]
     scores = disentanglement_scores(
         model.eval(), validation, context.judge.load() if context.judge else None,

@@ -1,4 +1,4 @@
-"""The clips that score trials: identities of the training split that no trial trains on.
+"""The clips that score trials: clips of the training split that no trial trains on.
 
 The test split is never read, so results on it stay unbiased by the search.
 """
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.runs.pairs import run_pairs
+from pipeline.training.job import Job, clip_table
 from pipeline.training.order import held_out
 from vdsm.evaluation.clips import ACTION, LabelledClips
 
 if TYPE_CHECKING:
     from pipeline.recipe import Recipe
+    from preprocessing.dataset.reader import ClipDataset
 
 
 class ClipSubset:
@@ -34,24 +37,32 @@ class ClipSubset:
         return self._clips.frames(int(self._indices[index]))
 
 
-class IdentitySplit(NamedTuple):
-    """The training split of a dataset, divided by identity."""
+class ValidationSplit(NamedTuple):
+    """The training split of a dataset, divided as a training run divides it."""
 
     train: ClipSubset
     """Clips that every trial trains on."""
     validation: ClipSubset
-    """Clips of the held-out identities."""
+    """Clips that it holds out: of whole identities, or of whole groups that were found without labels."""
 
 
-def split_by_identity(clips: LabelledClips, recipe: "Recipe") -> IdentitySplit:
+def split_as_training(clips: "ClipDataset", recipe: "Recipe", run: str | None = None) -> ValidationSplit:
     """Divide the training split as a training run of `recipe` does.
 
     Clips shorter than `training.stage2.clip_frames` are left out of both parts.
+
+    Args:
+        clips: the training split.
+        recipe: settings of the training.
+        run: the run whose pairs are used, if it was paired by appearance.
     """
-    kept_out = held_out(clips.identities, recipe.seed, recipe.training.validation_fraction)
-    held = np.array([identity in kept_out for identity in clips.identities])
+    pairs = run_pairs(recipe.training, clips, run)
+    job = Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, pairs=pairs)
+    groups = clip_table(job).groups
+    kept_out = held_out(groups, recipe.seed, recipe.training.validation_fraction)
+    held = np.array([group in kept_out for group in groups])
     enough = np.asarray(clips.clip_frames) >= recipe.training.stage2.clip_frames
-    return IdentitySplit(
+    return ValidationSplit(
         ClipSubset(clips, np.flatnonzero(~held & enough)), ClipSubset(clips, np.flatnonzero(held & enough))
     )
 

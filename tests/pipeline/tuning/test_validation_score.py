@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.recipe import Recipe
 from pipeline.tuning.validation_score import disentanglement_scores, final_elbo
-from pipeline.tuning.validation_split import ClipSubset, IdentitySplit, can_judge_swaps, split_by_identity
+from pipeline.tuning.validation_split import ClipSubset, ValidationSplit, can_judge_swaps, split_as_training
 from preprocessing.dataset.reader import ClipDataset
 from vdsm.evaluation.clips import stack
 from vdsm.evaluation.judge import Judge
@@ -95,9 +95,9 @@ class PerfectJudge(Judge):
 
 
 @pytest.fixture(scope="module")
-def split(small_figures: Path) -> IdentitySplit:
+def split(small_figures: Path) -> ValidationSplit:
     recipe = Recipe.model_validate({"training": {"validation_fraction": 0.45}})
-    return split_by_identity(ClipDataset(str(small_figures), "train"), recipe)
+    return split_as_training(ClipDataset(str(small_figures), "train"), recipe)
 
 
 def score(model: PerfectModel, clips: ClipSubset, judge: Judge | None) -> dict[str, float]:
@@ -105,7 +105,7 @@ def score(model: PerfectModel, clips: ClipSubset, judge: Judge | None) -> dict[s
 
 
 def test_no_validation_identity_is_trained_on_and_no_test_clip_is_in_either(
-    split: IdentitySplit, small_figures: Path
+    split: ValidationSplit, small_figures: Path
 ) -> None:
     test = ClipDataset(str(small_figures), "test")
     assert set(split.train.identities).isdisjoint(split.validation.identities)
@@ -113,19 +113,19 @@ def test_no_validation_identity_is_trained_on_and_no_test_clip_is_in_either(
     assert len(split.train) + len(split.validation) == len(ClipDataset(str(small_figures), "train"))
 
 
-def test_the_validation_clips_are_those_that_training_holds_out(split: IdentitySplit, small_figures: Path) -> None:
+def test_the_validation_clips_are_those_that_training_holds_out(split: ValidationSplit, small_figures: Path) -> None:
     from pipeline.training.order import held_out
 
     everyone = ClipDataset(str(small_figures), "train").identities
     assert set(split.validation.identities) == held_out(everyone, 0, 0.45)
 
 
-def test_a_perfect_model_scores_one(split: IdentitySplit) -> None:
+def test_a_perfect_model_scores_one(split: ValidationSplit) -> None:
     scores = score(PerfectModel(split.validation), split.validation, PerfectJudge(split.validation))
     assert scores["action"] == scores["static"] == scores["joint"] == scores["disentanglement"] == 1
 
 
-def test_without_labels_a_perfect_model_loses_only_to_ties(split: IdentitySplit) -> None:
+def test_without_labels_a_perfect_model_loses_only_to_ties(split: ValidationSplit) -> None:
     scores = score(PerfectModel(split.validation), split.validation, None)
     assert scores["static"] == 1
     # One clip in six shows the same action and has the identical code; a tie counts half.
@@ -134,14 +134,14 @@ def test_without_labels_a_perfect_model_loses_only_to_ties(split: IdentitySplit)
 
 @pytest.mark.parametrize("judged", [True, False])
 @pytest.mark.parametrize("fault", ["ignores static", "ignores dynamics", "copies"])
-def test_a_counterfeit_scores_near_zero(split: IdentitySplit, fault: str, judged: bool) -> None:
+def test_a_counterfeit_scores_near_zero(split: ValidationSplit, fault: str, judged: bool) -> None:
     clips = split.validation
     scores = score(PerfectModel(clips, fault), clips, PerfectJudge(clips) if judged else None)
     assert max(scores["action"], scores["static"]) > 0.8  # one half is right, which makes it a counterfeit
     assert scores["disentanglement"] < 0.35
 
 
-def test_the_action_score_is_the_accuracy_above_chance(split: IdentitySplit) -> None:
+def test_the_action_score_is_the_accuracy_above_chance(split: ValidationSplit) -> None:
     clips = split.validation
     scores = score(PerfectModel(clips, "takes action 1 for 0"), clips, PerfectJudge(clips))
     pairs = draw_pairs(clips, 120, 0)
@@ -151,7 +151,7 @@ def test_the_action_score_is_the_accuracy_above_chance(split: IdentitySplit) -> 
     assert scores["static"] == 1
 
 
-def test_labels_decide_whether_swaps_can_be_judged(split: IdentitySplit) -> None:
+def test_labels_decide_whether_swaps_can_be_judged(split: ValidationSplit) -> None:
     assert can_judge_swaps(split.train)
     bare = ClipSubset(split.train, np.arange(3))
     bare.vocabulary = {"action": ["walk", "run"]}
