@@ -40,7 +40,8 @@ def prepare(request: EvaluationRequest) -> Evaluation:
     if request.samples is not None and request.run is None:
         from pipeline.evaluation.samples import prepare_samples
 
-        return prepare_samples(request.samples, request)
+        with ProgressDisplay(1) as progress:
+            return prepare_samples(request.samples, request, progress)
     raise UserError("give --run, a folder of `vdsm train`, or --samples, clips of another system; not both")
 
 

@@ -54,10 +54,10 @@ def main(folder: Path, data: Path) -> None:
             rows = wanted[start : start + CLIPS_PER_FILE]
             path = folder / f"{kind}-{start:06d}.npz"
             if not path.exists():
-                donors = {name: [row[name] for row in rows] for name in ("dynamics_of", "static_of")}
-                frames = [generate(read(row["dynamics_of"]), read(row["static_of"])) for row in rows]
+                first, second = [row["dynamics_of"] for row in rows], [row["static_of"] for row in rows]
+                frames = [generate(read(a), read(b)) for a, b in zip(first, second)]
                 with path.with_suffix(".partial").open("wb") as file:
-                    np.savez_compressed(file, frames=np.stack(frames), **{k: np.array(v) for k, v in donors.items()})
+                    np.savez_compressed(file, frames=frames, dynamics_of=first, static_of=second)
                 path.with_suffix(".partial").rename(path)
             print(f"{kind}: {start + len(rows)} of {len(wanted)} clips")
 

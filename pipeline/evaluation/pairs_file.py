@@ -1,4 +1,4 @@
-"""The folder of `vdsm pairs`: fixed pairs of test clips in two formats, instructions, and a program that follows them."""
+"""The folder of `vdsm pairs`: fixed pairs of test clips in two formats, and how to make clips for them."""
 
 import csv
 import io
