@@ -34,6 +34,8 @@ def prepare(request: EvaluationRequest) -> Evaluation:
     """
     # Torch takes seconds to import, which --help and invalid options should not wait for.
     if request.run is not None and request.samples is None:
+        if request.system is not None:
+            raise UserError(f"--system {request.system} names the system that made samples; leave it out for a run")
         from pipeline.evaluation.run import prepare_run
 
         return prepare_run(request.run, request)

@@ -47,6 +47,10 @@ class SamplesEvaluation:
         """Number of phases of progress that `execute` starts: the judge, the scores, the report."""
         return 1 + len(sample_phases(renderer=self.renderer is not None)) + 1
 
+    @property
+    def _title(self) -> str:
+        return self.request.system or self.folder.rstrip("/").rpartition("/")[2]
+
     def describe(self) -> str:
         """Return what would be measured, in one line."""
         return f"would measure the samples of {len(self.files)} files by {self.description.evaluation.pairs} pairs"
@@ -69,6 +73,7 @@ class SamplesEvaluation:
             judge=(stored.key, judge_config), seed=seed, evaluation=settings.model_dump(mode="json"),
         )  # fmt: skip
         provenance |= {"samples": self.folder, "samples_sha256": samples_sha256(self.files)}
+        provenance |= {"system": request.system} if request.system else {}
         finished = UnfinishedScoring(request.out, provenance)
         parts = {file.name: file.samples for file in self.files}
         measured = score_samples(
@@ -81,7 +86,7 @@ class SamplesEvaluation:
         write_metrics(request.out, metrics)
         progress.start("drawing the report", 2 * len(self.files), unit="files")
         write_samples_report(
-            request.out, samples=self.folder, clips=self.test, swapped=measured.swapped,
+            request.out, title=self._title, clips=self.test, swapped=measured.swapped,
             samples_of=self._sample_reader(progress), metrics=metrics, command=request.command(),
         )  # fmt: skip
         finished.remove()
