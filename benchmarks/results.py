@@ -88,7 +88,8 @@ def column_key(report: Report) -> str:
 def column_title(column: Sequence[Report]) -> str:
     """Return the names of the reports of a column, or of their system, and their number."""
     system = column[0].metrics["provenance"].get("system")
-    return f"{system or ', '.join(report.name for report in column)} (n = {len(column)})"
+    names = system or ", ".join(report.name for report in column)
+    return f"{names} (n = {len(column)})".replace("|", "\\|")
 
 
 def first_of(every: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -30,6 +30,10 @@ def render_comparison(reports: Sequence[Report], compared: dict[str, Any]) -> st
     for name in compared["figures"]:
         if name not in titles:
             groups.setdefault(GROUPS.get(name.partition(".")[0], "Other metrics"), []).append(name)
+    warned: dict[str, list[str]] = {}
+    for report in reports:
+        for warning in report.metrics["warnings"]:
+            warned.setdefault(warning, []).append(report.name)
     runs = [index for index, report in enumerate(reports) if not report.is_samples]
     lone = [name for name, values in compared["settings"].items() if any(values[index] is None for index in runs)]
     return fill(
@@ -39,6 +43,7 @@ def render_comparison(reports: Sequence[Report], compared: dict[str, Any]) -> st
         names=[report.name for report in reports],
         reports=reports,
         compared=compared,
+        warned=warned,
         shared_settings=[name for name in compared["settings"] if name not in lone],
         lone_settings=lone,
         rows=[(titles[name], name) for name in order],

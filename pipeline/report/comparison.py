@@ -85,7 +85,8 @@ def _find_metrics(url: str) -> tuple[str, Metrics]:
 def _names(found: Sequence[tuple[str, Metrics]]) -> list[str]:
     """Return a unique name for each report.
 
-    These are the names of the runs and systems; if they are not unique, the folders; and if these are not either, numbered folders.
+    These are the names of the runs and systems; if they are not unique, the folders; and if these are not either,
+    numbered folders.
     """
     sources = [metrics["provenance"] for _, metrics in found]
     runs = [
