@@ -85,15 +85,15 @@ def _find_metrics(url: str) -> tuple[str, Metrics]:
 def _names(found: Sequence[tuple[str, Metrics]]) -> list[str]:
     """Return a unique name for each report.
 
-    These are the names of the runs and systems; if they are not unique, the folders; and if these are not either,
-    numbered folders.
+    These are the names of the runs and systems; the folder where such a name is not unique; and if a folder is not
+    either, all of them are numbered.
     """
     sources = [metrics["provenance"] for _, metrics in found]
     runs = [
         source.get("system") or PurePosixPath(str(source.get("run") or source.get("samples") or folder)).name
         for source, (folder, _) in zip(sources, found, strict=True)
     ]
-    names = runs if len(set(runs)) == len(runs) else [folder.rstrip("/") for folder, _ in found]
+    names = [run if runs.count(run) == 1 else folder.rstrip("/") for run, (folder, _) in zip(runs, found, strict=True)]
     if len(set(names)) == len(names):
         return names
     return [f"{name} ({number})" for number, name in enumerate(names, 1)]
