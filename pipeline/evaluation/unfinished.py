@@ -1,9 +1,11 @@
-"""Results of a scoring that has not finished yet, as files in the folder `unfinished` of its output."""
+"""Results of a scoring that has not finished yet, as files in a folder of its output."""
 
+import contextlib
 import hashlib
 import json
 import logging
-import shutil
+import re
+from pathlib import Path
 from typing import Any
 
 from cluster.storage import api as storage
@@ -11,7 +13,8 @@ from cluster.storage.errors import MissingFileError
 
 log = logging.getLogger(__name__)
 
-FOLDER = "unfinished"
+FOLDER = "unfinished-scoring"
+_NAME = re.compile(r"[0-9a-f]{16}-[\w-]+\.bin")
 
 
 class UnfinishedScoring:
@@ -44,13 +47,17 @@ class UnfinishedScoring:
         storage.write_bytes(self._url(name), hashlib.sha256(data).digest() + data)
 
     def remove(self) -> None:
-        """Remove everything, once the scoring is finished."""
+        """Remove everything that any scoring into this output has kept."""
         folder = storage.join(self._out, FOLDER)
-        if not storage.is_s3(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        if not storage.is_s3(folder) and not Path(folder).is_dir():
             return
+        storage.remove_partial_files(folder)
         for name in storage.list_files(folder):
-            storage.delete(storage.join(folder, name))
+            if _NAME.fullmatch(name):
+                storage.delete(storage.join(folder, name))
+        if not storage.is_s3(folder):
+            with contextlib.suppress(OSError):  # it holds something else
+                Path(folder).rmdir()
 
     def _url(self, name: str) -> str:
         return storage.join(self._out, FOLDER, f"{self._key}-{name}.bin")

@@ -33,16 +33,16 @@ def test_a_killed_scoring_resumes_with_the_same_bytes_and_repeats_nothing(
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "killed"
     args = ["--samples", str(perfect), "--data", str(small_figures), "--judges", str(tmp_path / "judges")]
     evaluate.main([*args, "--out", str(undisturbed)])
-    assert not (undisturbed / "unfinished").exists()
+    assert not (undisturbed / "unfinished-scoring").exists()
 
     process = subprocess.Popen([sys.executable, "-c", KILLED, *args, "--out", str(out)], cwd=root)
-    while not any((out / "unfinished").glob("*-samples-*.bin")):
+    while not any((out / "unfinished-scoring").glob("*-samples-*.bin")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "metrics.json").exists()
-    kept = {path.name for path in (out / "unfinished").glob("*.bin")}
+    kept = {path.name for path in (out / "unfinished-scoring").glob("*.bin")}
 
     written: list[str] = []
     put = UnfinishedScoring.put
@@ -56,7 +56,7 @@ def test_a_killed_scoring_resumes_with_the_same_bytes_and_repeats_nothing(
     assert without_time(out) == without_time(undisturbed)
     assert "controls" in written
     assert not [name for name in written if any(file.endswith(f"-{name}.bin") for file in kept)]
-    assert not (out / "unfinished").exists()
+    assert not (out / "unfinished-scoring").exists()
 
 
 @pytest.mark.parametrize("where", ["folder", pytest.param("s3", marks=pytest.mark.s3)])
@@ -67,14 +67,17 @@ def test_results_are_kept_until_they_are_removed(where: str, tmp_path: Path, req
     first.put("scores", b"some bytes")
     assert UnfinishedScoring(out, inputs).get("scores") == b"some bytes"
     assert UnfinishedScoring(out, {"samples_sha256": "b"}).get("scores") is None
-    (name,) = storage.list_files(storage.join(out, "unfinished"))
-    url = storage.join(out, "unfinished", name)
+    (name,) = storage.list_files(storage.join(out, "unfinished-scoring"))
+    url = storage.join(out, "unfinished-scoring", name)
     storage.write_bytes(url, storage.read_bytes(url)[:-1])
     assert first.get("scores") is None  # damaged
     storage.write_bytes(storage.join(out, "metrics.json"), b"{}")
+    storage.write_bytes(storage.join(out, "unfinished-scoring", "notes.txt"), b"of someone else")
     first.remove()
-    assert storage.list_files(out) == ["metrics.json"]
+    assert storage.list_files(out) == ["metrics.json", "unfinished-scoring/notes.txt"]
+    storage.delete(storage.join(out, "unfinished-scoring", "notes.txt"))
     first.remove()
+    assert where == "s3" or [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
 def test_files_that_change_during_the_scoring_are_refused(perfect: Path, tmp_path: Path) -> None:
