@@ -4,8 +4,8 @@
 
 REPORT is a folder written by `vdsm evaluate --out`, or a run that contains one. Runs whose recipes differ only in the
 seed share a column: their mean and the 95% interval of Student's t, which covers the spread between trainings; for two
-runs, both values. A single run has its own interval, over test identities. All must be measured on the same pairs of
-clips.
+runs, both values. A single run has its own interval, over test identities. Samples of other systems share a column if
+they were evaluated under the same `--system`. All must be measured on the same pairs of clips.
 """
 
 import argparse
@@ -15,7 +15,8 @@ import re
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from pipeline.report.comparison import Report, check_comparable, read_reports
 from pipeline.report.metric_format import Metric, format_value, is_share
@@ -52,27 +53,51 @@ def main() -> None:
         print(f"Note: {note}", file=sys.stderr)
     groups: dict[str, list[Report]] = defaultdict(list)
     for report in reports:
-        recipe = {key: value for key, value in report.metrics["provenance"]["recipe"].items() if key != "seed"}
-        groups[json.dumps(recipe, sort_keys=True)].append(report)
+        groups[column_key(report)].append(report)
     columns = list(groups.values())
-    first = reports[0].metrics
-    controls = [name for name in CONTROLS if name in first["controls"]]
-    titles = [f"{', '.join(report.name for report in column)} (n = {len(column)})" for column in columns]
+    all_metrics = [report.metrics for report in reports]
+    figures = first_of(metrics["figures"] for metrics in all_metrics)
+    measured = {name: first_of(metrics["controls"].get(name, {}) for metrics in all_metrics) for name in CONTROLS}
+    controls = [name for name in CONTROLS if measured[name]]
+    titles = [column_title(column) for column in columns]
     print(f"| | {' | '.join(titles)} | {' | '.join(f'`{name}`' for name in controls)} | chance |")
     print("|---" * (len(columns) + len(controls) + 2) + "|")
     for title, starts in PARTS:
-        names = [name for name in first["figures"] if name.startswith(starts)]
+        names = [name for name in figures if name.startswith(starts)]
         names = [name for name in names if options.all or not DETAIL.search(name)]
         if names:
             print(f"| **{title}** |" + " |" * (len(columns) + len(controls) + 1))
         for name in names:
-            share = is_share(name, first)
+            share = is_share(name, all_metrics[0])
             cells = [
                 over_seeds([report.metrics["figures"].get(name) for report in column], share) for column in columns
             ]
-            control_values = [(first["controls"][control].get(name) or {}).get("value") for control in controls]
-            cells += [format_value(value, share) for value in (*control_values, first["figures"][name]["chance"])]
+            control_values = [(measured[control].get(name) or {}).get("value") for control in controls]
+            cells += [format_value(value, share) for value in (*control_values, figures[name]["chance"])]
             print(f"| `{name}` | {' | '.join(cells)} |")
+
+
+def column_key(report: Report) -> str:
+    """Return what the reports of one column share: the recipe without its seed, or the system that made the samples."""
+    source = report.metrics["provenance"]
+    if report.is_samples:
+        return f"samples {source.get('system') or report.url}"
+    return json.dumps({key: value for key, value in source["recipe"].items() if key != "seed"}, sort_keys=True)
+
+
+def column_title(column: Sequence[Report]) -> str:
+    """Return the names of the reports of a column, or of their system, and their number."""
+    system = column[0].metrics["provenance"].get("system")
+    names = system or ", ".join(report.name for report in column)
+    return f"{names} (n = {len(column)})".replace("|", "\\|")
+
+
+def first_of(every: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return each name of any of the dictionaries with the first value that it has, sorted by name."""
+    found: dict[str, Any] = {}
+    for values in every:
+        found = {**values, **found}
+    return dict(sorted(found.items()))
 
 
 def over_seeds(metrics: Sequence[Metric | None], share: bool) -> str:

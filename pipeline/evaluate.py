@@ -32,6 +32,8 @@ class EvaluateCommand(EvaluationRecipe, Controls):
     """Folder of the run, <out>/<name> of `vdsm train`; may be s3://bucket/prefix."""
     samples: str | None = None
     """Instead of a run: folder written by `vdsm pairs`, with the clips of another system in it."""
+    system: str | None = None
+    """Name of the system that made the samples, for titles and tables; by default the name of their folder."""
     judges: str | None = None
     """Folder of trained judges, shared by evaluations on the same data; by default `out`."""
     other_data: bool = False

@@ -10,6 +10,7 @@ import sys
 
 from pydantic import Field
 
+from cluster.cli.progress import ProgressDisplay
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from cluster.storage import api as storage
@@ -23,7 +24,7 @@ class PairsCommand(EvaluationRecipe, Controls):
     data: str
     """Dataset whose test split is measured."""
     out: str
-    """Folder for pairs.json, pairs.csv and HOW.txt; may be s3://bucket/prefix."""
+    """Folder for pairs.json, pairs.csv, HOW.txt and make_samples.py; may be s3://bucket/prefix."""
     clip_frames: int = Field(default=8, ge=1)
     """Frames of each clip that count; a run is measured on as many as its `training.stage2.clip_frames`."""
 
@@ -38,8 +39,10 @@ def export(command: PairsCommand) -> None:
     from preprocessing.dataset.reader import ClipDataset
     from vdsm.evaluation.pairs import draw_pairs
 
-    test = ClipDataset(command.data, "test")
-    training_split(command.data, test, command.clip_frames)
+    with ProgressDisplay(1) as progress:
+        progress.start("reading the dataset's indexes")
+        test = ClipDataset(command.data, "test")
+        training_split(command.data, test, command.clip_frames)
     storage.check_writable(command.out)
     if command.dry_run:
         sys.stdout.write(f"would write {command.evaluation.pairs} pairs of {len(test):,} test clips to {command.out}\n")
@@ -53,6 +56,7 @@ def export(command: PairsCommand) -> None:
     sys.stdout.write(", ".join(f"{count:,} {kind}" for kind, count in counts.items()) + "\n")
     sys.stdout.write(f"clips to generate: {storage.join(command.out, 'pairs.json')}\n")
     sys.stdout.write(f"instructions:      {storage.join(command.out, 'HOW.txt')}\n")
+    sys.stdout.write(f"complete example:  {storage.join(command.out, 'make_samples.py')}\n")
 
 
 main = entry(PairsCommand, export, prog="vdsm pairs")

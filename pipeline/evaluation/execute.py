@@ -34,13 +34,16 @@ def prepare(request: EvaluationRequest) -> Evaluation:
     """
     # Torch takes seconds to import, which --help and invalid options should not wait for.
     if request.run is not None and request.samples is None:
+        if request.system is not None:
+            raise UserError(f"--system {request.system} names the system that made samples; leave it out for a run")
         from pipeline.evaluation.run import prepare_run
 
         return prepare_run(request.run, request)
     if request.samples is not None and request.run is None:
         from pipeline.evaluation.samples import prepare_samples
 
-        return prepare_samples(request.samples, request)
+        with ProgressDisplay(1) as progress:
+            return prepare_samples(request.samples, request, progress)
     raise UserError("give --run, a folder of `vdsm train`, or --samples, clips of another system; not both")
 
 

@@ -30,6 +30,7 @@ def build_metrics(
     *,
     swap_by: str,
     provenance: Mapping[str, Any],
+    seconds: float,
     expert_use: list[float],
 ) -> Metrics:
     """Return the content of metrics.json, in the layout of `pipeline.evaluation.schema`.
@@ -49,7 +50,7 @@ def build_metrics(
         "confusion": dict(swapped.confusion),
         "expert_use": [round(share, 6) for share in expert_use],
         "wrong_swaps": len(swapped.wrong),
-        "provenance": {**provenance, "pairs_sha256": swapped.pairs.sha256(clips)},
+        "provenance": {**provenance, "pairs_sha256": swapped.pairs.sha256(clips), "time": _time(seconds)},
     }
     schema.Metrics.model_validate(metrics)
     return metrics
@@ -64,7 +65,6 @@ def build_provenance(
     judge: tuple[str, JudgeConfig] | None,
     seed: int,
     evaluation: Mapping[str, Any],
-    seconds: float,
 ) -> dict[str, Any]:
     """Return the provenance that evaluations of runs and of samples share; `judge` is its key and its settings."""
     judge_provenance = {"key": judge[0], "version": JUDGE_VERSION, "steps": judge[1].steps} if judge else None
@@ -80,11 +80,12 @@ def build_provenance(
         "evaluation": dict(evaluation),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _LIBRARIES},
-        "time": {
-            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "seconds": round(seconds, 1),
-        },
     }
+
+
+def _time(seconds: float) -> dict[str, Any]:
+    finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"finished": finished, "seconds": round(seconds, 1)}
 
 
 def write_metrics(out: str, metrics: Metrics) -> None:

@@ -1,8 +1,9 @@
-"""The folder of `vdsm pairs`: fixed pairs of test clips in pairs.json and pairs.csv, and instructions in HOW.txt."""
+"""The folder of `vdsm pairs`: fixed pairs of test clips in two formats, and how to make clips for them."""
 
 import csv
 import io
 import json
+from importlib import resources
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,25 +31,28 @@ frames of each test clip count, and every generated clip has {length} frames of 
   prior_dynamics  a motion drawn from your prior, by the identity of `static_of` (`dynamics_of` is empty)
   reconstruction  the clip itself, decoded from its own codes (both keys are the same)
 
-All `swap` pairs are required; of each other kind generate all or none. Reading a clip of the dataset needs numpy:
+All `swap` pairs are required; of each other kind generate all or none.
 
-  from preprocessing.dataset.reader import ClipDataset
-  test = ClipDataset(DATA, "test")
-  frames = test.frames(test.keys.index(key))      # uint8 [T, H, W, C]
+make_samples.py is a complete program that does this; it needs Python and numpy, and a local copy of the dataset. Put
+your system into its function `generate`, copy this folder once for each system, then
 
-Write any number of .npz files into this folder, in any order, each with three arrays of the same length N:
+  python make_samples.py FOLDER DATA
+
+If you write your own: a clip is the member <key>.frames.npy (uint8 [T, H, W, C]) of one of DATA/test/*.tar. Any number
+of .npz files, in any order, hold three arrays of the same length N each:
 
   numpy.savez_compressed("part-0.npz",
-      frames=...,        # uint8 [N, {length}, {height}, {width}, {channels}]
+      frames=...,        # uint8 [N, {length}, {height}, {width}, {channels}], 0 to 255
       dynamics_of=...,   # N keys, as numpy strings (dtype <U), empty where drawn from the prior
       static_of=...)     # N keys
 
 Then
 
-  vdsm evaluate --samples THIS_FOLDER --data DATA --out REPORT
+  vdsm evaluate --samples FOLDER --data DATA --out REPORT
 
-writes metrics.json. Judge, pairs and controls are those of `vdsm evaluate --run` with the same seed and settings.
-A sample consists of frames and keys only: a file that contains Python objects is refused.
+checks all files, trains the judge and writes metrics.json and report.html. Judge, pairs and controls are those of
+`vdsm evaluate --run` with the same seed and settings. If interrupted, rerun it to resume. A sample consists of frames
+and keys only: a file that contains Python objects is refused.
 """
 
 
@@ -65,7 +69,7 @@ class PairsDescription(BaseModel):
 
 
 def write_pairs(out: str, test: "ClipDataset", pairs: "Pairs", description: PairsDescription) -> dict[str, int]:
-    """Write pairs.json, pairs.csv and HOW.txt into the folder `out`; return the number of clips of each kind."""
+    """Write the files of `vdsm pairs` into the folder `out`; return the number of clips of each kind."""
     from vdsm.evaluation.samples import wanted_donors
 
     rows = {
@@ -81,7 +85,9 @@ def write_pairs(out: str, test: "ClipDataset", pairs: "Pairs", description: Pair
     how = HOW.format(
         length=description.clip_frames, shape=f"{height}x{width}", height=height, width=width, channels=channels
     )
-    texts = {"pairs.json": json.dumps(content, indent=1) + "\n", "pairs.csv": table.getvalue(), "HOW.txt": how}
+    program = resources.files("pipeline.evaluation").joinpath("make_samples.py").read_text(encoding="utf-8")
+    texts = {"make_samples.py": program, "HOW.txt": how, "pairs.csv": table.getvalue()}
+    texts["pairs.json"] = json.dumps(content, indent=1) + "\n"
     for name, text in texts.items():
         storage.write_bytes(storage.join(out, name), text.encode())
     return {kind: len(wanted) for kind, wanted in rows.items()}

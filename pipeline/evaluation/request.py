@@ -20,6 +20,8 @@ class EvaluationRequest:
     """URL of a run."""
     samples: str | None = None
     """URL of a folder with another system's samples of the pairs in its pairs.json."""
+    system: str | None = None
+    """Name of the system that made the samples."""
     seed: int = 0
     evaluation: EvaluationConfig = EvaluationConfig()
     """Seed and settings for a run; samples have their own in pairs.json."""
@@ -45,10 +47,12 @@ class EvaluationRequest:
         """
         source = ("--run", self.run) if self.run is not None else ("--samples", self.samples)
         args = ["vdsm", "evaluate", source[0], str(source[1]), "--data", self.data, "--out", "FOLDER"]
+        for name, value in (
+            ("--system", self.system), ("--sheets", self.sheets), ("--inception", self.inception if recipe else None),
+        ):  # fmt: skip
+            args += [name, str(value)] if value else []
         if recipe is None:
             return shlex.join(args)
-        for name, value in (("--sheets", self.sheets), ("--inception", self.inception)):
-            args += [name, str(value)] if value else []
         args += ["--other-data"] if self.other_data else []
         if self.seed != recipe.seed:
             args += ["--seed", str(self.seed)]

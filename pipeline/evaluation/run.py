@@ -87,12 +87,12 @@ class RunEvaluation:
         provenance = build_provenance(
             inputs.test, data=request.data, data_sha256=inputs.data_sha256, clip_frames=inputs.clip_frames,
             judge=judge_provenance, seed=request.seed, evaluation=settings.model_dump(mode="json"),
-            seconds=time.monotonic() - start,
         )  # fmt: skip
         metrics = build_metrics(
             inputs.test, measured.scores, measured.controls, measured.swapped,
             swap_by="dynamics code" if inputs.sequence_stage else "poses",
-            provenance=provenance | inputs.provenance(), expert_use=measured.expert_use,
+            provenance=provenance | inputs.provenance(), seconds=time.monotonic() - start,
+            expert_use=measured.expert_use,
         )  # fmt: skip
         write_metrics(request.out, metrics)
         write_report(

@@ -1,6 +1,5 @@
 """Evaluation of another system's samples of the pairs of `vdsm pairs`, by the judge and the controls of a run's."""
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from pipeline.evaluation.metrics import Metrics, build_metrics, build_provenance
 from pipeline.evaluation.pairs_file import PairsDescription, read_pairs
 from pipeline.evaluation.renderer import SpritesRenderer, load_renderer
 from pipeline.evaluation.request import EvaluationRequest
-from pipeline.evaluation.samples_files import read_samples
+from pipeline.evaluation.samples_files import SamplesFile, read_samples_file, samples_sha256
+from pipeline.evaluation.unfinished import UnfinishedScoring
 from pipeline.report.page import write_samples_report
 from pipeline.runs.store import data_hash
 from preprocessing.dataset.reader import ClipDataset
@@ -24,7 +24,7 @@ from vdsm.evaluation.clips import is_labelled
 from vdsm.evaluation.judge import JudgeConfig
 from vdsm.evaluation.pairs import Pairs, draw_pairs
 from vdsm.evaluation.progress import Progress
-from vdsm.evaluation.samples import sample_phases, score_samples
+from vdsm.evaluation.samples import check_samples, sample_phases, score_samples, select_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class SamplesEvaluation:
     request: EvaluationRequest
     folder: str
     """URL of the samples."""
-    files: list[str]
-    """Their .npz files, in order."""
+    files: list[SamplesFile]
+    """Their .npz files, in the order of their names."""
     description: PairsDescription
     pairs: Pairs
     test: ClipDataset
@@ -48,8 +48,8 @@ class SamplesEvaluation:
         return 1 + len(sample_phases(renderer=self.renderer is not None)) + 1
 
     @property
-    def _shape(self) -> tuple[int, ...]:
-        return (self.description.clip_frames, *self.test.frame_shape)
+    def _title(self) -> str:
+        return self.request.system or self.folder.rstrip("/").rpartition("/")[2]
 
     def describe(self) -> str:
         """Return what would be measured, in one line."""
@@ -59,7 +59,7 @@ class SamplesEvaluation:
         """Measure the samples, write metrics.json and report.html, and return what metrics.json holds.
 
         Raises:
-            UserError: the samples are not those that pairs.json lists.
+            UserError: a file was changed since it was checked.
         """
         request, wanted = self.request, self.description
         settings, seed, length = wanted.evaluation, wanted.seed, wanted.clip_frames
@@ -68,29 +68,28 @@ class SamplesEvaluation:
             steps=settings.judge_steps, batch_clips=settings.judge_batch_clips, clip_frames=length, seed=seed
         )
         judge, stored = load_or_train(request.judge_folder, self.train, wanted.data_sha256, judge_config, progress)
-        digest = hashlib.sha256()
-        parts = (read_samples(self.folder, name, self._shape, digest) for name in self.files)
-        try:
-            measured = score_samples(
-                judge, self.test, self.pairs, parts, length, seed, progress, renderer=self.renderer
-            )
-        except ValueError as error:
-            raise UserError(f"{self.folder}: {error}; pairs.json lists the samples that are needed") from error
         provenance = build_provenance(
             self.test, data=request.data, data_sha256=wanted.data_sha256, clip_frames=length,
             judge=(stored.key, judge_config), seed=seed, evaluation=settings.model_dump(mode="json"),
-            seconds=time.monotonic() - start,
         )  # fmt: skip
+        provenance |= {"samples": self.folder, "samples_sha256": samples_sha256(self.files)}
+        provenance |= {"system": request.system} if request.system else {}
+        finished = UnfinishedScoring(request.out, provenance)
+        parts = {file.name: file.samples for file in self.files}
+        measured = score_samples(
+            judge, self.test, self.pairs, parts, length, seed, progress, renderer=self.renderer, finished=finished
+        )
         metrics = build_metrics(
             self.test, measured.scores, measured.controls, measured.swapped, swap_by="samples",
-            provenance=provenance | {"samples": self.folder, "samples_sha256": digest.hexdigest()}, expert_use=[],
+            provenance=provenance, seconds=time.monotonic() - start, expert_use=[],
         )  # fmt: skip
         write_metrics(request.out, metrics)
         progress.start("drawing the report", 2 * len(self.files), unit="files")
         write_samples_report(
-            request.out, samples=self.folder, clips=self.test, swapped=measured.swapped,
+            request.out, title=self._title, clips=self.test, swapped=measured.swapped,
             samples_of=self._sample_reader(progress), metrics=metrics, command=request.command(),
         )  # fmt: skip
+        finished.remove()
         return metrics
 
     def _sample_reader(self, progress: Progress) -> Callable[[NDArray[np.int64]], Sequence[NDArray[np.uint8]]]:
@@ -99,21 +98,22 @@ class SamplesEvaluation:
         def read(positions: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
             keys = self.test.keys
             donors = [(keys[self.pairs.dynamics_of[n]], keys[self.pairs.static_of[n]]) for n in positions]
-            kept: dict[tuple[str, str], NDArray[np.uint8]] = {}
-            for name in self.files:
-                part = read_samples(self.folder, name, self._shape, hashlib.sha256())
-                kept |= {pair: part.frames[row] for row, pair in enumerate(part.donors) if pair in donors}
-                progress.advance()
-            return [kept[pair] for pair in donors]
+            return select_frames({file.name: file.samples for file in self.files}, donors, progress)
 
         return read
 
 
-def prepare_samples(folder: str, request: EvaluationRequest) -> SamplesEvaluation:
+def prepare_samples(folder: str, request: EvaluationRequest, progress: Progress) -> SamplesEvaluation:
     """Return the evaluation of samples after checking everything that can be checked beforehand.
 
+    Args:
+        folder: URL of the samples.
+        request: what is measured.
+        progress: receives one phase.
+
     Raises:
-        UserError: the folder has no pairs or no samples, or they were made for other data.
+        UserError: the folder has no pairs, its samples are not intact or not those of the pairs, or they were made for
+            other data.
     """
     wanted = read_pairs(folder)
     test = ClipDataset(request.data, "test")
@@ -128,10 +128,19 @@ def prepare_samples(folder: str, request: EvaluationRequest) -> SamplesEvaluatio
     pairs = draw_pairs(test, wanted.evaluation.pairs, wanted.seed)
     if pairs.sha256(test) != wanted.pairs_sha256:
         raise UserError(f"{folder}: pairs.json was changed; rerun `vdsm pairs`")
-    files = [name for name in storage.list_files(folder) if name.endswith(".npz")]
-    if not files:
+    names = [name for name in storage.list_files(folder) if name.endswith(".npz")]
+    if not names:
         raise UserError(f"{folder} holds no .npz file; its HOW.txt describes how to write them")
     storage.check_writable(request.out)
+    progress.start("checking the samples", len(names), unit="files")
+    files = []
+    for name in names:
+        files.append(read_samples_file(folder, name, (wanted.clip_frames, *test.frame_shape)))
+        progress.advance()
+    try:
+        check_samples(test, pairs, {file.name: file.samples for file in files})
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}; pairs.json lists the samples that are needed") from error
     return SamplesEvaluation(
         request=request, folder=folder, files=files, description=wanted, pairs=pairs, test=test, train=train,
         renderer=renderer,

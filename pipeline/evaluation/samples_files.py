@@ -1,55 +1,109 @@
 """The .npz files in which another system hands over its samples."""
 
 import hashlib
-import io
-import zipfile
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from vdsm.evaluation.samples import Samples
+from preprocessing.sources.array_file import ArrayFile, DamagedArrayError, PythonObjectsError
+from vdsm.evaluation.samples import Donors, Samples
+
+ARRAYS = ("frames", "dynamics_of", "static_of")
 
 
-def read_samples(folder: str, name: str, shape: tuple[int, ...], digest: "hashlib._Hash") -> Samples:
-    """Return the samples of one file, and add its name and content to a hash.
+@dataclass(frozen=True)
+class SamplesFile:
+    """A file of samples that was read and found intact."""
+
+    url: str
+    name: str
+    """Its path in the folder of the samples."""
+    sha256: str
+    donors: list[Donors]
+
+    @property
+    def samples(self) -> Samples:
+        """Return its samples, whose frames are read on demand."""
+        return Samples(self.donors, self._frames)
+
+    def _frames(self) -> NDArray[np.uint8]:
+        """Return all frames, mapped into memory: uint8 [N, T, H, W, C].
+
+        Raises:
+            UserError: the file was changed since it was checked.
+        """
+        try:
+            file = ArrayFile(self.url)
+            if file.sha256() == self.sha256:
+                return file.array("frames")
+        except (DamagedArrayError, PythonObjectsError):
+            pass
+        raise UserError(f"{self.url} was changed while it was measured; rerun when all files are complete")
+
+
+def read_samples_file(folder: str, name: str, shape: tuple[int, ...]) -> SamplesFile:
+    """Read a file of samples completely, and check it.
 
     Args:
         folder: URL of its folder.
         name: its path inside the folder.
         shape: expected shape of a clip, (T, H, W, C).
-        digest: hash over all files.
 
     Raises:
         UserError: the file is damaged, or contains Python objects or other arrays.
     """
     url = storage.join(folder, name)
-    data = storage.read_bytes(url)
-    digest.update(f"{name} {hashlib.sha256(data).hexdigest()}\n".encode())
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            members = [arrays[key] for key in ("frames", "dynamics_of", "static_of")]
-        if not all(isinstance(array, np.ndarray) for array in members):
-            raise ValueError("a member is not an array")  # numpy returns its bytes
-        frames, dynamics_of, static_of = members
-    except KeyError as error:
-        raise UserError(f"{url}: {error.args[0]!s}; it must have frames, dynamics_of and static_of") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{url}: is not an .npz file of plain arrays ({reason}); write it again") from None
-    if frames.dtype != np.uint8 or frames.shape[1:] != shape:
-        expected = ", ".join(map(str, shape))
-        raise UserError(f"{url}: frames are {frames.dtype} {list(frames.shape)}, not uint8 [N, {expected}]")
-    donors = zip(_keys(url, dynamics_of, frames), _keys(url, static_of, frames), strict=True)
-    return Samples(frames, list(donors))
-
-
-def _keys(url: str, values: NDArray[Any], frames: NDArray[np.uint8]) -> list[str]:
-    if values.dtype.kind != "U" or values.shape != (len(frames),):
+        file = ArrayFile(url)
+        missing = [array for array in ARRAYS if array not in file.headers]
+        if missing:
+            found = ", ".join(filter(None, file.headers)) or "none"
+            raise UserError(
+                f"{url}: has no array {' and no array '.join(missing)} (found: {found}); write frames, dynamics_of and "
+                "static_of with numpy.savez_compressed"
+            )
+        _check_frames(url, file, shape)
+        for array in ARRAYS:
+            file.verify(array)
+        keys = [_keys(url, file, array) for array in ARRAYS[1:]]
+    except PythonObjectsError:
         raise UserError(
-            f"{url}: donor keys are {values.dtype} {list(values.shape)}, not one string (numpy dtype <U) for each of "
-            f"the {len(frames)} clips"
+            f"{url}: contains Python objects, which are not read; write plain arrays: frames as uint8, keys as strings "
+            "(numpy dtype <U)"
+        ) from None
+    except DamagedArrayError as damage:
+        raise UserError(f"{url}: is not an intact .npz file of plain arrays ({damage}); write it again") from None
+    return SamplesFile(url, name, file.sha256(), list(zip(*keys, strict=True)))
+
+
+def samples_sha256(files: Sequence[SamplesFile]) -> str:
+    """Return a hash of the names and the content of all files."""
+    return hashlib.sha256("".join(f"{file.name} {file.sha256}\n" for file in files).encode()).hexdigest()
+
+
+def _check_frames(url: str, file: ArrayFile, shape: tuple[int, ...]) -> None:
+    header = file.headers["frames"]
+    if header.dtype != np.uint8 or header.shape[1:] != shape:
+        expected = ", ".join(map(str, shape))
+        hint = "; convert floats from 0 to 1 with (255 * frames).round()" if header.dtype.kind == "f" else ""
+        raise UserError(
+            f"{url}: frames are {header.dtype} {list(header.shape)}, not uint8 [N, {expected}] with values from 0 to "
+            f"255{hint}"
         )
-    return [str(value) for value in values]
+
+
+def _keys(url: str, file: ArrayFile, name: str) -> list[str]:
+    header, clips = file.headers[name], file.headers["frames"].shape[0]
+    if header.dtype.kind != "U" or header.shape != (clips,):
+        raise UserError(
+            f"{url}: {name} is {header.dtype} {list(header.shape)}, not one string (numpy dtype <U) for each of the "
+            f"{clips} clips"
+        )
+    try:
+        return [str(key) for key in file.array(name).tolist()]
+    except (ValueError, SystemError) as error:  # strings of NumPy need not be Unicode
+        raise DamagedArrayError(f"{name} has a string that is not Unicode: {error}") from None

@@ -1,6 +1,5 @@
 """Clips that a user names on the command line: videos, folders of images, arrays, or keys of clips of a dataset."""
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from pipeline.report.images import Frames
+from preprocessing.sources.array_file import ArrayFile, DamagedArrayError, PythonObjectsError
 
 if TYPE_CHECKING:
     from preprocessing.dataset.reader import ClipDataset
@@ -128,12 +128,17 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
 
 def _read_array(path: str) -> ClipList:
     try:
-        loaded = np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
-        array = loaded["frames"] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except KeyError:
-        raise UserError(f"{path}: has no array `frames`; save it with numpy.savez(file, frames=...)") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path}: not a readable array ({error})") from error
+        file = ArrayFile(path)
+        name = "" if "" in file.headers else "frames"
+        if name not in file.headers:
+            raise UserError(f"{path}: has no array `frames`; save it with numpy.savez(file, frames=...)")
+        if name:
+            file.verify(name)
+        array = np.array(file.array(name))
+    except PythonObjectsError:
+        raise UserError(f"{path}: contains Python objects, which are not read; save frames as uint8") from None
+    except DamagedArrayError as damage:
+        raise UserError(f"{path}: not a readable array ({damage})") from None
     if array.dtype != np.uint8 or array.ndim not in (4, 5) or not array.size:
         raise UserError(
             f"{path}: contains {array.dtype} {list(array.shape)}; it must be uint8 [T, H, W, C] or [N, T, H, W, C]"

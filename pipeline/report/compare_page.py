@@ -30,6 +30,12 @@ def render_comparison(reports: Sequence[Report], compared: dict[str, Any]) -> st
     for name in compared["figures"]:
         if name not in titles:
             groups.setdefault(GROUPS.get(name.partition(".")[0], "Other metrics"), []).append(name)
+    warned: dict[str, list[str]] = {}
+    for report in reports:
+        for warning in report.metrics["warnings"]:
+            warned.setdefault(warning, []).append(report.name)
+    runs = [index for index, report in enumerate(reports) if not report.is_samples]
+    lone = [name for name, values in compared["settings"].items() if any(values[index] is None for index in runs)]
     return fill(
         "compare.html.j2",
         first,
@@ -37,8 +43,9 @@ def render_comparison(reports: Sequence[Report], compared: dict[str, Any]) -> st
         names=[report.name for report in reports],
         reports=reports,
         compared=compared,
-        shared_settings=[name for name, values in compared["settings"].items() if None not in values],
-        lone_settings=[name for name, values in compared["settings"].items() if None in values],
+        warned=warned,
+        shared_settings=[name for name in compared["settings"] if name not in lone],
+        lone_settings=lone,
         rows=[(titles[name], name) for name in order],
         groups=groups,
         animations=[(report.name, transfer_animation(report)) for report in reports if report.transfer],

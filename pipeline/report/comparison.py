@@ -36,6 +36,11 @@ class Report:
     transfer: bytes | None
     """Animated WebP of the action transfer."""
 
+    @property
+    def is_samples(self) -> bool:
+        """Whether another system made the clips, so that there is no recipe and no model."""
+        return bool(self.metrics["swap_by"] == "samples")
+
 
 def read_reports(urls: Sequence[str]) -> list[Report]:
     """Read evaluations from folders written by `vdsm evaluate --out` or `vdsm train`.
@@ -80,14 +85,15 @@ def _find_metrics(url: str) -> tuple[str, Metrics]:
 def _names(found: Sequence[tuple[str, Metrics]]) -> list[str]:
     """Return a unique name for each report.
 
-    These are the names of the runs; if they are not unique, the folders; and if these are not either, numbered folders.
+    These are the names of the runs and systems; the folder where such a name is not unique; and if a folder is not
+    either, all of them are numbered.
     """
     sources = [metrics["provenance"] for _, metrics in found]
     runs = [
-        PurePosixPath(str(source.get("run") or source.get("samples") or folder)).name
+        source.get("system") or PurePosixPath(str(source.get("run") or source.get("samples") or folder)).name
         for source, (folder, _) in zip(sources, found, strict=True)
     ]
-    names = runs if len(set(runs)) == len(runs) else [folder.rstrip("/") for folder, _ in found]
+    names = [run if runs.count(run) == 1 else folder.rstrip("/") for run, (folder, _) in zip(runs, found, strict=True)]
     if len(set(names)) == len(names):
         return names
     return [f"{name} ({number})" for number, name in enumerate(names, 1)]
@@ -117,8 +123,12 @@ def check_comparable(reports: Sequence[Report]) -> list[str]:
     judges = {(report.metrics["provenance"].get("judge") or {}).get("key") for report in reports}
     if len(judges) > 1:
         notes.append("The judges differ, so small differences may be due to the judges.")
-    if len({report.metrics["swap_by"] for report in reports}) > 1:
+    swapped_by = {report.metrics["swap_by"] for report in reports}
+    if "poses" in swapped_by and len(swapped_by) > 1:
         notes.append("Some reports were measured without a sequence stage: they swap the poses of every frame.")
+    if "samples" in swapped_by and len(swapped_by) > 1:
+        names = ", ".join(report.name for report in reports if report.is_samples)
+        notes.append(f"Of {names} there are only samples: cycle, probes and ELBO need the model itself.")
     if not all(report.metrics["provenance"].get("finished", True) for report in reports):
         notes.append("Some runs were measured before their training was finished.")
     return notes
@@ -141,6 +151,7 @@ def comparison(reports: Sequence[Report], notes: Sequence[str]) -> dict[str, Any
                 "name": report.name,
                 "place": report.url,
                 "checkpoint_sha256": report.metrics["provenance"].get("checkpoint_sha256"),
+                "samples_sha256": report.metrics["provenance"].get("samples_sha256"),
                 "warnings": report.metrics["warnings"],
             }
             for report in reports
@@ -174,13 +185,29 @@ def compare_metric(name: str, values: Sequence[Metric | None]) -> dict[str, Any]
 
 
 def differing_settings(reports: Sequence[Report]) -> dict[str, list[Any]]:
-    """Return the settings that differ: dotted name -> value in each report, None where it has none."""
-    flat = []
+    """Return the settings that differ: dotted name -> value in each report, None where it has none.
+
+    Samples of other systems have no recipe; they do not make the settings of the runs differ.
+    """
+    recipes, others = [], []
     for report in reports:
         source = report.metrics["provenance"]
         kept = {key: source[key] for key in ("stage", "step", "seed", "threads", "judge", "versions") if key in source}
-        tree = {**source.get("recipe", {}), "evaluation": source.get("evaluation", {}), "measured": kept}
-        flat.append({former_names.SETTINGS.get(name, name): value for name, value in leaves(tree)})
-    names = sorted({name for settings in flat for name in settings})
-    columns = {name: [settings.get(name) for settings in flat] for name in names}
-    return {name: values for name, values in columns.items() if any(value != values[0] for value in values)}
+        recipes.append(_flat(source.get("recipe") or {}))
+        others.append(_flat({"evaluation": source.get("evaluation", {}), "measured": kept}))
+    runs = [recipe for recipe in recipes if recipe]
+    differing = _differing(runs) | _differing(others)
+    return {
+        name: [{**recipe, **other}.get(name) for recipe, other in zip(recipes, others, strict=True)]
+        for name in sorted(differing)
+    }
+
+
+def _flat(tree: dict[str, Any]) -> dict[str, Any]:
+    return {former_names.SETTINGS.get(name, name): value for name, value in leaves(tree)}
+
+
+def _differing(settings: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the names whose values are not the same everywhere."""
+    names = {name for values in settings for name in values}
+    return {name for name in names if any(values.get(name) != settings[0].get(name) for values in settings)}

@@ -81,7 +81,7 @@ def write_report(
 def write_samples_report(
     out: str,
     *,
-    samples: str,
+    title: str,
     clips: LabelledClips,
     swapped: Swapped,
     samples_of: Callable[[Indices], Sequence[Frames]],
@@ -92,7 +92,7 @@ def write_samples_report(
 
     Args:
         out: URL of the folder of the report.
-        samples: URL of the folder of the samples.
+        title: name of the system.
         clips: the test split.
         swapped: its pairs and the judge's verdicts.
         samples_of: returns the samples of the pairs at some positions.
@@ -100,7 +100,7 @@ def write_samples_report(
         command: a command line that repeats the evaluation.
     """
     gallery = draw_samples_gallery(clips, swapped, samples_of, metrics["provenance"]["clip_frames"])
-    html = render(metrics, gallery, samples.rstrip("/").rpartition("/")[2], [], command)
+    html = render(metrics, gallery, title, [], command)
     storage.write_bytes(storage.join(out, "report.html"), html.encode())
 
 

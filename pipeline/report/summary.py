@@ -9,8 +9,8 @@ from pipeline.report.table import swap_prefix
 
 GROUPS = {
     "judge": "Accuracy of the judge on real test clips",
-    "swap": "Swaps through the dynamics code",
-    "leakage": "Leakage in swaps through the dynamics code: the replaced factor is still visible",
+    "swap": "Swaps: the action of one clip, the identity of another",
+    "leakage": "Leakage in swaps: the replaced factor is still visible",
     "pose_swap": "Swaps of the poses of every frame (stage 1 alone)",
     "pose_leakage": "Leakage in swaps of the poses: the replaced factor is still visible",
     "prior": "Swaps with one code sampled from the prior",
@@ -169,6 +169,7 @@ def provenance_facts(metrics: Metrics) -> list[Fact]:
     hash_only = "SHA-256"
     found = [
         Fact("run", f"{source.get('run', '')}{step}{unfinished}"),
+        Fact("system", source.get("system", "")),
         Fact("samples", source.get("samples", ""), source.get("samples_sha256", "")),
         Fact("checkpoint", hash_only, source.get("checkpoint_sha256", "")),
         Fact("static codes", f"refined on their clips by {steps} gradient steps" if steps else ""),

@@ -5,6 +5,7 @@ states the data type, so such arrays are rejected before any of their values are
 """
 
 import errno
+import hashlib
 import shutil
 import tempfile
 import weakref
@@ -30,6 +31,10 @@ class DamagedArrayError(Exception):
     """The file is not a NumPy file, or is truncated; the message is a short reason."""
 
 
+class PythonObjectsError(UserError):
+    """An array contains Python objects."""
+
+
 class ArrayFile:
     """The arrays of one file.
 
@@ -38,7 +43,7 @@ class ArrayFile:
 
     Raises:
         DamagedArrayError: the file is neither.
-        UserError: an array contains Python objects.
+        PythonObjectsError: an array contains Python objects.
     """
 
     def __init__(self, url: str) -> None:
@@ -62,6 +67,11 @@ class ArrayFile:
     def size_bytes(self) -> int:
         """Length of the file."""
         return self._path.stat().st_size
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the file."""
+        with self._path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def array(self, name: str) -> NDArray[Any]:
         """Return a read-only view of an array. An array of a compressed .npz is unpacked to a temporary file.
@@ -99,6 +109,20 @@ class ArrayFile:
         if member.file_size > _MAX_RATIO * min(member.compress_size, self.size_bytes):
             raise DamagedArrayError(f"its {member.compress_size} packed bytes cannot hold {member.file_size} bytes")
 
+    def verify(self, name: str) -> None:
+        """Read an array of a .npz and compare its bytes with their checksum.
+
+        Raises:
+            DamagedArrayError: they differ, or some are missing.
+        """
+        self.check(name)
+        try:
+            with zipfile.ZipFile(self._path) as archive, archive.open(f"{name}.npy") as file:
+                while file.read(1 << 20):
+                    pass
+        except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+            raise DamagedArrayError(f"its array {name} cannot be read ({error})") from None
+
     def _read_headers(self) -> Iterator[tuple[str, ArrayHeader]]:
         with self._path.open("rb") as file:
             if file.read(6) == b"\x93NUMPY":
@@ -118,7 +142,7 @@ class ArrayFile:
         header = read_header(file)
         if header.dtype.hasobject:
             array = f"the array {name} of {self.url}" if name else self.url
-            raise UserError(
+            raise PythonObjectsError(
                 f"{array} contains Python objects; reading them means unpickling, which can run any code. If you trust "
                 "the file, convert it: `x = numpy.load(FILE, allow_pickle=True)`, then `numpy.savez(NEW, "
                 "images=numpy.concatenate(list(x['images'])), lengths=[len(one) for one in x['images']], "

@@ -6,8 +6,8 @@ from typing import Protocol
 class Progress(Protocol):
     """Receives the phases of a long measurement, one after the other."""
 
-    def start(self, phase: str, total: float | None = None, *, unit: str = "") -> None:
-        """Begin the next phase, of `total` units; None where the number is unknown."""
+    def start(self, phase: str, total: float | None = None, *, unit: str = "", done: float = 0) -> None:
+        """Begin the next phase, of `total` units (None where the number is unknown); `done` were finished earlier."""
 
     def advance(self, units: float = 1) -> None:
         """Count finished units of the phase."""
@@ -16,7 +16,7 @@ class Progress(Protocol):
 class NoProgress:
     """A Progress that displays nothing."""
 
-    def start(self, phase: str, total: float | None = None, *, unit: str = "") -> None:
+    def start(self, phase: str, total: float | None = None, *, unit: str = "", done: float = 0) -> None:
         """Do nothing."""
 
     def advance(self, units: float = 1) -> None:

@@ -4,8 +4,9 @@ A sample consists of its frames and the keys of its donors: (dynamics, static). 
 prior; the same key twice is a reconstruction.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,35 +14,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vdsm.evaluation.clips import LabelledClips, clips_per_batch
+from vdsm.evaluation.clips import LabelledClips, clips_per_batch, stack
 from vdsm.evaluation.controls import CONTROL_PHASES, control_scores
-from vdsm.evaluation.judge import Judge, Verdicts, join, judge_clips, judge_frames
+from vdsm.evaluation.finished import KEEP_NOTHING, Block, FinishedWork, Scores, blocks, judge_blocks, scores_once
+from vdsm.evaluation.judge import Judge, Verdicts
 from vdsm.evaluation.judged_scores import Outputs, judge_scores, output_scores
 from vdsm.evaluation.measurement import Swapped, summarise_swaps
 from vdsm.evaluation.pairs import Indices, Pairs
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
 from vdsm.evaluation.reconstruction import reconstruction_scores, subsample
 from vdsm.evaluation.renderer import RENDERER_PHASES, Renderer, renderer_scores
-from vdsm.evaluation.scores import Score
 
 Donors = tuple[str, str]
 """Keys of the clips that gave the dynamics and the static code."""
+Frames = NDArray[np.uint8]
 
 
-class Samples(NamedTuple):
-    """Some samples of a system."""
+@dataclass(frozen=True)
+class Samples:
+    """Some samples of a system, whose frames are read when they are needed."""
 
-    frames: NDArray[np.uint8]
-    """uint8 [N, T, H, W, C]."""
     donors: list[Donors]
     """Donors of each sample."""
+    frames: Callable[[], Frames]
+    """Returns uint8 [N, T, H, W, C]."""
 
 
 class SampleScores(NamedTuple):
     """What is measured on samples."""
 
-    scores: dict[str, Score]
-    controls: dict[str, dict[str, Score]]
+    scores: Scores
+    controls: dict[str, Scores]
     swapped: Swapped
 
 
@@ -56,6 +59,34 @@ def wanted_donors(clips: LabelledClips, pairs: Pairs) -> dict[str, list[Donors]]
     }
 
 
+def check_samples(clips: LabelledClips, pairs: Pairs, parts: Mapping[str, Samples]) -> None:
+    """Check that samples, by the name of their part, are those of the pairs.
+
+    Raises:
+        ValueError: samples are missing, duplicated, or do not belong to the pairs.
+    """
+    wanted = wanted_donors(clips, pairs)
+    known = {donors for kind in wanted.values() for donors in kind}
+    part_of: dict[Donors, str] = {}
+    for name, part in parts.items():
+        for donors in part.donors:
+            sample = f"the sample of dynamics {donors[0]!r} and static {donors[1]!r}"
+            if donors not in known:
+                raise ValueError(f"{name}: {sample} is not in the pairs")
+            if donors in part_of:
+                raise ValueError(f"{name}: {sample} is duplicated; it is in {part_of[donors]} already")
+            part_of[donors] = name
+    for kind, every in wanted.items():
+        unique = list(dict.fromkeys(every))
+        missing = [donors for donors in unique if donors not in part_of]
+        if missing and (kind == "swap" or len(missing) < len(unique)):
+            first, second = missing[0]
+            raise ValueError(
+                f"{len(missing):,} of {len(unique):,} samples of the kind {kind} are missing, such as that of dynamics "
+                f"{first!r} and static {second!r}"
+            )
+
+
 def sample_phases(*, renderer: bool) -> list[str]:
     """Return the phases of progress that `score_samples` starts, in order."""
     found = ["judging samples", "judging real test clips", "scoring the samples", "comparing reconstructions"]
@@ -63,8 +94,8 @@ def sample_phases(*, renderer: bool) -> list[str]:
 
 
 def score_samples(
-    judge: Judge, clips: LabelledClips, pairs: Pairs, parts: Iterable[Samples], length: int, seed: int,
-    progress: Progress = NO_PROGRESS, *, renderer: Renderer | None = None,
+    judge: Judge, clips: LabelledClips, pairs: Pairs, parts: Mapping[str, Samples], length: int, seed: int,
+    progress: Progress = NO_PROGRESS, *, renderer: Renderer | None = None, finished: FinishedWork = KEEP_NOTHING,
 ) -> SampleScores:  # fmt: skip
     """Return the judged scores of samples, with the controls. The codes of their model cannot be measured.
 
@@ -72,96 +103,100 @@ def score_samples(
         judge: trained on the training split.
         clips: the test split.
         pairs: the pairs of the samples.
-        parts: the samples, in any order; one part is in memory at a time.
+        parts: the samples, in any order; the frames of one part are in memory at a time.
         length: frames of each sample.
         seed: seed of the intervals.
         progress: receives the phases listed by `sample_phases`.
         renderer: as in `measure`.
+        finished: results of an interrupted call with the same arguments.
 
     Raises:
-        ValueError: samples are missing, duplicated, or do not belong to the pairs.
+        ValueError: see `check_samples`.
     """
+    check_samples(clips, pairs, parts)
     wanted, size = wanted_donors(clips, pairs), clips_per_batch(length)
-    verdicts, kept = _judge_samples(judge, clips, pairs, parts, length, progress)
-    _check_complete(wanted, verdicts)
-    real = judge_clips(judge, clips, length, size, progress)
+    position = {donors: n for n, donors in enumerate(donors for part in parts.values() for donors in part.donors)}
+    phases = sample_phases(renderer=False)
+    verdicts = judge_blocks(judge, phases[0], _sample_blocks(parts, size), size, finished, progress)
+    real_blocks = blocks("real", len(clips), lambda batch: stack(clips, range(batch.start, batch.stop), length), size)
+    real = judge_blocks(judge, phases[1], real_blocks, size, finished, progress)
     judged = {
-        kind: join([verdicts[pair] for pair in donors])
+        kind: _select(verdicts, [position[pair] for pair in donors])
         for kind, donors in wanted.items()
-        if kind != "reconstruction" and donors[0] in verdicts
+        if kind != "reconstruction" and donors[0] in position
     }
     outputs = Outputs(judged["swap"], judged.get("prior_static"), judged.get("prior_dynamics"))
-    if kept:
-        reconstructed = np.unique(pairs.dynamics_of)
-        own = join([verdicts[_own_donors(clips, int(index))] for index in reconstructed])
+    reconstructed = np.unique(pairs.dynamics_of)
+    if _own_donors(clips, reconstructed)[0] in position:
+        own = _select(verdicts, [position[pair] for pair in _own_donors(clips, reconstructed)])
         outputs = replace(outputs, reconstruction=own, reconstructed=reconstructed)
-    progress.start("scoring the samples", outputs.frechet_resamples, unit="resamples")
-    scores = judge_scores(clips, real, seed) | output_scores(clips, pairs, outputs, real, seed, progress)
 
-    def decode(batch: Indices) -> Tensor:
-        return _floats(np.stack([kept[_own_donors(clips, int(index))] for index in batch]))
+    def score() -> dict[str, Scores]:
+        progress.start(phases[2], outputs.frechet_resamples, unit="resamples")
+        ceiling = judge_scores(clips, real, seed)
+        return {"samples": ceiling | output_scores(clips, pairs, outputs, real, seed, progress)}
 
-    if kept:
-        compared = subsample(np.unique(pairs.dynamics_of))
-        scores |= reconstruction_scores(clips, compared, length, decode, size, seed, progress)
+    def compare() -> dict[str, Scores]:
+        compared = subsample(reconstructed)
+        own = dict(zip(compared, select_frames(parts, _own_donors(clips, compared)), strict=True))
+
+        def decode(batch: Indices) -> Tensor:
+            return _floats(np.stack([own[index] for index in batch]))
+
+        return {"samples": reconstruction_scores(clips, compared, length, decode, size, seed, progress)}
+
+    def draw() -> dict[str, Scores]:
+        assert renderer is not None
+        scores = renderer_scores(judge, clips, pairs, renderer, real, length, size, seed, progress)
+        return {"renderer": scores}
+
+    scores = scores_once("scores", phases[2:3], score, finished, progress)["samples"]
+    if outputs.reconstruction is not None:
+        scores |= scores_once("reconstructions", phases[3:4], compare, finished, progress)["samples"]
     else:
-        progress.start("comparing reconstructions", 0, unit="clips")
-    controls = control_scores(clips, pairs, real, seed, progress)
+        progress.start(phases[3], 0, unit="clips")
+    controls = scores_once(
+        "controls", CONTROL_PHASES, lambda: control_scores(clips, pairs, real, seed, progress), finished, progress
+    )
     if renderer is not None:
-        controls["renderer"] = renderer_scores(judge, clips, pairs, renderer, real, length, size, seed, progress)
+        controls |= scores_once("renderer", RENDERER_PHASES, draw, finished, progress)
     return SampleScores(scores, controls, summarise_swaps(clips, pairs, judged["swap"].values))
 
 
-def _judge_samples(
-    judge: Judge, clips: LabelledClips, pairs: Pairs, parts: Iterable[Samples], length: int, progress: Progress
-) -> tuple[dict[Donors, Verdicts], dict[Donors, NDArray[np.uint8]]]:
-    """Return the verdict on every sample, and the frames of the reconstructions to compare with real clips."""
-    size = clips_per_batch(length)
-    wanted = {donors for kind in wanted_donors(clips, pairs).values() for donors in kind}
-    keep = {_own_donors(clips, int(index)) for index in subsample(np.unique(pairs.dynamics_of))}
-    verdicts: dict[Donors, Verdicts] = {}
-    kept: dict[Donors, NDArray[np.uint8]] = {}
-    progress.start("judging samples", unit="clips")
-    for part in parts:
-        for donors in part.donors:
-            if donors not in wanted:
-                raise ValueError(f"the sample of dynamics {donors[0]!r} and static {donors[1]!r} is not in the pairs")
-        for start in range(0, len(part.donors), size):
-            batch = slice(start, start + size)
-            judged = judge_frames(judge, _floats(part.frames[batch]))
-            for row, donors in enumerate(part.donors[batch]):
-                if donors in verdicts:
-                    raise ValueError(f"the sample of dynamics {donors[0]!r} and static {donors[1]!r} is duplicated")
-                verdicts[donors] = _row(judged, row)
-                if donors in keep:
-                    kept[donors] = part.frames[start + row].copy()
-            progress.advance(len(part.donors[batch]))
-    return verdicts, kept
+def select_frames(
+    parts: Mapping[str, Samples], wanted: Sequence[Donors], progress: Progress = NO_PROGRESS
+) -> list[Frames]:
+    """Return the frames of some samples, uint8 [T, H, W, C] each; `progress` is advanced by one for each part."""
+    found: dict[Donors, Frames] = {}
+    chosen = set(wanted)
+    for part in parts.values():
+        rows = {donors: row for row, donors in enumerate(part.donors) if donors in chosen}
+        if rows:
+            frames = part.frames()
+            found |= {donors: np.array(frames[row]) for donors, row in rows.items()}
+        progress.advance()
+    return [found[donors] for donors in wanted]
 
 
-def _own_donors(clips: LabelledClips, index: int) -> Donors:
-    """Return the donors of a reconstruction."""
-    return clips.keys[index], clips.keys[index]
+def _sample_blocks(parts: Mapping[str, Samples], size: int) -> list[Block]:
+    read = functools.lru_cache(maxsize=1)(lambda name: parts[name].frames())
+    found = []
+    for number, (name, part) in enumerate(parts.items()):
+        frames = functools.partial(lambda name, batch: _floats(read(name)[batch]), name)
+        found += blocks(f"samples-{number}", len(part.donors), frames, size)
+    return found
 
 
-def _check_complete(wanted: Mapping[str, list[Donors]], verdicts: Mapping[Donors, Verdicts]) -> None:
-    for kind, every in wanted.items():
-        donors = list(dict.fromkeys(every))
-        missing = [pair for pair in donors if pair not in verdicts]
-        if missing and (kind == "swap" or len(missing) < len(donors)):
-            first, second = missing[0]
-            raise ValueError(
-                f"{len(missing):,} of {len(donors):,} samples of the kind {kind} are missing, such as that of dynamics "
-                f"{first!r} and static {second!r}"
-            )
+def _own_donors(clips: LabelledClips, indices: Indices) -> list[Donors]:
+    """Return the donors of reconstructions."""
+    return [(clips.keys[int(index)], clips.keys[int(index)]) for index in indices]
 
 
-def _row(verdicts: Verdicts, row: int) -> Verdicts:
-    rows = slice(row, row + 1)
+def _select(verdicts: Verdicts, rows: list[int]) -> Verdicts:
     values = {name: value[rows] for name, value in verdicts.values.items()}
     return Verdicts(verdicts.action[rows], values, verdicts.features[rows])
 
 
-def _floats(frames: NDArray[np.uint8]) -> Tensor:
-    """Convert uint8 [B, T, H, W, C] to f32 [B, T, C, H, W] in [0, 1]."""
-    return torch.from_numpy(frames).permute(0, 1, 4, 2, 3).contiguous().float().div_(255)
+def _floats(frames: Frames) -> Tensor:
+    """Convert uint8 [B, T, H, W, C] to f32 [B, T, C, H, W] in [0, 1]; the frames may be read-only."""
+    return torch.from_numpy(np.array(frames)).permute(0, 1, 4, 2, 3).contiguous().float().div_(255)

@@ -1,15 +1,20 @@
-"""An untrained run; and every evaluation must start as many phases of progress as it announces."""
+"""An untrained run, pairs, samples; and every evaluation must start as many phases of progress as it announces."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import pytest
 
 from cluster.cli.progress import ProgressDisplay
+from pipeline import pairs
 from pipeline.evaluation import execute
 from pipeline.recipe import Recipe
+from preprocessing.dataset.reader import ClipDataset
+from tests.pipeline.evaluation.commands import SMALL, write_samples
 from tests.pipeline.untrained_report import untrained_run
 from vdsm.evaluation import judge
 
@@ -57,3 +62,29 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, small_fig
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge, "train_judge", lambda *arguments: pytest.fail("a judge was trained"))
+
+
+@pytest.fixture(scope="module")
+def exported(small_figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    pairs.main(["--data", str(small_figures), "--out", str(folder), *SMALL])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def perfect(exported: Path, small_figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write, as HOW.txt says, the real clip of B's identity in A's action for each pair, in files of seven."""
+    folder = tmp_path_factory.mktemp("perfect")
+    shutil.copytree(exported, folder, dirs_exist_ok=True)
+    test = ClipDataset(str(small_figures), "test")
+    index_of = {key: index for index, key in enumerate(test.keys)}
+    known = {(test.identities[n], int(test.labels["action"][n])): n for n in range(len(test))}
+    rows = json.loads((folder / "pairs.json").read_text())["wanted"]["swap"]
+    for start in range(0, len(rows), 7):
+        part = rows[start : start + 7]
+        wanted = [
+            (test.identities[index_of[row["static_of"]]], int(test.labels["action"][index_of[row["dynamics_of"]]]))
+            for row in part
+        ]
+        write_samples(folder / f"part-{start}.npz", np.stack([test.frames(known[pair]) for pair in wanted]), part)
+    return folder

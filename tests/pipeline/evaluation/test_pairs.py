@@ -1,50 +1,20 @@
 """`vdsm pairs`, and `vdsm evaluate --samples` on clips generated for them."""
 
+import ast
 import csv
 import json
+import re
 import shutil
-import zipfile
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline import evaluate, pairs
+from pipeline import evaluate
 from preprocessing.dataset.reader import ClipDataset
-from tests.pipeline.evaluation.commands import SMALL, refused
-
-
-@pytest.fixture(scope="module")
-def exported(small_figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pairs")
-    pairs.main(["--data", str(small_figures), "--out", str(folder), *SMALL])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def perfect(exported: Path, small_figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write, as HOW.txt says, the real clip of B's identity in A's action for each pair, in files of seven."""
-    folder = tmp_path_factory.mktemp("perfect")
-    shutil.copytree(exported, folder, dirs_exist_ok=True)
-    test = ClipDataset(str(small_figures), "test")
-    index_of = {key: index for index, key in enumerate(test.keys)}
-    known = {(test.identities[n], int(test.labels["action"][n])): n for n in range(len(test))}
-    rows = json.loads((folder / "pairs.json").read_text())["wanted"]["swap"]
-    for start in range(0, len(rows), 7):
-        part = rows[start : start + 7]
-        wanted = [
-            (test.identities[index_of[row["static_of"]]], int(test.labels["action"][index_of[row["dynamics_of"]]]))
-            for row in part
-        ]
-        write(folder / f"part-{start}.npz", np.stack([test.frames(known[pair]) for pair in wanted]), part)
-    return folder
-
-
-def write(path: Path, frames: Any, rows: list[dict[str, str]]) -> None:
-    donors = {name: np.array([row[name] for row in rows]) for name in ("dynamics_of", "static_of")}
-    np.savez_compressed(path, frames=frames, **donors)
+from tests.pipeline.evaluation.commands import refused
 
 
 def test_pairs_are_those_of_an_evaluation_in_two_formats(exported: Path, small_figures: Path) -> None:
@@ -89,71 +59,40 @@ def test_perfect_samples_score_exactly_as_the_control_of_real_clips(
     assert again == found
 
 
-def rewrite(path: Path, **changed: Any) -> None:
-    """Rewrite a file of samples with some arrays changed, or left out where they are None."""
-    with np.load(path) as arrays:
-        found = {**arrays, **changed}
-    np.savez(path, **{name: array for name, array in found.items() if array is not None})
-
-
-DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no list": (lambda folder: (folder / "pairs.json").unlink(), "pairs.json is missing"),
-    "list of another kind": (lambda folder: (folder / "pairs.json").write_text("[]"), "not a list of pairs"),
-    "no samples": (lambda folder: [path.unlink() for path in folder.glob("*.npz")] and None, "holds no .npz file"),
-    "half the samples": (lambda folder: (folder / "part-7.npz").unlink(), "samples of the kind swap are missing"),
-    "cut short": (lambda folder: (folder / "part-0.npz").write_bytes(b"PK\3\4 and so on"), "part-0.npz"),
-    "no keys": (lambda folder: rewrite(folder / "part-0.npz", static_of=None), "static_of"),
-    "keys that are objects": (
-        lambda folder: rewrite(folder / "part-0.npz", static_of=np.array([{}] * 7, dtype=object)),
-        "plain arrays",
-    ),
-    "keys that are numbers": (lambda folder: rewrite(folder / "part-0.npz", static_of=np.arange(7)), "one string"),
-    "floats": (
-        lambda folder: rewrite(folder / "part-0.npz", frames=np.zeros((7, 8, 32, 32, 3))),
-        "not uint8 [N, 8, 32",
-    ),
-    "other clips": (
-        lambda folder: rewrite(folder / "part-0.npz", static_of=np.array(["x"] * 7)),
-        "is not in the pairs",
-    ),
-    "twice": (lambda folder: shutil.copy(folder / "part-0.npz", folder / "part-1.npz") and None, "is duplicated"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_samples_that_cannot_be_scored_are_one_clear_line(
-    damage: str, perfect: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_program_of_an_outsider_makes_samples_from_a_foreign_folder(
+    exported: Path, small_figures: Path, root: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "samples"
-    shutil.copytree(perfect, folder)
-    spoil, message = DAMAGES[damage]
-    spoil(folder)
-    out = tmp_path / "out"
-    line = refused(["--samples", str(folder), "--data", str(small_figures), "--out", str(out)], capsys)
-    assert message in line
-    assert str(folder) in line
-    assert not (out / "metrics.json").exists()
+    """It is in the docs in full, imports numpy and the standard library only, and resumes."""
+    program = (exported / "make_samples.py").read_text()
+    assert f"```python\n{program}```\n" in (root / "docs" / "evaluation.md").read_text()
+    imported = {
+        module.partition(".")[0]
+        for node in ast.walk(ast.parse(program))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names])
+    }
+    assert imported <= {"numpy", *sys.stdlib_module_names}
+    folder = tmp_path / "mine"
+    shutil.copytree(exported, folder)
+    command = [sys.executable, "-I", folder / "make_samples.py", folder, small_figures]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert re.findall(r"(\w+): (\d+) of (\d+) clips", printed)[-1] == ("reconstruction", "18", "18")
+    files = sorted(folder.glob("*.npz"))
+    assert [file.name for file in files] == ["reconstruction-000000.npz", "swap-000000.npz"]
+    test = ClipDataset(str(small_figures), "test")
+    with np.load(files[1]) as arrays:
+        for frames, key in zip(arrays["frames"], arrays["dynamics_of"].tolist(), strict=True):
+            assert np.array_equal(frames, test.frames(test.keys.index(key)))  # the clip that gives the motion
+    written = files[0].stat().st_mtime_ns
+    files[1].unlink()
+    subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+    assert (files[1].exists(), files[0].stat().st_mtime_ns) == (True, written)
+    args = ["--samples", str(folder), "--data", str(small_figures), "--out", str(tmp_path / "out"), "--dry-run"]
+    evaluate.main(args)
 
 
-@pytest.mark.parametrize(("name", "message"), [("data_sha256", "data other than"), ("pairs_sha256", "was changed")])
-def test_pairs_of_other_data_or_chosen_by_hand_are_refused(
-    name: str, message: str, perfect: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "samples"
-    shutil.copytree(perfect, folder)
-    description = json.loads((folder / "pairs.json").read_text())
-    (folder / "pairs.json").write_text(json.dumps({**description, name: "0" * 64}))
-    args = ["--samples", str(folder), "--data", str(small_figures), "--out", str(tmp_path / "out")]
-    assert message in refused(args, capsys)
-
-
-def test_an_archive_in_which_python_objects_hide_is_not_unpickled(
+def test_a_name_of_a_system_is_for_samples_only(
     perfect: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "samples"
-    shutil.copytree(perfect, folder)
-    with zipfile.ZipFile(folder / "part-0.npz", "w") as archive:
-        for name in ("frames", "dynamics_of", "static_of"):
-            archive.writestr(f"{name}.npy", b"cposix\nsystem\n(S'exit 1'\ntR.")
-    args = ["--samples", str(folder), "--data", str(small_figures), "--out", str(tmp_path / "out")]
-    assert "plain arrays" in refused(args, capsys)
+    args = ["--run", str(perfect), "--data", str(small_figures), "--out", str(tmp_path), "--system", "theirs"]
+    assert "--system theirs names the system that made samples" in refused(args, capsys)

@@ -46,6 +46,12 @@ def own_clips(tmp_path_factory: pytest.TempPathFactory, small_figures: Path) -> 
     np.save(folder / "short.npy", np.zeros((2, 32, 32, 3), dtype=np.uint8))
     np.save(folder / "floats.npy", np.zeros((8, 32, 32, 3)))
     np.savez(folder / "other.npz", clips=np.zeros(3))
+    np.savez_compressed(folder / "changed.npz", frames=np.stack([test.frames(3), test.frames(4)]))
+    data = bytearray((folder / "changed.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "changed.npz").write_bytes(data)
+    (folder / "cut.npz").write_bytes(data[:-100])
+    np.savez(folder / "objects.npz", frames=np.array([{}], dtype=object))
     (folder / "noise.mp4").write_bytes(b"not a video" * 100)
     (folder / "empty").mkdir()
     return folder
@@ -197,6 +203,9 @@ def test_samples_need_no_clips_and_depend_on_the_seed(run: Path, tmp_path: Path)
             "contains float64 [8, 32, 32, 3]; it must be uint8",
         ),
         (["--dynamics-of", "other.npz", "--static-of", "two.npz"], "other.npz: has no array `frames`"),
+        (["--dynamics-of", "changed.npz", "--static-of", "two.npz"], "changed.npz: not a readable array"),
+        (["--dynamics-of", "cut.npz", "--static-of", "two.npz"], "cut.npz: not a readable array"),
+        (["--dynamics-of", "objects.npz", "--static-of", "two.npz"], "objects.npz: contains Python objects"),
         (["--dynamics-of", "noise.mp4", "--static-of", "two.npz"], "noise.mp4: not a video that can be opened"),
         (["--dynamics-of", "empty", "--static-of", "two.npz"], "empty: contains no image"),
         ([], "there are no clips for --what transfer; give --data"),

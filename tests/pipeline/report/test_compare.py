@@ -2,7 +2,10 @@
 
 import copy
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from typing import Any
 import pytest
 
 from pipeline import compare as compare_module
+from pipeline import evaluate, pairs
+from pipeline.evaluation import make_samples
 from pipeline.recipe import Recipe
 from pipeline.report.comparison import Report, compare_metric, differing_settings
 from pipeline.report.metric_format import format_interval, format_value, is_share
@@ -79,6 +84,66 @@ def test_page_shows_the_metrics_and_makes_no_request(reports: list[Path], out: P
         assert browser.console_errors == []
         file = (out / "compare.html").resolve().as_uri()
         assert [url for url in browser.requests if url not in (file, "about:blank") and url[:5] != "data:"] == []
+
+
+@pytest.fixture(scope="module")
+def peer(first_report: Path, small_figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Evaluate another system, whose clips copy the clip that gives the motion, under the judge of the first report."""
+    folder, out = tmp_path_factory.mktemp("pairs"), tmp_path_factory.mktemp("peer")
+    options = ["--evaluation.judge-steps", "2", "--evaluation.judge-batch-clips", "4", "--evaluation.pairs", "20"]
+    pairs.main(["--data", str(small_figures), "--out", str(folder), "--clip-frames", "4", *options])
+    make_samples.main(folder, small_figures)
+    args = ["--samples", str(folder), "--data", str(small_figures), "--judges", str(first_report)]
+    evaluate.main([*args, "--out", str(out), "--system", "theirs <b> | x"])
+    return out
+
+
+def test_samples_of_another_system_stand_beside_runs(
+    reports: list[Path], peer: Path, tmp_path: Path, chromium: str
+) -> None:
+    compare_module.main([*map(str, reports), str(peer), "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "compare.json").read_text())
+    assert [report["name"] for report in found["reports"]] == ["first <run>", "second", "theirs <b> | x"]
+    assert len(found["reports"][2]["samples_sha256"]) == 64
+    assert found["notes"] == ["Of theirs <b> | x there are only samples: cycle, probes and ELBO need the model itself."]
+    copied = found["figures"]["swap.action.accuracy"]["values"][2]
+    assert copied == json.loads((peer / "metrics.json").read_text())["figures"]["swap.action.accuracy"]
+    assert [value is None for value in found["figures"]["cycle.static"]["values"]] == [False, False, True]
+    assert found["settings"]["seed"] == [0, 5, None]
+    assert [name for name in found["settings"] if name.startswith(("model.", "training."))] == []
+    with Chromium(chromium) as browser:
+        browser.open(tmp_path / "compare.html", width=375)
+        header = "[...document.querySelectorAll('#headline thead th')].map(cell => cell.textContent)"
+        assert browser.run(header)[1:4] == ["first <run>", "second", "theirs <b> | x"]
+        shared = "[...document.querySelectorAll('#settings > .scroll tbody th')].map(cell => cell.textContent)"
+        assert "seed" in browser.run(shared)
+        flags = browser.run("[...document.querySelectorAll('.flags strong')].map(flag => flag.textContent)")
+        assert "first <run>, second, theirs <b> | x" in flags  # what all reports warn of is stated once
+        assert browser.run("document.documentElement.scrollWidth") == 375
+        assert browser.console_errors == []
+
+
+def test_the_table_of_results_has_columns_for_other_systems(
+    reports: list[Path], peer: Path, tmp_path: Path, root: Path
+) -> None:
+    """Of two seeds of a recipe and two trainings of another system; the latter first, which lacks some metrics."""
+    other = tmp_path / "other"
+    shutil.copytree(peer, other)
+    metrics = json.loads((other / "metrics.json").read_text())
+    metrics["provenance"]["samples"] += "2"
+    metrics["figures"]["swap.action.accuracy"]["value"] = 0.5
+    (other / "metrics.json").write_text(json.dumps(metrics))
+    command = [sys.executable, root / "benchmarks" / "results.py", peer, *reports, other]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    head, _, *lines = done.stdout.splitlines()
+    assert head.startswith("| | theirs <b> \\| x (n = 2) | first <run>, second (n = 2) | `ignores_static` |")
+    rows = {line.split(" | ")[0]: line.split(" | ")[1:] for line in lines}
+    assert rows["| `swap.action.accuracy`"][0].endswith(" and 50.0%")
+    assert rows["| `swap.action.accuracy`"][1].endswith(" and 99.0%")
+    assert rows["| `probe.static.action.linear`"][0] == "–"  # needs the model
+    assert "%" in rows["| `probe.static.action.linear`"][4]  # the control `shuffled`, which only runs have
 
 
 def test_only_settings_that_differ_are_listed(out: Path) -> None:

@@ -59,6 +59,7 @@ def make_samples(test_clips: Squares, pairs: Pairs) -> Callable[..., Samples]:
 
     def make(kinds: tuple[str, ...] = ("swap",), render: Callable[[str, str], np.ndarray] = perfect) -> Samples:
         donors = [pair for kind in kinds for pair in dict.fromkeys(wanted_donors(test_clips, pairs)[kind])]
-        return Samples(np.stack([render(*pair) for pair in donors]), donors)
+        frames = np.stack([render(*pair) for pair in donors])
+        return Samples(donors, lambda: frames)
 
     return make

@@ -9,11 +9,11 @@ class CountingProgress:
         self.totals: list[float | None] = []
         self.done: list[float] = []
 
-    def start(self, phase: str, total: float | None = None, *, unit: str = "") -> None:
+    def start(self, phase: str, total: float | None = None, *, unit: str = "", done: float = 0) -> None:
         """Record a phase."""
         self.phases.append(phase)
         self.totals.append(total)
-        self.done.append(0)
+        self.done.append(done)
 
     def advance(self, units: float = 1) -> None:
         """Add finished units to the last phase."""

@@ -56,8 +56,7 @@ def test_of_samples(
 
     samples, progress = make_samples(kinds, render), CountingProgress()
     renderer = drawing if extended else None
-    score_samples(untrained_judge, test_clips, pairs, [samples], 4, 0, progress, renderer=renderer)
+    score_samples(untrained_judge, test_clips, pairs, {"all": samples}, 4, 0, progress, renderer=renderer)
     assert progress.phases == sample_phases(renderer=extended)
-    assert progress.totals[0] is None  # no file says how many samples there are
-    assert progress.done[0] == len(samples.donors)
-    assert progress.done[1:] == progress.totals[1:]
+    assert progress.totals[0] == len(samples.donors)
+    assert progress.done == progress.totals

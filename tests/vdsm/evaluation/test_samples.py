@@ -1,15 +1,19 @@
 """Anyone's clips get the scores that the same clips get as the output of a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tests.vdsm.evaluation.squares import PerfectModel, Squares, draw
+from tests.vdsm.evaluation.counting_progress import CountingProgress
+from tests.vdsm.evaluation.squares import PerfectModel, Squares, SquaresProgram, draw
+from vdsm.evaluation import finished
+from vdsm.evaluation import samples as samples_module
 from vdsm.evaluation.judge import Judge
 from vdsm.evaluation.pairs import Pairs
 from vdsm.evaluation.protocol import ProtocolConfig, measure
-from vdsm.evaluation.samples import Samples, score_samples
+from vdsm.evaluation.samples import Samples, check_samples, sample_phases, score_samples
 
 pytestmark = pytest.mark.slow
 
@@ -18,12 +22,18 @@ CONFIG = ProtocolConfig(clip_frames=4, pairs=96, batch_clips=20)
 Make = Callable[..., Samples]
 
 
+def rows(samples: Samples, chosen: Iterable[int]) -> Samples:
+    """Return some of the samples."""
+    frames = samples.frames()[list(chosen)]
+    return Samples([samples.donors[row] for row in chosen], lambda: frames)
+
+
 def test_perfect_samples_have_the_scores_of_the_perfect_model(
     renderer: PerfectModel, test_clips: Squares, judge: Judge, pairs: Pairs, make_samples: Make
 ) -> None:
     samples = make_samples(("swap", "reconstruction"))
     order = np.random.default_rng(0).permutation(len(samples.donors))
-    parts = [Samples(samples.frames[part], [samples.donors[n] for n in part]) for part in np.array_split(order, 3)]
+    parts = {str(part[0]): rows(samples, part) for part in np.array_split(order, 3)}
     found = score_samples(judge, test_clips, pairs, parts, 4, 0)
     wanted = measure(renderer, test_clips, judge, CONFIG)
     names = {name for name in wanted.scores if name.startswith(("judge.", "swap.", "leakage.", "consistency."))}
@@ -45,7 +55,7 @@ def test_samples_from_a_prior_are_scored_where_they_are_given(
         return draw(*person, int(test_clips.labels["action"][index_of[dynamics_of]]) if dynamics_of else 3)
 
     samples = make_samples(("swap", "prior_static", "prior_dynamics"), render)
-    found = score_samples(judge, test_clips, pairs, [samples], 4, 0).scores
+    found = score_samples(judge, test_clips, pairs, {"all": samples}, 4, 0).scores
     assert found["prior.static.action.accuracy"].value == 1
     assert found["prior.static.colour.h_y"].value == pytest.approx(0)  # always the same identity
     assert found["prior.dynamics.static.joint"].value == 1
@@ -58,7 +68,7 @@ def test_samples_that_copy_clip_a_are_caught(
 ) -> None:
     known = dict(zip(test_clips.keys, test_clips.all_frames, strict=True))
     copies = make_samples(render=lambda dynamics_of, static_of: known[dynamics_of])
-    found = score_samples(judge, test_clips, pairs, [copies], 4, 0)
+    found = score_samples(judge, test_clips, pairs, {"all": copies}, 4, 0)
     assert found.scores["swap.action.accuracy"].value == 1
     assert found.scores["leakage.colour"].value == 1
     assert found.scores["swap.static.joint"].value == pytest.approx(found.scores["swap.static.joint"].chance, abs=0.1)
@@ -68,26 +78,63 @@ def test_samples_that_copy_clip_a_are_caught(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda parts: [Samples(parts.frames[1:], parts.donors[1:])], "1 of 95 samples of the kind swap are missing"),
-        (lambda parts: [parts, parts], "is duplicated"),
-        (lambda parts: [parts._replace(donors=[("x", "y"), *parts.donors[1:]])], "is not in the pairs"),
+        (lambda all: {"a": rows(all, range(1, 95))}, "1 of 95 samples of the kind swap are missing"),
+        (lambda all: {"a": all, "b": all}, "b: .* is duplicated; it is in a already"),
+        (lambda all: {"a": replace(all, donors=[("x", "y"), *all.donors[1:]])}, "a: .* is not in the pairs"),
     ],
 )
 def test_samples_that_are_not_those_of_the_pairs_are_refused(
-    damage: Callable[[Samples], list[Samples]],
-    message: str,
-    test_clips: Squares,
-    judge: Judge,
-    pairs: Pairs,
-    make_samples: Make,
+    damage: Callable[[Samples], dict[str, Samples]], message: str, test_clips: Squares, pairs: Pairs, make_samples: Make
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        score_samples(judge, test_clips, pairs, damage(make_samples()), 4, 0)
+        check_samples(test_clips, pairs, damage(make_samples()))
 
 
-def test_a_kind_of_samples_must_be_complete_or_absent(
-    test_clips: Squares, judge: Judge, pairs: Pairs, make_samples: Make
-) -> None:
+def test_a_kind_of_samples_must_be_complete_or_absent(test_clips: Squares, pairs: Pairs, make_samples: Make) -> None:
     half = make_samples(("swap", "reconstruction"))
     with pytest.raises(ValueError, match="1 of 64 samples of the kind reconstruction are missing"):
-        score_samples(judge, test_clips, pairs, [Samples(half.frames[:-1], half.donors[:-1])], 4, 0)
+        check_samples(test_clips, pairs, {"a": rows(half, range(len(half.donors) - 1))})
+
+
+class Interrupted(Exception):
+    """Stands for the death of the process."""
+
+
+class Kept(dict[str, bytes]):
+    """Finished work in memory; the process dies when it has kept `left` more results."""
+
+    left = 1000
+
+    def put(self, name: str, data: bytes) -> None:
+        assert name not in self, f"{name} was computed twice"
+        self[name] = data
+        self.left -= 1
+        if not self.left:
+            raise Interrupted
+
+
+def test_an_interrupted_scoring_resumes_without_repeating_what_was_kept(
+    test_clips: Squares, judge: Judge, pairs: Pairs, drawing: SquaresProgram, make_samples: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It dies after every single result; the scores are those of a scoring that was never interrupted, bit for bit."""
+    monkeypatch.setattr(finished, "BATCHES_PER_BLOCK", 1)
+    monkeypatch.setattr(samples_module, "clips_per_batch", lambda length: 20)
+    samples = make_samples(("swap", "reconstruction"))
+    order = np.random.default_rng(1).permutation(len(samples.donors))
+    parts = {str(part[0]): rows(samples, part) for part in np.array_split(order, 3)}
+    wanted = score_samples(judge, test_clips, pairs, parts, 4, 0, renderer=drawing)
+    kept, deaths = Kept(), 0
+    while True:
+        kept.left, progress = 1, CountingProgress()
+        try:
+            found = score_samples(judge, test_clips, pairs, parts, 4, 0, progress, renderer=drawing, finished=kept)
+            break
+        except Interrupted:
+            deaths += 1
+    assert deaths == len(kept) > 10
+    assert found.scores == wanted.scores
+    assert found.controls == wanted.controls
+    assert all(np.array_equal(found.swapped.judged[name], values) for name, values in wanted.swapped.judged.items())
+    assert progress.phases == sample_phases(renderer=True)
+    assert progress.done == progress.totals
