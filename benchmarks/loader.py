@@ -21,10 +21,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from arguments import ROOT, machine, parser, show
 
-from pipeline.training.batches import clip_table
 from pipeline.training.order import GlobalOrder
+from pipeline.training.partners import ClipTable
 from pipeline.training.prefetch import PrefetchedBatches, ShardReadAhead
 from preprocessing.dataset.reader import ClipDataset
 from vdsm.memory import keep_freed_memory
@@ -62,9 +63,9 @@ def bare_bytes(tars: list[Path]) -> float:
 
 def read_epoch(clips: ClipDataset, batch: int) -> tuple[float, int]:
     """Return seconds and clips of one epoch through the training's reader."""
-    order = GlobalOrder(
-        clip_table(clips), seed=0, stage=1, window=min(clips.clip_frames), batch=batch, validation_fraction=0.001
-    )
+    frames, shards = np.array(clips.clip_frames), np.array(clips.clip_shards)
+    table = ClipTable(clips.keys, clips.identities, frames, shards)
+    order = GlobalOrder(table, seed=0, stage=1, window=min(clips.clip_frames), batch=batch, validation_fraction=0.001)
     steps = len(order.train) // batch
     began = time.perf_counter()
     ahead = ShardReadAhead(clips, order, range(steps), 32)
