@@ -48,7 +48,7 @@ def measure(descriptors: NDArray[np.int16], exact_clips: int) -> dict[str, float
     """Return the seconds of a search, and how good its pairs are."""
     mining.EXACT_CLIPS = exact_clips
     count = len(descriptors)
-    alone = Video(np.arange(count), np.zeros(count), np.ones(count))
+    alone = Video(np.arange(count), np.zeros(count))
     began = time.perf_counter()
     pairs = mining.mine(descriptors, alone, SETTINGS)
     seconds = time.perf_counter() - began

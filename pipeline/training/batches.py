@@ -22,7 +22,6 @@ class Clips(Protocol):
     identities: list[str]
     sources: list[str]
     starts_s: NDArray[np.float64]
-    fps: NDArray[np.float64]
 
     @property
     def clip_frames(self) -> Sequence[int] | NDArray[np.int64]:

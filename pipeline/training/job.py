@@ -66,9 +66,15 @@ def clip_table(job: Job) -> ClipTable:
     if pairing == "appearance":
         if job.pairs is None or len(job.pairs) != len(clips.keys):
             raise ValueError("stage1.pairing is appearance, but the pairs of these clips were not mined")
-        groups: Sequence[str] = [clips.keys[first] for first in job.pairs.groups().tolist()]
+        groups: Sequence[str] = [clips.keys[first] for first in job.pairs.groups(Video.of(clips)).tolist()]
     elif pairing == "video":
-        groups = [clips.keys[first] for first in Video.of(clips).groups().tolist()]
+        video = Video.of(clips)
+        if not video.are_videos:
+            raise ValueError(
+                "stage1.pairing is video, but several clips start at the same time of the same source, so they are not "
+                "cut from videos; set pairing to appearance or identity"
+            )
+        groups = [clips.keys[first] for first in video.firsts().tolist()]
     else:
         groups = clips.identities
     frames, shards = (np.asarray(column, dtype=np.int64) for column in (clips.clip_frames, clips.clip_shards))

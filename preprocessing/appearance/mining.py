@@ -23,6 +23,8 @@ EXACT_CLIPS = 50_000
 """Up to this many clips are compared with all others; more are compared within clusters (an inverted file)."""
 LISTS_PROBED = 24
 """Clusters searched for the neighbours of a clip."""
+MAX_SET_ASIDE = 256
+"""Windows of a clip's own video that are set aside in the search for its neighbours."""
 RANDOM_PAIRS = 20_000
 _CHUNK = 4096
 _SCALE = 2**15 - 1
@@ -46,7 +48,8 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
 
     Args:
         descriptors: [N, D]; their length does not matter, and a clip with zeros alone has no partner.
-        video: where each clip was cut from: overlapping windows of one video are no pair.
+        video: where each clip was cut from. Windows of one video show the same action more often than not, so they are
+            no pair, unless a clip has no other partner.
         settings: see there.
     """
     vectors = _quantised(descriptors)
@@ -56,7 +59,7 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
     near, distances = np.full((count, reach), -1, dtype=np.int64), np.full((count, reach + 1), np.inf)
     if reach:
         own = vectors[described]
-        wanted = min(reach + 2 + video.max_overlaps(), len(described))
+        wanted = min(reach + 2 + min(video.most_windows() - 1, MAX_SET_ASIDE), len(described))
         found = _nearest(own, wanted, settings.threads)
         for first in range(0, len(own), _CHUNK):
             rows = np.arange(first, min(first + _CHUNK, len(own)))
@@ -67,6 +70,7 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
     if settings.max_distance is not None:
         kept &= distances[:, :-1] <= settings.max_distance
     pairs, mutual_share = _pairs(near, kept, settings.mutual)
+    pairs = _with_windows_of_its_video(pairs, video, count, settings.neighbours)
     return MinedPairs.of(
         count,
         pairs,
@@ -122,7 +126,7 @@ def _ranked(
     safe = np.where(found < 0, 0, found)
     others = described[safe]
     distances = np.stack([_distances(vectors, rows, safe[:, column]) for column in range(found.shape[1])], axis=1)
-    useless = (found < 0) | (others == clips[:, None]) | video.overlap(clips[:, None], others)
+    useless = (found < 0) | (others == clips[:, None]) | video.same(clips[:, None], others)
     distances[useless] = np.inf
     order = np.lexsort((others, distances), axis=1)[:, :wanted]
     distances = np.take_along_axis(distances, order, axis=1)
@@ -164,6 +168,23 @@ def _pairs(near: Indices, kept: NDArray[np.bool_], mutual: bool) -> tuple[Indice
     codes = there[is_mutual] if mutual else np.union1d(there, back)
     codes = np.sort(codes)
     return np.stack([codes // count, codes % count], axis=1), share
+
+
+def _with_windows_of_its_video(pairs: Indices, video: Video, count: int, limit: int) -> Indices:
+    """Return the pairs, and for each clip without one up to `limit` windows of its own video, evenly spread."""
+    if video.most_windows() < 2:
+        return pairs
+    lone = np.setdiff1d(np.arange(count), pairs[:, 0])
+    order = np.argsort(video.sources, kind="stable")
+    bounds = np.searchsorted(video.sources[order], np.arange(video.sources.max(initial=0) + 2))
+    added = []
+    for clip in lone.tolist():
+        windows = order[bounds[video.sources[clip]] : bounds[video.sources[clip] + 1]]
+        others = windows[windows != clip]
+        chosen = others[np.unique(np.linspace(0, len(others) - 1, min(limit, len(others))).round().astype(int))]
+        added.append(np.stack([np.full(len(chosen), clip), chosen], axis=1))
+    together = np.concatenate([pairs, *added])
+    return together[np.lexsort((together[:, 1], together[:, 0]))]
 
 
 def _random_distances(vectors: NDArray[np.int16]) -> NDArray[np.float64]:

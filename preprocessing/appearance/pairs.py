@@ -1,5 +1,6 @@
 """Pairs of clips that look alike, as a list that a training can draw from."""
 
+import functools
 import io
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,6 @@ from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
 
-MAX_OVERLAPS = 64
-"""Overlapping windows of one video that are set aside for each clip."""
 MAX_GROUP_SHARE = 0.2
 """Largest share of all clips that may be held out together because they are linked by pairs."""
 
@@ -23,46 +22,32 @@ class Video:
     """Number of the clip's source."""
     starts: NDArray[np.float64]
     """Start of the clip in its source, in seconds."""
-    seconds: NDArray[np.float64]
-    """Length of the clip, in seconds."""
 
     @classmethod
     def of(cls, clips: Any) -> "Video":
         """Return the origin of the clips of a split (`ClipDataset`)."""
         numbers = np.unique(np.asarray(clips.sources), return_inverse=True)[1].astype(np.int64)
-        rates = np.asarray(clips.fps, dtype=np.float64)
-        return cls(numbers, np.asarray(clips.starts_s, dtype=np.float64), np.asarray(clips.clip_frames) / rates)
+        return cls(numbers, np.asarray(clips.starts_s, dtype=np.float64))
 
-    def overlap(self, a: Indices, b: Indices) -> NDArray[np.bool_]:
-        """Return whether clips are windows of one video with frames in common.
-
-        Clips with the same source and the same start are different inputs, such as those of a generator.
-        """
-        apart = np.abs(self.starts[a] - self.starts[b])
-        overlapping: NDArray[np.bool_] = (apart > 0) & (apart < self.seconds[a])
-        same: NDArray[np.bool_] = self.sources[a] == self.sources[b]
-        return overlapping & same
-
-    def max_overlaps(self) -> int:
-        """Return how many windows can overlap with one, at most MAX_OVERLAPS."""
-        order = np.lexsort((self.starts, self.sources))
-        reach = 0
-        while reach < MAX_OVERLAPS // 2 and self.overlap(order[: -reach - 1], order[reach + 1 :]).any():
-            reach += 1
-        return 2 * reach
-
-    def groups(self) -> Indices:
-        """Return the first clip of each clip's video, [N].
-
-        Raises:
-            ValueError: two clips have the same source and start, so the source is no video.
-        """
+    @functools.cached_property
+    def are_videos(self) -> bool:
+        """Whether sources are videos: no two clips start at the same time of one, as those of a generator do."""
         origins = np.stack([self.sources.astype(np.float64), self.starts], axis=1)
-        if len(np.unique(origins, axis=0)) < len(origins):
-            raise ValueError(
-                "stage1.pairing is video, but several clips start at the same time of the same source, so they are not "
-                "cut from videos; set pairing to appearance or identity"
-            )
+        return len(np.unique(origins, axis=0)) == len(origins)
+
+    def same(self, a: Indices, b: Indices) -> NDArray[np.bool_]:
+        """Return whether clips are windows of one video."""
+        windows: NDArray[np.bool_] = self.sources[a] == self.sources[b]
+        return windows & self.are_videos
+
+    def most_windows(self) -> int:
+        """Return the number of clips of the video that has most; 1 if the sources are no videos."""
+        return int(np.bincount(self.sources).max(initial=1)) if self.are_videos and len(self.sources) else 1
+
+    def firsts(self) -> Indices:
+        """Return the first clip of each clip's video, [N]; the clip itself if the sources are no videos."""
+        if not self.are_videos:
+            return np.arange(len(self.sources))
         first = np.unique(self.sources, return_index=True)[1]
         return first[self.sources].astype(np.int64)
 
@@ -113,23 +98,26 @@ class MinedPairs:
         """Return the first clip of each pair, [M]."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
-    def groups(self) -> Indices:
-        """Return for each clip the first of all clips linked with it by pairs, [N].
+    def groups(self, video: Video) -> Indices:
+        """Return for each clip the first of all clips linked with it by pairs or by their video, [N].
 
-        Clips of a group are held out together. A group that is too large for that falls apart into its clips.
+        Clips of a group are held out together. A group that is too large for that falls apart into its videos.
         """
+        own = video.firsts()
+        first = np.concatenate([self.firsts, np.arange(len(self))])
+        second = np.concatenate([self.partners, own])
         group = np.arange(len(self))
-        first, second = self.firsts, self.partners
-        while True:  # the smallest number spreads along the pairs
+        while True:  # the smallest number spreads along the links, in both directions
             spread = group.copy()
             np.minimum.at(spread, first, group[second])
+            np.minimum.at(spread, second, group[first])
             spread = np.minimum(spread, spread[spread])
             if np.array_equal(spread, group):
                 break
             group = spread
         sizes = np.bincount(group, minlength=len(self))
         too_large = sizes[group] > max(MAX_GROUP_SHARE * len(self), 2)
-        return np.where(too_large, np.arange(len(self)), group)
+        return np.where(too_large, own, group)
 
     def to_bytes(self) -> bytes:
         """Return the content of a .npz."""

@@ -69,7 +69,7 @@ def _identity(
     """Return a hash of everything that the pairs depend on."""
     chosen = {name: value for name, value in asdict(settings).items() if name != "threads"}
     digest = hashlib.sha256(json.dumps([VERSION, MINING_VERSION, chosen, vectors.shape, clips.keys]).encode())
-    for array in (vectors, video.sources, video.starts, video.seconds):
+    for array in (vectors, video.sources, video.starts):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

@@ -49,7 +49,5 @@ def _video(samples: list[Sample]) -> Video:
     columns: dict[str, Any] = {
         "sources": [sample["source"] for sample in samples],
         "starts_s": [sample["start_s"] for sample in samples],
-        "fps": [sample["fps"] for sample in samples],
-        "clip_frames": [sample["shape"][0] for sample in samples],
     }
     return Video.of(SimpleNamespace(**columns))
