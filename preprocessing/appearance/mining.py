@@ -7,6 +7,7 @@ the next person in what it wears. A pair counts if each of the two clips is a ne
 Letters: N clips, D values of a descriptor, K neighbours.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,7 @@ def _quantised(descriptors: NDArray[np.floating] | NDArray[np.int16]) -> NDArray
 
 def _nearest(vectors: NDArray[np.int16], wanted: int, threads: int) -> Indices:
     """Return the `wanted` clips with the largest inner product with each, [N, wanted]; -1 where there are fewer."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which instructions the processor has
     import faiss  # not where nothing is mined
 
     faiss.omp_set_num_threads(threads)
