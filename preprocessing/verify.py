@@ -10,6 +10,7 @@ import sys
 
 from pydantic import Field
 
+from cluster.cli.paths import Location
 from cluster.cli.progress import ProgressDisplay
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls, Section
@@ -22,7 +23,7 @@ from preprocessing.dataset.verify_shard import VerificationError
 class VerifyCommand(Section, Controls):
     """Read every byte of a dataset and compare it with the manifest. Exit with code 1 on damage, naming the first."""
 
-    data: str
+    data: Location
     """Folder or s3://bucket/prefix of the dataset; `vdsm verify DATA` works too."""
     decode: float = Field(default=1.0, ge=0, le=1)
     """Share of the clips, evenly spread, whose frames are decoded and checked one by one. Every byte is hashed in any

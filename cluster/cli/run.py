@@ -57,6 +57,7 @@ def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
         UserError: unknown key or option, invalid value, unreadable recipe, or missing required setting.
     """
     from cluster.cli import former_names, options, recipe_file, settings
+    from cluster.cli.paths import expand_home
 
     argv, renamed = former_names.current_args(argv, command)
     recipe_path = options.value_of("config", argv)
@@ -64,7 +65,7 @@ def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
     if recipe_path is None:
         former_names.warn_of_former_names(renamed)
     else:
-        recipe = recipe_file.read_recipe(Path(recipe_path), command, renamed=renamed)
+        recipe = recipe_file.read_recipe(Path(expand_home(recipe_path)), command, renamed=renamed)
         for name in settings.Controls.model_fields:
             if name in recipe:
                 raise UserError(f"{recipe_path}: {name} is an option, not a setting; remove it from the recipe")

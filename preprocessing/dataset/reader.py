@@ -92,7 +92,7 @@ class ClipDataset:
 
     def __init__(self, url: str, split: str, cache: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
         self._url = url
-        folder = cache or Path(os.environ.get("VDSM_CACHE") or Path.home() / ".cache" / "vdsm")
+        folder = cache or Path(os.environ.get("VDSM_CACHE") or "~/.cache/vdsm").expanduser()
         self._cache = ShardCache(folder, cache_bytes)
         self.manifest, self.manifest_sha256 = read_manifest(url)
         if split not in self.manifest["splits"]:
