@@ -10,6 +10,7 @@ from typing import Any
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.text import decode_text
 from preprocessing.decoding.transform import Crop
 from preprocessing.sources.config import LabelsConfig
 
@@ -135,7 +136,7 @@ def read_labels(config: LabelsConfig, embedded: tuple[str, ...] = ()) -> LabelRe
 def _read_sidecar(path: str, data: bytes) -> tuple[dict[str, list[InputPart]], tuple[str, ...]]:
     """Return the rows of each input, and the names of the label columns."""
     try:
-        text = data.decode("utf-8-sig")
+        text = decode_text(data)
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; a sidecar is a CSV or JSON file") from None
     table = _parse_json(path, text) if path.endswith(".json") else _parse_csv(path, text)
