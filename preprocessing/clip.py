@@ -68,6 +68,8 @@ class Item:
     inputs. No shard contains it, so a copy of the inputs gives the same bytes."""
     detail: str = ""
     """Anything else the source needs to make the clips, such as labels and a crop box, in a format of its own."""
+    doubt: str = ""
+    """Why it will hardly give a clip, as far as the listing shows. It is read, but does not count in the splits."""
 
 
 @dataclass(frozen=True)

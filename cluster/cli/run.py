@@ -5,6 +5,7 @@
 Slow libraries are imported when they are needed, so that listing the commands is instant.
 """
 
+import io
 import logging
 import os
 import sys
@@ -109,6 +110,8 @@ def run(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) 
         argv: the arguments, by default those of the process.
     """
     set_up_logging()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text, or that of the terminal
     try:
         main(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:

@@ -1,9 +1,10 @@
-"""Reading `inputs.jsonl`, the list of a dataset's inputs."""
+"""Reading `inputs.jsonl`, the list of a dataset's inputs, and what it says about identities."""
 
 from collections.abc import Iterable, Iterator
 
+from cluster.storage import api as storage
 from preprocessing.dataset import schema
-from preprocessing.dataset.format import InputLine
+from preprocessing.dataset.format import INPUTS, InputLine, Manifest
 
 _FIELDS = (str, str, str, str, int, str, str)
 """Types of a line's elements: key, path, split, group, estimated bytes, detail, version."""
@@ -20,3 +21,26 @@ def read_inputs(lines: Iterable[bytes]) -> Iterator[InputLine]:
         if tuple(map(type, elements)) != _FIELDS:
             raise schema.SchemaError(f"line {number} is not that of an input")
         yield elements
+
+
+def describe_identities(url: str, manifest: Manifest) -> str:
+    """Return what holds for the identities of a dataset whose splits were checked.
+
+    Without an identity label, each input is its own identity, which separates files but not the people in them.
+    """
+    inputs = unlabelled = 0
+    for _key, path, _split, group, _bytes, detail, _version in read_inputs(
+        storage.read_bytes(storage.join(url, INPUTS)).splitlines()
+    ):
+        if not detail.startswith(REFUSED):
+            inputs += 1
+            unlabelled += bool(path) and not group
+    if not unlabelled:
+        return "no identity is in two splits"
+    source = manifest.get("configuration", {}).get("source", {}).get("name")
+    unit = {"frames": "folder", "arrays": "video"}.get(source, "file")
+    some = "no input has" if unlabelled == inputs else f"{unlabelled:,} of {inputs:,} inputs have no"
+    return (
+        f"{some} an identity label: each {unit} is its own identity, so that {unit}s which show the same person or come "
+        "from the same recording may be in both splits"
+    ).replace("no an", "no")

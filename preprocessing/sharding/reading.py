@@ -9,7 +9,7 @@ from cluster.storage.errors import UnreachableError
 from preprocessing.clip import Clip, Clips, Item, RejectedInputError, TransientError
 from preprocessing.decoding.sandbox import SandboxFailedError
 from preprocessing.sharding.rejects import Reject
-from preprocessing.sources.catalogue import as_text
+from preprocessing.sources.names import as_text
 
 log = logging.getLogger(__name__)
 
