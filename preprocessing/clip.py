@@ -60,7 +60,8 @@ class Item:
     clips: int | None = None
     """Number of its clips, where the listing gives it."""
     group: str = ""
-    """What two splits must not share: an identity, a subject, a source video. Empty stands for `key`."""
+    """What two splits must not share: an identity, a subject, a source video. Empty stands for `key`: nothing is known
+    that it shares with others."""
     path: str = ""
     """Path below the source's path, by which records of rejected inputs name it."""
     version: str = ""

@@ -15,6 +15,7 @@ from cluster.cli.progress import ProgressDisplay
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls, Section
 from preprocessing.dataset.errors import DamagedDatasetError
+from preprocessing.dataset.inputs import describe_identities
 from preprocessing.dataset.manifest import read_manifest
 from preprocessing.dataset.verify_dataset import verify_dataset
 from preprocessing.dataset.verify_shard import VerificationError
@@ -50,7 +51,8 @@ def _verify(command: VerifyCommand) -> None:
         progress.start("verifying clips", clips, unit="clips")
         verify_dataset(command.data, command.decode, on_verified=progress.advance)
     sys.stdout.write(
-        f"{command.data}: all {clips:,} clips in {shards} shards match the manifest; no identity is in two splits\n"
+        f"{command.data}: all {clips:,} clips in {shards} shards match the manifest; "
+        f"{describe_identities(command.data, manifest)}\n"
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from preprocessing.dataset import schema
 from preprocessing.dataset.format import INPUTS, InputLine, Manifest
 
@@ -28,19 +29,17 @@ def describe_identities(url: str, manifest: Manifest) -> str:
 
     Without an identity label, each input is its own identity, which separates files but not the people in them.
     """
-    inputs = unlabelled = 0
-    for _key, path, _split, group, _bytes, detail, _version in read_inputs(
-        storage.read_bytes(storage.join(url, INPUTS)).splitlines()
-    ):
-        if not detail.startswith(REFUSED):
-            inputs += 1
-            unlabelled += bool(path) and not group
+    try:
+        inputs = list(read_inputs(storage.read_bytes(storage.join(url, INPUTS)).splitlines()))
+    except MissingFileError:  # of an older format
+        inputs = []
+    unlabelled = sum(bool(path) and not group for _key, path, _split, group, *_ in inputs)
     if not unlabelled:
         return "no identity is in two splits"
     source = manifest.get("configuration", {}).get("source", {}).get("name")
     unit = {"frames": "folder", "arrays": "video"}.get(source, "file")
-    some = "no input has" if unlabelled == inputs else f"{unlabelled:,} of {inputs:,} inputs have no"
+    which = "no input has an" if unlabelled == len(inputs) else f"{unlabelled:,} of {len(inputs):,} inputs have no"
     return (
-        f"{some} an identity label: each {unit} is its own identity, so that {unit}s which show the same person or come "
+        f"{which} identity label: each {unit} is its own identity, so that {unit}s which show the same person or come "
         "from the same recording may be in both splits"
-    ).replace("no an", "no")
+    )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cluster.storage import api as storage
 from preprocessing.dataset.format import PREVIEW, Manifest, RejectRecord, Sample, ShardEntry, SplitTotals
 from preprocessing.dataset.index import read_index
+from preprocessing.dataset.inputs import describe_identities
 
 CLIPS = 24
 """Clips shown of each split."""
@@ -36,7 +37,7 @@ def write_preview(url: str, manifest: Manifest, rejected: bytes) -> None:
     """Store the page of a dataset.
 
     Args:
-        url: the dataset; its shards must exist, its manifest need not.
+        url: the dataset; its shards and its list of inputs must exist, its manifest need not.
         manifest: its manifest.
         rejected: content of `rejects.jsonl`.
     """
@@ -45,7 +46,10 @@ def write_preview(url: str, manifest: Manifest, rejected: bytes) -> None:
     template = Path(__file__).with_name("preview.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     splits = [_split(url, manifest, split, totals) for split, totals in manifest["splits"].items()]
-    text = page.render(manifest=manifest, splits=splits, rejects=_reasons(rejected), shape=_shape(manifest))
+    identities = describe_identities(url, manifest)
+    text = page.render(
+        manifest=manifest, splits=splits, rejects=_reasons(rejected), shape=_shape(manifest), identities=identities
+    )
     storage.write_bytes(storage.join(url, PREVIEW), text.encode())
 
 

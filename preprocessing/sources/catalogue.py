@@ -77,16 +77,17 @@ def make_catalogue(
     for entry in listed:
         name, key = entry.name, make_key(entry.name)
         if name in refused:
-            identity, split, detail = key, SPLITS[0], json.dumps({"refused": refused[name]})
+            group, split, detail = key, SPLITS[0], json.dumps({"refused": refused[name]})
         else:
             identity, _ = labelled[name]
+            group = "" if identity == key else identity
             split, detail = splitter.split(identity), _encode_detail(name, _read_parts(reader, name), indices, factors)
         items.append(
             Item(
                 key=key,
                 split=split,
                 estimated_bytes=max(1, estimate_bytes(entry)),
-                group="" if identity == key else identity,
+                group=group,
                 path=name,
                 version=entry.version,
                 detail=detail,

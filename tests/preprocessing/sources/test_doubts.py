@@ -109,9 +109,7 @@ def test_a_split_without_labelled_inputs_is_an_error_before_anything_is_read(
     folder = videos_in(tmp_path / "in", videos)
     header = "path,identity,split\n" if "train" in rows else "path,identity\n"
     (tmp_path / "rows.csv").write_text(header + (rows if "train" in rows else rows.replace(",\n", "\n")))
-    message = (
-        r"no input goes to the test split; of 6 inputs, [45] do not count, for example v0.mp4: it has no row"
-    )
+    message = r"no input goes to the test split; of 6 inputs, [45] do not count, for example v0.mp4: it has no row"
     with pytest.raises(UserError, match=message):
         plan(source(folder, labels=LabelsConfig(sidecar=f"{tmp_path}/rows.csv")))
 
