@@ -17,7 +17,7 @@ from tests.preprocessing.dataset.memory_source import write_dataset
 
 SEPARATE = "no identity is in two splits"
 EACH = (
-    "each video is its own identity, so that videos which show the same person or come from the same recording may be"
+    "each file is its own identity, so that files which show the same person or come from the same recording may be"
 )
 
 
