@@ -135,6 +135,9 @@ def set_up_logging() -> None:
     logging.basicConfig(level=level, handlers=[handler])
     # At INFO, it logs in every process where it found credentials.
     logging.getLogger("botocore").setLevel(max(logging.WARNING, getattr(logging, level)))
+    # It logs a traceback of each error that it raises.
+    logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)
+    logging.getLogger("botocore.tokens").setLevel(logging.CRITICAL)
 
 
 class _PrintableFormatter(logging.Formatter):

@@ -16,9 +16,7 @@ from preprocessing.sources.registry import make_source
 from tests.preprocessing.dataset.memory_source import write_dataset
 
 SEPARATE = "no identity is in two splits"
-EACH = (
-    "each file is its own identity, so that files which show the same person or come from the same recording may be"
-)
+EACH = "each file is its own identity, so that files which show the same person or come from the same recording may be"
 
 
 @pytest.mark.parametrize(
