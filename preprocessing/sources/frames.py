@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
@@ -123,6 +123,8 @@ def read_image(file: BinaryIO, transform: FrameTransform, *, max_pixels: int) ->
         return transform(upright.convert("RGBA" if transparent else "RGB"))
     except RejectedInputError:
         raise
+    except UnidentifiedImageError:
+        raise RejectedInputError("an image cannot be decoded", "it is not an image of a known kind") from None
     except Image.DecompressionBombError as error:
         raise RejectedInputError("images are too large", str(error)) from None
     except Exception as error:  # Pillow's decoders raise nearly every type of exception on damaged files
