@@ -28,7 +28,7 @@ class GenerationRequest(Section):
     """Clips that give the action: videos, folders of images, .npy or .npz files, or keys of clips of the data. Videos
     and images are cropped to the centre square and resized."""
     static_of: tuple[Location, ...] = ()
-    """Clips that give the identity, in the same forms as `dynamics-of`."""
+    """Clips that give the identity, in the same forms as `dynamics-of`, or still pictures."""
     what: Literal["all", "transfer", "prior", "samples", "interpolation", "rollout", "reconstruction"] | None = None
     """`transfer`: donors of the action in the first column, of the identity in the first row. `prior`: static codes
     sampled from the prior, one per column. `samples`: all codes sampled from the prior. `interpolation`: from each
