@@ -74,7 +74,8 @@ def test_a_job_with_too_many_rejected_inputs_stops(
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
-    (source / "good.mp4").symlink_to(videos / "video07.mp4")
+    for number in (6, 7):  # one for each split
+        (source / f"good{number}.mp4").symlink_to(videos / f"video{number:02d}.mp4")
     for number in range(30):
         (source / f"{number}.mp4").write_text("nothing" * 2000)
     with pytest.raises(SystemExit) as end:
