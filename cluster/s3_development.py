@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
+from cluster.cli.paths import LocalPath
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from cluster.development.s3_bucket import ENVIRONMENT_FILE, serve_bucket, wait_for
@@ -25,7 +26,7 @@ class S3Command(Controls):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    folder: Path = Path("s3")
+    folder: LocalPath = Path("s3")
     """Folder for objects and keys. Restarted with the same folder, the server has the same objects, keys and
     address."""
     bucket: str = "data"

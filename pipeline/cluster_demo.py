@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cluster.cli.paths import Location
 from cluster.cli.progress import format_duration
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
@@ -51,7 +52,7 @@ JOBS = (
 class ClusterDemoCommand(Controls):
     """Start two Ray nodes and an S3 server here, submit the jobs from doctor to evaluate, and fetch the report."""
 
-    out: str = "cluster-demo"
+    out: Location = "cluster-demo"
     """Folder for the objects, the logs and the report."""
 
 

@@ -11,6 +11,7 @@ import json
 import sys
 from typing import Any
 
+from cluster.cli.paths import Location
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls, Section
 from cluster.errors import UserError
@@ -20,10 +21,10 @@ from cluster.storage import api as storage
 class CompareCommand(Section, Controls):
     """Compare evaluations of several runs side by side: vdsm compare REPORT REPORT ... --out FOLDER"""
 
-    reports: list[str]
+    reports: list[Location]
     """Folders written by `vdsm evaluate --out`, or runs with a `report` folder in them; give them first, as
     positional arguments. They may be s3://bucket/prefix."""
-    out: str
+    out: Location
     """Folder for compare.html and compare.json; may be s3://bucket/prefix."""
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from cluster.cli.paths import Location
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls, Section
 from cluster.development.child_process import terminate
@@ -41,9 +42,9 @@ RAY_URL = f"http://{HOST}:8265"
 class DashboardsCommand(Section, Controls):
     """Serve dashboards of the runs and sweeps in a folder, until Ctrl-C."""
 
-    out: str
+    out: Location
     """Folder of the runs and sweeps, as given to `vdsm train` and `vdsm tune`."""
-    study: str | None = None
+    study: Location | None = None
     """A study stored elsewhere: a journal file, or a database such as postgresql://user@host/optuna."""
     port: int = Field(default=6006, ge=1, le=65535)
     """First port to try; each dashboard uses the next free one."""

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from cluster.cli.paths import LocalPath, Location
 from cluster.cli.run import parse, run
 from cluster.cli.settings import Controls
 from pipeline.evaluation.execute import execute, prepare, result_text
@@ -24,23 +25,23 @@ from pipeline.evaluation.request import EvaluationRequest
 class EvaluateCommand(EvaluationRecipe, Controls):
     """Measure a run, or with --samples another system, on test clips: swaps, leakage, prior samples and probes."""
 
-    data: str
+    data: Location
     """Dataset that the run was trained on; its test split is measured."""
-    out: str
+    out: Location
     """Folder for metrics.json, report.html and the trained judge; may be s3://bucket/prefix."""
-    run: str | None = None
+    run: Location | None = None
     """Folder of the run, <out>/<name> of `vdsm train`; may be s3://bucket/prefix."""
-    samples: str | None = None
+    samples: Location | None = None
     """Instead of a run: folder written by `vdsm pairs`, with the clips of another system in it."""
     system: str | None = None
     """Name of the system that made the samples, for titles and tables; by default the name of their folder."""
-    judges: str | None = None
+    judges: Location | None = None
     """Folder of trained judges, shared by evaluations on the same data; by default `out`."""
     other_data: bool = False
     """Allow data other than the data that the run was trained on."""
-    sheets: str | None = None
+    sheets: Location | None = None
     """Folder of the Sprites sheets that the data was drawn from; adds the renderer itself as a control."""
-    inception: Path | None = None
+    inception: LocalPath | None = None
     """Local file with weights of the FID's Inception network; adds a Frechet distance on its features."""
 
 

@@ -10,6 +10,7 @@ import sys
 
 from pydantic import Field
 
+from cluster.cli.paths import Location
 from cluster.cli.progress import ProgressDisplay
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
@@ -21,9 +22,9 @@ from pipeline.evaluation.pairs_file import PairsDescription, write_pairs
 class PairsCommand(EvaluationRecipe, Controls):
     """Write the fixed pairs of test clips, with instructions to measure any other system on them."""
 
-    data: str
+    data: Location
     """Dataset whose test split is measured."""
-    out: str
+    out: Location
     """Folder for pairs.json, pairs.csv, HOW.txt and make_samples.py; may be s3://bucket/prefix."""
     clip_frames: int = Field(default=8, ge=1)
     """Frames of each clip that count; a run is measured on as many as its `training.stage2.clip_frames`."""

@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from cluster.cli.paths import Location
 from cluster.cli.progress import format_duration
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
@@ -39,7 +40,7 @@ what else can be set; docs/preprocessing.md lists the other sources of clips.
 class QuickstartCommand(Recipe, Controls):
     """Shard built-in figures, train both stages, evaluate, and write a report. If interrupted, rerun it to resume."""
 
-    out: str = "quickstart"
+    out: Location = "quickstart"
     """Folder for the data, the run and the report; may be s3://bucket/prefix."""
 
 

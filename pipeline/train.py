@@ -11,6 +11,7 @@ if not __package__:  # run by path: import from the repository, not from this fi
 
 import sys
 
+from cluster.cli.paths import Location
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from cluster.errors import UserError
@@ -20,9 +21,9 @@ from pipeline.recipe import Recipe
 class TrainCommand(Recipe, Controls):
     """Train both stages of the model on a dataset. Rerun with the same --name to resume."""
 
-    data: str
+    data: Location
     """Dataset: the folder or s3://bucket/prefix that `vdsm shard` wrote."""
-    out: str = ""
+    out: Location = ""
     """Folder or s3://bucket/prefix of the runs. Optional in a dry run."""
     name: str = ""
     """Name of the run; its folder is OUT/NAME. Optional in a dry run."""

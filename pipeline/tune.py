@@ -13,6 +13,7 @@ if not __package__:  # run by path: import from the repository, not from this fi
 import sys
 from pathlib import Path
 
+from cluster.cli.paths import LocalPath, Location
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from cluster.errors import UserError
@@ -23,15 +24,15 @@ from pipeline.recipe import Recipe
 class TuneCommand(Recipe, Controls):
     """Search for better settings of a recipe. If interrupted, rerun with the same name to resume."""
 
-    sweep: Path
+    sweep: LocalPath
     """YAML file with the searched settings and ranges; see configs/sweeps."""
-    data: str
+    data: Location
     """Dataset: the folder or s3://bucket/prefix that `vdsm shard` wrote. Its test split is not read."""
-    out: str
+    out: Location
     """Folder or s3://bucket/prefix of the runs."""
     name: str
     """Name of the sweep; its folder is OUT/NAME."""
-    study: str | None = None
+    study: Location | None = None
     """Where the study is stored: a file on a disk that outlives the driver, or a database such as
     postgresql://user@host/optuna (password in PGPASSWORD). none means OUT/NAME/study.journal, for a local OUT."""
 

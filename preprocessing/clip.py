@@ -60,7 +60,8 @@ class Item:
     clips: int | None = None
     """Number of its clips, where the listing gives it."""
     group: str = ""
-    """What two splits must not share: an identity, a subject, a source video. Empty stands for `key`."""
+    """What two splits must not share: an identity, a subject, a source video. Empty stands for `key`: nothing is known
+    that it shares with others."""
     path: str = ""
     """Path below the source's path, by which records of rejected inputs name it."""
     version: str = ""
@@ -68,6 +69,8 @@ class Item:
     inputs. No shard contains it, so a copy of the inputs gives the same bytes."""
     detail: str = ""
     """Anything else the source needs to make the clips, such as labels and a crop box, in a format of its own."""
+    doubt: str = ""
+    """Why it will hardly give a clip, as far as the listing shows. It is read, but does not count in the splits."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ if not __package__:  # run by path: import from the repository, not from this fi
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from cluster.cli.paths import Location
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from preprocessing.recipe import DataRecipe
@@ -18,7 +19,7 @@ from preprocessing.recipe import DataRecipe
 class ShardCommand(DataRecipe, Controls):
     """Convert a source of clips to WebDataset shards and a manifest. If interrupted, rerun it to resume."""
 
-    out: str
+    out: Location
     """Folder or s3://bucket/prefix of the dataset."""
 
 

@@ -10,10 +10,12 @@ import sys
 
 from pydantic import Field
 
+from cluster.cli.paths import Location
 from cluster.cli.progress import ProgressDisplay
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls, Section
 from preprocessing.dataset.errors import DamagedDatasetError
+from preprocessing.dataset.inputs import describe_identities
 from preprocessing.dataset.manifest import read_manifest
 from preprocessing.dataset.verify_dataset import verify_dataset
 from preprocessing.dataset.verify_shard import VerificationError
@@ -22,7 +24,7 @@ from preprocessing.dataset.verify_shard import VerificationError
 class VerifyCommand(Section, Controls):
     """Read every byte of a dataset and compare it with the manifest. Exit with code 1 on damage, naming the first."""
 
-    data: str
+    data: Location
     """Folder or s3://bucket/prefix of the dataset; `vdsm verify DATA` works too."""
     decode: float = Field(default=1.0, ge=0, le=1)
     """Share of the clips, evenly spread, whose frames are decoded and checked one by one. Every byte is hashed in any
@@ -49,7 +51,8 @@ def _verify(command: VerifyCommand) -> None:
         progress.start("verifying clips", clips, unit="clips")
         verify_dataset(command.data, command.decode, on_verified=progress.advance)
     sys.stdout.write(
-        f"{command.data}: all {clips:,} clips in {shards} shards match the manifest; no identity is in two splits\n"
+        f"{command.data}: all {clips:,} clips in {shards} shards match the manifest; "
+        f"{describe_identities(command.data, manifest)}\n"
     )
 
 

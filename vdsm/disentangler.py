@@ -50,7 +50,7 @@ class Disentangler(nn.Module):
         """
         backbone = self.frame_model.encoder.blocks
         if isinstance(backbone, Backbone) and self.config.encoder_weights is not None:
-            backbone.load(Path(self.config.encoder_weights))
+            backbone.load(Path(self.config.encoder_weights).expanduser())
 
     @property
     def frame_model(self) -> FrameModel:

@@ -5,6 +5,7 @@
 Slow libraries are imported when they are needed, so that listing the commands is instant.
 """
 
+import io
 import logging
 import os
 import sys
@@ -57,6 +58,7 @@ def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
         UserError: unknown key or option, invalid value, unreadable recipe, or missing required setting.
     """
     from cluster.cli import former_names, options, recipe_file, settings
+    from cluster.cli.paths import expand_home
 
     argv, renamed = former_names.current_args(argv, command)
     recipe_path = options.value_of("config", argv)
@@ -64,7 +66,7 @@ def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
     if recipe_path is None:
         former_names.warn_of_former_names(renamed)
     else:
-        recipe = recipe_file.read_recipe(Path(recipe_path), command, renamed=renamed)
+        recipe = recipe_file.read_recipe(Path(expand_home(recipe_path)), command, renamed=renamed)
         for name in settings.Controls.model_fields:
             if name in recipe:
                 raise UserError(f"{recipe_path}: {name} is an option, not a setting; remove it from the recipe")
@@ -108,6 +110,8 @@ def run(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) 
         argv: the arguments, by default those of the process.
     """
     set_up_logging()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text, or that of the terminal
     try:
         main(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
@@ -131,6 +135,9 @@ def set_up_logging() -> None:
     logging.basicConfig(level=level, handlers=[handler])
     # At INFO, it logs in every process where it found credentials.
     logging.getLogger("botocore").setLevel(max(logging.WARNING, getattr(logging, level)))
+    # It logs a traceback of each error that it raises.
+    logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)
+    logging.getLogger("botocore.tokens").setLevel(logging.CRITICAL)
 
 
 class _PrintableFormatter(logging.Formatter):

@@ -14,11 +14,11 @@ import math
 import textwrap
 import typing
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cluster.cli.paths import LocalPath
 from cluster.errors import UserError
 
 OTHER_SECTIONS = frozenset({"seed", "source", "shards", "model", "training", "evaluation", "tune"})
@@ -56,7 +56,7 @@ class Section(BaseModel):
 class Controls(BaseModel):
     """Fields that every command has and no recipe may hold."""
 
-    config: Path | None = None
+    config: LocalPath | None = None
     """Recipe: a YAML file whose values override the defaults. Options override both."""
     print_config: bool = False
     """Print the resulting recipe as YAML, in the format that --config reads, and exit."""

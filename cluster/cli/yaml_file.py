@@ -7,6 +7,7 @@ import yaml
 
 from cluster.cli.settings import Tree
 from cluster.errors import UserError
+from cluster.text import decode_text
 
 MAX_BYTES = 2**20
 """Largest accepted file."""
@@ -45,7 +46,7 @@ def parse_mapping(data: bytes, name: str) -> Tree:
     if len(data) > MAX_BYTES:
         raise UserError(f"{name} has more than {MAX_BYTES:,} bytes; it must be a YAML file of a few settings")
     try:
-        text = data.decode("utf-8-sig")
+        text = decode_text(data)
     except UnicodeDecodeError:
         raise UserError(
             f"cannot read the recipe {name}: it is not UTF-8 text; give an existing YAML file to --config"

@@ -2,13 +2,14 @@
 
 import dataclasses
 
+from cluster.cli.paths import Location
 from cluster.cli.settings import Section
 
 
 class HealthRequest(Section):
     """Requirements that each node must meet."""
 
-    storage: str | None = None
+    storage: Location | None = None
     """Folder or s3://bucket/prefix that every node must be able to use. Storage is not checked if this is absent."""
     min_free_gb: float = 10.0
     """Free disk space that Ray needs on every node, in GB (10^9 bytes)."""

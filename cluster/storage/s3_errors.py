@@ -1,5 +1,7 @@
 """From errors of boto3 and botocore to one-line storage errors with a remedy."""
 
+import os
+import re
 from typing import NoReturn
 
 from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
@@ -56,17 +58,41 @@ def explain(url: str, error: Exception) -> NoReturn:
         )
     elif isinstance(error, _connection_errors()):
         raise UnreachableError(
-            f"{url}: the S3 server does not respond; check AWS_ENDPOINT_URL and the network"
+            f"{url}: the S3 server does not respond; check AWS_ENDPOINT_URL and the network ({_words(error)})"
         ) from None
     elif status == 429 or status >= 500:
         raise UnreachableError(
             f"{url}: S3 is overloaded or failing ({code}, status {status}); try again later"
         ) from None
-    elif isinstance(error, exceptions.ProfileNotFound):
-        message = str(error)
     else:
-        message = f"S3 failed ({code or type(error).__name__}{f', status {status}' if status else ''})"
+        message = f"{_words(error)}; {_remedy(error)}"
     raise StorageError(f"{url}: {message}") from None
+
+
+def _words(error: Exception) -> str:
+    """Return what boto3 says, without a password in a URL."""
+    words = re.sub(r"//[^/@\s]+@", "//***@", " ".join(str(error).split()))
+    return f"{words:.300}".rstrip(".: ") or type(error).__name__
+
+
+def _remedy(error: Exception) -> str:
+    """Return what to do about an error that no retry and no server can solve."""
+    from botocore import exceptions
+
+    profile = os.environ.get("AWS_PROFILE", "default")
+    if isinstance(error, exceptions.SSOError | exceptions.TokenRetrievalError):
+        return f"run `aws sso login --profile {profile}`, or set AWS_PROFILE to another profile"
+    if isinstance(error, exceptions.EndpointProviderError) or (
+        isinstance(error, ValueError) and "endpoint" in str(error).lower()
+    ):
+        return "set AWS_ENDPOINT_URL to a complete URL, such as http://127.0.0.1:9000"
+    if isinstance(error, exceptions.InvalidRegionError):
+        return "set AWS_DEFAULT_REGION to a region such as us-east-1"
+    if isinstance(error, exceptions.ParamValidationError):
+        return "check the bucket and the key in s3://bucket/key"
+    if status_of(error)[0]:
+        return "check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and what the server supports"
+    return f"check AWS_PROFILE (now {profile}), the other AWS_ variables, and ~/.aws/config and ~/.aws/credentials"
 
 
 def _connection_errors() -> tuple[type[Exception], ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.cli import options
+from cluster.cli.paths import expand_home
 from cluster.cli.settings import Section
 from cluster.errors import UserError
 from cluster.storage import api as storage
@@ -67,7 +68,7 @@ def with_recipe_of_run(args: list[str], scratch: Path) -> list[str]:
     run = options.value_of("run", args)
     if run is None or options.value_of("config", args) is not None:
         return args
-    url = storage.join(run, "config.yaml")
+    url = storage.join(expand_home(run), "config.yaml")
     if not storage.exists(url):
         return args  # `load` reports that the run is missing
     if not storage.is_s3(run):

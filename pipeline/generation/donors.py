@@ -34,7 +34,8 @@ def find_donors(request: GenerationRequest, trained: TrainedModel) -> Donors | N
         UserError: a clip is missing, unreadable, too short or of the wrong size.
     """
     actions = _requested_clips(request, trained, request.dynamics_of)
-    identities = _requested_clips(request, trained, request.static_of)
+    still_frames = max(trained.clip_frames, request.length or 0)
+    identities = _requested_clips(request, trained, request.static_of, still_frames)
     if trained.test is not None and (actions is None or identities is None):
         check_length(request, trained, min(trained.test.clip_frames))
         actions = actions or _test_actions(request, trained.test)
@@ -46,8 +47,10 @@ def find_donors(request: GenerationRequest, trained: TrainedModel) -> Donors | N
     return Donors(concatenate([actions, identities]), list(range(split)), list(range(split, split + len(identities))))
 
 
-def _requested_clips(request: GenerationRequest, trained: TrainedModel, names: Sequence[str]) -> ClipList | None:
-    """Return the clips that the user names, or None if there are none."""
+def _requested_clips(
+    request: GenerationRequest, trained: TrainedModel, names: Sequence[str], still_frames: int | None = None
+) -> ClipList | None:
+    """Return the clips that the user names, or None if there are none; see `read_clips`."""
     if not names:
         return None
     splits: list[ClipDataset] = []
@@ -65,6 +68,7 @@ def _requested_clips(request: GenerationRequest, trained: TrainedModel, names: S
                 min_frames=trained.clip_frames,
                 fps=fps,
                 splits=splits,
+                still_frames=still_frames,
             )
             for name in names
         ]

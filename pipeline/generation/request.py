@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
+from cluster.cli.paths import Location
 from cluster.cli.settings import Section
 
 Kind = Literal["transfer", "prior", "samples", "interpolation", "rollout", "reconstruction"]
@@ -17,17 +18,17 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 class GenerationRequest(Section):
     """A run, the clips that drive it, and what to draw from them."""
 
-    run: str
+    run: Location
     """Folder of the run, <out>/<name> of `vdsm train`; may be s3://bucket/prefix."""
-    out: str
+    out: Location
     """Folder for the output, or one file that ends in .gif, .mp4, .png or .npz; may be in S3."""
-    data: str | None = None
+    data: Location | None = None
     """Dataset that the run was trained on; its test clips replace donors that you do not give."""
-    dynamics_of: tuple[str, ...] = ()
+    dynamics_of: tuple[Location, ...] = ()
     """Clips that give the action: videos, folders of images, .npy or .npz files, or keys of clips of the data. Videos
     and images are cropped to the centre square and resized."""
-    static_of: tuple[str, ...] = ()
-    """Clips that give the identity, in the same forms as `dynamics-of`."""
+    static_of: tuple[Location, ...] = ()
+    """Clips that give the identity, in the same forms as `dynamics-of`, or still pictures."""
     what: Literal["all", "transfer", "prior", "samples", "interpolation", "rollout", "reconstruction"] | None = None
     """`transfer`: donors of the action in the first column, of the identity in the first row. `prior`: static codes
     sampled from the prior, one per column. `samples`: all codes sampled from the prior. `interpolation`: from each

@@ -16,6 +16,7 @@ from preprocessing.sources.array_file import ArrayFile, DamagedArrayError, Pytho
 if TYPE_CHECKING:
     from preprocessing.dataset.reader import ClipDataset
 
+ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".tiff")
 
 
@@ -48,19 +49,27 @@ def select_clips(clips: "ClipDataset", indices: Sequence[int]) -> ClipList:
 
 
 def read_clips(
-    name: str, *, size: int, channels: int, min_frames: int, fps: float | None, splits: Sequence["ClipDataset"] = ()
+    name: str,
+    *,
+    size: int,
+    channels: int,
+    min_frames: int,
+    fps: float | None,
+    splits: Sequence["ClipDataset"] = (),
+    still_frames: int | None = None,
 ) -> ClipList:
     """Read the clips that one argument names; an array can hold several clips, everything else is one clip.
 
     Args:
-        name: the key of a clip of `splits`; a video file; a folder of images, one per frame; or an .npy or .npz file
-            with `frames` uint8 [T, H, W, C] or [N, T, H, W, C]. Files may be s3://bucket/key.
+        name: the key of a clip of `splits`; a video file; a picture; a folder of images, one per frame; or an .npy or
+            .npz file with `frames` uint8 [T, H, W, C] or [N, T, H, W, C]. Files may be s3://bucket/key.
         size: height and width of the model's frames, in pixels. Videos and images are cropped to the centre square and
             resized; arrays must have this size.
         channels: number of channels of the model's frames.
         min_frames: minimum number of frames of a clip.
         fps: frames per second at which a video is read; None reads every frame.
         splits: splits of a dataset whose clips can be named by key.
+        still_frames: number of times that a still picture is repeated; None if the clip must move.
 
     Raises:
         UserError: the clip does not exist, is unreadable, too short, or of the wrong size.
@@ -76,7 +85,13 @@ def read_clips(
     elif name.endswith((".npy", ".npz")):
         found = _read_array(name)
     else:
-        found = _read_video(name, size, channels, min_frames, fps)
+        found = _read_picture(name, size, channels) or _read_video(
+            name, size, channels, min_frames, fps, still=still_frames is not None
+        )
+    if still_frames is not None:
+        found = _repeat_stills(found, still_frames)
+    elif all(len(found.frames(index)) == 1 for index in range(len(found))):
+        raise UserError(f"{name}: is a still picture, which shows no action; give a video, or give it to --static-of")
     return _checked(name, found, size, channels, min_frames)
 
 
@@ -89,12 +104,53 @@ def concatenate(lists: Sequence[ClipList]) -> ClipList:
     )
 
 
-def _read_video(path: str, size: int, channels: int, frames: int, fps: float | None) -> ClipList:
+def _repeat_stills(clips: ClipList, count: int) -> ClipList:
+    """Return clips whose stills have so many frames."""
+    frames = [clips.frames(index) for index in range(len(clips))]
+    return ClipList(
+        clips.keys, [one.repeat(count, axis=0) if len(one) == 1 else one for one in frames], list(clips.fps)
+    )
+
+
+def _read_picture(path: str, size: int, channels: int) -> ClipList | None:
+    """Return a still picture as a clip of one frame; None if the file is something else."""
+    from PIL import Image, UnidentifiedImageError
+
+    from preprocessing.clip import RejectedInputError, TransientError
+    from preprocessing.decoding.input_file import open_input
+    from preprocessing.decoding.transform import FrameTransform
+    from preprocessing.decoding.video import MAX_PIXELS
+    from preprocessing.sources.frames import read_image
+
+    try:
+        with open_input(path) as file:
+            try:
+                with Image.open(file) as image:
+                    if image.format in ANIMATED_FORMATS and getattr(image, "is_animated", False):
+                        return None
+            except (UnidentifiedImageError, ValueError):
+                return None
+            file.seek(0)
+            frame = read_image(file, FrameTransform(size, channels), max_pixels=MAX_PIXELS)
+    except (RejectedInputError, TransientError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: {error}; give another picture") from error
+    return ClipList([path], [frame[None]])
+
+
+def _read_video(path: str, size: int, channels: int, frames: int, fps: float | None, *, still: bool) -> ClipList:
+    """Return a video as one clip; with `still`, a single frame suffices, such as that of a HEIC picture."""
     from preprocessing.clip import RejectedInputError, TransientError
     from preprocessing.decoding.video import read_video
 
     try:
-        pixels, rate = read_video(path, size=size, channels=channels, frames=frames, fps=fps)
+        try:
+            pixels, rate = read_video(path, size=size, channels=channels, frames=frames, fps=fps)
+        except RejectedInputError as error:
+            if not still or error.reason != "too short":
+                raise
+            pixels, rate = read_video(path, size=size, channels=channels)
+            if len(pixels) > 1:
+                raise
     except RejectedInputError as error:
         raise UserError(f"{path}: {error}; give another video") from error
     except TransientError as error:
@@ -139,6 +195,8 @@ def _read_array(path: str) -> ClipList:
         raise UserError(f"{path}: contains Python objects, which are not read; save frames as uint8") from None
     except DamagedArrayError as damage:
         raise UserError(f"{path}: not a readable array ({damage})") from None
+    if array.ndim == 3 and array.shape[-1] in (1, 3):  # one frame
+        array = array[None]
     if array.dtype != np.uint8 or array.ndim not in (4, 5) or not array.size:
         raise UserError(
             f"{path}: contains {array.dtype} {list(array.shape)}; it must be uint8 [T, H, W, C] or [N, T, H, W, C]"

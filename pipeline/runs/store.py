@@ -24,6 +24,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.cli.former_names import with_current_names
+from cluster.cli.paths import expand_home
 from cluster.cli.recipe_file import leaves
 from cluster.cli.yaml_file import parse_mapping
 from cluster.errors import UserError
@@ -72,7 +73,7 @@ def run_url(out: str, name: str) -> str:
 
 def absolute(url: str) -> str:
     """Return `url` as an absolute path, which processes in any working folder can use; an S3 URL is left unchanged."""
-    return url if storage.is_s3(url) else str(Path(url).expanduser().resolve())
+    return url if storage.is_s3(url) else str(Path(expand_home(url)).resolve())
 
 
 def data_hash(manifest: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 def default_folder() -> Path:
     """Return the folder of the cache if none is named: `$VDSM_CACHE` or `~/.cache/vdsm`."""
-    return Path(os.environ.get("VDSM_CACHE") or Path.home() / ".cache" / "vdsm")
+    return Path(os.environ.get("VDSM_CACHE") or "~/.cache/vdsm").expanduser()
 
 
 class DamagedShardError(Exception):

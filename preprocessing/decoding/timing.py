@@ -32,6 +32,8 @@ class DecodedFrame:
     """Timestamp in seconds, or None if it has none."""
     scene: tuple[int, int] = (0, 0)
     """Width and height in the video; a change of size starts a new run."""
+    part: int = 0
+    """Number of the recording, of several that were joined; each starts a new run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def assign_times(frames: Iterable[DecodedFrame], rate: Fraction | None) -> Itera
             time = Fraction(0) if latest is None else latest + step
         latest = time
         jumped = clock.last_read is not None and time < clock.last_read
-        if waiting and (jumped or frame.scene != waiting[-1].scene):
+        if waiting and (jumped or (frame.scene, frame.part) != (waiting[-1].scene, waiting[-1].part)):
             yield from clock.release(waiting, times, keep=0)
             clock.begin_run()
         waiting.append(frame)

@@ -5,7 +5,6 @@ it read other files or URLs. A fault that kills the process (a crash inside a co
 here; `sandbox` decodes in a process that can be killed.
 """
 
-import io
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -14,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preprocessing.clip import RejectedInputError, TransientError
-from preprocessing.decoding.input_file import open_input
+from preprocessing.clip import RejectedInputError
+from preprocessing.decoding.input_file import WatchedFile, open_input
+from preprocessing.decoding.joins import Joins
 from preprocessing.decoding.timing import DEFAULT_RATE, DecodedFrame, Frame, Window, assign_times, resample
 from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
 
@@ -53,13 +53,14 @@ class VideoReader:
         import av
         from av.video.reformatter import VideoReformatter
 
-        self._file = _WatchedFile(file)
+        self._file = WatchedFile(file)
         self._max_pixels = max_pixels
         self._reformatter = VideoReformatter()  # shared: each frame would otherwise set up its own
         self.damage = None
         self._count = 0
         self._first = self._last = Fraction(0)
         self._shortest, self._longest = Fraction(10**9), Fraction(0)  # time between frames, in seconds
+        self._part, self._begins_part, self._shift = 0, False, Fraction(0)
         options = {"protocol_whitelist": "none", "max_pixels": str(max_pixels)}
         try:
             # Metadata that is not UTF-8 is common, and not needed.
@@ -85,7 +86,10 @@ class VideoReader:
         if not streams:
             kinds = " and ".join(sorted({one.type for one in self._container.streams}))
             raise RejectedInputError("no video stream", f"it holds {kinds or 'nothing'}")
-        stream = streams[0]
+        # An animated AVIF begins with a still picture of itself.
+        stream = next((one for one in streams if one.frames != 1), streams[0])
+        if self._container.format.name == "webp_pipe" and self._is_animated_webp():
+            raise RejectedInputError("animated WebP is not supported; convert it, for example to GIF or MP4")
         if stream.codec_context is None:
             raise RejectedInputError("no decoder for its codec")
         self._check_size(stream.codec_context.width, stream.codec_context.height)
@@ -93,6 +97,13 @@ class VideoReader:
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"max_pixels": str(self._max_pixels)}
         return stream
+
+    def _is_animated_webp(self) -> bool:
+        position = self._file.tell()
+        self._file.seek(0)
+        head = self._file.read(21)
+        self._file.seek(position)
+        return head[12:16] == b"VP8X" and bool(head[20] & 2)
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -103,20 +114,29 @@ class VideoReader:
     def frames(self, transform: FrameTransform) -> Iterator[DecodedFrame]:
         """Decode the frames, each transformed immediately. Set `damage` if they end too early.
 
+        A transport stream resumes at the next keyframe after a join or damage, as a new part.
+
         Raises:
             TransientError: the file could not be read to its end.
         """
         import av
 
+        joins = Joins(resumable=self._container.format.name == "mpegts")
         try:
             for packet in self._container.demux(self._stream):
-                if packet.is_corrupt:
-                    raise RejectedInputError("data is missing or damaged")
-                for frame in packet.decode():
-                    if frame.is_corrupt:
-                        raise RejectedInputError("a frame is damaged")
-                    self._keep_time(frame, at_end=packet.size == 0)
-                    yield self._convert(frame, transform)
+                if not joins.accepts(packet):
+                    continue
+                if joins.part != self._part:
+                    self._begin_part()
+                try:
+                    for frame in self._decode(packet):
+                        yield self._convert(frame, transform)
+                except (RejectedInputError, av.FFmpegError) as error:
+                    if not joins.resumable:
+                        raise
+                    joins.fault = error
+            if joins.fault is not None:
+                raise joins.fault
             self._check_end()
         except RejectedInputError as fault:
             self.damage = RejectedInputError(fault.reason, "; ".join(filter(None, [self._position(), fault.where])))
@@ -133,6 +153,22 @@ class VideoReader:
             raise
         self._file.check()
 
+    def _decode(self, packet: "av.Packet[Any]") -> Iterator["av.VideoFrame"]:
+        """Yield the frames of a packet; RejectedInputError if it or one of them is damaged."""
+        if packet.is_corrupt:
+            raise RejectedInputError("data is missing or damaged")
+        for frame in packet.decode():
+            if frame.is_corrupt:
+                raise RejectedInputError("a frame is damaged")
+            self._keep_time(frame, at_end=packet.size == 0)
+            yield frame
+
+    def _begin_part(self) -> None:
+        """Resume at a keyframe, with none of the frames before it."""
+        self._stream.codec_context.flush_buffers()
+        self._part += 1
+        self._begins_part = True
+
     def _convert(self, frame: "av.VideoFrame", transform: FrameTransform) -> DecodedFrame:
         self._check_size(frame.width, frame.height)
         transparent = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
@@ -148,7 +184,9 @@ class VideoReader:
         kind = "rgba" if transparent else "rgb24"
         pixels = self._reformatter.reformat(frame, width, height, kind, interpolation="AREA", threads=1).to_ndarray()
         pixels = transform(Image.fromarray(pixels), rotation=frame.rotation, aspect=aspect)
-        return DecodedFrame(pixels, _time(frame), (frame.width, frame.height))
+        time = _time(frame)
+        time = None if time is None else time + self._shift
+        return DecodedFrame(pixels, time, (frame.width, frame.height), self._part)
 
     def _keep_time(self, frame: "av.VideoFrame", *, at_end: bool) -> None:
         """Count a frame; RejectedInputError if it is among the last ones and frames before it are missing.
@@ -157,7 +195,14 @@ class VideoReader:
         constant so far, a gap reveals this.
         """
         time = _time(frame)
-        if time is None:
+        if self._begins_part:
+            self._begins_part = False
+            if time is not None:
+                self._shift = max(Fraction(0), self._last + 1 / (self.rate or DEFAULT_RATE) - time)
+                self._last = time + self._shift
+        if time is not None:
+            time += self._shift
+        else:
             time = self._last + 1 / (self.rate or DEFAULT_RATE) if self._count else Fraction(0)
         step = time - self._last
         if self._count and step > 0:
@@ -229,41 +274,6 @@ def read_video(
     if frames is not None and len(kept) < frames:
         raise video.damage or RejectedInputError("too short", f"{len(kept)} frames, {frames} are needed")
     return np.stack([frame.pixels for frame in kept]), Window(0, kept).rate(nominal)
-
-
-class _WatchedFile(io.RawIOBase):
-    """A file that remembers why reading failed, because libav may report that as an error in the video."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._source = file
-        self._error: OSError | None = None
-
-    def check(self) -> None:
-        """Raise TransientError if reading the file failed."""
-        if self._error is not None:
-            raise TransientError(f"reading failed: {self._error.strerror or self._error}") from self._error
-
-    def read(self, size: int = -1) -> bytes:
-        return bytes(self._guard(self._source.read, size))
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._guard(self._source.seek, offset, whence))
-
-    def tell(self) -> int:
-        return self._source.tell()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def _guard(self, operation: Any, *args: int) -> Any:
-        try:
-            return operation(*args)
-        except OSError as error:
-            self._error = self._error or error
-            raise
 
 
 def _time(frame: "av.VideoFrame") -> Fraction | None:

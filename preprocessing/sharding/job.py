@@ -151,7 +151,7 @@ class _Job:
         self._progress.start("writing the manifest and the preview")
         summaries = [self._done[shard.path] for shard in self._plan.shards]
         rejected = self._retry(self._write_rejects)
-        check_any(self._out, sum(one.index["clips"] for one in summaries), sum(self._inputs.values()))
+        check_any(self._out, summaries, self._plan.inputs())
         content = self._retry(lambda: make_manifest(self._out, self._plan, self._source, summaries, rejected))
         self._retry(lambda: write_preview(self._out, content, rejected))
         storage.remove_partial_files(self._out)

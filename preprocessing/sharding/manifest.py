@@ -40,7 +40,7 @@ def make_manifest(url: str, plan: Plan, source: Source, summaries: list[ShardSum
     full = [one for one in summaries if one.index["clips"]]
     shards = [_shard_entry(one) for one in full]
     groups, identities = plan.groups(), check_disjoint(url, shards, full)
-    inputs = {split: sum(len(shard.items) for shard in plan.shards if shard.split == split) for split in SPLITS}
+    inputs = plan.inputs()
     return {
         "schema_version": VERSION,
         "plan_sha256": plan.identity,

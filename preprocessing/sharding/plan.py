@@ -69,6 +69,10 @@ class Plan:
                 digest.update(encode_json(input_line(item, version=False)))
         return digest.hexdigest()
 
+    def inputs(self) -> dict[str, int]:
+        """Return the number of inputs in each split."""
+        return {split: sum(len(shard.items) for shard in self.shards if shard.split == split) for split in SPLITS}
+
     def groups(self) -> dict[str, int]:
         """Return the number of groups in each split; `make_plan` has checked that none is in two."""
         return {
@@ -89,19 +93,30 @@ def make_plan(recipe: DataRecipe, source: Source) -> Plan:
     """Pack the items of a source into shards, in a random order, so that neighbours in the source are separated.
 
     Raises:
-        UserError: a split has no input, two items have the same key, or a group is in two splits.
+        UserError: a split has no input that counts, two items have the same key, or a group is in two splits.
     """
     items = source.items()
     check_groups((item.key, item.split, item.group) for item in items)
     shards: list[ShardPlan] = []
     for split in SPLITS:
         members = [item for item in items if item.split == split]
-        if not members:
-            raise UserError(f"source {recipe.source.name}: no input goes to the {split} split; add more inputs")
+        if all(item.doubt for item in members):
+            raise UserError(_explain_empty(recipe.source.name, split, items))
         members.sort(key=lambda item: _draw(recipe.seed, item.key))
         for number, group in enumerate(_pack(members, recipe.shards.target_mb * 1e6)):
             shards.append(ShardPlan(path=shard_path(split, number), split=split, items=tuple(group)))
     return Plan(_configuration(recipe, untrusted=source.untrusted), source.fingerprint(), tuple(shards))
+
+
+def _explain_empty(source: str, split: str, items: list[Item]) -> str:
+    doubtful = [item for item in items if item.doubt]
+    message = f"source {source}: no input goes to the {split} split; "
+    if not doubtful:
+        return f"{message}add more inputs"
+    return (
+        f"{message}of {len(items):,} inputs, {len(doubtful):,} do not count, for example {doubtful[0].path}: "
+        f"{doubtful[0].doubt}; fix them, or add inputs of more identities"
+    )
 
 
 def _draw(seed: int, key: str) -> bytes:

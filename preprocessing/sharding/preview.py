@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cluster.storage import api as storage
 from preprocessing.dataset.format import PREVIEW, Manifest, RejectRecord, Sample, ShardEntry, SplitTotals
 from preprocessing.dataset.index import read_index
+from preprocessing.dataset.inputs import describe_identities
 from preprocessing.sharding.preview_pairs import find_alike
 
 CLIPS = 24
@@ -37,7 +38,7 @@ def write_preview(url: str, manifest: Manifest, rejected: bytes) -> None:
     """Store the page of a dataset.
 
     Args:
-        url: the dataset; its shards must exist, its manifest need not.
+        url: the dataset; its shards and its list of inputs must exist, its manifest need not.
         manifest: its manifest.
         rejected: content of `rejects.jsonl`.
     """
@@ -52,6 +53,7 @@ def write_preview(url: str, manifest: Manifest, rejected: bytes) -> None:
         alike=_alike(url, manifest),
         rejects=_reasons(rejected),
         shape=_shape(manifest),
+        identities=describe_identities(url, manifest),
     )
     storage.write_bytes(storage.join(url, PREVIEW), text.encode())
 

@@ -1,6 +1,7 @@
 """Reading the clips of one input: which failures are retried, and which reject the input."""
 
 import logging
+import re
 import time
 from collections.abc import Generator
 
@@ -9,12 +10,21 @@ from cluster.storage.errors import UnreachableError
 from preprocessing.clip import Clip, Clips, Item, RejectedInputError, TransientError
 from preprocessing.decoding.sandbox import SandboxFailedError
 from preprocessing.sharding.rejects import Reject
-from preprocessing.sources.catalogue import as_text
+from preprocessing.sources.names import as_text
 
 log = logging.getLogger(__name__)
 
 MAX_INCONCLUSIVE_FAILURES = 5
 """Number of decoding processes that may fail on an input, without proof that it is the cause, before it is rejected."""
+
+
+_FOLDERS = re.compile(r"(?<![\w./])/(?:[^/\s'\"<>]+/)+")
+_RANDOM = re.compile(r"(?<![A-Za-z0-9])(0x|tmp)[0-9a-z_]{6,}")
+
+
+def without_paths(text: str) -> str:
+    """Return a library's message without folders, temporary names and addresses, which differ between runs."""
+    return _RANDOM.sub(r"\1", _FOLDERS.sub("", text))
 
 
 def read_item(clips: Clips, item: Item, patience_s: float) -> Generator[Clip, None, Reject | None]:
@@ -40,7 +50,7 @@ def read_item(clips: Clips, item: Item, patience_s: float) -> Generator[Clip, No
                     end, wait = time.monotonic() + patience_s, 1.0
             return None
         except RejectedInputError as error:
-            reason, where = error.reason, error.where
+            reason, where = error.reason, without_paths(error.where)
             break
         except SandboxFailedError as error:
             failed += 1

@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from preprocessing.dataset.format import REJECTS, RejectRecord, encode_json
+from preprocessing.dataset.index import ShardSummary
 
 MIN_TRIED = 20
 """Inputs that must have been tried before a job stops because too many of them are rejected."""
@@ -73,10 +75,25 @@ def check_share(url: str, *, empty: int, tried: int, inputs: int, limit: float) 
         )
 
 
-def check_any(url: str, clips: int, inputs: int) -> None:
-    """Raise UserError if the dataset has no clip at all."""
-    if not clips:
-        raise UserError(
-            f"none of the {inputs:,} inputs gave a clip; see {storage.join(url, REJECTS)} for the reasons, and fix the "
-            "input"
-        )
+def check_any(url: str, summaries: Iterable[ShardSummary], inputs: Mapping[str, int]) -> None:
+    """Check that every split has a clip.
+
+    Args:
+        url: the dataset.
+        summaries: the summaries of its shards.
+        inputs: split -> number of its inputs.
+
+    Raises:
+        UserError: the dataset or a split has none.
+    """
+    clips = Counter[str]()
+    for one in summaries:
+        clips[one.index["split"]] += one.index["clips"]
+    reasons = f"gave a clip; see {storage.join(url, REJECTS)} for the reasons, and fix the input"
+    if not clips.total():
+        raise UserError(f"none of the {sum(inputs.values()):,} inputs {reasons}")
+    for split, count in inputs.items():
+        if not clips[split]:
+            raise UserError(
+                f"none of the {count:,} inputs in the {split} split {reasons}, or remove it; then choose another --out"
+            )

@@ -5,6 +5,7 @@ import sys
 
 from cluster.storage import api as storage
 from preprocessing.dataset.format import PREVIEW, REJECTS
+from preprocessing.dataset.inputs import describe_identities
 from preprocessing.dataset.manifest import read_manifest
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def print_report(url: str) -> None:
         if not totals["clips"]:
             log.warning("the %s split has no clips: all its inputs were rejected", split)
     groups = sum(totals["groups"] for totals in splits.values())
-    sys.stdout.write(f"none of the {groups:,} groups and no identity is in two splits\n")
+    sys.stdout.write(f"none of the {groups:,} groups is in two splits; {describe_identities(url, manifest)}\n")
     if any(totals["rejects"] for totals in splits.values()):
         sys.stdout.write(f"rejects: {storage.join(url, REJECTS)}\n")
     sys.stdout.write(f"preview: {storage.join(url, PREVIEW)}\n")

@@ -27,6 +27,7 @@ from preprocessing.sources.config import ArraysConfig
 from preprocessing.sources.file_source import FileSource
 from preprocessing.sources.labels import read_labels
 from preprocessing.sources.listing import Entry, find_inputs, resolve
+from preprocessing.sources.names import as_text
 
 IMAGES, LABELS, LENGTHS = "images", "labels", "lengths"
 FEW_VIDEOS, BYTES_PER_VIDEO = 100_000, 256
@@ -88,11 +89,14 @@ class ArraysSource(FileSource[ArraysConfig]):
                     embedded[name] = labels[index]
         if not entries:
             raise UserError(f"{self._path}: no .npy or .npz file found; check --source.path")
+        needed = self._config.clip_frames
+        short = {name: length for name, length in frames.items() if length < needed}
         names = {label: None for labels in embedded.values() for label in labels}
         reader = dataclasses.replace(read_labels(self._config.labels, tuple(names)), embedded=embedded, faults=faults)
         return make_catalogue(
             entries, reader, seed=self._seed, test_fraction=self._config.test_fraction,
             estimate_bytes=lambda entry: frames.get(entry.name, 1) * frame_bytes,
+            doubts={name: f"too few frames: {length}; a clip needs {needed}" for name, length in short.items()},
         )  # fmt: skip
 
 
@@ -169,7 +173,7 @@ class _VideoArrays:
 
 def _text(value: object) -> str:
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        return as_text(value.decode("utf-8", "surrogateescape"))
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

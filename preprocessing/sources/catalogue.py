@@ -1,25 +1,23 @@
 """Turn listed files into items, each with its key, labels, identity and split."""
 
-import hashlib
 import json
 import logging
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from cluster.errors import UserError
-from preprocessing.clip import Factors, Item, Label, RejectedInputError
+from preprocessing.clip import SPLITS, Factors, Item, Label, RejectedInputError
 from preprocessing.decoding.transform import Crop
 from preprocessing.sources.labels import IDENTITY, SPLIT, InputPart, LabelReader, parse_number
 from preprocessing.sources.listing import Entry
+from preprocessing.sources.names import as_text, composed, make_key, natural_key
 from preprocessing.sources.splits import Splitter
 
 log = logging.getLogger(__name__)
-
-_NOT_IN_KEYS = re.compile(r"[^A-Za-z0-9_]+")
-_KEY_LETTERS = 40
 
 
 @dataclass(frozen=True)
@@ -47,20 +45,29 @@ def make_catalogue(
     seed: int,
     test_fraction: float,
     estimate_bytes: Callable[[Entry], int],
+    doubts: Mapping[str, str] = MappingProxyType({}),
 ) -> Catalogue:
     """Label all entries and assign them to splits.
 
-    An input whose labels cannot be determined is still listed, and rejected when it is read.
+    An input whose labels cannot be determined is still listed, and rejected when it is read. It is in no draw of the
+    splits, as is one in doubt.
 
     Args:
         estimate_bytes: estimates the size of the clips of an entry, in bytes.
+        doubts: name of an entry -> why it will hardly give a clip.
 
     Raises:
         UserError: no input has labels, a number is invalid, or labels contradict each other.
     """
     listed = list(entries)
+    values: dict[str, set[str]] = {}
+    labelled, refused = _label(listed, reader, values)
+    if doubts.keys() >= labelled.keys():
+        doubts = {}
     splitter = Splitter(seed=seed, test_fraction=test_fraction)
-    values = _collect_values(listed, reader, splitter)
+    for name, (identity, wanted) in labelled.items():
+        if wanted is not None or name not in doubts:
+            splitter.add(identity, wanted)
     names = [name for name in values if name not in (IDENTITY, SPLIT)]
     names.sort(key=lambda name: name != "action")  # the dynamic label first
     factors: Factors = {name: "clip" for name in names if name in reader.config.numbers}
@@ -68,49 +75,80 @@ def make_catalogue(
     indices = {name: {value: index for index, value in enumerate(known)} for name, known in vocabulary.items()}
     items = []
     for entry in listed:
-        key = make_key(entry.name)
-        try:
-            parts = _read_parts(reader, entry.name)
-            identity, _ = _identity_and_split(entry.name, parts)
-            detail = _encode_detail(entry.name, parts, indices, factors)
-        except ValueError as error:
-            identity, detail = key, json.dumps({"refused": str(error)})
+        name, key = entry.name, make_key(entry.name)
+        if name in refused:
+            group, split, detail = key, SPLITS[0], json.dumps({"refused": refused[name]})
+        else:
+            identity, _ = labelled[name]
+            group = "" if identity == key else identity
+            split, detail = splitter.split(identity), _encode_detail(name, _read_parts(reader, name), indices, factors)
         items.append(
             Item(
                 key=key,
-                split=splitter.split(identity),
+                split=split,
                 estimated_bytes=max(1, estimate_bytes(entry)),
-                group="" if identity == key else identity,
-                path=entry.name,
+                group=group,
+                path=name,
                 version=entry.version,
                 detail=detail,
+                doubt=refused.get(name) or doubts.get(name, ""),
             )
         )
     return Catalogue(items, vocabulary, factors)
 
 
-def _collect_values(entries: list[Entry], reader: LabelReader, splitter: Splitter) -> dict[str, set[str]]:
-    """Return all values of each label, and add every identity to `splitter`."""
-    values: dict[str, set[str]] = {}
-    fault, labelled = "", 0
+def _label(
+    entries: list[Entry], reader: LabelReader, values: dict[str, set[str]]
+) -> tuple[dict[str, tuple[str, str | None]], dict[str, str]]:
+    """Return identity and split, if set, of each entry with all labels, and why each other entry has not all.
+
+    Args:
+        values: receives all values of each label.
+    """
+    labelled: dict[str, tuple[str, str | None]] = {}
+    refused: dict[str, str] = {}
     for entry in entries:
         try:
             parts = _read_parts(reader, entry.name)
         except ValueError as error:
-            fault = f"{entry.name}: {error}"
-            splitter.add(make_key(entry.name), None)
+            refused[entry.name] = str(error)
             continue
-        labelled += 1
-        splitter.add(*_identity_and_split(entry.name, parts))
+        labelled[entry.name] = _identity_and_split(entry.name, parts)
         for part in parts:
-            for name, value in part.labels.items():
-                values.setdefault(name, set()).add(value)
+            for label, value in part.labels.items():
+                values.setdefault(label, set()).add(value)
+    _check_rows(entries, reader)
     if entries and not labelled:
-        raise UserError(f"no input has the required labels, for example {fault}; check the settings of labels")
-    absent = reader.rows.keys() - {entry.name for entry in entries} if reader.rows else set()
+        name, fault = next(iter(refused.items()))
+        raise UserError(f"no input has the required labels, for example {name}: {fault}; check the settings of labels")
+    return labelled, refused
+
+
+def _check_rows(entries: list[Entry], reader: LabelReader) -> None:
+    """Warn of rows of the sidecar that match no input; raise UserError if none matches."""
+    names = {form for entry in entries for form in (entry.name, composed(entry.name), as_text(entry.name))}
+    absent = [row for row in reader.rows if row not in names and composed(row) not in names]
+    if entries and len(absent) == len(reader.rows) > 0:
+        row, name = _most_alike(absent, entries)
+        raise UserError(
+            f"no row of {reader.config.sidecar} names an input: the path of a row is {row}, that of an input {name}; "
+            "write paths relative to source.path in the column `path`"
+        )
     if absent:
-        log.warning("%d rows of the sidecar match no input, for example %s", len(absent), min(absent))
-    return values
+        row, name = _most_alike(absent, entries)
+        log.warning("%d rows of the sidecar match no input, for example %s; an input is %s", len(absent), row, name)
+
+
+def _most_alike(rows: list[str], entries: list[Entry]) -> tuple[str, str]:
+    """Return the path of a row and that of an input, where possible those that differ in their folders only."""
+    inputs = {_file_name(entry.name): entry.name for entry in reversed(entries)}
+    row = next((row for row in rows if _file_name(row) in inputs), rows[0])
+    return row, inputs.get(_file_name(row), entries[0].name)
+
+
+def _file_name(path: str) -> str:
+    """Return the last part of a path, also of one from Windows, without its suffix."""
+    return PurePosixPath(composed(path).replace("\\", "/")).stem.lower()
 
 
 def segments_of(item: Item) -> tuple[list[Segment], Crop | None]:
@@ -132,23 +170,6 @@ def segments_of(item: Item) -> tuple[list[Segment], Crop | None]:
 def _exact_time(seconds: float | None) -> Any:
     """Return the decimal number that the user wrote, because times are compared exactly: 0.4 is 2/5, not the float."""
     return None if seconds is None else Fraction(seconds).limit_denominator(10**6)
-
-
-def make_key(name: str) -> str:
-    """Return a key that is unique to a path: the end of the path in plain letters, and a hash."""
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"{_NOT_IN_KEYS.sub('-', name)[-_KEY_LETTERS:].strip('-')}-{digest}"
-
-
-def as_text(name: str) -> str:
-    r"""Return a name as text that UTF-8 can encode: bytes of a path that are not UTF-8 become `\udcff` and so on."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def natural_key(text: str) -> list[tuple[int, int, str]]:
-    """Return a sort key that puts `2` before `10`, and numbers before words."""
-    pieces = [piece for piece in re.split(r"(\d+)", text) if piece]
-    return [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece) for piece in pieces]
 
 
 def _read_parts(reader: LabelReader, name: str) -> list[InputPart]:

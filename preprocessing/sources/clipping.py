@@ -7,8 +7,9 @@ import numpy as np
 
 from preprocessing.clip import Clip, Item, RejectedInputError
 from preprocessing.decoding.timing import Frame, Window, WindowMaker
-from preprocessing.sources.catalogue import Segment, as_text
+from preprocessing.sources.catalogue import Segment
 from preprocessing.sources.config import ClipsConfig
+from preprocessing.sources.names import as_text
 
 
 class Clipper:

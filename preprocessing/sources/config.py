@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from cluster.cli.paths import Location
 from cluster.cli.settings import Section
 
 
@@ -20,7 +21,7 @@ class LabelsConfig(Section):
     pattern: str | None = None
     """Regular expression, searched for in an input's path relative to source.path. Each named group is a label:
     `(?P<identity>s[0-9]+)_(?P<action>[a-z]+)`."""
-    sidecar: str | None = None
+    sidecar: Location | None = None
     """CSV file with a header, or JSON file with a list of objects, one row per input: column `path`, then labels. The
     columns `left`, `top`, `width`, `height` are a crop box in pixels. `start_s` and `end_s` select a segment of the
     input, in seconds; an input may have several rows, one per segment."""
@@ -130,7 +131,7 @@ class SourceConfig(Section):
     """Kind of source. `figures`, `pendulum`: generated, no files needed. `videos`, `frames`, `arrays`: your own files.
     `lpc`: Sprites, from the sheets of either published set. `moving_mnist`: bouncing digits, from the four MNIST
     files."""
-    path: str | None = None
+    path: Location | None = None
     """Local folder or s3:// prefix of the source's files. For `videos` also one file, a pattern such as `clips/*.mp4`,
     or a .txt file with one path per line."""
     videos: VideosConfig = VideosConfig()

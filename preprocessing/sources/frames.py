@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
@@ -18,11 +18,12 @@ from preprocessing.clip import Clip, Item, RejectedInputError, TransientError
 from preprocessing.decoding.input_file import open_input
 from preprocessing.decoding.timing import Frame
 from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
-from preprocessing.sources.catalogue import Catalogue, make_catalogue, natural_key, segments_of
+from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
 from preprocessing.sources.clipping import Clipper
 from preprocessing.sources.config import FramesConfig
 from preprocessing.sources.file_source import FileSource
 from preprocessing.sources.listing import Entry, find_inputs, list_folder, resolve
+from preprocessing.sources.names import natural_key
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
 
@@ -57,12 +58,15 @@ class FramesSource(FileSource[FramesConfig]):
         return sorted(filter(is_image, names), key=natural_key)
 
     def _list_inputs(self) -> Catalogue:
+        listed, needed = list(self._list_image_folders()), self._config.clip_frames
+        short = (entry for entry in listed if entry.size < needed)
         catalogue = make_catalogue(
-            self._list_image_folders(),
+            listed,
             self._labels,
             seed=self._seed,
             test_fraction=self._config.test_fraction,
             estimate_bytes=lambda entry: self._estimate_bytes(entry.size),
+            doubts={entry.name: f"too few images: {entry.size}; a clip needs {needed}" for entry in short},
         )
         if not catalogue.items:
             raise UserError(f"{self._path}: no folder with images found; each folder of images is one video")
@@ -119,6 +123,8 @@ def read_image(file: BinaryIO, transform: FrameTransform, *, max_pixels: int) ->
         return transform(upright.convert("RGBA" if transparent else "RGB"))
     except RejectedInputError:
         raise
+    except UnidentifiedImageError:
+        raise RejectedInputError("an image cannot be decoded", "it is not an image of a known kind") from None
     except Image.DecompressionBombError as error:
         raise RejectedInputError("images are too large", str(error)) from None
     except Exception as error:  # Pillow's decoders raise nearly every type of exception on damaged files

@@ -1,6 +1,7 @@
 """Read the labels of an input from its folders, from its path and from a sidecar file."""
 
 import csv
+import functools
 import io
 import json
 import math
@@ -10,8 +11,10 @@ from typing import Any
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.text import decode_text
 from preprocessing.decoding.transform import Crop
 from preprocessing.sources.config import LabelsConfig
+from preprocessing.sources.names import as_text, composed
 
 IDENTITY, SPLIT = "identity", "split"
 _CROP = ("left", "top", "width", "height")
@@ -59,26 +62,32 @@ class LabelReader:
         """
         if name in self.faults:
             raise ValueError(self.faults[name])
-        labels = dict(self.embedded.get(name, {}))
+        labels = {label: composed(value) for label, value in self.embedded.get(name, {}).items()}
         folders = name.split("/")[:-1]
         wanted = self.config.folders
         if len(folders) < len(wanted):
             raise ValueError(f"it does not lie in {len(wanted)} folders, as labels.folders says")
-        labels.update((label, folder) for label, folder in zip(wanted, folders) if label != "_")
+        labels.update((label, composed(as_text(folder))) for label, folder in zip(wanted, folders) if label != "_")
         if self.config.pattern is not None:
-            match = re.search(self.config.pattern, name)
+            match = re.search(self.config.pattern, composed(name)) or re.search(self.config.pattern, name)
             if match is None:
                 raise ValueError("its path does not match labels.pattern")
-            labels.update((label, value) for label, value in match.groupdict().items() if value is not None)
+            found = match.groupdict().items()
+            labels.update((label, composed(as_text(value))) for label, value in found if value is not None)
         if self.config.sidecar is None:
             _check_values(labels)
             return [InputPart(labels)]
-        rows = self.rows.get(name)
+        rows = self.rows.get(name) or self._composed_rows.get(composed(name)) or self._composed_rows.get(as_text(name))
         if rows is None:
             raise ValueError("it has no row in labels.sidecar")
         for row in rows:
             _check_values(labels | row.labels)
         return [InputPart(labels | row.labels, row.crop, row.start_s, row.end_s) for row in rows]
+
+    @functools.cached_property
+    def _composed_rows(self) -> dict[str, list[InputPart]]:
+        """The rows by their path with accents in composed form."""
+        return {composed(path): rows for path, rows in self.rows.items()}
 
 
 def _check_values(labels: dict[str, str]) -> None:
@@ -135,7 +144,7 @@ def read_labels(config: LabelsConfig, embedded: tuple[str, ...] = ()) -> LabelRe
 def _read_sidecar(path: str, data: bytes) -> tuple[dict[str, list[InputPart]], tuple[str, ...]]:
     """Return the rows of each input, and the names of the label columns."""
     try:
-        text = data.decode("utf-8-sig")
+        text = decode_text(data)
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; a sidecar is a CSV or JSON file") from None
     table = _parse_json(path, text) if path.endswith(".json") else _parse_csv(path, text)
@@ -145,7 +154,7 @@ def _read_sidecar(path: str, data: bytes) -> tuple[dict[str, list[InputPart]], t
         name = row.pop("path", "").strip()
         if not name:
             raise UserError(f"{path}, row {number}: no path; every row needs the path of its input in column `path`")
-        labels = {key: value for key, value in row.items() if key not in (*_CROP, *_TIMES)}
+        labels = {key: composed(value) for key, value in row.items() if key not in (*_CROP, *_TIMES)}
         if columns and columns.keys() != labels.keys():
             odd = min(columns.keys() ^ labels.keys())
             raise UserError(f"{path}, row {number}: {odd} is not in all rows; every row needs the same labels")

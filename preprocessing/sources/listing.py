@@ -3,17 +3,23 @@
 A path is a folder, one file, a pattern, or a `.txt` file with one path per line; each of them local or in S3.
 """
 
+import io
 import os
-import re
+import string
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.cli.paths import expand_home
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
+from cluster.text import decode_text
+from preprocessing.sources.patterns import is_pattern, select, split_base
 
-_WILDCARD = re.compile(r"[*?\[]")
+_MARK = "\ufeff"
+"""A byte-order mark: one inside a list comes from a list that was appended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +52,29 @@ def find_inputs(path: str) -> InputListing:
     Raises:
         UserError: the path does not exist; or, while listing, a list is not text or names a missing file.
     """
-    if _WILDCARD.search(path) and not (not storage.is_s3(path) and Path(path).exists()):
-        return _match_pattern(path)
     if storage.is_s3(path):
-        if path.endswith(".txt"):
-            return _read_list(path)
-        entry = _s3_file(path)
-        if entry is None:
-            return InputListing(path, lambda: _list_s3(path), explicit=False)
-        return InputListing(path.rpartition("/")[0], lambda: iter([entry]), explicit=True)
+        return _find_in_s3(path)
     local = Path(path)
     if local.is_dir():
         return InputListing(path, lambda: list_folder(path), explicit=False)
-    if not local.is_file():
-        raise UserError(f"{path}: no such file or folder; check --source.path")
-    if local.suffix == ".txt":
-        return _read_list(path)
-    return InputListing(str(local.parent), lambda: iter([_local_file(str(local), local.name)]), explicit=True)
+    if local.is_file():
+        if local.suffix == ".txt":
+            return _read_list(path)
+        return InputListing(str(local.parent), lambda: iter([_local_file(str(local), local.name)]), explicit=True)
+    if is_pattern(path):
+        return _match_pattern(path)
+    raise UserError(f"{path}: no such file or folder; check --source.path")
+
+
+def _find_in_s3(url: str) -> InputListing:
+    entry = _s3_file(url)
+    if entry is None and is_pattern(url) and not _holds_objects(url):
+        return _match_pattern(url)
+    if url.endswith(".txt"):
+        return _read_list(url)
+    if entry is None:
+        return InputListing(url, lambda: _list_s3(url), explicit=False)
+    return InputListing(url.rpartition("/")[0], lambda: iter([entry]), explicit=True)
 
 
 def resolve(base: str, name: str) -> str:
@@ -127,34 +139,23 @@ def _s3_file(url: str) -> Entry | None:
     return Entry(url.rpartition("/")[2], size, f"{size}-{etag.strip(chr(34))}")
 
 
+def _holds_objects(url: str) -> bool:
+    from cluster.storage import s3
+
+    return next(s3.list_objects(url), None) is not None
+
+
 def _match_pattern(pattern: str) -> InputListing:
-    """Return the files whose path matches: `*` and `?` match anything but `/`, `**/` matches any folders."""
-    wildcard = _WILDCARD.search(pattern)
-    assert wildcard is not None
-    base, _, rest = pattern[: wildcard.start()].rpartition("/")
-    base = base or ("/" if pattern.startswith("/") else ".")
-    rest = pattern[len(base) + 1 :] if pattern.startswith(f"{base}/") else pattern.lstrip("/")
-    expression = _to_regex(rest)
+    base, rest = split_base(pattern, _holds_objects if storage.is_s3(pattern) else os.path.isdir)
     if not storage.is_s3(base) and not Path(base).is_dir():
         raise UserError(f"{pattern}: no such folder: {base}; check --source.path")
 
     def entries() -> Iterator[Entry]:
-        candidates = _list_s3(base) if storage.is_s3(base) else list_folder(base)
-        return (entry for entry in candidates if expression.fullmatch(entry.name))
+        candidates = list(_list_s3(base) if storage.is_s3(base) else list_folder(base))
+        selected = select((entry.name for entry in candidates), rest)
+        return (entry for entry in candidates if entry.name in selected)
 
     return InputListing(base, entries, explicit=True)
-
-
-def _to_regex(pattern: str) -> re.Pattern[str]:
-    tokens = re.findall(r"\*\*/|\[!?[^\]]+\]|.", pattern, re.DOTALL)
-    special = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
-    parts = []
-    for token in tokens:
-        if len(token) > 2 and token[0] == "[":
-            parts.append(f"[^{token[2:-1]}]" if token[1] == "!" else token)
-        else:
-            parts.append(special.get(token) or re.escape(token))
-    return re.compile("".join(parts), re.DOTALL)
 
 
 def _read_list(path: str) -> InputListing:
@@ -163,14 +164,27 @@ def _read_list(path: str) -> InputListing:
 
     def entries() -> Iterator[Entry]:
         try:
-            lines = storage.read_bytes(path).decode().splitlines()
+            text = io.StringIO(decode_text(storage.read_bytes(path)), newline=None)
         except UnicodeDecodeError:
             raise UserError(f"{path}: not UTF-8 text; a .txt file in source.path holds one path per line") from None
-        for name in sorted({line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")}):
-            url = resolve(base, name)
-            entry = _s3_file(url) if storage.is_s3(url) else _local_file(url, name)
+        lines = {line.strip(f"{_MARK}{string.whitespace}") for line in text}
+        for name in sorted(expand_home(line) for line in lines if line and not line.startswith("#")):
+            entry = _listed_file(base, name)
             if entry is None:
-                raise UserError(f"{path} lists {name}, which does not exist")
-            yield Entry(name, entry.size, entry.version)
+                raise UserError(f"{path} lists {name}, which does not exist or is not a file")
+            yield entry
 
     return InputListing(base, entries, explicit=True)
+
+
+def _listed_file(base: str, name: str) -> Entry | None:
+    """Return the file that a list names. Its accents may be composed in the list and decomposed on disk, or reverse."""
+    for form in dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
+        url = resolve(base, form)
+        if storage.is_s3(url):
+            entry = _s3_file(url)
+            if entry is not None:
+                return Entry(form, entry.size, entry.version)
+        elif os.path.isfile(url):  # noqa: PTH113 - Path.is_file() raises where a folder above it is not accessible
+            return _local_file(url, form)
+    return None

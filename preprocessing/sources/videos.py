@@ -16,19 +16,12 @@ from preprocessing.decoding.video import VideoReader
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
 from preprocessing.sources.clipping import Clipper
 from preprocessing.sources.config import VideosConfig
+from preprocessing.sources.doubts import NOT_VIDEOS, find_doubts
 from preprocessing.sources.file_source import FileSource
 from preprocessing.sources.listing import Entry, InputListing, find_inputs, resolve
 
 log = logging.getLogger(__name__)
 
-NOT_VIDEOS = frozenset(
-    {
-        ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".md", ".rst", ".html",
-        ".pdf", ".log", ".nfo", ".srt", ".vtt", ".ass", ".sha256", ".md5", ".jpg", ".jpeg", ".png", ".bmp", ".tif",
-        ".tiff", ".npy", ".npz", ".pt", ".pkl", ".db", ".zip", ".tar", ".gz", ".xz", ".py", ".sh", ".ipynb",
-    }
-)  # fmt: skip
-"""Suffixes of files that are often stored next to videos; skipped in folders unless the user names the file."""
 BYTES_PER_FRAME = 4096
 """Estimated size of an encoded frame, in bytes; within a factor of ten, since files are listed but not opened."""
 
@@ -62,12 +55,14 @@ class VideosSource(FileSource[VideosConfig]):
         return find_inputs(self._path)
 
     def _list_inputs(self) -> Catalogue:
+        listed = list(self._list_videos())
         catalogue = make_catalogue(
-            self._list_videos(),
+            listed,
             self._labels,
             seed=self._seed,
             test_fraction=self._config.test_fraction,
             estimate_bytes=lambda entry: self._estimate_bytes(entry.size / BYTES_PER_FRAME),
+            doubts=find_doubts(listed, self._inputs.base),
         )
         if not catalogue.items:
             raise UserError(f"{self._path}: no videos found; check --source.path")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -211,3 +212,10 @@ def test_a_log_line_that_quotes_a_foreign_name_cannot_command_the_terminal() -> 
     first, *trace = done.stderr.splitlines()
     assert first.endswith(r"W \x1b[2Jname is odd")
     assert trace[-1] == "ValueError: inside"
+
+
+def test_a_name_that_the_terminal_cannot_show_is_printed_with_escapes(tmp_path: Path) -> None:
+    code = "from cluster.cli.run import run; run(lambda _: print('caf\\udce9 \\u263a'))"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"caf\\udce9 \\u263a\n", b"")

@@ -18,6 +18,7 @@ def test_anchors_and_merged_sections_are_read() -> None:
 
 def test_a_byte_order_mark_and_an_empty_file_are_accepted() -> None:
     assert parse_mapping(b"\xef\xbb\xbfseed: 1\r\n", "a.yaml") == {"seed": 1}
+    assert parse_mapping("seed: 1\r\n".encode("utf-16"), "a.yaml") == {"seed": 1}
     assert parse_mapping(b"# nothing\n", "a.yaml") == {}
 
 

@@ -146,6 +146,64 @@ def test_identity_of_one_user_clip_performs_the_action_of_another(
         assert animation.info["duration"] == 80  # 12 frames per second, in the hundredths of a second of the GIF format
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory, small_figures: Path) -> Path:
+    """Provide one frame of a figure as a still picture in every form, some larger, wider or turned on their side."""
+    folder, frame = tmp_path_factory.mktemp("pictures"), ClipDataset(str(small_figures), "test").frames(2)[0]
+    image = Image.fromarray(frame)
+    for name in ("a.png", "a.webp", "a.bmp", "a.gif", "a.tiff"):
+        image.save(folder / name, lossless=True)
+    image.save(folder / "no suffix", "PNG")
+    image.resize((64, 64), Image.Resampling.NEAREST).convert("RGBA").save(folder / "large.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    image.rotate(90).save(folder / "turned.png", exif=turned)
+    Image.fromarray(np.pad(frame, ((0, 0), (9, 9), (0, 0)))).save(folder / "wide.png")
+    image.save(folder / "two pages.tiff", save_all=True, append_images=[image])
+    (folder / "one image").mkdir()
+    image.save(folder / "one image" / "frame_1.png")
+    np.save(folder / "frame.npy", frame)
+    np.save(folder / "one.npy", frame[None])
+    imageio.imwrite(folder / "one.mkv", frame[None], plugin="pyav", codec="ffv1", fps=12, out_pixel_format="bgr0")
+    image.save(folder / "moves.gif", save_all=True, append_images=[image.rotate(9 * n) for n in range(1, 8)])
+    return folder
+
+
+def test_a_still_picture_gives_an_identity_in_every_form(pictures: Path, small_figures: Path) -> None:
+    expected = ClipDataset(str(small_figures), "test").frames(2)[0]
+    for path in sorted(pictures.iterdir()):
+        clips = read_clips(str(path), size=32, channels=3, min_frames=4, fps=None, still_frames=6)
+        frames = clips.frames(0)
+        assert len(frames) == (4 if path.name == "moves.gif" else 6), path.name
+        tolerance = {"large.png": 20, "a.gif": 12, "moves.gif": 12}.get(path.name, 0)
+        assert np.abs(frames[0].astype(int) - expected).mean() <= tolerance, path.name
+        if path.name != "moves.gif":
+            assert np.array_equal(frames, frames[:1].repeat(6, axis=0)), path.name
+
+
+def test_a_picture_of_one_performs_the_action_of_another(
+    run: Path, own_clips: Path, pictures: Path, tmp_path: Path
+) -> None:
+    for name in ("a.png", "one.mkv"):
+        args = ["--dynamics-of", str(own_clips / "wide.mp4"), "--static-of", str(pictures / name), "--length", "11"]
+        generate_module.main(["--run", str(run), *args, "--out", str(tmp_path / "moved.npz")])
+        (moved,) = frames_in(tmp_path / "moved.npz")
+        assert len(moved) == 11
+
+
+def test_a_picture_has_no_action(
+    run: Path, own_clips: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "a.webp", "no suffix", "one image", "frame.npy", "two pages.tiff"):
+        args = ["--dynamics-of", str(pictures / name), "--static-of", str(own_clips / "images")]
+        line = refused(["--run", str(run), *args, "--out", str(tmp_path / "out")], capsys)
+        assert f"{name}: is a still picture, which shows no action; give a video, or give it to --static-of" in line
+    (tmp_path / "broken.png").write_bytes((pictures / "a.png").read_bytes()[:200])
+    args = ["--static-of", str(tmp_path / "broken.png"), "--dynamics-of", str(own_clips / "images")]
+    line = refused(["--run", str(run), *args, "--out", str(tmp_path / "out")], capsys)
+    assert "broken.png: an image cannot be decoded" in line
+
+
 def test_images_of_a_folder_are_frames_in_the_order_of_their_numbers(own_clips: Path, small_figures: Path) -> None:
     found = read_clips(str(own_clips / "images"), size=32, channels=3, min_frames=4, fps=None)
     np.testing.assert_array_equal(found.frames(0), ClipDataset(str(small_figures), "test").frames(2))

@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from preprocessing.clip import RejectedInputError
 from preprocessing.decoding.timing import assign_times
@@ -79,6 +80,27 @@ def test_a_rotated_video_becomes_upright(degrees: int, tmp_path: Path) -> None:
     corners = [frames[0].pixels[y, x].argmax() for y, x in ((8, 8), (8, 24), (24, 8))]
     assert corners == [0, 1, 2]
     assert frames[0].pixels[24, 24].max() < 16
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "GIF", "PNG", "WEBP"])
+def test_an_animated_picture_gives_its_frames_or_is_refused_in_plain_words(kind: str) -> None:
+    data = io.BytesIO()
+    first, *others = map(Image.fromarray, ramp(12))
+    first.save(data, kind, save_all=True, append_images=others, duration=40)
+    if kind == "WEBP":
+        with pytest.raises(
+            RejectedInputError, match=r"^animated WebP is not supported; convert it, for example to GIF"
+        ):
+            decode(data.getvalue())
+    else:
+        assert decode_numbers(data.getvalue()) == list(range(12))
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "WEBP"])
+def test_a_still_picture_is_a_video_of_one_frame(kind: str) -> None:
+    data = io.BytesIO()
+    Image.fromarray(ramp(4)[3]).save(data, kind)
+    assert decode_numbers(data.getvalue()) == [3]
 
 
 def test_metadata_that_is_not_utf8_is_ignored(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from preprocessing.clip import SPLITS, Item
 from preprocessing.dataset.format import encode_json
 from preprocessing.recipe import DataRecipe, ShardsConfig
 from preprocessing.sharding.plan import Plan, ShardPlan, estimate, input_line, make_plan
-from preprocessing.sources.catalogue import make_key
+from preprocessing.sources.names import make_key
 from tests.preprocessing.sharding.listed_source import ListedSource
 from tests.property_settings import examples, names
 

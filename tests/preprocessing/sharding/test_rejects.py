@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -12,7 +14,7 @@ from preprocessing import shard
 from preprocessing.dataset.verify_dataset import verify_dataset
 from preprocessing.decoding.sandbox import DecodeProcess
 from preprocessing.sharding.reading import read_item
-from preprocessing.sharding.rejects import check_share
+from preprocessing.sharding.rejects import check_any, check_share
 from preprocessing.sources.config import SourceConfig, VideosConfig
 from preprocessing.sources.registry import make_source, open_serialized_source, serialize_source
 from tests.e2e.shard_job import SETTINGS, tree
@@ -72,7 +74,8 @@ def test_a_job_with_too_many_rejected_inputs_stops(
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
-    (source / "good.mp4").symlink_to(videos / "video07.mp4")
+    for number in (6, 7):  # one for each split
+        (source / f"good{number}.mp4").symlink_to(videos / f"video{number:02d}.mp4")
     for number in range(30):
         (source / f"{number}.mp4").write_text("nothing" * 2000)
     with pytest.raises(SystemExit) as end:
@@ -130,3 +133,15 @@ def test_a_video_that_needs_more_memory_than_allowed_is_rejected_for_that(tmp_pa
         decoder.close()
         assert given == clips
         assert reject is None if clips else reject.reason == "decoding needs more than 150 MB of memory"
+
+
+def test_a_split_without_a_clip_is_an_error() -> None:
+    def one(split: str, clips: int) -> Any:
+        return SimpleNamespace(index={"split": split, "clips": clips})
+
+    inputs = {"train": 5, "test": 2}
+    check_any("out", [one("train", 1), one("test", 0), one("test", 1)], inputs)
+    with pytest.raises(UserError, match=r"none of the 2 inputs in the test split gave a clip; see out/rejects.jsonl"):
+        check_any("out", [one("train", 1), one("test", 0)], inputs)
+    with pytest.raises(UserError, match=r"none of the 7 inputs gave a clip"):
+        check_any("out", [one("train", 0), one("test", 0)], inputs)
