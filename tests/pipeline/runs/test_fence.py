@@ -85,9 +85,7 @@ def log_and_close(run: str, record: dict[str, Any]) -> None:
 WRITES: dict[str, Callable[[str], object]] = {
     "a checkpoint": lambda run: save_checkpoint(run, last=False),
     "the end of a stage": lambda run: save_checkpoint(run, last=True),
-    "a search for the newest checkpoint": lambda run: CheckpointStore(
-        run, Recipe().training
-    ).newest(),
+    "a search for the newest checkpoint": lambda run: CheckpointStore(run, Recipe().training).newest(),
     "an event": lambda run: log_and_close(run, START),
     "a checkpoint's record": lambda run: log_and_close(run, {"kind": "checkpoint", "stage": 1, "step": 1}),
     "a file": lambda run: storage.write_bytes(f"{run}/stage2.pt", b"late"),
