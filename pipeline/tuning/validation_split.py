@@ -71,9 +71,9 @@ def check_scorable(clips: LabelledClips, recipe: "Recipe") -> None:
     enough = math.ceil(200 / max(1, identities)) / 100
     remedy = f"raise it to {enough} or more" if identities > 2 else "shard at least 3 identities"
     raise UserError(
-        f"training.validation_fraction {training.validation_fraction} holds out {held} of the {identities} identities of"
-        f" the training split with clips of at least {training.stage2.clip_frames} frames, and a trial's score needs 2; "
-        f"{remedy}"
+        f"training.validation_fraction {training.validation_fraction} holds out {held} of the {identities} identities "
+        f"of the training split with clips of at least {training.stage2.clip_frames} frames, and a trial's score "
+        f"needs 2; {remedy}"
     )
 
 
