@@ -34,15 +34,12 @@ def append_line(path: Path, line: str) -> None:
     """Append a line to a file of JSON lines, in place of a part of a line that a killed process left at its end.
 
     Raises:
-        StorageError: the file cannot be written, or is not such a file.
+        StorageError: the file cannot be opened, or is not such a file.
+        OSError: it cannot be written, for example because the disk is full.
     """
     with open_own_file(path) as file:
-        try:
-            drop_torn_line(file, path)
-            file.write(line.encode() + b"\n")
-            file.flush()
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror or error}") from error
+        drop_torn_line(file, path)
+        file.write(line.encode() + b"\n")
 
 
 def drop_torn_line(file: BinaryIO, path: Path) -> None:

@@ -192,6 +192,8 @@ def test_a_driver_and_its_workers_write_nothing_after_another_took_over_the_run(
     out = str(tmp_path / "runs") if place == "folder" else f"{request.getfixturevalue('s3_bucket')}/runs"
     run, own = f"{out}/run", b"of another process"
     names = ["stage1.pt", "stage2.pt", "events.jsonl", "metrics.jsonl"]
+    if place == "folder":
+        Path(run).mkdir(parents=True)
     with started(root, [*train_args(out, "run"), "--training.stage1.steps", "5000"], tmp_path) as process:
         wait(lambda: saved(run), "it has saved a checkpoint", process=process)
         os.kill(process.pid, signal.SIGSTOP)
