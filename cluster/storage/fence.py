@@ -39,7 +39,7 @@ def fenced(*fences: Fence) -> Iterator[None]:
 
 def active_fences() -> tuple[Fence, ...]:
     """Return the fences of the blocks that are open."""
-    return tuple(_active)
+    return tuple(dict.fromkeys(_active))
 
 
 def check_write(url: str) -> None:

@@ -21,7 +21,7 @@ import torch
 
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
-from cluster.storage.fence import check_write
+from cluster.storage.fence import active_fences, check_write, fenced
 from pipeline.training.config import TrainingConfig
 from pipeline.training.position import TrainPosition
 from pipeline.training.state import TrainState
@@ -142,7 +142,7 @@ class CheckpointStore:
     """
 
     def __init__(self, run_url: str, training: TrainingConfig) -> None:
-        self._url, self._training = run_url, training
+        self._url, self._training, self._fences = run_url, training, active_fences()
         self._waiting: queue.Queue[_Pending | None] = queue.Queue(maxsize=1)
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -235,6 +235,10 @@ class CheckpointStore:
             raise ValueError(f"{url}: {error}") from None
 
     def _write_all(self) -> None:
+        with fenced(*self._fences):  # the thread may outlive the block that fenced its worker
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
         while (pending := self._waiting.get()) is not None:
             try:
                 self._write(pending)

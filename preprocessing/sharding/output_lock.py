@@ -15,7 +15,7 @@ from typing import Any
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from cluster.storage.errors import MissingFileError
+from cluster.storage.errors import MissingFileError, StorageError
 from preprocessing.clip import Item
 from preprocessing.dataset import schema
 from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, InputLine, StoredPlan, encode_json
@@ -80,9 +80,15 @@ def _claimed(url: str, plan: Plan) -> Iterator[None]:
         yield
     except BaseException:
         if is_own:
-            storage.delete(claim)
+            _drop(claim)
         raise
-    storage.delete(claim)
+    _drop(claim)
+
+
+def _drop(claim: str) -> None:
+    # A key may lack the permission. A claim that stays beside the plan has no effect.
+    with contextlib.suppress(StorageError):
+        storage.delete(claim)
 
 
 def _is_claim_of(claim: str, content: bytes) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from pipeline.runs.log import RunLog
 from pipeline.training.position import TrainPosition
 from pipeline.training.state import TrainState
 
+METRICS = {"kind": "validation", "stage": 1, "step": 4, "elbo": 0.5}
 START = {"kind": "event", "event": "start", "stage": 1, "step": 0}
 
 
@@ -68,10 +69,10 @@ def state(step: int) -> TrainState:
     return TrainState(position=TrainPosition(1, step), model_config={}, weights={}, temperature=1.0)
 
 
-def save_checkpoint(run: str, *, last: bool) -> None:
+def save_checkpoint(run: str, *, last: bool, audit: Sequence[dict[str, int]] = ({"step": 1},)) -> None:
     store = CheckpointStore(run, Recipe().training)
     try:
-        store.save(state(Recipe().training.stage1.steps), last=last, audit=[{"step": 1}])
+        store.save(state(Recipe().training.stage1.steps), last=last, audit=audit)
         store.flush()
     finally:
         store.close()
@@ -82,11 +83,19 @@ def log_and_close(run: str, record: dict[str, Any]) -> None:
         log.take(record)
 
 
+def log_event(run: str) -> None:
+    with RunLog(run, Recipe().training) as log:
+        log.event("gave up")
+
+
 WRITES: dict[str, Callable[[str], object]] = {
     "a checkpoint": lambda run: save_checkpoint(run, last=False),
     "the end of a stage": lambda run: save_checkpoint(run, last=True),
     "a search for the newest checkpoint": lambda run: CheckpointStore(run, Recipe().training).newest(),
+    "a checkpoint without an audit": lambda run: save_checkpoint(run, last=False, audit=()),
     "an event": lambda run: log_and_close(run, START),
+    "an event of the driver": lambda run: log_event(run),
+    "metrics": lambda run: log_and_close(run, METRICS),
     "a checkpoint's record": lambda run: log_and_close(run, {"kind": "checkpoint", "stage": 1, "step": 1}),
     "a file": lambda run: storage.write_bytes(f"{run}/stage2.pt", b"late"),
     "a large file": lambda run: upload(run, 20_000_000),
@@ -113,7 +122,7 @@ def test_whoever_lost_the_lock_writes_nothing_more(
     assert contents(run) == before
 
 
-@pytest.mark.parametrize("write", ["a large file", "a checkpoint", "a file"])
+@pytest.mark.parametrize("write", ["a large file", "a checkpoint", "a checkpoint without an audit", "a file"])
 def test_a_lock_that_is_lost_during_a_write_is_noticed_before_the_file_appears(
     write: str, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +149,16 @@ def test_a_worker_with_a_copy_of_the_fence_is_stopped_too(run: str) -> None:
     with run_lock(run), fenced(*fences), pytest.raises(LostLockError, match="another process took over"):
         storage.write_bytes(f"{run}/stage1.pt", b"late")
     assert not storage.exists(f"{run}/stage1.pt")
+
+
+def test_a_checkpoint_that_is_written_after_its_worker_has_failed_is_fenced_too(run: str) -> None:
+    with run_lock(run, renewal_s=1000):
+        store = CheckpointStore(run, Recipe().training)
+    with pytest.raises(LostLockError, match="was released or deleted"):
+        store.save(state(1), last=False)
+        store.flush()
+    store.close()
+    assert not any(name.endswith(".pt") for name in contents(run))
 
 
 def test_other_folders_are_not_fenced(run: str, lost: Any) -> None:
