@@ -154,8 +154,8 @@ def test_a_worker_with_a_copy_of_the_fence_is_stopped_too(run: str) -> None:
 def test_a_checkpoint_that_is_written_after_its_worker_has_failed_is_fenced_too(run: str) -> None:
     with run_lock(run, renewal_s=1000):
         store = CheckpointStore(run, Recipe().training)
+    store.save(state(1), last=False)
     with pytest.raises(LostLockError, match="was released or deleted"):
-        store.save(state(1), last=False)
         store.flush()
     store.close()
     assert not any(name.endswith(".pt") for name in contents(run))
