@@ -185,7 +185,9 @@ def test_a_shard_that_is_damaged_in_s3_is_named_and_ends_the_run(
     assert f"{s3_bucket}/data/train/shard-000000.tar: its length or SHA-256 does not match the manifest" in error
 
 
-@pytest.mark.parametrize("place", ["folder", pytest.param("s3", marks=pytest.mark.s3)])
+@pytest.mark.parametrize(
+    "place", [pytest.param("folder", marks=pytest.mark.long), pytest.param("s3", marks=pytest.mark.s3)]
+)
 def test_a_driver_and_its_workers_write_nothing_after_another_took_over_the_run(
     place: str, root: Path, request: pytest.FixtureRequest, train_args: Any, tmp_path: Path
 ) -> None:
