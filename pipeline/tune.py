@@ -12,6 +12,7 @@ if not __package__:  # run by path: import from the repository, not from this fi
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.cli.paths import LocalPath, Location
 from cluster.cli.run import entry
@@ -19,6 +20,9 @@ from cluster.cli.settings import Controls
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from pipeline.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.tuning.space import Space
 
 
 class TuneCommand(Recipe, Controls):
@@ -60,6 +64,7 @@ def tune(command: TuneCommand) -> None:
     url, data = run_url(command.out, command.name), absolute(command.data)
     study_url = _study_url(command, url)
     stages = plan_stages(space.recipe({}, sweep.steps_fraction), data)
+    _check_scorable(space, data)
     if command.dry_run:
         lines = [*sweep.describe(map(str, stages)), f"output: {url}; nothing was started (--dry-run)"]
         sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -68,6 +73,15 @@ def tune(command: TuneCommand) -> None:
     from pipeline.tuning.sweep_run import run_sweep
 
     run_sweep(recipe, sweep, space, data=data, url=url, name=command.name, study_url=study_url)
+
+
+def _check_scorable(space: "Space", data: str) -> None:
+    """Check that trials can be scored, before the first one is trained; `run_trial` checks those that search it."""
+    from pipeline.tuning.validation_split import check_scorable
+    from preprocessing.dataset.reader import ClipDataset
+
+    if not {"seed", "training.validation_fraction"} & space.parameters.keys():
+        check_scorable(ClipDataset(data, "train"), space.recipe({}))
 
 
 def _study_url(command: TuneCommand, url: str) -> str:

@@ -4,16 +4,16 @@ A URL is a local path or `s3://bucket/key`. Errors that a user can fix (no such 
 folder) are `StorageError`s of one line with the remedy; a missing file is a `MissingFileError`.
 """
 
-import contextlib
 import logging
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
+from cluster.storage import local
 from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
 
 R = TypeVar("R")
@@ -53,7 +53,7 @@ def read_bytes(url: str) -> bytes:
     try:
         return Path(url).read_bytes()
     except OSError as error:
-        _explain(url, error)
+        local.explain(url, error)
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -63,7 +63,7 @@ def write_bytes(url: str, data: bytes) -> None:
 
         s3.write_bytes(url, data)
         return
-    with _replacing(url) as partial, partial.open("wb") as file:
+    with local.replacing(url) as partial, partial.open("wb") as file:
         file.write(data)
 
 
@@ -78,7 +78,7 @@ def read_range(url: str, start: int, length: int) -> bytes:
             file.seek(start)
             return file.read(length)
     except OSError as error:
-        _explain(url, error)
+        local.explain(url, error)
 
 
 def create(url: str, data: bytes) -> bool:
@@ -87,23 +87,7 @@ def create(url: str, data: bytes) -> bool:
         from cluster.storage import s3
 
         return s3.write_if(url, data, None) is not None
-    path = Path(url)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(data)
-        _sync(partial)
-        try:
-            os.link(partial, path)
-        except FileExistsError:
-            return False
-        _sync(path.parent)
-    except OSError as error:
-        _explain(url, error)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return True
+    return local.create(url, data)
 
 
 def upload(path: Path, url: str) -> None:
@@ -113,7 +97,7 @@ def upload(path: Path, url: str) -> None:
 
         s3.upload(path, url)
         return
-    with _replacing(url) as partial:
+    with local.replacing(url) as partial:
         shutil.copyfile(path, partial)
 
 
@@ -123,7 +107,7 @@ def download(url: str, path: Path) -> None:
     From S3, a broken connection is resumed by ranged reads of the same version of the object (ETag), and the length is
     verified.
     """
-    with _replacing(str(path)) as partial:
+    with local.replacing(str(path)) as partial:
         if is_s3(url):
             from cluster.storage import s3
 
@@ -132,7 +116,7 @@ def download(url: str, path: Path) -> None:
         try:
             shutil.copyfile(url, partial)
         except OSError as error:
-            _explain(url, error)
+            local.explain(url, error)
 
 
 def size(url: str) -> int:
@@ -148,7 +132,7 @@ def size(url: str) -> int:
     try:
         return Path(url).stat().st_size
     except OSError as error:
-        _explain(url, error)
+        local.explain(url, error)
 
 
 def exists(url: str) -> bool:
@@ -180,7 +164,7 @@ def list_files(url: str) -> list[str]:
     if not root.is_dir():
         raise StorageError(f"{url}: there is no such folder")
     paths = (Path(folder) / name for folder, _, names in os.walk(root) for name in names)
-    return sorted(path.relative_to(root).as_posix() for path in paths if not _is_partial(path))
+    return sorted(path.relative_to(root).as_posix() for path in paths if not local.is_partial(path))
 
 
 def delete(url: str) -> None:
@@ -190,10 +174,7 @@ def delete(url: str) -> None:
 
         s3.delete(url)
         return
-    try:
-        Path(url).unlink(missing_ok=True)
-    except OSError as error:
-        _explain(url, error)
+    local.delete(url)
 
 
 def check_writable(url: str) -> None:
@@ -205,12 +186,8 @@ def check_writable(url: str) -> None:
 
 def remove_partial_files(url: str) -> None:
     """Remove the partial files that killed writers left below a local folder. S3 keeps none."""
-    if is_s3(url) or not Path(url).is_dir():
-        return
-    for folder, _, names in os.walk(url):
-        for name in names:
-            if _is_partial(Path(name)):
-                (Path(folder) / name).unlink(missing_ok=True)
+    if not is_s3(url):
+        local.remove_partial_files(Path(url))
 
 
 def retry_while_unreachable(action: Callable[[], R], seconds: float) -> R:
@@ -229,40 +206,3 @@ def retry_while_unreachable(action: Callable[[], R], seconds: float) -> R:
             log.warning("%s (retrying for another %.0f s)", error, end - time.monotonic())
         time.sleep(wait)
         wait = min(5.0, 2 * wait)
-
-
-def _is_partial(path: Path) -> bool:
-    return path.name.startswith(".") and path.name.endswith(".partial")
-
-
-@contextlib.contextmanager
-def _replacing(url: str) -> Iterator[Path]:
-    """Yield a temporary path next to `url`; if the block succeeds, sync it to disk and rename it to `url`."""
-
-    path = Path(url)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        _sync(partial)
-        partial.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        _explain(url, error)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _explain(url: str, error: OSError) -> NoReturn:
-    if isinstance(error, FileNotFoundError):
-        raise MissingFileError(f"{url}: there is no such file") from error
-    raise StorageError(f"{url}: {error.strerror or error}") from error

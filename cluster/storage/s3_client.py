@@ -12,6 +12,7 @@ import os
 from typing import Any, Literal, get_args
 
 from cluster.storage.errors import StorageError
+from cluster.storage.fence import check_write
 
 PREFIX = "VDSM_S3_"
 Encryption = Literal["", "AES256", "aws:kms"]
@@ -60,6 +61,8 @@ class S3Settings:
         return self.reading() | {name: value for name, value in encryption.items() if value}
 
 
+_URL = "vdsm_url"
+"""Key of the object's URL in the context of a request."""
 VARIABLES = tuple(f"{PREFIX}{field.name.upper()}" for field in dataclasses.fields(S3Settings))
 """Names of all VDSM_S3_ variables."""
 
@@ -127,7 +130,7 @@ def _make_client(_pid: int, wanted: S3Settings, _environment: tuple[str | None, 
     own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     addressing = "path" if wanted.addressing == "auto" and own_endpoint else wanted.addressing
     session = boto3.session.Session()
-    return session.client(
+    made = session.client(
         "s3",
         region_name=session.region_name or "us-east-1",
         config=Config(
@@ -138,3 +141,16 @@ def _make_client(_pid: int, wanted: S3Settings, _environment: tuple[str | None, 
             s3={"addressing_style": addressing},
         ),
     )
+    made.meta.events.register("before-parameter-build.s3", _note_url)
+    made.meta.events.register("request-created.s3", _check_request)
+    return made
+
+
+def _note_url(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    context[_URL] = f"s3://{params.get('Bucket')}/{params.get('Key')}"
+
+
+def _check_request(request: Any, operation_name: str, **_: Any) -> None:
+    """Refuse a request that writes behind a fence: each part of an upload, and each retry, since either may be late."""
+    if request.method not in ("GET", "HEAD") and operation_name != "AbortMultipartUpload":
+        check_write(request.context.get(_URL, ""))

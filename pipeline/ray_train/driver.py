@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +21,13 @@ from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.errors import UserError
+from cluster.storage.errors import UnreachableError
+from cluster.storage.fence import check_all
 from pipeline.ray_train.coordinator import Coordinator
 from pipeline.ray_train.failure_log import FailureLog, summary
 from pipeline.ray_train.network import NetworkConfig
 from pipeline.ray_train.worker import WorkerConfig, worker
+from pipeline.runs.lock import RENEWAL_S
 from pipeline.runs.log import RunLog
 from pipeline.training.config import TrainingConfig
 from pipeline.training.job import Outcome
@@ -109,7 +113,11 @@ def _trainer(worker_config: WorkerConfig, coordinator: Any) -> TorchTrainer:
 
 
 def _fit_in_thread(trainer: TorchTrainer, coordinator: Any, log: RunLog) -> Any:
-    """Return the result of the trainer, or its exception, after all records have been taken."""
+    """Return the result of the trainer, or its exception, after all records have been taken.
+
+    Raises:
+        StorageError: the lock of the run was lost.
+    """
     results: list[Any] = []
     done = threading.Event()
 
@@ -124,9 +132,13 @@ def _fit_in_thread(trainer: TorchTrainer, coordinator: Any, log: RunLog) -> Any:
     # Not in the main thread, where Ray Train would abort immediately on Ctrl-C.
     threading.Thread(target=run, daemon=True, name="ray train").start()
     with _stop_signals() as stop:
-        is_requested = False
+        is_requested, checked_at = False, time.monotonic()
         while not done.wait(0.3):
             _drain(coordinator, log)
+            if time.monotonic() - checked_at > RENEWAL_S:
+                checked_at = time.monotonic()
+                with contextlib.suppress(UnreachableError):  # then nobody else can take the lock either
+                    check_all()
             if stop.is_set() and not is_requested:
                 logger.info("saving a checkpoint before stopping; press Ctrl-C again to stop immediately")
                 ray.get(coordinator.request_stop.remote())

@@ -7,9 +7,9 @@ from pathlib import Path
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from pipeline.recipe import Recipe
-from pipeline.runs.checkpoints import checkpoints
+from pipeline.runs.checkpoints import is_end, newest_intact
 from pipeline.runs.pairs import run_pairs
-from pipeline.runs.store import changed_settings, data_hash, is_finished
+from pipeline.runs.store import changed_settings, data_hash
 from pipeline.training.job import Job
 from pipeline.training.plan import StagePlan, make_plan, plan_of
 from preprocessing.appearance.agreement import agreement, describe
@@ -76,12 +76,12 @@ def _inspect_run(recipe: Recipe, run: str, data_sha256: str | None) -> tuple[str
         changes = changed_settings(run, recipe, data_sha256)
         if changes:
             problems.append(f"run: it was started with other settings: {'; '.join(changes)}")
-        if is_finished(run, recipe.training):
-            return ", finished", problems
-        found = checkpoints(run, recipe.training)
+        position = newest_intact(run, recipe.training)
     except UserError as error:
         return "", [*problems, f"run: {error}"]
-    return f", resumes from {max(found)}" if found else ", started, without a checkpoint", problems
+    if is_end(position, recipe.training):
+        return ", finished", problems
+    return f", resumes from {position}" if position else ", started, without a checkpoint", problems
 
 
 def _is_writable(path: Path) -> bool:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from cluster import ray_runtime
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.fence import active_fences
 from pipeline.recipe import Recipe
 from pipeline.runs.lock import run_lock
 
 if TYPE_CHECKING:
     from pipeline.training.plan import StagePlan
+    from pipeline.training.position import TrainPosition
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,8 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved.
     """
     # torch takes seconds to import, which --help and invalid input should not wait for.
-    from pipeline.runs.store import is_finished, open_run
+    from pipeline.runs.checkpoints import CheckpointStore, is_end
+    from pipeline.runs.store import open_run
     from preprocessing.dataset.manifest import read_manifest
 
     manifest, manifest_sha256 = read_manifest(data)
@@ -38,33 +41,40 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
     with run_lock(run):
         open_run(run, recipe, data, manifest)
         _keep_pairs(recipe, data, run)
-        if is_finished(run, recipe.training):
+        checkpoints = CheckpointStore(run, recipe.training)
+        position = checkpoints.newest()
+        if is_end(position, recipe.training):
+            checkpoints.warn_of_damage()
             log.info("%s is finished; nothing is left to train", run)
             return
+        if position is None and recipe.training.stages == "2":
+            raise UserError(
+                f"{run}: stage 2 needs a finished stage 1 in this run; train with training.stages 1 or both first"
+            )
         needed = recipe.training.num_workers * recipe.training.threads_per_worker
         with ray_runtime.connect(num_cpus=max(needed, len(os.sched_getaffinity(0)))):
-            _train(recipe, data, manifest_sha256, run, profile)
+            _train(recipe, data, manifest_sha256, run, profile, position)
 
 
-def _train(recipe: Recipe, data: str, manifest_sha256: str, run: str, profile: bool) -> None:
+def _train(
+    recipe: Recipe, data: str, manifest_sha256: str, run: str, profile: bool, position: "TrainPosition | None"
+) -> None:
     from pipeline.ray_train.driver import fit
     from pipeline.ray_train.worker import WorkerConfig
-    from pipeline.runs.checkpoints import CheckpointStore
     from pipeline.runs.log import RunLog
     from pipeline.training.position import START
 
-    training = recipe.training
-    position = CheckpointStore(run, training).newest()
-    if position is None and training.stages == "2":
-        raise UserError(
-            f"{run}: stage 2 needs a finished stage 1 in this run; train with training.stages 1 or both first"
-        )
     if position is not None:
         log.info("resuming %s from %s", run, position)
     worker_config = WorkerConfig(
-        recipe=recipe, data=data, manifest_sha256=manifest_sha256, run_url=run, profile=profile
+        recipe=recipe,
+        data=data,
+        manifest_sha256=manifest_sha256,
+        run_url=run,
+        profile=profile,
+        fences=active_fences(),
     )
-    with RunLog(run, training, position or START) as run_log:
+    with RunLog(run, recipe.training, position or START) as run_log:
         outcome = fit(worker_config, run_log)
         event = "finished" if outcome.finished else "stopped"
         run_log.event(event, stage=outcome.stage, step=outcome.step)

@@ -17,6 +17,7 @@ import torch
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.fence import Fence, fenced
 from pipeline.ray_train.gauges import Gauges
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import CheckpointStore
@@ -43,6 +44,8 @@ class WorkerConfig:
     run_url: str
     profile: bool = False
     """Whether to keep a trace of a few steps of each stage."""
+    fences: tuple[Fence, ...] = ()
+    """What the driver has locked; the workers stop writing there when it has lost the lock."""
 
 
 class RayReporter:
@@ -159,6 +162,12 @@ def worker(worker_config: WorkerConfig, coordinator: Any) -> dict[str, Any]:
     keep_freed_memory()
     device = ray.train.torch.get_device() if training.use_gpu else torch.device("cpu")
     world = DistributedContext(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
+    with fenced(*worker_config.fences):
+        return _train(worker_config, coordinator, world)
+
+
+def _train(worker_config: WorkerConfig, coordinator: Any, world: DistributedContext) -> dict[str, Any]:
+    training = worker_config.recipe.training
     reporter = RayReporter(coordinator, worker_config, world)
     try:
         try:

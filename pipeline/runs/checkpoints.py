@@ -11,6 +11,7 @@ import queue
 import re
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
+from cluster.storage.fence import active_fences, check_write, fenced
 from pipeline.training.config import TrainingConfig
 from pipeline.training.position import TrainPosition
 from pipeline.training.state import TrainState
@@ -51,16 +53,45 @@ def stage_file(run_url: str, stage: int) -> str:
 
 def checkpoints(run_url: str, training: TrainingConfig) -> dict[TrainPosition, str]:
     """Return the paths or URLs of all checkpoints of a run, by position."""
-    folder, found = storage.join(run_url, FOLDER), {}
+    return dict(reversed(_newest_first(run_url, training)))
+
+
+def _newest_first(run_url: str, training: TrainingConfig) -> list[tuple[TrainPosition, str]]:
+    """Return position and path or URL of all checkpoints of a run; the end of a stage may exist twice."""
+    folder, found = storage.join(run_url, FOLDER), []
     if storage.is_s3(run_url) or Path(folder).is_dir():
         for name in storage.list_files(folder):
             position = position_of(name)
             if position is not None:
-                found[position] = storage.join(folder, name)
+                found.append((position, storage.join(folder, name)))
     for stage in (1, 2):
         if storage.exists(stage_file(run_url, stage)):
-            found[TrainPosition(stage, training.stage(stage).steps)] = stage_file(run_url, stage)
-    return found
+            found.append((TrainPosition(stage, training.stage(stage).steps), stage_file(run_url, stage)))
+    return sorted(found, key=lambda entry: entry[0], reverse=True)
+
+
+def newest_intact(run_url: str, training: TrainingConfig) -> TrainPosition | None:
+    """Return the position of the newest checkpoint that is not damaged."""
+    for position, url in _newest_first(run_url, training):
+        with tempfile.TemporaryDirectory() as scratch:
+            if _damage(url, local_copy(url, Path(scratch))) is None:
+                return position
+    return None
+
+
+def is_end(position: TrainPosition | None, training: TrainingConfig) -> bool:
+    """Return whether a run at `position` has finished its selected stages."""
+    last = training.selected_stages[-1]
+    return position is not None and position >= TrainPosition(last, training.stage(last).steps)
+
+
+def _damage(url: str, path: Path) -> str | None:
+    """Return what is wrong with the checkpoint at `url`, of which `path` is a local copy; None if it is intact."""
+    try:
+        checkpoint.verify(path)
+    except ValueError as error:
+        return str(error).replace(str(path), url)
+    return None
 
 
 def local_copy(url: str, scratch: Path) -> Path:
@@ -79,6 +110,17 @@ def copy_to_cpu(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: copy_to_cpu(item) for name, item in value.items()}
     return [copy_to_cpu(item) for item in value] if isinstance(value, list) else value
+
+
+def _save_fenced(content: Mapping[str, Any], path: Path) -> None:
+    """Save a checkpoint to a local path, unless the lock of the run is lost meanwhile: saving may take long."""
+    written = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        checkpoint.save(content, written)
+        check_write(str(path))
+        written.replace(path)
+    finally:
+        written.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -100,7 +142,7 @@ class CheckpointStore:
     """
 
     def __init__(self, run_url: str, training: TrainingConfig) -> None:
-        self._url, self._training = run_url, training
+        self._url, self._training, self._fences = run_url, training, active_fences()
         self._waiting: queue.Queue[_Pending | None] = queue.Queue(maxsize=1)
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -138,9 +180,19 @@ class CheckpointStore:
     def newest(self, before: TrainPosition | None = None) -> TrainPosition | None:
         """Return the position of the newest intact checkpoint, or of the newest before a position.
 
-        Delete those after it: damaged ones, and unwanted ones from `before` on.
+        Delete those after it: damaged ones, and unwanted ones from `before` on. The last one of a stage is copied to
+        the file of the stage if that is missing.
         """
         return self._patiently(lambda: self._newest(before))
+
+    def warn_of_damage(self) -> None:
+        """Log which files of stages are damaged. The last stage is intact; it does not depend on those before."""
+        for stage in self._training.selected_stages:
+            url = stage_file(self._url, stage)
+            if storage.exists(url):
+                with tempfile.TemporaryDirectory() as scratch:
+                    if damage := _damage(url, local_copy(url, Path(scratch))):
+                        logger.warning("%s", damage)
 
     def load(self, position: TrainPosition) -> TrainState:
         """Return the checkpoint of `position`.
@@ -151,18 +203,23 @@ class CheckpointStore:
         return self._patiently(lambda: self._load(position))
 
     def _newest(self, before: TrainPosition | None) -> TrainPosition | None:
-        # The last checkpoint of a stage may exist twice: each iteration finds one of the two.
-        while found := checkpoints(self._url, self._training):
-            position = max(found)
+        for position, url in _newest_first(self._url, self._training):
             if before is None or position < before:
-                try:
-                    with tempfile.TemporaryDirectory() as scratch:
-                        checkpoint.verify(local_copy(found[position], Path(scratch)))
-                    return position
-                except ValueError as error:
-                    logger.warning("%s", error)
-            storage.delete(found[position])
+                with tempfile.TemporaryDirectory() as scratch:
+                    path = local_copy(url, Path(scratch))
+                    damage = _damage(url, path)
+                    if damage is None:
+                        self._keep_stage(position, url, path)
+                        return position
+                    logger.warning("%s", damage)
+            storage.delete(url)
         return None
+
+    def _keep_stage(self, position: TrainPosition, url: str, path: Path) -> None:
+        """Store the file of a stage that ended at `position`, if a killed or damaged run lacks it."""
+        target = stage_file(self._url, position.stage)
+        if position.step == self._training.stage(position.stage).steps and url != target:
+            storage.upload(path, target)
 
     def _load(self, position: TrainPosition) -> TrainState:
         url = checkpoints(self._url, self._training).get(position)
@@ -178,6 +235,10 @@ class CheckpointStore:
             raise ValueError(f"{url}: {error}") from None
 
     def _write_all(self) -> None:
+        with fenced(*self._fences):  # the thread may outlive the block that fenced its worker
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
         while (pending := self._waiting.get()) is not None:
             try:
                 self._write(pending)
@@ -195,11 +256,15 @@ class CheckpointStore:
             url = storage.join(self._url, "audit", name.replace(".pt", ".jsonl"))
             self._patiently(lambda: storage.write_bytes(url, lines))
         target = storage.join(self._url, FOLDER, name)
+        check_write(target)
         with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "state.pt" if storage.is_s3(self._url) else Path(target)
-            checkpoint.save(pending.content, path)
+            path = Path(scratch) / "state.pt"
             if storage.is_s3(self._url):
+                checkpoint.save(pending.content, path)
                 self._patiently(lambda: storage.upload(path, target))
+            else:
+                path = Path(target)
+                _save_fenced(pending.content, path)
             if pending.last:
                 self._patiently(lambda: storage.upload(path, stage_file(self._url, pending.position.stage)))
         self._patiently(lambda: self._delete_old(pending.best))

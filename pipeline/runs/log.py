@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.storage import api as storage
 from cluster.storage.errors import UnreachableError
+from cluster.storage.fence import check_write
+from cluster.storage.own_file import append_line
 from pipeline.runs.progress import TrainingProgress
 from pipeline.training.config import TrainingConfig
 from pipeline.training.position import START, TrainPosition
@@ -84,6 +86,7 @@ class RunLog:
 
     def take(self, record: Mapping[str, Any]) -> None:
         """Keep and show one record: `train`, `validation`, `images`, `checkpoint` or `event`, by its `kind`."""
+        check_write(str(self._folder / "tensorboard"))
         kind = record["kind"]
         if kind == "event":
             self._take_event(record)
@@ -129,7 +132,7 @@ class RunLog:
     def _rewind(self, position: TrainPosition) -> None:
         """Drop what was logged after `position`, because those steps will be repeated."""
         path = self._folder / "metrics.jsonl"
-        if path.exists():
+        if path.is_file():
             storage.write_bytes(str(path), "".join(f"{line}\n" for line in lines_until(path, position)).encode())
         if self._board is not None:
             self._board.close()
@@ -140,8 +143,9 @@ class RunLog:
         self._progress.rewind(position)
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
-        with (self._folder / name).open("a") as file:
-            file.write(json.dumps(dict(record)) + "\n")
+        path = self._folder / name
+        check_write(str(path))
+        append_line(path, json.dumps(dict(record)))
 
     def _add_scalars(self, record: Mapping[str, Any]) -> None:
         if self._board is None:

@@ -31,7 +31,7 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from pipeline.recipe import Recipe
-from pipeline.runs.checkpoints import checkpoints, local_copy, stage_file
+from pipeline.runs.checkpoints import checkpoints, is_end, local_copy, newest_intact
 from pipeline.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -169,8 +169,8 @@ def _affects_result(name: str, training: TrainingConfig) -> bool:
 
 
 def is_finished(url: str, training: TrainingConfig) -> bool:
-    """Return whether the run has the last checkpoint of its last selected stage."""
-    return storage.exists(stage_file(url, training.selected_stages[-1]))
+    """Return whether the run has an intact checkpoint of the end of its last selected stage."""
+    return is_end(newest_intact(url, training), training)
 
 
 def load_run(url: str) -> tuple["Disentangler", Recipe, dict[str, Any]]:
@@ -201,7 +201,7 @@ def load_run(url: str) -> tuple["Disentangler", Recipe, dict[str, Any]]:
         "run": url,
         "stage": position.stage,
         "step": position.step,
-        "finished": is_finished(url, recipe.training),
+        "finished": is_end(position, recipe.training),
         "checkpoint": found[position],
         "checkpoint_sha256": digest,
         "data": description.data,

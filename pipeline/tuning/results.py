@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from cluster.errors import UserError
 from cluster.storage import api as storage
 from pipeline.tuning.identity import changed_settings
 from pipeline.tuning.page import write_page
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 
 def write_results(first: "Study", second: "Study | None", space: "Space", context: "SweepContext") -> None:
-    """Write best.yaml and sweep.html into the folder of the sweep, and print a summary."""
+    """Write best.yaml and sweep.html into the folder of the sweep, and print a summary.
+
+    Raises:
+        UserError: no trial is complete, so that there is no best one.
+    """
     deciding = second or first
     ranked = ranked_trials(deciding)
     failed = sum(ERROR in trial.user_attrs for trial in finished_trials(first))
@@ -30,8 +35,16 @@ def write_results(first: "Study", second: "Study | None", space: "Space", contex
         url = storage.join(context.url, "best.yaml")
         storage.write_bytes(url, best_recipe(best, space, context).encode())
         lines += [f"best: trial {best.number} of {deciding.study_name}, {_scores(best, context)}", f"recipe: {url}"]
-    lines.append(f"page:   {write_page(first, second, space, context)}")
+    page = write_page(first, second, space, context)
+    lines.append(f"page:   {page}")
     sys.stdout.write("".join(f"{line}\n" for line in lines))
+    if not ranked:
+        reasons = [trial.user_attrs[ERROR] for trial in finished_trials(deciding) if ERROR in trial.user_attrs]
+        cause = f"the first one failed: {reasons[0]}; " if reasons else ""
+        raise UserError(
+            f"no trial of {deciding.study_name} is complete, so there is no best recipe; {cause}fix the cause ({page} "
+            "lists all of them), and search again under another --name"
+        )
 
 
 def best_recipe(trial: "FrozenTrial", space: "Space", context: "SweepContext") -> str:

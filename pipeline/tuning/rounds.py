@@ -3,13 +3,15 @@
 import functools
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 
+from pipeline.runs.lock import RENEWAL_S
 from pipeline.tuning.live_table import LiveTable
-from pipeline.tuning.searcher import StudySearcher
+from pipeline.tuning.searcher import StudySearcher, check_lock
 from pipeline.tuning.space import Space
 from pipeline.tuning.trial import SweepContext, run_trial
 
@@ -22,14 +24,20 @@ TRIAL_BYTES = 500_000_000
 
 
 class RefreshTable(tune.Callback):
-    """Refreshes the table of trials after each step of Ray Tune's event loop, a few times a second."""
+    """Refreshes the table of trials after each step of Ray Tune's event loop, a few times a second.
+
+    It also ends the sweep once its lock is lost.
+    """
 
     def __init__(self, table: LiveTable) -> None:
-        self._table = table
+        self._table, self._checked_at = table, time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Refresh the table."""
+        """Refresh the table, and check the lock every few seconds."""
         self._table.refresh()
+        if time.monotonic() - self._checked_at > RENEWAL_S:
+            self._checked_at = time.monotonic()
+            check_lock()
 
 
 def run_round(

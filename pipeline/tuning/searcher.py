@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from ray.tune.search import Searcher
 
+from cluster.storage import api as storage
+from cluster.storage.errors import StorageError
+from cluster.storage.fence import check_all
 from pipeline.tuning.identity import run_name
 from pipeline.tuning.parameter_names import naming_of
 from pipeline.tuning.space import Space
@@ -20,6 +23,15 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 log = logging.getLogger(__name__)
+
+
+LOCK_PATIENCE_S = 60.0
+"""Seconds for which the check of the lock is retried while storage is unreachable."""
+
+
+def check_lock() -> None:
+    """Raise StorageError if this process has lost the lock of its sweep or of its study."""
+    storage.retry_while_unreachable(check_all, LOCK_PATIENCE_S)
 
 
 class StudySearcher(Searcher):
@@ -43,7 +55,8 @@ class StudySearcher(Searcher):
         self._running: dict[str, tuple[Trial, str]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a string
-        """Return the run name and recipe of the next trial, or `FINISHED`."""
+        """Return the run name and recipe of the next trial, or `FINISHED`. Raise StorageError if the lock was lost."""
+        check_lock()
         while len(finished_trials(self._study)) + len(self._running) < self._trials:
             trial = self._study.ask()
             values = self._space.suggest(trial, self._parameter_name)
@@ -62,7 +75,12 @@ class StudySearcher(Searcher):
         return Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Record in the study how a trial ended."""
+        """Record in the study how a trial ended, unless the lock of the sweep was lost."""
+        try:
+            check_lock()
+        except StorageError as error:  # Ray Tune would take it for an error of the trial; `suggest` raises it again
+            log.warning("%s", error)
+            return
         trial, _ = self._running.pop(trial_id, (None, None))
         if trial is None:
             return

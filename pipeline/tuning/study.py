@@ -4,12 +4,15 @@ A study is kept in a journal file on a disk that outlives the driver (local or s
 """
 
 import contextlib
+import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import UserError
+from cluster.storage.errors import StorageError
+from cluster.storage.own_file import drop_torn_line, open_own_file
 from pipeline.recipe import Recipe
 from pipeline.tuning.identity import digest, sweep_identity
 from pipeline.tuning.parameter_names import current_params, naming_of, queued_params
@@ -25,23 +28,20 @@ RUN = "run"
 ERROR = "error"
 """Attribute of a failed trial: why it failed. An interrupted trial has none and is rerun."""
 _IDENTITY = "sweep"
+_DRIVER = "driver"
 
 
 def storage_of(url: str) -> "BaseStorage":
     """Return the storage at the path of a journal file or the URL of a database (`postgresql://...`).
 
     Raises:
-        UserError: the database cannot be reached, or its URL is invalid.
+        UserError: the database cannot be reached, or its URL is invalid; or the file is damaged, or cannot be written.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if "://" not in url:
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
-
-        Path(url).parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(url))
+        return _journal(Path(url))
     try:
         return optuna.storages.RDBStorage(url)
     except Exception as error:  # from any database driver; its text may contain the password
@@ -49,6 +49,41 @@ def storage_of(url: str) -> "BaseStorage":
         raise UserError(
             f"cannot use the {scheme} database of --study ({type(error).__name__}); check its address and password, "
             f"and that the driver for {scheme} is installed"
+        ) from None
+
+
+def _journal(path: Path) -> "BaseStorage":
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+    class Lock(JournalFileOpenLock):
+        """The lock of a journal, under which a part of a line that a killed driver left at its end is removed.
+
+        It is a file, not a symbolic link, which some file systems refuse.
+        """
+
+        def acquire(self) -> bool:
+            acquired = super().acquire()
+            try:
+                with open_own_file(path) as file:
+                    drop_torn_line(file, path)
+            except BaseException:
+                self.release()
+                raise
+            return acquired
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        open_own_file(path).close()
+        return JournalStorage(JournalFileBackend(str(path), Lock(str(path))))
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except Exception as error:  # from Optuna's reading of a file that may hold anything
+        raise UserError(
+            f"{path} is damaged, or is not a study ({type(error).__name__}: {str(error)[:200]}); restore a copy, or "
+            "choose another --name or --study"
         ) from None
 
 
@@ -102,6 +137,21 @@ def _experimental() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
+
+
+def drive(study: "Study") -> Callable[[], None]:
+    """Make this process the driver of a study; return a check that raises StorageError once another one drives it.
+
+    Drivers with different folders hold different locks, and may still name the same study.
+    """
+    token = uuid.uuid4().hex
+    study.set_user_attr(_DRIVER, token)
+
+    def check() -> None:
+        if study.user_attrs.get(_DRIVER) != token:
+            raise StorageError(f"study {study.study_name}: another driver took over this study; this one stops")
+
+    return check
 
 
 def requeue_interrupted(study: "Study") -> int:

@@ -1,5 +1,6 @@
 """A sweep from its plan to its results: the judge, one or two rounds of trials, best.yaml and sweep.html."""
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -7,14 +8,16 @@ from typing import TYPE_CHECKING
 
 from cluster import ray_runtime
 from cluster.cli.progress import ProgressDisplay
+from cluster.storage.fence import Fence, active_fences, fenced
 from pipeline.evaluation.judge_cache import StoredJudge, load_or_train
 from pipeline.recipe import Recipe
 from pipeline.runs.lock import run_lock
 from pipeline.runs.store import data_hash
 from pipeline.tuning.results import write_results
 from pipeline.tuning.rounds import run_round
+from pipeline.tuning.searcher import check_lock
 from pipeline.tuning.space import Space
-from pipeline.tuning.study import finished_trials, open_study, promote, ranked_trials, requeue_interrupted
+from pipeline.tuning.study import drive, finished_trials, open_study, promote, ranked_trials, requeue_interrupted
 from pipeline.tuning.sweep import Sweep
 from pipeline.tuning.trial import SweepContext
 from pipeline.tuning.validation_split import can_judge_swaps, split_as_training
@@ -45,8 +48,10 @@ def run_sweep(recipe: Recipe, sweep: Sweep, space: Space, *, data: str, url: str
     # Ray Tune often asks for the working directory. That of a submitted job is replaced under its driver when another
     # node of the same machine unpacks the job's files. All paths are absolute by now.
     os.chdir("/")
-    with run_lock(url):
+    with run_lock(url), contextlib.ExitStack() as stack:
+        fences = active_fences()
         first = open_study(study_url, name, sweep, recipe)
+        stack.enter_context(fenced(Fence(f"study {name}", drive(first))))
         clips = ClipDataset(data, "train")
         judged, two_rounds = can_judge_swaps(clips), bool(sweep.promoted) and sweep.steps_fraction < 1
         phases = judged + 1 + two_rounds
@@ -55,7 +60,7 @@ def run_sweep(recipe: Recipe, sweep: Sweep, space: Space, *, data: str, url: str
         else:
             judge = None
             log.info("the data has no labels to judge swaps by; trials are ranked by the cycle score")
-        context = SweepContext(sweep=sweep, data=data, url=url, judge=judge)
+        context = SweepContext(sweep=sweep, data=data, url=url, judge=judge, fences=fences)
         cpus = max(recipe.training.num_workers * recipe.training.threads_per_worker, len(os.sched_getaffinity(0)))
         second = None
         with ray_runtime.connect(num_cpus=cpus, dashboard=_has_dashboard()):
@@ -65,6 +70,7 @@ def run_sweep(recipe: Recipe, sweep: Sweep, space: Space, *, data: str, url: str
             if two_rounds and count:
                 all_steps = sweep.model_copy(update={"steps_fraction": 1.0})
                 second = open_study(study_url, f"{name}/second-round", all_steps, recipe)
+                check_lock()
                 promote(first, second, count)
                 _finish_round(second, space, context, count, 1.0, f"phase {phases} of {phases}: second round")
         write_results(first, second, space, context)

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.fence import Fence, fenced
 from pipeline.recipe import Recipe
 from pipeline.tuning.sweep import Sweep
 
@@ -32,6 +34,8 @@ class SweepContext:
     """Folder of the sweep, an absolute path or URL."""
     judge: "StoredJudge | None"
     """The judge that scores the trials; None if the data has no labels to judge by."""
+    fences: tuple[Fence, ...] = ()
+    """What the driver has locked; trials stop writing there when it has lost the lock."""
 
     def run_url(self, run: str) -> str:
         """Return the folder of a trial's run."""
@@ -54,12 +58,16 @@ def run_trial(config: dict[str, Any], context: SweepContext) -> dict[str, Any]:
     import ray
 
     from pipeline.ray_train.run import train_recipe
+    from pipeline.tuning.validation_split import check_scorable
+    from preprocessing.dataset.reader import ClipDataset
 
     run = context.run_url(config["run"])
     try:
         recipe = Recipe.model_validate(config["recipe"])
-        train_recipe(recipe, context.data, run)
-        return stored_scores(recipe, run, context)
+        with fenced(*context.fences):
+            check_scorable(ClipDataset(context.data, "train"), recipe)
+            train_recipe(recipe, context.data, run)
+            return stored_scores(recipe, run, context)
     except UserError as error:
         return {"error": _shortened(str(error))}
     except Exception as error:
@@ -83,8 +91,7 @@ def stored_scores(recipe: Recipe, run: str, context: SweepContext) -> dict[str, 
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     url = storage.join(run, SCORE)
-    if storage.exists(url):
-        stored: dict[str, Any] = json.loads(storage.read_bytes(url))
+    if storage.exists(url) and (stored := _scores_in(storage.read_bytes(url), context.sweep)):
         return stored
     threads = recipe.training.num_workers * recipe.training.threads_per_worker
     # Outside the placement group that Ray Tune reserved for the trial, which has no CPU.
@@ -95,10 +102,20 @@ def stored_scores(recipe: Recipe, run: str, context: SweepContext) -> dict[str, 
     return scores
 
 
+def _scores_in(content: bytes, sweep: Sweep) -> dict[str, Any] | None:
+    """Return the content of a score.json; None if it is incomplete."""
+    try:
+        scores: dict[str, Any] = {str(name): float(value) for name, value in json.loads(content).items()}
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+    return scores if all(math.isfinite(scores.get(name, math.nan)) for name in sweep.objectives) else None
+
+
 def measure_run(run: str, context: SweepContext, threads: int) -> dict[str, float]:
     """Return the scores of a finished run on its validation clips."""
     import torch
 
+    from pipeline.report.curves import read_records
     from pipeline.runs.store import load_run
     from pipeline.tuning.validation_score import disentanglement_scores, final_elbo
     from pipeline.tuning.validation_split import split_as_training
@@ -109,7 +126,7 @@ def measure_run(run: str, context: SweepContext, threads: int) -> dict[str, floa
     torch.set_num_threads(threads)
     model, recipe, info = load_run(run)
     validation = split_as_training(ClipDataset(context.data, "train"), recipe, run).validation
-    records = [json.loads(line) for line in storage.read_bytes(storage.join(run, "metrics.jsonl")).splitlines()]
+    records = read_records(storage.read_bytes(storage.join(run, "metrics.jsonl")).decode(errors="replace"))
     scores = disentanglement_scores(
         model.eval(), validation, context.judge.load() if context.judge else None,
         length=recipe.training.stage2.clip_frames, pairs=context.sweep.pairs, seed=context.sweep.seed,

@@ -3,11 +3,13 @@
 The test split is never read, so results on it stay unbiased by the search.
 """
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.errors import UserError
 from pipeline.runs.pairs import run_pairs
 from pipeline.training.job import Job, clip_table
 from pipeline.training.order import held_out
@@ -64,6 +66,25 @@ def split_as_training(clips: "ClipDataset", recipe: "Recipe", run: str | None = 
     enough = np.asarray(clips.clip_frames) >= recipe.training.stage2.clip_frames
     return ValidationSplit(
         ClipSubset(clips, np.flatnonzero(~held & enough)), ClipSubset(clips, np.flatnonzero(held & enough))
+    )
+
+
+def check_scorable(clips: "ClipDataset", recipe: "Recipe") -> None:
+    """Check that a trial of `recipe` can be scored: swaps need clips of two validation identities.
+
+    Raises:
+        UserError: there are fewer; the message names the setting to change.
+    """
+    held = len(set(split_as_training(clips, recipe).validation.identities))
+    if held >= 2:
+        return
+    identities, training = len(set(clips.identities)), recipe.training
+    enough = math.ceil(200 / max(1, identities)) / 100
+    remedy = f"raise it to {enough} or more" if identities > 2 else "shard at least 3 identities"
+    raise UserError(
+        f"training.validation_fraction {training.validation_fraction} holds out {held} of the {identities} identities "
+        f"of the training split with clips of at least {training.stage2.clip_frames} frames, and a trial's score "
+        f"needs 2; {remedy}"
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cluster.storage import api as storage
+from cluster.storage.own_file import open_own_file
 from preprocessing.dataset.format import SHARD_SUFFIX, ShardEntry
 from preprocessing.dataset.schema import is_sha256
 
@@ -104,7 +105,7 @@ class ShardCache:
     def _exclusive(self, shard: ShardEntry, *, wait: bool) -> Iterator[bool]:
         """Lock the shard against other downloads. Yield False if another process holds the lock and `wait` is False."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with self._path(shard).with_suffix(".lock").open("w") as lock:
+        with open_own_file(self._path(shard).with_suffix(".lock")) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
@@ -128,7 +129,7 @@ class ShardCache:
 
     def _make_room(self, size_bytes: int) -> bool:
         """Evict the least recently used shards that are not in use. Return whether there is room then."""
-        with (self._folder / "room.lock").open("w") as lock:
+        with open_own_file(self._folder / "room.lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             cached = {}
             for path in self._folder.glob(f"*{SHARD_SUFFIX}"):

@@ -4,6 +4,7 @@ A shard's index is written after its tar and marks it as complete; the manifest 
 writes only what is missing, and ends with the same bytes.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +17,14 @@ from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Source
 from preprocessing.dataset import schema
-from preprocessing.dataset.format import MANIFEST, PREVIEW, REJECTS, Manifest
+from preprocessing.dataset.format import MANIFEST, REJECTS, Manifest
 from preprocessing.dataset.index import ShardSummary
 from preprocessing.recipe import DataRecipe
 from preprocessing.sharding.dry_run import print_plan, take_sample
 from preprocessing.sharding.manifest import make_manifest, write_manifest
 from preprocessing.sharding.output_lock import acquire_output
 from preprocessing.sharding.plan import Plan, ShardPlan, make_plan
-from preprocessing.sharding.preview import write_preview
+from preprocessing.sharding.preview import has_preview, write_preview
 from preprocessing.sharding.rejects import check_any, check_share, write_rejects
 from preprocessing.sharding.report import print_report
 from preprocessing.sharding.tasks import write_shards
@@ -158,10 +159,14 @@ class _Job:
         self._retry(lambda: write_manifest(self._out, content))
 
     def _is_complete(self) -> bool:
-        """Return whether everything that follows the last shard exists."""
+        """Return whether everything that follows the last shard exists, in full."""
         try:
             stored = schema.parse(storage.read_bytes(storage.join(self._out, MANIFEST)), Manifest)
-            others = all(storage.exists(storage.join(self._out, name)) for name in (REJECTS, PREVIEW))
-            return stored.get("plan_sha256") == self._plan.identity and others
-        except (MissingFileError, schema.SchemaError):
+            rejected = storage.read_bytes(storage.join(self._out, REJECTS))
+            return (
+                stored.get("plan_sha256") == self._plan.identity
+                and stored["rejects"]["sha256"] == hashlib.sha256(rejected).hexdigest()
+                and has_preview(self._out)
+            )
+        except (MissingFileError, schema.SchemaError, LookupError, TypeError):
             return False

@@ -1,9 +1,11 @@
 """The lock of an output folder: its plan, which is stored there before any shard.
 
 `plan.json` holds what the dataset depends on, and `inputs.jsonl` lists the inputs. A later run with other settings or
-changed inputs is refused, with a message that names the differences.
+changed inputs is refused, with a message that names the differences. Jobs that start at the same time all find no plan;
+only the one that creates the claim, a copy of its plan under another name, stores both files.
 """
 
+import contextlib
 import itertools
 import json
 import tempfile
@@ -13,12 +15,15 @@ from typing import Any
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from cluster.storage.errors import MissingFileError
+from cluster.storage.errors import MissingFileError, StorageError
 from preprocessing.clip import Item
 from preprocessing.dataset import schema
 from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, InputLine, StoredPlan, encode_json
 from preprocessing.dataset.inputs import read_inputs
 from preprocessing.sharding.plan import Plan, input_line
+
+CLAIM = ".plan.json.claim"
+"""Name of the file that exists while a plan and its list of inputs are being stored."""
 
 
 def acquire_output(url: str, plan: Plan, *, store: bool = True) -> None:
@@ -32,14 +37,21 @@ def acquire_output(url: str, plan: Plan, *, store: bool = True) -> None:
     Raises:
         UserError: the output holds a dataset of other settings or inputs; the message names the differences.
     """
+    if _is_stored(url, plan) or not store:
+        return
+    with _claimed(url, plan):
+        if not _is_stored(url, plan):  # by a job whose claim is gone by now
+            _store(url, plan)
+
+
+def _is_stored(url: str, plan: Plan) -> bool:
+    """Return whether the plan is stored at `url`. Raise UserError if another plan is."""
     try:
         stored = schema.parse(storage.read_bytes(storage.join(url, PLAN)), dict)
     except MissingFileError:
         if storage.exists(storage.join(url, MANIFEST)):
             raise UserError(f"{url} holds a dataset without its {PLAN}; choose another --out") from None
-        if store:
-            _store(url, plan)
-        return
+        return False
     except schema.SchemaError:
         raise UserError(f"{url}/{PLAN} is not JSON; choose another --out, or delete that folder") from None
     differences = _differences(url, plan, stored)
@@ -48,6 +60,42 @@ def acquire_output(url: str, plan: Plan, *, store: bool = True) -> None:
             f"{url} was created with other settings or inputs: {'; '.join(differences)}; choose another --out, or "
             "restore the original settings and inputs"
         )
+    return True
+
+
+@contextlib.contextmanager
+def _claimed(url: str, plan: Plan) -> Iterator[None]:
+    """Create the claim of a plan for the duration of the block. Raise UserError if another plan's exists.
+
+    A claim of the same plan is of a job that was killed, or that is storing the same bytes.
+    """
+    claim, content = storage.join(url, CLAIM), encode_json(plan.content())
+    is_own = storage.create(claim, content)
+    if not is_own and not _is_claim_of(claim, content):
+        raise UserError(
+            f"{url}: another job with other settings or inputs is creating a dataset here; choose another --out, or if "
+            f"no other job is running, delete {claim}"
+        )
+    try:
+        yield
+    except BaseException:
+        if is_own:
+            _drop(claim)
+        raise
+    _drop(claim)
+
+
+def _drop(claim: str) -> None:
+    # A key may lack the permission. A claim that stays beside the plan has no effect.
+    with contextlib.suppress(StorageError):
+        storage.delete(claim)
+
+
+def _is_claim_of(claim: str, content: bytes) -> bool:
+    try:
+        return storage.read_bytes(claim) == content
+    except MissingFileError:
+        return True  # gone since, so that the plan is stored, or its job has failed
 
 
 def _store(url: str, plan: Plan) -> None:

@@ -58,6 +58,14 @@ def write_preview(url: str, manifest: Manifest, rejected: bytes) -> None:
     storage.write_bytes(storage.join(url, PREVIEW), text.encode())
 
 
+def has_preview(url: str) -> bool:
+    """Return whether the page of a dataset is stored, to its end."""
+    page = storage.join(url, PREVIEW)
+    return storage.exists(page) and storage.read_range(page, max(0, storage.size(page) - 64), 64).rstrip().endswith(
+        b"</html>"
+    )
+
+
 def _split(url: str, manifest: Manifest, split: str, totals: SplitTotals) -> dict[str, Any]:
     shards = [shard for shard in manifest["shards"] if shard["split"] == split]
     return {

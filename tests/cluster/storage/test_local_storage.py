@@ -92,6 +92,15 @@ def test_create_keeps_what_exists(tmp_path: Path) -> None:
     assert names(tmp_path / "folder") == ["lock"]
 
 
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_create_needs_no_links(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", link)
+    test_create_keeps_what_exists(tmp_path)
+
+
 def test_a_program_killed_by_its_own_error_leaves_no_partial_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +156,23 @@ def test_partial_files_are_neither_listed_nor_kept(tmp_path: Path) -> None:
     storage.remove_partial_files(str(tmp_path))
     left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert left == [".hidden", "b.partial", "deep/c"]
+
+
+@pytest.mark.parametrize("name", list(WRITERS))
+def test_the_partial_file_of_a_living_writer_is_kept(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, source, sync = tmp_path / "folder", tmp_path / "source", os.fsync
+    source.write_bytes(b"new")
+    storage.write_bytes(f"{folder}/.old.0.partial", b"of a killed writer")
+
+    def tidied(handle: int) -> None:
+        storage.remove_partial_files(str(folder))  # by another job, before the content is complete
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", tidied)
+    WRITERS[name](folder / "file", source)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"file": b"new"}
 
 
 def test_a_folder_is_tested_for_writing_without_a_trace(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.cli.progress import ProgressDisplay
+from cluster.errors import UserError
 from pipeline.runs.log import RunLog
 from pipeline.training.config import StageConfig, TrainingConfig
 from pipeline.training.position import TrainPosition
@@ -42,6 +43,34 @@ def test_repeated_steps_are_in_the_log_once(tmp_path: Path) -> None:
     assert [(line["stage"], line["step"]) for line in lines] == [(1, 10), (1, 20), (1, 24), (2, 4), (2, 8)]
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [(line["event"], line["stage"], line["step"]) for line in events] == [("start", 1, 0), ("resume", 2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("torn", "kept"),
+    [
+        ('{"time": "2026", "event": "stag', []),
+        ('{"time": "2026", "event": "killed"}', ["killed"]),  # complete but for its line break
+        ("\0" * 100, []),
+        ("{", []),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "start"])
+def test_an_event_after_a_torn_line_is_on_a_line_of_its_own(
+    torn: str, kept: list[str], before: str, tmp_path: Path
+) -> None:
+    path, content = tmp_path / "events.jsonl", '{"event": "start"}\n' if before else ""
+    path.write_text(content + torn)
+    RunLog(str(tmp_path), TRAINING).event("resume")
+    assert path.read_text().startswith(content)
+    found = [json.loads(line)["event"] for line in path.read_text().splitlines()]
+    assert found == [*filter(None, [before]), *kept, "resume"]
+
+
+def test_a_log_that_is_no_log_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text("my notes, without a line break")
+    with pytest.raises(UserError, match=r"events\.jsonl: its last line is not JSON; delete that line"):
+        RunLog(str(tmp_path), TRAINING).event("resume")
+    assert (tmp_path / "events.jsonl").read_text() == "my notes, without a line break"
 
 
 def test_tensorboard_shows_each_step_once(tmp_path: Path) -> None:

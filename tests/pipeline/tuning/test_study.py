@@ -8,10 +8,12 @@ import pytest
 from optuna.trial import TrialState
 
 from cluster.errors import UserError
+from cluster.storage.errors import StorageError
+from cluster.storage.fence import Fence, fenced
 from pipeline.recipe import Recipe
 from pipeline.tuning import study as studies
-from pipeline.tuning.results import best_recipe
-from pipeline.tuning.searcher import StudySearcher
+from pipeline.tuning.results import best_recipe, write_results
+from pipeline.tuning.searcher import StudySearcher, check_lock
 from pipeline.tuning.space import Parameter, Space
 from pipeline.tuning.sweep import Sweep
 from pipeline.tuning.trial import SweepContext
@@ -178,3 +180,40 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password() -> No
         studies.storage_of("postgresql://user:geheim@127.0.0.1:1/optuna")
     assert "postgresql" in str(error.value)
     assert "geheim" not in str(error.value)
+
+
+def test_a_driver_that_lost_the_lock_of_its_sweep_records_nothing_more(tmp_path: Path) -> None:
+    sweep = sweep_of()
+    study = opened(tmp_path, sweep)
+    one = search(study, sweep)
+    one.suggest("a")
+    before = (tmp_path / "study.journal").read_bytes()
+
+    def lost() -> None:
+        raise StorageError("another process took over")
+
+    with fenced(Fence("anywhere", lost)):
+        one.on_trial_complete("a", {"disentanglement": 0.5})
+        one.on_trial_complete("a", error=True)
+        with pytest.raises(StorageError, match="another process took over"):
+            one.suggest("b")
+        with pytest.raises(StorageError, match="another process took over"):
+            check_lock()
+    assert (tmp_path / "study.journal").read_bytes() == before
+
+
+def test_a_sweep_without_a_complete_trial_is_an_error_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = sweep_of(trials=1)
+    study = opened(tmp_path, sweep)
+    one = search(study, sweep)
+    one.suggest("a")
+    one.on_trial_complete("a", {"error": "the loss is NaN"})
+    context = SweepContext(sweep=sweep, data="", url=str(tmp_path), judge=None)
+    with pytest.raises(UserError, match="no trial of s is complete") as caught:
+        write_results(study, None, Space(sweep.space, Recipe()), context)
+    assert "the first one failed: the loss is NaN; fix the cause" in str(caught.value)
+    assert "0 trials complete, 1 failed" in capsys.readouterr().out
+    assert "the loss is NaN" in (tmp_path / "sweep.html").read_text()
+    assert not (tmp_path / "best.yaml").exists()

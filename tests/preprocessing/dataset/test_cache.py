@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from cluster.storage import api as storage
+from cluster.storage.errors import StorageError
 from preprocessing.dataset.cache import DamagedShardError, ShardCache
 from preprocessing.dataset.errors import DamagedDatasetError
 from preprocessing.dataset.reader import ClipDataset
@@ -51,6 +52,19 @@ def test_the_least_recently_used_shard_is_evicted_first_and_a_shard_in_use_stays
     reader.close()
     cache.open(s3_bucket, shards[2]).close()
     assert cached(tmp_path, shards) == [2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["room.lock", "shard.lock"])
+def test_a_link_in_the_place_of_a_lock_is_named_and_its_target_left_alone(
+    name: str, tmp_path: Path, s3_bucket: str, shards: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "precious").write_text("content")
+    lock = tmp_path / "shards" / name.replace("shard", shards[0]["sha256"])
+    lock.parent.mkdir()
+    lock.symlink_to(tmp_path / "precious")
+    with pytest.raises(StorageError, match=f"^{lock} is a symbolic link"):
+        ShardCache(tmp_path, 3 * SIZE).open(s3_bucket, shards[0])
+    assert (tmp_path / "precious").read_text() == "content"
 
 
 def test_nothing_is_downloaded_ahead_while_everything_is_in_use(

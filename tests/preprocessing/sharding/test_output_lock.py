@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,9 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import StorageError
 from preprocessing.clip import Item
+from preprocessing.dataset.format import encode_json
 from preprocessing.recipe import DataRecipe
-from preprocessing.sharding.output_lock import acquire_output
+from preprocessing.sharding.output_lock import CLAIM, acquire_output
 from preprocessing.sharding.plan import Plan, make_plan
 from tests.preprocessing.sharding.listed_source import ListedSource
 
@@ -160,3 +164,61 @@ def test_an_input_without_a_path_is_named_by_its_key(tmp_path: Path) -> None:
     acquire_output(str(tmp_path), planned(without))
     with pytest.raises(UserError, match="inputs: inputs removed: k9; choose"):
         acquire_output(str(tmp_path), planned(without[:9]))
+
+
+@pytest.fixture(params=["folder", "folder without links", pytest.param("s3", marks=pytest.mark.s3)])
+def new_output(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "s3":
+        return f"{request.getfixturevalue('s3_bucket')}/data"
+    if request.param == "folder without links":
+
+        def link(*_: object, **__: object) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", link)
+    return str(tmp_path / "data")
+
+
+@pytest.mark.parametrize("jobs", [2, 5])
+def test_of_jobs_that_all_find_no_plan_one_proceeds(
+    new_output: str, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = [planned(inputs(10 + number), seed=number) for number in range(jobs)]
+    started, read = threading.Barrier(jobs), storage.read_bytes
+    waited = threading.local()
+
+    def aligned(url: str) -> bytes:
+        try:
+            return read(url)
+        finally:
+            if not getattr(waited, "done", False):
+                waited.done = True
+                started.wait(60)
+
+    def attempt(plan: Plan) -> str:
+        try:
+            acquire_output(new_output, plan)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    monkeypatch.setattr(storage, "read_bytes", aligned)
+    with ThreadPoolExecutor(jobs) as pool:
+        refusals = list(pool.map(attempt, plans))
+    monkeypatch.setattr(storage, "read_bytes", read)
+    assert refusals.count("") == 1
+    assert all(
+        "other settings or inputs" in message and "choose another --out" in message for message in refusals if message
+    )
+    acquire_output(new_output, plans[refusals.index("")])  # the list of inputs is its own
+    assert storage.list_files(new_output) == ["inputs.jsonl", "plan.json"]
+
+
+def test_killed_while_it_stored_its_plan_a_job_is_rerun_and_another_is_refused(new_output: str) -> None:
+    own, other = planned(inputs(10)), planned(inputs(7))
+    storage.create(f"{new_output}/{CLAIM}", encode_json(own.content()))
+    with pytest.raises(UserError, match=rf"choose another --out, or if no other job is running, delete .*/{CLAIM}$"):
+        acquire_output(new_output, other)
+    acquire_output(new_output, own)
+    acquire_output(new_output, own)
+    assert storage.list_files(new_output) == ["inputs.jsonl", "plan.json"]

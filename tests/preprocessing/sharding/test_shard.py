@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,23 @@ def test_a_rerun_leaves_a_complete_dataset_unchanged(
     shard.main([*SMALL, "--out", str(undisturbed)])
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
     assert "8 identities" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "rejects.jsonl", "preview.html"])
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_a_dataset_with_a_truncated_file_is_not_complete(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kept: float
+) -> None:
+    out = tmp_path / "data"
+    shutil.copytree(undisturbed, out)
+    size = (out / name).stat().st_size
+    if size:
+        os.truncate(out / name, int(kept * size))
+    else:  # no input was rejected
+        (out / name).write_text("more than there should be")
+    monkeypatch.setattr(job, "write_shards", None)
+    shard.main([*SMALL, "--out", str(out)])
+    assert tree(str(out)) == tree(str(undisturbed))
 
 
 @pytest.mark.slow

@@ -1,0 +1,212 @@
+"""A driver or worker that lost the lock of its run writes nothing more."""
+
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.errors import UserError
+from cluster.storage import api as storage
+from cluster.storage.errors import StorageError
+from cluster.storage.fence import active_fences, check_all, fenced
+from pipeline.recipe import Recipe
+from pipeline.runs import lock as locks
+from pipeline.runs.checkpoints import CheckpointStore
+from pipeline.runs.lock import LostLockError, run_lock
+from pipeline.runs.log import RunLog
+from pipeline.training.position import TrainPosition
+from pipeline.training.state import TrainState
+
+METRICS = {"kind": "validation", "stage": 1, "step": 4, "elbo": 0.5}
+START = {"kind": "event", "event": "start", "stage": 1, "step": 0}
+
+
+@pytest.fixture(params=["folder", "folder without locks", pytest.param("s3", marks=pytest.mark.s3)])
+def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "folder without locks":
+        refuse_locks(monkeypatch)
+    return f"{request.getfixturevalue('s3_bucket')}/run" if request.param == "s3" else str(tmp_path / "run")
+
+
+def refuse_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make file locks, hard links and symbolic links fail, as some file systems do."""
+
+    def flock(*_: Any) -> None:
+        raise OSError(38, "Function not implemented")
+
+    def link(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(os, "symlink", link)
+
+
+@pytest.fixture
+def lost(run: str) -> Iterator[Callable[[], dict[str, bytes]]]:
+    """Hold the lock of the run; return a function that has another process take it over and write its files."""
+
+    def take_over() -> dict[str, bytes]:
+        storage.write_bytes(f"{run}/.lock", locks._claim())
+        return contents(run)
+
+    with run_lock(run, renewal_s=1000):
+        RunLog(run, Recipe().training).event("start")
+        for name in ("stage1.pt", "stage2.pt", "events.jsonl", "metrics.jsonl", "run.json"):
+            storage.write_bytes(f"{run}/{name}", b"of another process\n")
+        yield take_over
+
+
+def contents(run: str) -> dict[str, bytes]:
+    return {name: storage.read_bytes(f"{run}/{name}") for name in storage.list_files(run)}
+
+
+def state(step: int) -> TrainState:
+    return TrainState(position=TrainPosition(1, step), model_config={}, weights={}, temperature=1.0)
+
+
+def save_checkpoint(run: str, *, last: bool, audit: Sequence[dict[str, int]] = ({"step": 1},)) -> None:
+    store = CheckpointStore(run, Recipe().training)
+    try:
+        store.save(state(Recipe().training.stage1.steps), last=last, audit=audit)
+        store.flush()
+    finally:
+        store.close()
+
+
+def log_and_close(run: str, record: dict[str, Any]) -> None:
+    with RunLog(run, Recipe().training) as log:
+        log.take(record)
+
+
+def log_event(run: str) -> None:
+    with RunLog(run, Recipe().training) as log:
+        log.event("gave up")
+
+
+WRITES: dict[str, Callable[[str], object]] = {
+    "a checkpoint": lambda run: save_checkpoint(run, last=False),
+    "the end of a stage": lambda run: save_checkpoint(run, last=True),
+    "a search for the newest checkpoint": lambda run: CheckpointStore(run, Recipe().training).newest(),
+    "a checkpoint without an audit": lambda run: save_checkpoint(run, last=False, audit=()),
+    "an event": lambda run: log_and_close(run, START),
+    "an event of the driver": lambda run: log_event(run),
+    "metrics": lambda run: log_and_close(run, METRICS),
+    "a checkpoint's record": lambda run: log_and_close(run, {"kind": "checkpoint", "stage": 1, "step": 1}),
+    "a file": lambda run: storage.write_bytes(f"{run}/stage2.pt", b"late"),
+    "a large file": lambda run: upload(run, 20_000_000),
+    "a new file": lambda run: storage.create(f"{run}/new", b"late"),
+    "a removal": lambda run: storage.delete(f"{run}/stage1.pt"),
+}
+
+
+def upload(run: str, size: int) -> None:
+    source = Path(os.environ["VDSM_CACHE"]) / "large"
+    source.write_bytes(bytes(size))
+    storage.upload(source, f"{run}/stage2.pt")
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_whoever_lost_the_lock_writes_nothing_more(
+    write: str, run: str, lost: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VDSM_CACHE", str(tmp_path))
+    before = lost()
+    with pytest.raises(LostLockError, match="another process took over this run") as caught:
+        WRITES[write](run)
+    assert "\n" not in str(caught.value)
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("write", ["a large file", "a checkpoint", "a checkpoint without an audit", "a file"])
+def test_a_lock_that_is_lost_during_a_write_is_noticed_before_the_file_appears(
+    write: str, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VDSM_CACHE", str(tmp_path))
+    if run.startswith("s3") and write != "a large file":
+        pytest.skip("one request")
+    found = locks._token
+    with run_lock(run, renewal_s=1000):
+        storage.write_bytes(f"{run}/stage2.pt", b"of another process")
+        before, answers = contents(run), iter([True])
+        with monkeypatch.context() as patch:
+            patch.setattr(locks, "_token", lambda content: found(content) if next(answers, False) else "another")
+            with pytest.raises(LostLockError, match="another process took over this run"):
+                WRITES[write](run)
+        assert contents(run) == before
+
+
+def test_a_worker_with_a_copy_of_the_fence_is_stopped_too(run: str) -> None:
+    with run_lock(run, renewal_s=1000):
+        fences = pickle.loads(pickle.dumps(active_fences()))
+    # The driver has ended, and its lock is released; the worker is still alive.
+    with fenced(*fences), pytest.raises(LostLockError, match="was released or deleted"):
+        storage.write_bytes(f"{run}/stage1.pt", b"late")
+    with run_lock(run), fenced(*fences), pytest.raises(LostLockError, match="another process took over"):
+        storage.write_bytes(f"{run}/stage1.pt", b"late")
+    assert not storage.exists(f"{run}/stage1.pt")
+
+
+def test_a_checkpoint_that_is_written_after_its_worker_has_failed_is_fenced_too(run: str) -> None:
+    with run_lock(run, renewal_s=1000):
+        store = CheckpointStore(run, Recipe().training)
+    store.save(state(1), last=False)
+    with pytest.raises(LostLockError, match="was released or deleted"):
+        store.flush()
+    store.close()
+    assert not any(name.endswith(".pt") for name in contents(run))
+
+
+def test_other_folders_are_not_fenced(run: str, lost: Any) -> None:
+    lost()
+    storage.write_bytes(f"{run}-other/file", b"")
+    storage.delete(f"{run}-other/file")
+    with pytest.raises(LostLockError):
+        check_all()
+
+
+def test_no_fence_is_left_behind(run: str) -> None:
+    with suppress(KeyError), run_lock(run):
+        raise KeyError
+    assert active_fences() == ()
+    storage.write_bytes(f"{run}/file", b"")
+
+
+def test_a_folder_without_locks_admits_one_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_locks(monkeypatch)
+    run = str(tmp_path / "run")
+    with (
+        run_lock(run, lease_s=0.5, renewal_s=0.05),
+        pytest.raises(UserError, match="is training this run"),
+        run_lock(run, lease_s=0.5),
+    ):
+        pytest.fail("both hold it")
+    assert list((tmp_path / "run").iterdir()) == []
+    with run_lock(run, lease_s=1000):  # it was released
+        pass
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "FIFO", "folder", "link to nothing"])
+@pytest.mark.parametrize("name", [".lock", "events.jsonl"])
+def test_what_is_in_the_place_of_a_file_of_the_run_is_named_and_left_alone(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    run.mkdir()
+    other.write_text("precious")
+    make = {
+        "symbolic link": lambda: (run / name).symlink_to(other),
+        "hard link": lambda: (run / name).hardlink_to(other),
+        "FIFO": lambda: os.mkfifo(run / name),
+        "folder": lambda: (run / name).mkdir(),
+        "link to nothing": lambda: (run / name).symlink_to(tmp_path / "nothing"),
+    }
+    make[kind]()
+    with pytest.raises(StorageError, match=f"^{run / name}"), run_lock(str(run)):
+        RunLog(str(run), Recipe().training).event("start")
+    assert other.read_text() == "precious"
+    assert not (tmp_path / "nothing").exists()
