@@ -121,7 +121,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Shut Ray down while tests run that do not use it: its idle processes take 0.15 of a core."""
     ray = item.config.stash.get(_local_ray, None)
     if ray is not None:
-        if "local_ray" in getattr(item, "fixturenames", ()):
+        if selection.uses_local_ray(item):
             ray.open()
         else:
             ray.close()
@@ -132,11 +132,14 @@ def local_ray(
     request: pytest.FixtureRequest, s3_server: "S3Server", tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """Connect all tests of a process to one Ray with two CPUs, whose workers have access to `s3_server`."""
+    from tests.ray_workers import forked_workers
+
     ray = LocalRay({**s3_server.environment(), "VDSM_CACHE": str(tmp_path_factory.mktemp("cache"))})
     request.config.stash[_local_ray] = ray
-    ray.open()
-    yield
-    ray.close()
+    with forked_workers(tmp_path_factory.mktemp("ray")):
+        ray.open()
+        yield
+        ray.close()
 
 
 @pytest.fixture(scope="session")

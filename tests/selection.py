@@ -32,12 +32,21 @@ def mark_by_fixture(items: list[pytest.Item]) -> None:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Start the longest files first: those with slow tests that start Ray. Otherwise the order stays the random one."""
+    """Start the longest files first: those with slow tests that start Ray. Otherwise the order stays the random one.
+
+    Within a file, the tests that share a Ray are the first, so that it is started once.
+    """
     weights: dict[Path, int] = {}
     for item in items:
         weight = 2 * bool(item.get_closest_marker("slow")) + bool(item.get_closest_marker("ray"))
         weights[item.path] = max(weight, weights.get(item.path, 0))
-    items.sort(key=lambda item: -weights[item.path])
+    order = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
+    items.sort(key=lambda item: (-weights[item.path], order[item.path], not uses_local_ray(item)))
+
+
+def uses_local_ray(item: pytest.Item) -> bool:
+    """Return whether a test uses the Ray that the tests of a process share, directly or not."""
+    return "local_ray" in getattr(item, "fixturenames", ())
 
 
 def count_left_out(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
