@@ -32,21 +32,21 @@ def mark_by_fixture(items: list[pytest.Item]) -> None:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Start the longest files first: those with slow tests that start Ray. Otherwise the order stays the random one.
+    """Start the longest files first: those that share a Ray, then those with slow tests, of which some start Ray.
 
-    Within a file, the tests that share a Ray are the first, so that it is started once.
+    Otherwise the order stays the random one.
     """
     weights: dict[Path, int] = {}
     for item in items:
         weight = 2 * bool(item.get_closest_marker("slow")) + bool(item.get_closest_marker("ray"))
         weights[item.path] = max(weight, weights.get(item.path, 0))
-    order = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
-    items.sort(key=lambda item: (-weights[item.path], order[item.path], not uses_local_ray(item)))
+    sharing = files_with_local_ray(items)
+    items.sort(key=lambda item: -weights[item.path] - 4 * (item.path in sharing))
 
 
-def uses_local_ray(item: pytest.Item) -> bool:
-    """Return whether a test uses the Ray that the tests of a process share, directly or not."""
-    return "local_ray" in getattr(item, "fixturenames", ())
+def files_with_local_ray(items: Sequence[pytest.Item]) -> set[Path]:
+    """Return the files with tests that use the Ray that the tests of a process share, directly or not."""
+    return {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
 
 
 def count_left_out(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
