@@ -204,6 +204,15 @@ def small_figures(made_once: Callable[[str, Callable[[Path], None]], Path]) -> P
     return made_once("small-figures", lambda folder: write_figures(folder, halve=True))
 
 
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Take the intervals of Frechet distances from a tenth of the resamples, where no test states anything of them."""
+    from tests.resamples import fewer_resamples
+
+    with fewer_resamples():
+        yield
+
+
 def write_figures(folder: Path, *, halve: bool = False) -> None:
     """Write a dataset of figures as the sharding job does, without Ray; `halve` averages blocks of 2x2 pixels."""
     from preprocessing.recipe import DataRecipe, ShardsConfig
