@@ -51,10 +51,7 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
     Raises:
         UserError: RAY_ADDRESS is set but there is no cluster, or the local Ray does not start.
     """
-    # Ray reads these when it is imported.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    set_defaults()
     import ray
 
     if ray.is_initialized():
@@ -90,6 +87,12 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+def set_defaults() -> None:
+    """Set the variables that Ray reads when it is imported, unless they are set."""
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        os.environ.setdefault(name, "0")
 
 
 def _join_cluster(address: str) -> None:

@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     selection.mark_by_fixture(items)
     selection.arrange(items)
+    config.stash[_sharing] = selection.files_with_local_ray(items)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
@@ -115,13 +116,14 @@ class LocalRay:
 
 
 _local_ray = pytest.StashKey[LocalRay]()
+_sharing = pytest.StashKey[set[Path]]()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Shut Ray down while tests run that do not use it: its idle processes take 0.15 of a core."""
+    """Shut Ray down while files run that do not use it: its idle processes take 0.15 of a core."""
     ray = item.config.stash.get(_local_ray, None)
     if ray is not None:
-        if "local_ray" in getattr(item, "fixturenames", ()):
+        if item.path in item.config.stash[_sharing]:
             ray.open()
         else:
             ray.close()
@@ -132,11 +134,14 @@ def local_ray(
     request: pytest.FixtureRequest, s3_server: "S3Server", tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """Connect all tests of a process to one Ray with two CPUs, whose workers have access to `s3_server`."""
+    from tests.ray_workers import forked_workers
+
     ray = LocalRay({**s3_server.environment(), "VDSM_CACHE": str(tmp_path_factory.mktemp("cache"))})
     request.config.stash[_local_ray] = ray
-    ray.open()
-    yield
-    ray.close()
+    with forked_workers(tmp_path_factory.mktemp("ray")):
+        ray.open()
+        yield
+        ray.close()
 
 
 @pytest.fixture(scope="session")
@@ -197,6 +202,15 @@ def figures_dataset(made_once: Callable[[str, Callable[[Path], None]], Path]) ->
 def small_figures(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """Return the clips of `figures_dataset` with frames of 32 pixels, for which training takes a third of the time."""
     return made_once("small-figures", lambda folder: write_figures(folder, halve=True))
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Take the intervals of Frechet distances from a tenth of the resamples, where no test states anything of them."""
+    from tests.resamples import fewer_resamples
+
+    with fewer_resamples():
+        yield
 
 
 def write_figures(folder: Path, *, halve: bool = False) -> None:

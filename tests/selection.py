@@ -32,12 +32,21 @@ def mark_by_fixture(items: list[pytest.Item]) -> None:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Start the longest files first: those with slow tests that start Ray. Otherwise the order stays the random one."""
+    """Start the longest files first: those that share a Ray, then those with slow tests, of which some start Ray.
+
+    Otherwise the order stays the random one.
+    """
     weights: dict[Path, int] = {}
     for item in items:
         weight = 2 * bool(item.get_closest_marker("slow")) + bool(item.get_closest_marker("ray"))
         weights[item.path] = max(weight, weights.get(item.path, 0))
-    items.sort(key=lambda item: -weights[item.path])
+    sharing = files_with_local_ray(items)
+    items.sort(key=lambda item: -weights[item.path] - 4 * (item.path in sharing))
+
+
+def files_with_local_ray(items: Sequence[pytest.Item]) -> set[Path]:
+    """Return the files with tests that use the Ray that the tests of a process share, directly or not."""
+    return {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
 
 
 def count_left_out(config: pytest.Config, items: Sequence[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ from vdsm.evaluation.measurement import Measurement
 from vdsm.evaluation.protocol import ProtocolConfig, measure
 from vdsm.evaluation.reconstruction import HIGHEST_PSNR, fidelity
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_resamples")]
 
 CONFIG = ProtocolConfig(clip_frames=4, pairs=192, batch_clips=20)
 ATTRIBUTES = ("colour", "side")

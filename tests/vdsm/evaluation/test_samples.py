@@ -15,7 +15,7 @@ from vdsm.evaluation.pairs import Pairs
 from vdsm.evaluation.protocol import ProtocolConfig, measure
 from vdsm.evaluation.samples import Samples, check_samples, sample_phases, score_samples
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_resamples")]
 
 CONFIG = ProtocolConfig(clip_frames=4, pairs=96, batch_clips=20)
 
