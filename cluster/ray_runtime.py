@@ -7,13 +7,17 @@ import secrets
 import site
 import socket
 import sysconfig
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.cli import stop_signals
 from cluster.errors import UserError
+from cluster.storage import os_errors
 from cluster.storage.s3_client import VARIABLES
+from cluster.storage.scratch import home, scratch_root
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +37,10 @@ _FORWARDED = (
 )
 """Variables that workers on other machines need to find the same storage. Credentials are never among them, since the
 machines of a cluster have their own."""
+_REMEDY = "set RAY_TMPDIR to a folder that this user can write, on a local disk with enough space"
+_LONGEST_SOCKET = "/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+"""What Ray appends to its folder at most; the last number is a process ID."""
+_MAX_SOCKET_BYTES = 107
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray in the driver of a submitted job."""
 
@@ -61,35 +69,101 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         yield
         return
     if _IN_JOB in os.environ or os.environ.get("RAY_ADDRESS"):
-        _join_cluster(os.environ.get("RAY_ADDRESS", "auto"))
+        start = _joined(os.environ.get("RAY_ADDRESS", "auto"))
     else:
-        # Protect its ports by a token. Ray would store a new one in ~/.ray, which enables it for later clusters too.
-        has_token = "RAY_AUTH_TOKEN" in os.environ or _token_path().is_file()
-        os.environ.setdefault("RAY_AUTH_TOKEN", _token())
-        # Otherwise it warns at every start that the token is enabled, which is intended.
-        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+        start = _local_ray(num_cpus or len(os.sched_getaffinity(0)), dashboard=dashboard)
+    with start:
+        yield
+
+
+@contextlib.contextmanager
+def _joined(address: str) -> Iterator[None]:
+    import ray
+
+    with stop_signals.kept():
+        _join_cluster(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _local_ray(num_cpus: int, *, dashboard: bool) -> Iterator[None]:
+    """Run a Ray on this machine for the block. Its files are in a new folder of this user, removed at the end.
+
+    By default they would be in a folder that all users of the machine share, and that Ray lets all of them write.
+    """
+    import ray
+
+    # Protect its ports by a token. Ray would store a new one in ~/.ray, which enables it for later clusters too.
+    has_token = "RAY_AUTH_TOKEN" in os.environ or _token_path().is_file()
+    os.environ.setdefault("RAY_AUTH_TOKEN", _token())
+    # Otherwise it warns at every start that the token is enabled, which is intended.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    base = Path(os.environ.get("RAY_TMPDIR") or scratch_root()).absolute()
+    with contextlib.ExitStack() as stack:
+        with os_errors.explained(base, _REMEDY):
+            base.mkdir(parents=True, exist_ok=True)
+            temporary = tempfile.TemporaryDirectory(prefix="ray-", dir=base, ignore_cleanup_errors=True)
+            folder = stack.enter_context(temporary)
+            check_socket_length(folder)
+            stack.callback(ray.shutdown)
+            context = _start(folder, num_cpus, dashboard)
+        if dashboard:
+            how = "" if has_token else " --generate, then rerun"
+            log.info("Ray's dashboard: http://%s, token: ray get-auth-token%s", context.dashboard_url, how)
+        yield
+
+
+def check_socket_length(folder: str) -> None:
+    """Raise UserError if the path of a socket that Ray opens below `folder` is longer than Linux allows."""
+    excess = len(os.fsencode(folder + _LONGEST_SOCKET)) - _MAX_SOCKET_BYTES
+    if excess > 0:
+        raise UserError(
+            f"{folder} is {excess} characters too long for the sockets of Ray; set RAY_TMPDIR (or TMPDIR) to a shorter "
+            "path on a local disk, such as /tmp"
+        )
+
+
+def _start(folder: str, num_cpus: int, dashboard: bool) -> Any:
+    """Start a local Ray, and try again if it timed out, as on a machine that is busy for a while.
+
+    Raises:
+        UserError: it does not start.
+    """
+    import ray
+
+    for attempt in (1, 2):
         try:
-            with _inherited(_local_environment()):
-                context = ray.init(
+            with _inherited(_local_environment(folder)), stop_signals.kept(), stop_signals.hangup_withheld():
+                return ray.init(
                     # Not "auto", which would use any Ray that happens to run on this machine.
                     address="local",
-                    num_cpus=num_cpus or len(os.sched_getaffinity(0)),
+                    num_cpus=num_cpus,
                     object_store_memory=OBJECT_STORE_BYTES,
                     include_dashboard=dashboard,
                     logging_level=logging.WARNING,
                     # The log of Ray's own actors; errors of our tasks are raised as exceptions.
                     log_to_driver=False,
+                    # Not the folder itself: Ray lets every user write to its own.
+                    _temp_dir=f"{folder}/r",
                 )
+        except SystemExit:  # from the handler of SIGTERM that Ray installs while it starts
+            raise KeyboardInterrupt from None
         except Exception as error:  # Ray raises nothing more specific if one of its processes does not start
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(f"Ray did not start on this machine ({reason:.200}); rerun the same command") from error
-        if dashboard:
-            how = "" if has_token else " --generate, then rerun"
-            log.info("Ray's dashboard: http://%s, token: ray get-auth-token%s", context.dashboard_url, how)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+            if os_errors.fault_in(error) is not None:
+                raise
+            reason = f"{str(error).strip().partition(chr(10))[0]:.200}"
+            if attempt == 1 and (isinstance(error, TimeoutError) or "timed out" in reason.lower()):
+                log.warning("Ray did not start in time (%s); trying again", reason)
+                ray.shutdown()
+                continue
+            raise UserError(
+                f"Ray did not start on this machine ({reason}); free memory and space in {Path(folder).parent}, or "
+                "set RAY_TMPDIR to a folder on another local disk"
+            ) from error
+    raise AssertionError("the second attempt returns or raises")
 
 
 def _join_cluster(address: str) -> None:
@@ -115,7 +189,8 @@ def _token() -> str:
 
 
 def _token_path() -> Path:
-    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(path) if path else home() / ".ray" / "auth_token"
 
 
 def _check_reachable(address: str) -> None:
@@ -147,10 +222,12 @@ def _is_installed() -> bool:
     return str(_root()) in {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}
 
 
-def _local_environment() -> dict[str, str]:
+def _local_environment(folder: str) -> dict[str, str]:
     """Return the variables of a local Ray. Its workers read the same files, and only need the path to them."""
     # On this machine only, no notice of a preemption can arrive, and the actor that watches for one starts in seconds.
     variables = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")}
+    # Ray kills its workers, which cannot remove their temporary files then.
+    variables["TMPDIR"] = folder
     if not _is_installed():
         paths = [str(_root()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))

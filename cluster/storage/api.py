@@ -5,6 +5,7 @@ folder) are `StorageError`s of one line with the remedy; a missing file is a `Mi
 """
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -12,9 +13,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
+from cluster.storage.os_errors import explain
 
 R = TypeVar("R")
 
@@ -53,7 +55,7 @@ def read_bytes(url: str) -> bytes:
     try:
         return Path(url).read_bytes()
     except OSError as error:
-        _explain(url, error)
+        explain(url, error)
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -78,7 +80,7 @@ def read_range(url: str, start: int, length: int) -> bytes:
             file.seek(start)
             return file.read(length)
     except OSError as error:
-        _explain(url, error)
+        explain(url, error)
 
 
 def create(url: str, data: bytes) -> bool:
@@ -94,12 +96,12 @@ def create(url: str, data: bytes) -> bool:
         partial.write_bytes(data)
         _sync(partial)
         try:
-            os.link(partial, path)
+            _link(partial, path)
         except FileExistsError:
             return False
         _sync(path.parent)
     except OSError as error:
-        _explain(url, error)
+        explain(url, error)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -130,9 +132,11 @@ def download(url: str, path: Path) -> None:
             s3.download(url, partial)
             return
         try:
-            shutil.copyfile(url, partial)
+            source = Path(url).open("rb")  # noqa: SIM115 - closed below
         except OSError as error:
-            _explain(url, error)
+            explain(url, error)
+        with source, partial.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
 
 
 def size(url: str) -> int:
@@ -148,7 +152,7 @@ def size(url: str) -> int:
     try:
         return Path(url).stat().st_size
     except OSError as error:
-        _explain(url, error)
+        explain(url, error)
 
 
 def exists(url: str) -> bool:
@@ -193,7 +197,7 @@ def delete(url: str) -> None:
     try:
         Path(url).unlink(missing_ok=True)
     except OSError as error:
-        _explain(url, error)
+        explain(url, error)
 
 
 def check_writable(url: str) -> None:
@@ -248,10 +252,27 @@ def _replacing(url: str) -> Iterator[Path]:
         partial.replace(path)
         _sync(path.parent)
     except OSError as error:
-        _explain(url, error)
+        explain(url, error)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _link(partial: Path, path: Path) -> None:
+    """Give a file its name unless the name exists; copy it where there are no hard links, as on exFAT."""
+    try:
+        os.link(partial, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        with path.open("xb") as file:
+            try:
+                file.write(partial.read_bytes())
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                path.unlink()
+                raise
 
 
 def _sync(path: Path) -> None:
@@ -260,9 +281,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _explain(url: str, error: OSError) -> NoReturn:
-    if isinstance(error, FileNotFoundError):
-        raise MissingFileError(f"{url}: there is no such file") from error
-    raise StorageError(f"{url}: {error.strerror or error}") from error

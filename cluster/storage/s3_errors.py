@@ -2,6 +2,7 @@
 
 from typing import NoReturn
 
+from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
 
 
@@ -20,7 +21,7 @@ def is_final(error: Exception) -> bool:
 
     status, _ = status_of(error)
     final = (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.SSLError, StorageError)
-    return isinstance(error, final) or (400 <= status < 500 and status != 429)
+    return isinstance(error, final) or (400 <= status < 500 and status != 429) or _local_fault(error) is not None
 
 
 def explain(url: str, error: Exception) -> NoReturn:
@@ -32,6 +33,9 @@ def explain(url: str, error: Exception) -> NoReturn:
         raise error
     if isinstance(error, S3UploadFailedError) and isinstance(error.__context__, Exception):
         error = error.__context__  # the cause, which boto3 reduces to text
+    fault = _local_fault(error)
+    if fault is not None:
+        os_errors.explain(fault.filename or url, fault)
     bucket = url.removeprefix("s3://").partition("/")[0]
     status, code = status_of(error)
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
@@ -67,6 +71,12 @@ def explain(url: str, error: Exception) -> NoReturn:
     else:
         message = f"S3 failed ({code or type(error).__name__}{f', status {status}' if status else ''})"
     raise StorageError(f"{url}: {message}") from None
+
+
+def _local_fault(error: Exception) -> OSError | None:
+    """Return the fault of this machine behind an error, such as too many open files for another connection."""
+    wrapped = getattr(error, "kwargs", {}).get("error")  # of botocore, which keeps the cause there
+    return os_errors.fault_in(error) or (os_errors.fault_in(wrapped) if isinstance(wrapped, Exception) else None)
 
 
 def _connection_errors() -> tuple[type[Exception], ...]:

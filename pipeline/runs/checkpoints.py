@@ -9,7 +9,6 @@ import json
 import logging
 import queue
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,9 @@ from typing import Any, TypeVar
 import torch
 
 from cluster.storage import api as storage
+from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
+from cluster.storage.scratch import REMEDY, scratch_folder
 from pipeline.training.config import TrainingConfig
 from pipeline.training.position import TrainPosition
 from pipeline.training.state import TrainState
@@ -156,8 +157,8 @@ class CheckpointStore:
             position = max(found)
             if before is None or position < before:
                 try:
-                    with tempfile.TemporaryDirectory() as scratch:
-                        checkpoint.verify(local_copy(found[position], Path(scratch)))
+                    with scratch_folder() as scratch, os_errors.explained(found[position]):
+                        checkpoint.verify(local_copy(found[position], scratch))
                     return position
                 except ValueError as error:
                     logger.warning("%s", error)
@@ -167,9 +168,9 @@ class CheckpointStore:
     def _load(self, position: TrainPosition) -> TrainState:
         url = checkpoints(self._url, self._training).get(position)
         url = url or storage.join(self._url, FOLDER, file_name(position))
-        with tempfile.TemporaryDirectory() as scratch:
+        with scratch_folder() as scratch, os_errors.explained(url):
             try:
-                content = checkpoint.load(local_copy(url, Path(scratch)))
+                content = checkpoint.load(local_copy(url, scratch))
             except MissingFileError:
                 raise ValueError(f"{url}: no such checkpoint; it was deleted while it was needed, so rerun") from None
         try:
@@ -195,9 +196,10 @@ class CheckpointStore:
             url = storage.join(self._url, "audit", name.replace(".pt", ".jsonl"))
             self._patiently(lambda: storage.write_bytes(url, lines))
         target = storage.join(self._url, FOLDER, name)
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "state.pt" if storage.is_s3(self._url) else Path(target)
-            checkpoint.save(pending.content, path)
+        with scratch_folder() as scratch:
+            path = scratch / "state.pt" if storage.is_s3(self._url) else Path(target)
+            with os_errors.explained(path, REMEDY if storage.is_s3(self._url) else ""):
+                checkpoint.save(pending.content, path)
             if storage.is_s3(self._url):
                 self._patiently(lambda: storage.upload(path, target))
             if pending.last:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from preprocessing.clip import RejectedInputError, TransientError
-from preprocessing.decoding.input_file import open_input
+from preprocessing.clip import RejectedInputError
+from preprocessing.decoding.input_file import open_input, reading_error
 from preprocessing.decoding.timing import DEFAULT_RATE, DecodedFrame, Frame, Window, assign_times, resample
 from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
 
@@ -239,9 +239,9 @@ class _WatchedFile(io.RawIOBase):
         self._error: OSError | None = None
 
     def check(self) -> None:
-        """Raise TransientError if reading the file failed."""
+        """Raise the error that explains it if reading the file failed; see `reading_error`."""
         if self._error is not None:
-            raise TransientError(f"reading failed: {self._error.strerror or self._error}") from self._error
+            raise reading_error(getattr(self._source, "name", "the input"), self._error) from self._error
 
     def read(self, size: int = -1) -> bytes:
         return bytes(self._guard(self._source.read, size))

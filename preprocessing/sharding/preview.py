@@ -8,7 +8,6 @@ import base64
 import collections
 import io
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.storage import api as storage
+from cluster.storage.scratch import scratch_folder
 from preprocessing.dataset.format import PREVIEW, Manifest, RejectRecord, Sample, ShardEntry, SplitTotals
 from preprocessing.dataset.index import read_index
 
@@ -76,10 +76,10 @@ def _choose_clips(url: str, shards: list[ShardEntry]) -> Iterator[tuple[Sample, 
         shard = shards[position]
         samples = read_index(url, shard)["samples"]
         wanted = CLIPS * (number + 1) // len(positions) - CLIPS * number // len(positions)
-        with tempfile.TemporaryDirectory() as cache:
+        with scratch_folder() as cache:
             path = Path(storage.join(url, shard["path"]))
             if storage.is_s3(url):
-                path = Path(cache) / "shard"
+                path = cache / "shard"
                 storage.download(storage.join(url, shard["path"]), path)
             with path.open("rb") as file:
                 for index in sorted({round(i) for i in np.linspace(0, len(samples) - 1, min(wanted, len(samples)))}):

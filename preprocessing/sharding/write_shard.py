@@ -1,11 +1,11 @@
 """Writing one shard: the clips of its inputs into a tar, then its index, which marks the tar as complete."""
 
 import hashlib
-import tempfile
 from pathlib import Path
 
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
+from cluster.storage.scratch import scratch_file
 from preprocessing.clip import Clips, Item, Source
 from preprocessing.dataset import schema
 from preprocessing.dataset.format import VERSION, RejectRecord, ShardIndex, encode_json
@@ -37,8 +37,7 @@ def write_shard(
         UserError: an input could not be read although it may be good, or the dataset cannot be written.
     """
     rejects: list[RejectRecord] = []
-    # Unnamed, so that it disappears with this process, however that ends.
-    with tempfile.TemporaryFile() as file:
+    with scratch_file() as file:
         writer = ShardWriter(file, source)
         for item in shard.items:
             reject = _add_item(writer, item, clips or source.clips, patience_s)

@@ -3,6 +3,7 @@
 A path is a folder, one file, a pattern, or a `.txt` file with one path per line; each of them local or in S3.
 """
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
 
 _WILDCARD = re.compile(r"[*?\[]")
@@ -97,6 +99,9 @@ def _walk(folder: str, prefix: str, parents: tuple[str, ...], deep: bool) -> Ite
                 yield Entry(prefix + entry.name, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
         except FileNotFoundError:
             continue  # deleted since the folder was scanned
+        except OSError as error:
+            if error.errno != errno.ELOOP:  # a symbolic link to itself is no file, as one to nothing
+                os_errors.explain(entry.path, error)
 
 
 def _list_s3(url: str) -> Iterator[Entry]:
@@ -111,7 +116,7 @@ def _local_file(path: str, name: str) -> Entry:
     try:
         stat = Path(path).stat()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        os_errors.explain(path, error)
     return Entry(name, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
 
 
