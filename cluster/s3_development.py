@@ -21,7 +21,6 @@ from cluster.cli.stop_signals import SIGNALS
 from cluster.development.s3_bucket import ENVIRONMENT_FILE, serve_bucket, wait_for
 from cluster.development.s3_server import find_program
 
-
 log = logging.getLogger(__name__)
 
 

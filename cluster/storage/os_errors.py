@@ -33,8 +33,6 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "choose a shorter path",
     errno.ELOOP: "name the file or folder itself, not a link",
     errno.EEXIST: "a file is where a folder is needed; remove it, or choose another path",
-    errno.ENOTDIR: "",
-    errno.EISDIR: "",
 }
 """Faults of this machine, or of a path that the user gave, with their remedies."""
 _OF_STORAGE = frozenset(
@@ -82,8 +80,7 @@ def explain(path: object, error: OSError, remedy: str = "") -> NoReturn:
     cause, problem = cause_of(error), error.strerror or str(error)
     if cause == "machine":
         general = _REMEDIES[error.errno or 0].format(user=f"uid {os.getuid()}")
-        advice = general.replace(_OTHER_FOLDER, remedy or _OTHER_FOLDER)
-        raise MachineError("; ".join(filter(None, [f"{path}: {problem}", advice]))) from error
+        raise MachineError(f"{path}: {problem}; {general.replace(_OTHER_FOLDER, remedy or _OTHER_FOLDER)}") from error
     kind = UnreachableError if cause == "storage" else StorageError
     raise kind(f"{path}: {problem}") from error
 
@@ -114,7 +111,8 @@ def fault_in(error: BaseException) -> OSError | None:
     seen: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in seen:
-        if isinstance(current, OSError) and cause_of(current) == "machine":
+        # Subclasses in libraries have numbers of their own: 1 of an ssl.SSLError is not EPERM.
+        if isinstance(current, OSError) and type(current).__module__ == "builtins" and cause_of(current) == "machine":
             return current
         seen.append(current)
         following = getattr(current, "cause", None) or current.__cause__

@@ -115,6 +115,8 @@ def _list_s3(url: str) -> Iterator[Entry]:
 def _local_file(path: str, name: str) -> Entry:
     try:
         stat = Path(path).stat()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     except OSError as error:
         os_errors.explain(path, error)
     return Entry(name, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
