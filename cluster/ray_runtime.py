@@ -7,7 +7,6 @@ import secrets
 import site
 import socket
 import sysconfig
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 
 from cluster.cli import stop_signals
 from cluster.errors import UserError
+from cluster.ray_folder import REMEDY, ray_folder
 from cluster.storage import os_errors
 from cluster.storage.s3_client import VARIABLES
-from cluster.storage.scratch import home, scratch_root
+from cluster.storage.scratch import home
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,6 @@ _FORWARDED = (
 )
 """Variables that workers on other machines need to find the same storage. Credentials are never among them, since the
 machines of a cluster have their own."""
-_REMEDY = "set RAY_TMPDIR to a folder that this user can write, on a local disk with enough space"
-_LONGEST_SOCKET = "/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-"""What Ray appends to its folder at most; the last number is a process ID."""
-_MAX_SOCKET_BYTES = 107
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray in the driver of a submitted job."""
 
@@ -90,10 +86,6 @@ def _joined(address: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _local_ray(num_cpus: int, *, dashboard: bool) -> Iterator[None]:
-    """Run a Ray on this machine for the block. Its files are in a new folder of this user, removed at the end.
-
-    By default they would be in a folder that all users of the machine share, and that Ray lets all of them write.
-    """
     import ray
 
     # Protect its ports by a token. Ray would store a new one in ~/.ray, which enables it for later clusters too.
@@ -101,32 +93,19 @@ def _local_ray(num_cpus: int, *, dashboard: bool) -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_TOKEN", _token())
     # Otherwise it warns at every start that the token is enabled, which is intended.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-    base = Path(os.environ.get("RAY_TMPDIR") or scratch_root()).absolute()
-    with contextlib.ExitStack() as stack:
-        with os_errors.explained(base, _REMEDY):
-            base.mkdir(parents=True, exist_ok=True)
-            temporary = tempfile.TemporaryDirectory(prefix="ray-", dir=base, ignore_cleanup_errors=True)
-            folder = stack.enter_context(temporary)
-            check_socket_length(folder)
-            stack.callback(ray.shutdown)
-            context = _start(folder, num_cpus, dashboard)
-        if dashboard:
-            how = "" if has_token else " --generate, then rerun"
-            log.info("Ray's dashboard: http://%s, token: ray get-auth-token%s", context.dashboard_url, how)
-        yield
+    with ray_folder() as folder:
+        try:
+            with os_errors.explained(folder, REMEDY):
+                context = _start(folder, num_cpus, dashboard)
+            if dashboard:
+                how = "" if has_token else " --generate, then rerun"
+                log.info("Ray's dashboard: http://%s, token: ray get-auth-token%s", context.dashboard_url, how)
+            yield
+        finally:
+            ray.shutdown()
 
 
-def check_socket_length(folder: str) -> None:
-    """Raise UserError if the path of a socket that Ray opens below `folder` is longer than Linux allows."""
-    excess = len(os.fsencode(folder + _LONGEST_SOCKET)) - _MAX_SOCKET_BYTES
-    if excess > 0:
-        raise UserError(
-            f"{folder} is {excess} characters too long for the sockets of Ray; set RAY_TMPDIR (or TMPDIR) to a shorter "
-            "path on a local disk, such as /tmp"
-        )
-
-
-def _start(folder: str, num_cpus: int, dashboard: bool) -> Any:
+def _start(folder: Path, num_cpus: int, dashboard: bool) -> Any:
     """Start a local Ray, and try again if it timed out, as on a machine that is busy for a while.
 
     Raises:
@@ -160,7 +139,7 @@ def _start(folder: str, num_cpus: int, dashboard: bool) -> Any:
                 ray.shutdown()
                 continue
             raise UserError(
-                f"Ray did not start on this machine ({reason}); free memory and space in {Path(folder).parent}, or "
+                f"Ray did not start on this machine ({reason}); free memory and space in {folder.parent}, or "
                 "set RAY_TMPDIR to a folder on another local disk"
             ) from error
     raise AssertionError("the second attempt returns or raises")
@@ -222,12 +201,12 @@ def _is_installed() -> bool:
     return str(_root()) in {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}
 
 
-def _local_environment(folder: str) -> dict[str, str]:
+def _local_environment(folder: Path) -> dict[str, str]:
     """Return the variables of a local Ray. Its workers read the same files, and only need the path to them."""
     # On this machine only, no notice of a preemption can arrive, and the actor that watches for one starts in seconds.
     variables = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")}
     # Ray kills its workers, which cannot remove their temporary files then.
-    variables["TMPDIR"] = folder
+    variables["TMPDIR"] = str(folder)
     if not _is_installed():
         paths = [str(_root()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.errors import UserError
-from cluster.ray_runtime import check_socket_length
+from cluster.ray_folder import check_socket_length
 
 START_S = 120.0
 """Timeout for a node to become ready on a busy machine, in seconds."""
@@ -65,7 +65,7 @@ def local_cluster(
     Raises:
         UserError: a node does not start.
     """
-    check_socket_length(str(folder))
+    check_socket_length(folder)
     ray = Path(sys.executable).parent / "ray"
     secret = secrets.token_hex(32) if token else ""
     gcs, dashboard, client, *agents = _free_ports(5)

@@ -11,7 +11,8 @@ import pytest
 import ray
 
 from cluster.errors import UserError
-from cluster.ray_runtime import check_socket_length, connect
+from cluster.ray_folder import check_socket_length
+from cluster.ray_runtime import connect
 from cluster.storage.errors import MachineError
 
 TIMEOUT = Exception("The current node timed out during startup. This could happen because ...")
@@ -53,7 +54,7 @@ def test_its_files_are_in_a_new_private_folder(start: Callable[..., list[Any]]) 
 def test_the_folder_of_another_user_named_ray_does_not_matter(
     start: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("cluster.ray_runtime.check_socket_length", lambda folder: None)
+    monkeypatch.setattr("cluster.ray_folder.check_socket_length", lambda folder: None)
     (tmp_path / "ray").write_text("a file, or a folder of another user")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     start(None)
@@ -100,9 +101,9 @@ def test_a_path_too_long_for_sockets_is_an_error_before_ray_starts(
     with pytest.raises(UserError, match=r"too long for the sockets of Ray; set RAY_TMPDIR \(or TMPDIR\) to a shorter"):
         start(None)
     longest = 107 - len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
-    check_socket_length("x" * longest)
+    check_socket_length(Path("x" * longest))
     with pytest.raises(UserError, match="is 1 characters too long"):
-        check_socket_length("x" * (longest + 1))
+        check_socket_length(Path("x" * (longest + 1)))
 
 
 def test_a_signal_while_ray_starts_interrupts_and_the_handlers_are_kept(start: Callable[..., list[Any]]) -> None:

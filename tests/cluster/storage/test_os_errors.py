@@ -182,7 +182,7 @@ def test_a_user_without_a_name_and_without_home_has_no_traceback(monkeypatch: py
 def test_every_temporary_file_is_made_in_one_place(root: Path) -> None:
     allowed = {
         "cluster/storage/scratch.py",
-        "cluster/ray_runtime.py",  # in a folder for Ray
+        "cluster/ray_folder.py",  # in a folder for Ray
         "preprocessing/sources/array_file.py",  # lives as long as an object
         "vdsm/evaluation/inception.py",  # may not import the others
     }
