@@ -174,7 +174,7 @@ def list_files(url: str) -> list[str]:
     S3 has no folders: there, a prefix without objects gives an empty list.
 
     Raises:
-        StorageError: the local folder does not exist.
+        StorageError: the local folder does not exist, or a folder in it may not be read.
     """
     if is_s3(url):
         from cluster.storage import s3
@@ -183,7 +183,7 @@ def list_files(url: str) -> list[str]:
     root = Path(url)
     if not root.is_dir():
         raise StorageError(f"{url}: there is no such folder")
-    paths = (Path(folder) / name for folder, _, names in os.walk(root) for name in names)
+    paths = (Path(folder) / name for folder, _, names in os.walk(root, onerror=_report) for name in names)
     return sorted(path.relative_to(root).as_posix() for path in paths if not _is_partial(path))
 
 
@@ -233,6 +233,12 @@ def retry_while_unreachable(action: Callable[[], R], seconds: float) -> R:
             log.warning("%s (retrying for another %.0f s)", error, end - time.monotonic())
         time.sleep(wait)
         wait = min(5.0, 2 * wait)
+
+
+def _report(error: OSError) -> None:
+    """Raise the error of a folder that cannot be listed, unless it was just deleted; by default it seems empty."""
+    if not isinstance(error, FileNotFoundError):
+        explain(error.filename, error)
 
 
 def _is_partial(path: Path) -> bool:

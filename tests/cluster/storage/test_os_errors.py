@@ -204,3 +204,19 @@ def test_a_checkpoint_on_a_full_disk_keeps_the_old_one(tmp_path: Path, monkeypat
         checkpoint.save({"a": torch.ones(1)}, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_may_not_be_listed_does_not_seem_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    listed = os.scandir
+
+    def refusing(folder: str, number: int = errno.EACCES) -> Any:
+        if Path(folder).name == "checkpoints":
+            raise OSError(number, os.strerror(number), str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(MachineError, match=f"^{tmp_path}/checkpoints: Permission denied; grant"):
+        storage.list_files(str(tmp_path))
+    monkeypatch.setattr(os, "scandir", lambda folder: refusing(folder, errno.ENOENT))  # deleted meanwhile
+    assert storage.list_files(str(tmp_path)) == []
