@@ -167,8 +167,10 @@ def worker(worker_config: WorkerConfig, coordinator: Any) -> dict[str, Any]:
     except DivergenceError as error:  # raised on every rank
         return {"error": str(error)}
     except UserError as error:
+        if world.size == 1:
+            return {"error": str(error)}
         ray.get(coordinator.set_user_error.remote(str(error)))
-        raise
+        raise  # the other ranks wait for this one until Ray Train ends them
 
 
 def _train(worker_config: WorkerConfig, reporter: RayReporter, world: DistributedContext) -> dict[str, Any]:
