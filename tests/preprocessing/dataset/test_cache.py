@@ -253,6 +253,7 @@ def test_a_reader_names_a_fault_of_this_machine_and_not_damage(
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "open", fail)
+            patch.setattr(os, "open", fail)
             for use in (clips.frames, clips.prepare):
                 with pytest.raises(UserError) as caught:
                     use(0)

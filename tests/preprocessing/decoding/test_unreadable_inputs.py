@@ -3,7 +3,7 @@
 import errno
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,18 @@ CAUSES: dict[int, type[Exception]] = {
 
 def refuse(monkeypatch: pytest.MonkeyPatch, number: int, name: str) -> None:
     """Have the system refuse to open the files called `name`; a test may run as root, who can read any file."""
-    opened = open
 
-    def refusing(path: Any, *args: Any, **options: Any) -> Any:
-        if str(path).endswith(name):
-            raise OSError(number, os.strerror(number), str(path))
-        return opened(path, *args, **options)
+    def refusing(opened: Callable[..., Any]) -> Callable[..., Any]:
+        def refused(path: Any, *args: Any, **options: Any) -> Any:
+            if str(path).endswith(name):
+                raise OSError(number, os.strerror(number), str(path))
+            return opened(path, *args, **options)
 
-    monkeypatch.setattr(input_file, "open", refusing, raising=False)
+        return refused
+
+    monkeypatch.setattr(input_file, "open", refusing(open), raising=False)
+    monkeypatch.setattr(os, "open", refusing(os.open))
+    monkeypatch.setattr(Path, "open", refusing(Path.open))
 
 
 @pytest.mark.parametrize("number", CAUSES, ids=errno.errorcode.get)
@@ -117,14 +121,7 @@ def test_an_unreadable_array_file_is_rejected_and_the_others_are_read(
 
     for name in "ab":
         np.save(tmp_path / f"{name}.npy", np.zeros((8, 32, 32, 3), np.uint8))
-    opened = Path.open
-
-    def refusing(path: Path, *args: Any, **options: Any) -> Any:
-        if path.name == "a.npy":
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return opened(path, *args, **options)
-
-    monkeypatch.setattr(Path, "open", refusing)
+    refuse(monkeypatch, errno.EACCES, "a.npy")
     source = ArraysSource(str(tmp_path), ArraysConfig(clip_frames=4, labels=LabelsConfig()), seed=0)
     outcomes = {}
     for item in source.items():
