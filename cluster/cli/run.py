@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
 from cluster.cli import stop_signals
 from cluster.errors import UserError, one_line
 from cluster.storage import os_errors
+from cluster.storage.scratch import home
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -115,6 +116,7 @@ def run(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) 
     """
     set_up_logging()
     threading.excepthook = _report_thread
+    home()  # Ray fails for a user without one
     try:
         with stop_signals.as_interrupt():
             main(list(sys.argv[1:] if argv is None else argv))

@@ -1,6 +1,7 @@
 """Temporary folders and files: new, readable by this user only, removed at the end. The user need not have a name."""
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,11 +51,13 @@ def scratch_file() -> Iterator[BinaryIO]:
 
 
 def home() -> Path:
-    """Return the home folder of this user, or, if there is none, a path on which no file can be.
+    """Return the home folder of this user, or, if there is none, a path at which none is.
 
-    In a container, a user can have neither an entry in the list of users nor the variable HOME.
+    In a container, a user can have neither an entry in the list of users nor the variable HOME. Libraries such as Ray
+    fail then, so the variable is set.
     """
     try:
         return Path.home()
     except RuntimeError:
+        os.environ["HOME"] = "/nonexistent"
         return Path("/nonexistent")

@@ -174,9 +174,11 @@ def test_a_user_without_a_name_and_without_home_has_no_traceback(monkeypatch: py
     def unknown(uid: int) -> None:
         raise KeyError(uid)
 
-    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setenv("HOME", "restored at the end")
+    monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", unknown)
     assert not home().exists()
+    assert Path("~/ray_results").expanduser() == Path("/nonexistent/ray_results")  # as Ray does when it is imported
 
 
 def test_every_temporary_file_is_made_in_one_place(root: Path) -> None:

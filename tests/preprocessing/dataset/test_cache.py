@@ -270,6 +270,7 @@ def test_local_data_needs_no_home(figures_dataset: Path, monkeypatch: pytest.Mon
         raise KeyError(uid)
 
     for name in ("HOME", "VDSM_CACHE", "USER", "LOGNAME"):
+        monkeypatch.setenv(name, "restored at the end")
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", unknown)
     assert len(ClipDataset(str(figures_dataset), "train"))
