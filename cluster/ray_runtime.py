@@ -12,8 +12,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.cli import stop_signals
 from cluster.errors import UserError
+from cluster.ray_folder import REMEDY, ray_folder
+from cluster.storage import os_errors
 from cluster.storage.s3_client import VARIABLES
+from cluster.storage.scratch import home
 
 log = logging.getLogger(__name__)
 
@@ -58,35 +62,84 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
         yield
         return
     if _IN_JOB in os.environ or os.environ.get("RAY_ADDRESS"):
-        _join_cluster(os.environ.get("RAY_ADDRESS", "auto"))
+        start = _joined(os.environ.get("RAY_ADDRESS", "auto"))
     else:
-        # Protect its ports by a token. Ray would store a new one in ~/.ray, which enables it for later clusters too.
-        has_token = "RAY_AUTH_TOKEN" in os.environ or _token_path().is_file()
-        os.environ.setdefault("RAY_AUTH_TOKEN", _token())
-        # Otherwise it warns at every start that the token is enabled, which is intended.
-        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+        start = _local_ray(num_cpus or len(os.sched_getaffinity(0)), dashboard=dashboard)
+    with start:
+        yield
+
+
+@contextlib.contextmanager
+def _joined(address: str) -> Iterator[None]:
+    import ray
+
+    with stop_signals.kept():
+        _join_cluster(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _local_ray(num_cpus: int, *, dashboard: bool) -> Iterator[None]:
+    import ray
+
+    # Protect its ports by a token. Ray would store a new one in ~/.ray, which enables it for later clusters too.
+    has_token = "RAY_AUTH_TOKEN" in os.environ or _token_path().is_file()
+    os.environ.setdefault("RAY_AUTH_TOKEN", _token())
+    # Otherwise it warns at every start that the token is enabled, which is intended.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    with ray_folder() as folder:
         try:
-            with _inherited(_local_environment()):
-                context = ray.init(
+            with os_errors.explained(folder, REMEDY):
+                context = _start(folder, num_cpus, dashboard)
+            if dashboard:
+                how = "" if has_token else " --generate, then rerun"
+                log.info("Ray's dashboard: http://%s, token: ray get-auth-token%s", context.dashboard_url, how)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _start(folder: Path, num_cpus: int, dashboard: bool) -> Any:
+    """Start a local Ray, and try again if it timed out, as on a machine that is busy for a while.
+
+    Raises:
+        UserError: it does not start.
+    """
+    import ray
+
+    for attempt in (1, 2):
+        try:
+            with _inherited(_local_environment(folder)), stop_signals.kept(), stop_signals.hangup_withheld():
+                return ray.init(
                     # Not "auto", which would use any Ray that happens to run on this machine.
                     address="local",
-                    num_cpus=num_cpus or len(os.sched_getaffinity(0)),
+                    num_cpus=num_cpus,
                     object_store_memory=OBJECT_STORE_BYTES,
                     include_dashboard=dashboard,
                     logging_level=logging.WARNING,
                     # The log of Ray's own actors; errors of our tasks are raised as exceptions.
                     log_to_driver=False,
+                    # Not the folder itself: Ray lets every user write to its own.
+                    _temp_dir=f"{folder}/r",
                 )
+        except SystemExit:  # from the handler of SIGTERM that Ray installs while it starts
+            raise KeyboardInterrupt from None
         except Exception as error:  # Ray raises nothing more specific if one of its processes does not start
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(f"Ray did not start on this machine ({reason:.200}); rerun the same command") from error
-        if dashboard:
-            how = "" if has_token else " --generate, then rerun"
-            log.info("Ray's dashboard: http://%s, token: ray get-auth-token%s", context.dashboard_url, how)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+            if os_errors.fault_in(error) is not None:
+                raise
+            reason = f"{str(error).strip().partition(chr(10))[0]:.200}"
+            if attempt == 1 and (isinstance(error, TimeoutError) or "timed out" in reason.lower()):
+                log.warning("Ray did not start in time (%s); trying again", reason)
+                ray.shutdown()
+                continue
+            raise UserError(
+                f"Ray did not start on this machine ({reason}); free memory and space in {folder.parent}, or "
+                "set RAY_TMPDIR to a folder on another local disk"
+            ) from error
+    raise AssertionError("the second attempt returns or raises")
 
 
 def set_defaults() -> None:
@@ -118,7 +171,8 @@ def _token() -> str:
 
 
 def _token_path() -> Path:
-    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(path) if path else home() / ".ray" / "auth_token"
 
 
 def _check_reachable(address: str) -> None:
@@ -150,10 +204,12 @@ def _is_installed() -> bool:
     return str(_root()) in {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")}
 
 
-def _local_environment() -> dict[str, str]:
+def _local_environment(folder: Path) -> dict[str, str]:
     """Return the variables of a local Ray. Its workers read the same files, and only need the path to them."""
     # On this machine only, no notice of a preemption can arrive, and the actor that watches for one starts in seconds.
     variables = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")}
+    # Ray kills its workers, which cannot remove their temporary files then.
+    variables["TMPDIR"] = str(folder)
     if not _is_installed():
         paths = [str(_root()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))

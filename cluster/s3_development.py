@@ -6,6 +6,7 @@ if not __package__:  # run by path: import from the repository, not from this fi
 
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import logging
 import shlex
 import signal
 import sys
@@ -17,8 +18,11 @@ from pydantic import ConfigDict
 from cluster.cli.paths import LocalPath
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
+from cluster.cli.stop_signals import SIGNALS
 from cluster.development.s3_bucket import ENVIRONMENT_FILE, serve_bucket, wait_for
 from cluster.development.s3_server import find_program
+
+log = logging.getLogger(__name__)
 
 
 class S3Command(Controls):
@@ -34,7 +38,7 @@ class S3Command(Controls):
 
 
 def serve(command: S3Command) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until Ctrl-C, SIGTERM or SIGHUP.
 
     Raises:
         UserError: the server is not installed, does not start or exits, or the folder is not writable.
@@ -46,13 +50,15 @@ def serve(command: S3Command) -> None:
     folder = command.folder.resolve()
     with serve_bucket(folder, command.bucket) as server:
         stopped = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stopped.set())
+        for number in (signal.SIGINT, *SIGNALS):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda *_: stopped.set())
         # The keys stay in the file, which only this user can read: output often ends up in logs.
         sys.stdout.write(f"s3://{command.bucket} is served at {server.endpoint}; objects are stored in {folder}\n")
         sys.stdout.write(f"in other shells: . {shlex.quote(str(folder / ENVIRONMENT_FILE))}\n")
         sys.stdout.flush()
         wait_for(stopped, server)
+    log.info("the S3 server has ended; rerun the same command to serve the same objects")
 
 
 main = entry(S3Command, serve, prog="vdsm s3")

@@ -15,7 +15,6 @@ import os
 import secrets
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,6 +64,7 @@ def demonstrate(command: ClusterDemoCommand) -> None:
     from cluster.development import s3_server
     from cluster.development.ray_cluster import local_cluster
     from cluster.storage import api as storage
+    from cluster.storage.scratch import scratch_folder
 
     if command.dry_run:
         sys.stdout.write("".join(f"{name}: python {' '.join(args)}\n" for name, _, args in JOBS))
@@ -73,13 +73,13 @@ def demonstrate(command: ClusterDemoCommand) -> None:
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with (
-        tempfile.TemporaryDirectory(prefix="vdsm-ray-", ignore_cleanup_errors=True) as scratch,
+        scratch_folder() as scratch,
         s3_server.serve(out / "s3", access_key="demo", secret_key=secrets.token_hex(16)) as server,
     ):
         credentials = server.environment()
         # The nodes have the keys in their environment, as with an instance role; no job receives them.
-        variables = {**credentials, "VDSM_CACHE": str(Path(scratch) / "cache")}
-        with local_cluster(Path(scratch), cpus=max(2, len(os.sched_getaffinity(0))), variables=variables) as ray:
+        variables = {**credentials, "VDSM_CACHE": str(scratch / "cache")}
+        with local_cluster(scratch, cpus=max(2, len(os.sched_getaffinity(0))), variables=variables) as ray:
             log.info("two Ray nodes and the S3 server are up; dashboard %s", ray.job_api)
             os.environ.update(credentials)
             _make_bucket()

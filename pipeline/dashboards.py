@@ -11,12 +11,11 @@ if not __package__:  # run by path: import from the repository, not from this fi
 
 import contextlib
 import importlib.util
+import logging
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -28,9 +27,12 @@ from pydantic import Field
 from cluster.cli.paths import Location
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls, Section
-from cluster.development.child_process import terminate
+from cluster.development.child_process import die_with_parent, terminate
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.scratch import scratch_file
+
+log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 START_S = 60.0
@@ -69,17 +71,17 @@ def dashboards(command: DashboardsCommand) -> None:
     if command.dry_run:
         sys.stdout.write(f"would show the runs in {folder} and {len(studies)} studies\n")
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the child processes too
-    with contextlib.ExitStack() as stack:
+    # Ctrl-C, and SIGTERM and SIGHUP, which the command line turns into the same.
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         started = []
         for (name, args), port in zip(_servers(folder, studies), free_ports(command.port)):
             started.append((name, stack.enter_context(served([*args, "--port", str(port)], port))))
         sys.stdout.write("".join(f"{name}: {url}\n" for name, url in started))
         sys.stdout.write(f"Ray: {_ray_dashboard()}\n")
         sys.stdout.flush()
-        with contextlib.suppress(KeyboardInterrupt):
-            while True:
-                time.sleep(3600)
+        while True:
+            time.sleep(3600)
+    log.info("the dashboards have ended")
 
 
 def _servers(folder: Path, studies: list[str]) -> Iterator[tuple[str, list[str]]]:
@@ -100,8 +102,14 @@ def served(args: list[str], port: int) -> Iterator[str]:
     Raises:
         UserError: it does not start.
     """
-    with tempfile.TemporaryFile() as stderr:  # an unread pipe would fill up and block the server
-        process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr)
+    with scratch_file() as stderr:  # an unread pipe would fill up and block the server
+        process = subprocess.Popen(
+            args,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            preexec_fn=die_with_parent,
+        )
         name = Path(args[0]).name
         try:
             deadline = time.monotonic() + START_S

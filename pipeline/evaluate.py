@@ -10,13 +10,13 @@ if not __package__:  # run by path: import from the repository, not from this fi
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.cli.paths import LocalPath, Location
 from cluster.cli.run import parse, run
 from cluster.cli.settings import Controls
+from cluster.storage.scratch import scratch_folder
 from pipeline.evaluation.execute import execute, prepare, result_text
 from pipeline.evaluation.inputs import EvaluationRecipe, with_recipe_of_run
 from pipeline.evaluation.request import EvaluationRequest
@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _main(args: list[str]) -> None:
-    with tempfile.TemporaryDirectory(prefix="vdsm-") as scratch:  # `parse` reads the recipe of a run in S3 from there
-        command = parse(EvaluateCommand, with_recipe_of_run(args, Path(scratch)), prog="vdsm evaluate")
+    with scratch_folder() as scratch:  # `parse` reads the recipe of a run in S3 from there
+        command = parse(EvaluateCommand, with_recipe_of_run(args, scratch), prog="vdsm evaluate")
     evaluate(command)
 
 

@@ -3,6 +3,7 @@
 In a terminal this is a live bar, elsewhere one log line per interval, so that a command is never silent for longer.
 """
 
+import contextlib
 import logging
 import math
 import shutil
@@ -101,7 +102,8 @@ class ProgressDisplay:
         if self._thread is not None:
             self._thread.join()
         if self._live is not None:
-            self._live.stop()
+            with contextlib.suppress(OSError):  # the terminal has closed
+                self._live.stop()
         _log(summary)
 
     def expect(self, phases: int) -> None:

@@ -5,15 +5,20 @@
 Slow libraries are imported when they are needed, so that listing the commands is instant.
 """
 
+import contextlib
 import io
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
 
+from cluster.cli import stop_signals
 from cluster.errors import UserError, one_line
+from cluster.storage import os_errors
+from cluster.storage.scratch import home
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
     from cluster.cli.settings import Tree
 
 C = TypeVar("C", bound="BaseModel")
+
+log = logging.getLogger(__name__)
 
 
 def entry(
@@ -102,8 +109,8 @@ def print_recipe(command: "type[BaseModel]", tree: "Tree", origin: Callable[[str
 def run(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) -> None:
     """Run a command as a program: set up logging, and turn exceptions into exit codes.
 
-    The exit code is 0 on success, 2 for a user error (printed in one line), and 130 for Ctrl-C. Any other exception is
-    a bug and keeps its traceback.
+    The exit code is 0 on success, 2 for a user error or a fault of this machine (printed in one line), and 130 for
+    Ctrl-C, SIGTERM and SIGHUP. Any other exception is a bug and keeps its traceback.
 
     Args:
         main: takes the command-line arguments.
@@ -112,17 +119,44 @@ def run(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) 
     set_up_logging()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text, or that of the terminal
+    threading.excepthook = _report_thread
+    home()  # Ray fails for a user without one
     try:
-        main(list(sys.argv[1:] if argv is None else argv))
+        with stop_signals.as_interrupt():
+            main(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        raise SystemExit(2) from None
+        _fail(error)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; rerun the same command to resume\n")
+        _print_last("interrupted; rerun the same command to resume")
         raise SystemExit(130) from None
     except BrokenPipeError:  # the reader of our output, `head` for instance, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except Exception as error:
+        fault = os_errors.fault_in(error)
+        if fault is None:
+            raise
+        log.debug("a fault of this machine", exc_info=True)
+        try:
+            os_errors.explain(fault.filename or "the output or a temporary folder", fault)
+        except UserError as explanation:
+            _fail(explanation)
+
+
+def _fail(error: UserError) -> NoReturn:
+    _print_last(f"error: {' '.join(str(error).split())}")
+    raise SystemExit(2) from None
+
+
+def _print_last(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal has closed, or standard error is a file on a full disk
+        sys.stderr.write(f"{line}\n")
+
+
+def _report_thread(failure: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread, unless it ended by a fault of this machine, which ends the command too."""
+    if failure.exc_value is None or os_errors.fault_in(failure.exc_value) is None:
+        threading.__excepthook__(failure)
 
 
 def set_up_logging() -> None:

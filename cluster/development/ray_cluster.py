@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.errors import UserError
+from cluster.ray_folder import check_socket_length
 
 START_S = 120.0
 """Timeout for a node to become ready on a busy machine, in seconds."""
@@ -54,7 +55,7 @@ def local_cluster(
     """Run a head node that has no CPUs, and one worker node, until the end of the block or of this process.
 
     Args:
-        folder: folder for logs and sockets; an absolute path of at most 40 characters, since socket paths are limited.
+        folder: folder for logs and sockets; a short absolute path, since those of sockets are limited.
         cpus: number of CPUs of the worker.
         token: whether the cluster requires a token, as it should.
         variables: environment of both nodes, and therefore of the jobs that run on them.
@@ -64,6 +65,7 @@ def local_cluster(
     Raises:
         UserError: a node does not start.
     """
+    check_socket_length(folder)
     ray = Path(sys.executable).parent / "ray"
     secret = secrets.token_hex(32) if token else ""
     gcs, dashboard, client, *agents = _free_ports(5)

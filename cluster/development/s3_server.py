@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.development.child_process import terminate
+from cluster.development.child_process import die_with_parent, terminate
 from cluster.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def serve(
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         server = S3Server(f"http://127.0.0.1:{s3}", access_key, secret_key, process.pid)
         try:
@@ -187,12 +186,3 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], output
             client.delete_bucket(Bucket="ready")
         return
     raise UserError(f"the S3 server did not start ({failure:.200}); see its log, {output}")
-
-
-def _die_with_parent() -> None:
-    """Have Linux terminate this process when its parent dies, whatever the cause."""
-    import ctypes
-
-    set_parent_death_signal = 1
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from cluster.health.collect import ClusterReport, Node
 from cluster.health.finding import Finding, HealthRequest
+from cluster.storage import api as storage
 
 VERSIONS = {
     "python": "run the same Python version on every node, for example from one image",
@@ -12,6 +13,21 @@ VERSIONS = {
     "project": "submit with --working-dir . from one checkout, or install the same one on every node",
 }
 """Fact that must be equal on all nodes -> remedy if it is not."""
+
+S3_REMEDIES = {
+    "write": "name a bucket or folder that exists, and grant the key, role or user write access",
+    "read": "grant the key or role read access",
+    "list": "grant the key or role list access",
+    "conditional": "use a server that supports If-None-Match: without it, two jobs can lock the same run",
+}
+"""Step that failed on S3 -> remedy."""
+FOLDER_REMEDIES = {
+    "write": "name a folder that this user can write, on a disk with free space",
+    "read": "grant this user read access to the files of the folder",
+    "list": "grant this user read access to the folder",
+    "conditional": "use a folder on another file system: on this one, two jobs can lock the same run",
+}
+"""Step that failed on a local folder -> remedy."""
 
 
 def run_checks(report: ClusterReport, request: HealthRequest) -> list[Finding]:
@@ -74,22 +90,19 @@ def _same_everywhere(fact: str, nodes: dict[str, Node], remedy: str) -> Finding:
 
 
 def _storage(report: ClusterReport, request: HealthRequest) -> Iterator[Finding]:
-    remedies = {
-        "write": "name a bucket or folder that exists, and grant the key, role or user write access",
-        "read": "grant the key or role read access",
-        "list": "grant the key or role list access",
-        "conditional": "use a server that supports If-None-Match: without it, two jobs can lock the same run",
-    }
     if request.storage is None:
         yield Finding("storage", "skipped", "give --storage to check it")
         return
+    remedies = S3_REMEDIES if storage.is_s3(request.storage) else FOLDER_REMEDIES
     failed = {name: node.storage for name, node in report.nodes.items() if node.storage and node.storage["failed"]}
     unshared = [name for name, node in report.nodes.items() if not node.sees_file]
     if failed:
         step = next(step for step in remedies if any(found["failed"] == step for found in failed.values()))
-        error = next(found["error"] for found in failed.values() if found["failed"] == step)
+        first = next(found for found in failed.values() if found["failed"] == step)
         remedy = f"{remedies[step]}; see the error for details"
-        yield Finding("storage", "failed", f"{step} on {', '.join(failed)}: {error}", remedy)
+        if first.get("local") and storage.is_s3(request.storage):
+            remedy = "fix this on the machine, as the error says; S3 is not at fault"
+        yield Finding("storage", "failed", f"{step} on {', '.join(failed)}: {first['error']}", remedy)
     elif unshared:
         remedy = "use s3://, or a folder of a file system that is mounted at the same path on every node"
         yield Finding("storage", "failed", f"{request.storage} is a different folder on {', '.join(unshared)}", remedy)

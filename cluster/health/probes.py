@@ -8,7 +8,6 @@ import platform
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.storage import api as storage
-from cluster.storage.errors import StorageError
+from cluster.storage.errors import MachineError, StorageError
+from cluster.storage.scratch import scratch_root
 
 Facts = dict[str, Any]
 SAMPLE_BYTES = 8 << 20
@@ -27,7 +27,9 @@ SAMPLE_BYTES = 8 << 20
 
 def facts() -> Facts:
     """Return versions, GPUs, free disk space, and whether Ray requires a token here."""
-    free = shutil.disk_usage(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()).free
+    folder = Path(os.environ.get("RAY_TMPDIR") or scratch_root()).absolute()
+    existing = next(one for one in (folder, *folder.parents) if one.is_dir())  # Ray makes the others
+    free = shutil.disk_usage(existing).free
     return {
         "host": socket.gethostname(),
         "python": platform.python_version(),
@@ -106,7 +108,7 @@ def use_storage(url: str) -> Facts:
         if not storage.create(f"{probe}-once", b"1") or storage.create(f"{probe}-once", b"2"):
             raise StorageError(f"{url}: two conditional writes of the same new object both succeeded")
     except StorageError as error:
-        found |= {"failed": step, "error": str(error)}
+        found |= {"failed": step, "error": str(error), "local": isinstance(error, MachineError)}
     for name in (probe, f"{probe}-once"):
         with contextlib.suppress(StorageError):
             storage.delete(name)

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from cluster.storage import local
 from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
+from cluster.storage.os_errors import explain
 
 R = TypeVar("R")
 
@@ -53,7 +54,7 @@ def read_bytes(url: str) -> bytes:
     try:
         return Path(url).read_bytes()
     except OSError as error:
-        local.explain(url, error)
+        explain(url, error)
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -78,7 +79,7 @@ def read_range(url: str, start: int, length: int) -> bytes:
             file.seek(start)
             return file.read(length)
     except OSError as error:
-        local.explain(url, error)
+        explain(url, error)
 
 
 def create(url: str, data: bytes) -> bool:
@@ -114,9 +115,11 @@ def download(url: str, path: Path) -> None:
             s3.download(url, partial)
             return
         try:
-            shutil.copyfile(url, partial)
+            source = Path(url).open("rb")  # noqa: SIM115 - closed below
         except OSError as error:
-            local.explain(url, error)
+            explain(url, error)
+        with source, partial.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
 
 
 def size(url: str) -> int:
@@ -132,7 +135,7 @@ def size(url: str) -> int:
     try:
         return Path(url).stat().st_size
     except OSError as error:
-        local.explain(url, error)
+        explain(url, error)
 
 
 def exists(url: str) -> bool:
@@ -154,7 +157,7 @@ def list_files(url: str) -> list[str]:
     S3 has no folders: there, a prefix without objects gives an empty list.
 
     Raises:
-        StorageError: the local folder does not exist.
+        StorageError: the local folder does not exist, or a folder in it may not be read.
     """
     if is_s3(url):
         from cluster.storage import s3
@@ -163,7 +166,7 @@ def list_files(url: str) -> list[str]:
     root = Path(url)
     if not root.is_dir():
         raise StorageError(f"{url}: there is no such folder")
-    paths = (Path(folder) / name for folder, _, names in os.walk(root) for name in names)
+    paths = (Path(folder) / name for folder, _, names in os.walk(root, onerror=_report) for name in names)
     return sorted(path.relative_to(root).as_posix() for path in paths if not local.is_partial(path))
 
 
@@ -206,3 +209,9 @@ def retry_while_unreachable(action: Callable[[], R], seconds: float) -> R:
             log.warning("%s (retrying for another %.0f s)", error, end - time.monotonic())
         time.sleep(wait)
         wait = min(5.0, 2 * wait)
+
+
+def _report(error: OSError) -> None:
+    """Raise the error of a folder that cannot be listed, unless it was just deleted; by default it seems empty."""
+    if not isinstance(error, FileNotFoundError):
+        explain(error.filename, error)

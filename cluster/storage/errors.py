@@ -13,3 +13,7 @@ class MissingFileError(StorageError):
 
 class UnreachableError(StorageError):
     """Storage does not respond, or reports a temporary failure: a retry may succeed."""
+
+
+class MachineError(StorageError):
+    """This machine lacks what the work needs, such as space on a disk: neither a retry nor another input helps."""

@@ -7,12 +7,11 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
-from cluster.storage.errors import MissingFileError, StorageError
 from cluster.storage.fence import check_write
+from cluster.storage.os_errors import explain
 
-_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 """What file systems without hard links, such as exFAT and some network drives, answer to a request for one."""
 
 
@@ -92,13 +91,6 @@ def remove_partial_files(folder: Path) -> None:
             if is_partial(Path(name)):
                 with contextlib.suppress(OSError):  # its writer lives, or the file system cannot tell whether it does
                     _remove_unlocked(Path(parent) / name)
-
-
-def explain(url: str, error: OSError) -> NoReturn:
-    """Raise the StorageError that corresponds to an OSError."""
-    if isinstance(error, FileNotFoundError):
-        raise MissingFileError(f"{url}: there is no such file") from error
-    raise StorageError(f"{url}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

@@ -183,7 +183,13 @@ def _read_into(url: str, target: BinaryIO, start: int = 0, stop: int | None = No
 
 
 def _copy(url: str, target: BinaryIO, start: int, stop: int, etag: str) -> None:
-    """Copy bytes into `target`, resuming at the current offset whenever the connection breaks or stalls.
+    """Copy bytes into `target`, whose own errors pass: a full disk is no fault of S3."""
+    for chunk in _chunks(url, start, stop, etag):
+        target.write(chunk)
+
+
+def _chunks(url: str, start: int, stop: int, etag: str) -> Iterator[bytes]:
+    """Yield bytes, resuming at the current offset whenever the connection breaks or stalls.
 
     Every request is for the same ETag, so that two versions of an object are never spliced together. A stream that
     ends before `stop` counts as broken, since HTTP bodies can end early without an error.
@@ -194,8 +200,8 @@ def _copy(url: str, target: BinaryIO, start: int, stop: int, etag: str) -> None:
         before = offset
         try:
             for chunk in _stream(url, offset, stop, etag):
-                target.write(chunk)
                 offset += len(chunk)
+                yield chunk
             error: Exception | None = None
         except Exception as broken:
             if status_of(broken)[0] == 412:

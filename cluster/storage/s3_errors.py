@@ -4,6 +4,7 @@ import os
 import re
 from typing import NoReturn
 
+from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
 
 
@@ -22,7 +23,7 @@ def is_final(error: Exception) -> bool:
 
     status, _ = status_of(error)
     final = (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.SSLError, StorageError)
-    return isinstance(error, final) or (400 <= status < 500 and status != 429)
+    return isinstance(error, final) or (400 <= status < 500 and status != 429) or _local_fault(error) is not None
 
 
 def explain(url: str, error: Exception) -> NoReturn:
@@ -34,6 +35,9 @@ def explain(url: str, error: Exception) -> NoReturn:
         raise error
     if isinstance(error, S3UploadFailedError) and isinstance(error.__context__, Exception):
         error = error.__context__  # the cause, which boto3 reduces to text
+    fault = _local_fault(error)
+    if fault is not None:
+        os_errors.explain(fault.filename or url, fault)
     bucket = url.removeprefix("s3://").partition("/")[0]
     status, code = status_of(error)
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
@@ -93,6 +97,12 @@ def _remedy(error: Exception) -> str:
     if status_of(error)[0]:
         return "check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and what the server supports"
     return f"check AWS_PROFILE (now {profile}), the other AWS_ variables, and ~/.aws/config and ~/.aws/credentials"
+
+
+def _local_fault(error: Exception) -> OSError | None:
+    """Return the fault of this machine behind an error, such as too many open files for another connection."""
+    wrapped = getattr(error, "kwargs", {}).get("error")  # of botocore, which keeps the cause there
+    return os_errors.fault_in(error) or (os_errors.fault_in(wrapped) if isinstance(wrapped, Exception) else None)
 
 
 def _connection_errors() -> tuple[type[Exception], ...]:

@@ -1,12 +1,10 @@
 """The driver of a run under Ray Train: start the workers, take their records, and request them to stop."""
 
 import contextlib
-import getpass
 import logging
 import math
 import os
 import signal
-import tempfile
 import threading
 import time
 import uuid
@@ -20,9 +18,12 @@ import ray.train
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.cli.stop_signals import SIGNALS
 from cluster.errors import UserError
+from cluster.storage import os_errors
 from cluster.storage.errors import UnreachableError
 from cluster.storage.fence import check_all
+from cluster.storage.scratch import REMEDY, scratch_folder, scratch_root
 from pipeline.ray_train.coordinator import Coordinator
 from pipeline.ray_train.failure_log import FailureLog, summary
 from pipeline.ray_train.network import NetworkConfig
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 def fit(worker_config: WorkerConfig, log: RunLog) -> Outcome:
     """Train until the end, or until Ctrl-C. Needs a connection to Ray.
 
-    The first Ctrl-C or SIGTERM saves a checkpoint and stops; the second stops immediately.
+    The first Ctrl-C, SIGTERM or SIGHUP saves a checkpoint and stops; the second stops immediately.
 
     Args:
         worker_config: what every worker needs to train.
@@ -62,9 +63,13 @@ def fit(worker_config: WorkerConfig, log: RunLog) -> Outcome:
     # On the driver's node: on another machine it would be lost together with that machine.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     coordinator = Coordinator.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
-    result = _fit_in_thread(_trainer(worker_config, coordinator), coordinator, log)
+    # For Ray Train's own files. Checkpoints are not among them: see pipeline/runs/checkpoints.py.
+    with scratch_folder() as folder:
+        result = _fit_in_thread(_trainer(worker_config, coordinator, folder), coordinator, log)
     user_error = ray.get(coordinator.user_error.remote())
     if isinstance(result, BaseException):
+        if user_error is None and (fault := os_errors.fault_in(getattr(result, "controller_failure", result))):
+            os_errors.explain(fault.filename or scratch_root(), fault, REMEDY)
         if user_error is None and not isinstance(result, ray.train.TrainingFailedError):
             raise result
         log.event("gave up", error=user_error or summary(result))
@@ -82,7 +87,7 @@ def _resources(training: TrainingConfig) -> dict[str, float]:
     return resources | ({training.worker_resource: 1.0} if training.worker_resource else {})
 
 
-def _trainer(worker_config: WorkerConfig, coordinator: Any) -> TorchTrainer:
+def _trainer(worker_config: WorkerConfig, coordinator: Any, folder: Path) -> TorchTrainer:
     training = worker_config.recipe.training
     workers: dict[str, Any] = {"num_workers": training.num_workers}
     if training.min_workers is not None and training.min_workers < training.num_workers:
@@ -101,9 +106,8 @@ def _trainer(worker_config: WorkerConfig, coordinator: Any) -> TorchTrainer:
             resources_per_worker=_resources(training),
         ),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]
-            # For Ray Train's own files. Checkpoints are not among them: see pipeline/runs/checkpoints.py.
             name=f"vdsm-{uuid.uuid4().hex[:12]}",
-            storage_path=str(Path(tempfile.gettempdir()) / f"vdsm-ray-train-{getpass.getuser()}"),
+            storage_path=str(folder),
             failure_config=ray.train.FailureConfig(max_failures=training.max_failures),
             callbacks=[FailureLog(coordinator)],  # type: ignore[list-item]
             worker_runtime_env={"env_vars": environment},
@@ -154,7 +158,7 @@ def _drain(coordinator: Any, log: RunLog) -> None:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """Set the event at the first Ctrl-C or SIGTERM within the block; raise KeyboardInterrupt at the second."""
+    """Set the event at the first Ctrl-C, SIGTERM or SIGHUP within the block; raise KeyboardInterrupt at the second."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may handle signals
@@ -165,7 +169,8 @@ def _stop_signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = [number for number in (signal.SIGINT, *SIGNALS) if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in handled}
     try:
         yield stop
     finally:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,9 @@ import torch
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage import os_errors
 from cluster.storage.fence import Fence, fenced
+from cluster.storage.scratch import scratch_folder
 from pipeline.ray_train.gauges import Gauges
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import CheckpointStore
@@ -130,9 +131,9 @@ class RayReporter:
 
         def keep(profiler: Any) -> None:
             name = f"stage{stage}-rank{self._world.rank}.json.gz"
-            with tempfile.TemporaryDirectory() as folder:
-                profiler.export_chrome_trace(str(Path(folder) / name))
-                storage.upload(Path(folder) / name, storage.join(self._worker_config.run_url, "profile", name))
+            with scratch_folder() as folder:
+                profiler.export_chrome_trace(str(folder / name))
+                storage.upload(folder / name, storage.join(self._worker_config.run_url, "profile", name))
 
         plan = schedule(wait=2, warmup=1, active=3, repeat=1)
         with profile(schedule=plan, on_trace_ready=keep, profile_memory=True) as profiler:
@@ -163,27 +164,34 @@ def worker(worker_config: WorkerConfig, coordinator: Any) -> dict[str, Any]:
     device = ray.train.torch.get_device() if training.use_gpu else torch.device("cpu")
     world = DistributedContext(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
     with fenced(*worker_config.fences):
-        return _train(worker_config, coordinator, world)
+        return _train_or_explain(worker_config, coordinator, world)
 
 
-def _train(worker_config: WorkerConfig, coordinator: Any, world: DistributedContext) -> dict[str, Any]:
-    training = worker_config.recipe.training
+def _train_or_explain(worker_config: WorkerConfig, coordinator: Any, world: DistributedContext) -> dict[str, Any]:
     reporter = RayReporter(coordinator, worker_config, world)
     try:
-        try:
-            job = storage.retry_while_unreachable(lambda: _job(worker_config), training.storage_patience_s)
-            resume = reporter.restore()
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        _log_start(reporter, world, resume)
-        outcome = train_run(job, reporter, world, resume)
-        reporter.close()
-        return outcome._asdict()
+        with os_errors.explained("the worker's files"):
+            return _train(worker_config, reporter, world)
     except DivergenceError as error:  # raised on every rank
         return {"error": str(error)}
     except UserError as error:
+        if world.size == 1:
+            return {"error": str(error)}
         ray.get(coordinator.set_user_error.remote(str(error)))
-        raise
+        raise  # the other ranks wait for this one until Ray Train ends them
+
+
+def _train(worker_config: WorkerConfig, reporter: RayReporter, world: DistributedContext) -> dict[str, Any]:
+    training = worker_config.recipe.training
+    try:
+        job = storage.retry_while_unreachable(lambda: _job(worker_config), training.storage_patience_s)
+        resume = reporter.restore()
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    _log_start(reporter, world, resume)
+    outcome = train_run(job, reporter, world, resume)
+    reporter.close()
+    return outcome._asdict()
 
 
 def _log_start(reporter: RayReporter, world: DistributedContext, resume: TrainState | None) -> None:

@@ -9,7 +9,6 @@ import json
 import logging
 import queue
 import re
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,8 +19,10 @@ from typing import Any, TypeVar
 import torch
 
 from cluster.storage import api as storage
+from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
 from cluster.storage.fence import active_fences, check_write, fenced
+from cluster.storage.scratch import REMEDY, scratch_folder
 from pipeline.training.config import TrainingConfig
 from pipeline.training.position import TrainPosition
 from pipeline.training.state import TrainState
@@ -73,8 +74,8 @@ def _newest_first(run_url: str, training: TrainingConfig) -> list[tuple[TrainPos
 def newest_intact(run_url: str, training: TrainingConfig) -> TrainPosition | None:
     """Return the position of the newest checkpoint that is not damaged."""
     for position, url in _newest_first(run_url, training):
-        with tempfile.TemporaryDirectory() as scratch:
-            if _damage(url, local_copy(url, Path(scratch))) is None:
+        with scratch_folder() as scratch:
+            if _damage(url, local_copy(url, scratch)) is None:
                 return position
     return None
 
@@ -190,8 +191,8 @@ class CheckpointStore:
         for stage in self._training.selected_stages:
             url = stage_file(self._url, stage)
             if storage.exists(url):
-                with tempfile.TemporaryDirectory() as scratch:
-                    if damage := _damage(url, local_copy(url, Path(scratch))):
+                with scratch_folder() as scratch:
+                    if damage := _damage(url, local_copy(url, scratch)):
                         logger.warning("%s", damage)
 
     def load(self, position: TrainPosition) -> TrainState:
@@ -205,8 +206,8 @@ class CheckpointStore:
     def _newest(self, before: TrainPosition | None) -> TrainPosition | None:
         for position, url in _newest_first(self._url, self._training):
             if before is None or position < before:
-                with tempfile.TemporaryDirectory() as scratch:
-                    path = local_copy(url, Path(scratch))
+                with scratch_folder() as scratch, os_errors.explained(url):
+                    path = local_copy(url, scratch)
                     damage = _damage(url, path)
                     if damage is None:
                         self._keep_stage(position, url, path)
@@ -224,9 +225,9 @@ class CheckpointStore:
     def _load(self, position: TrainPosition) -> TrainState:
         url = checkpoints(self._url, self._training).get(position)
         url = url or storage.join(self._url, FOLDER, file_name(position))
-        with tempfile.TemporaryDirectory() as scratch:
+        with scratch_folder() as scratch, os_errors.explained(url):
             try:
-                content = checkpoint.load(local_copy(url, Path(scratch)))
+                content = checkpoint.load(local_copy(url, scratch))
             except MissingFileError:
                 raise ValueError(f"{url}: no such checkpoint; it was deleted while it was needed, so rerun") from None
         try:
@@ -257,14 +258,16 @@ class CheckpointStore:
             self._patiently(lambda: storage.write_bytes(url, lines))
         target = storage.join(self._url, FOLDER, name)
         check_write(target)
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "state.pt"
+        with scratch_folder() as scratch:
+            path = scratch / "state.pt"
             if storage.is_s3(self._url):
-                checkpoint.save(pending.content, path)
+                with os_errors.explained(path, REMEDY):
+                    checkpoint.save(pending.content, path)
                 self._patiently(lambda: storage.upload(path, target))
             else:
                 path = Path(target)
-                _save_fenced(pending.content, path)
+                with os_errors.explained(path):
+                    _save_fenced(pending.content, path)
             if pending.last:
                 self._patiently(lambda: storage.upload(path, stage_file(self._url, pending.position.stage)))
         self._patiently(lambda: self._delete_old(pending.best))

@@ -1,8 +1,8 @@
 """What the driver records and displays for a run: metrics.jsonl, events.jsonl, TensorBoard and the progress display."""
 
+import contextlib
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +10,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from cluster.storage import api as storage
+from cluster.storage import os_errors
 from cluster.storage.errors import UnreachableError
 from cluster.storage.fence import check_write
 from cluster.storage.own_file import append_line
+from cluster.storage.scratch import REMEDY, scratch_folder
 from pipeline.runs.progress import TrainingProgress
 from pipeline.training.config import TrainingConfig
 from pipeline.training.position import START, TrainPosition
@@ -46,7 +48,7 @@ CLOSING_PATIENCE_S = 60.0
 
 
 class RunLog:
-    """Takes the records of the workers, in order. A context manager.
+    """Takes the records of the workers, in order. A context manager. Raises MachineError if a log cannot be written.
 
     A run in S3 is logged to a local folder, which is uploaded with every checkpoint and at the end.
 
@@ -58,12 +60,12 @@ class RunLog:
 
     def __init__(self, run_url: str, training: TrainingConfig, position: TrainPosition = START) -> None:
         self._url, self._training = run_url, training
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        if storage.is_s3(run_url):
-            self._scratch = tempfile.TemporaryDirectory()
-        self._folder = Path(self._scratch.name if self._scratch else run_url)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        if self._scratch:
+        self._open = contextlib.ExitStack()
+        self._is_remote = storage.is_s3(run_url)
+        self._folder = self._open.enter_context(scratch_folder()) if self._is_remote else Path(run_url)
+        with self._explained():
+            self._folder.mkdir(parents=True, exist_ok=True)
+        if self._is_remote:
             for name in ("metrics.jsonl", "events.jsonl"):
                 if storage.exists(storage.join(run_url, name)):
                     storage.download(storage.join(run_url, name), self._folder / name)
@@ -79,14 +81,23 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.display.__exit__(kind, error, trace)
-        if self._board is not None:
-            self._board.close()
-            self._board = None
-        storage.retry_while_unreachable(self._upload, CLOSING_PATIENCE_S)
+        with self._open:
+            if self._board is not None:
+                with self._explained():
+                    self._board.close()
+                self._board = None
+            storage.retry_while_unreachable(self._upload, CLOSING_PATIENCE_S)
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return os_errors.explained(self._folder, REMEDY if self._is_remote else "")
 
     def take(self, record: Mapping[str, Any]) -> None:
         """Keep and show one record: `train`, `validation`, `images`, `checkpoint` or `event`, by its `kind`."""
         check_write(str(self._folder / "tensorboard"))
+        with self._explained():
+            self._take(record)
+
+    def _take(self, record: Mapping[str, Any]) -> None:
         kind = record["kind"]
         if kind == "event":
             self._take_event(record)
@@ -104,9 +115,9 @@ class RunLog:
 
     def event(self, event: str, **details: Any) -> None:
         """Record an event of the driver itself."""
-        self._append(
-            "events.jsonl", {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **details}
-        )
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with self._explained():
+            self._append("events.jsonl", {"time": now, "event": event, **details})
 
     def _take_event(self, record: Mapping[str, Any]) -> None:
         event = record["event"]
@@ -166,7 +177,7 @@ class RunLog:
         self._board.flush()
 
     def _upload(self) -> None:
-        if self._scratch is None:
+        if not self._is_remote:
             return
         for path in self._folder.rglob("*"):
             if path.is_file():

@@ -15,7 +15,6 @@
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,9 @@ from cluster.cli.recipe_file import leaves
 from cluster.cli.yaml_file import parse_mapping
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
+from cluster.storage.scratch import scratch_folder
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import checkpoints, is_end, local_copy, newest_intact
 from pipeline.training.config import TrainingConfig
@@ -190,8 +191,8 @@ def load_run(url: str) -> tuple["Disentangler", Recipe, dict[str, Any]]:
     if not found:
         raise UserError(f"{url}: this run has no checkpoint yet; train it further")
     position = max(found)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = local_copy(found[position], Path(scratch))
+    with scratch_folder() as scratch, os_errors.explained(found[position]):
+        path = local_copy(found[position], scratch)
         try:
             digest = checkpoint.verify(path)
             model = checkpoint.load_disentangler(path)

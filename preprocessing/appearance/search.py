@@ -15,7 +15,7 @@ from preprocessing.appearance.descriptors import NAMES, VERSION, usual
 from preprocessing.appearance.mining import MINING_VERSION, MiningSettings, mine
 from preprocessing.appearance.pairs import MinedPairs, Video
 from preprocessing.appearance.stored import read_descriptors, read_embeddings
-from preprocessing.dataset.cache import default_folder
+from preprocessing.dataset.cache import cache_folder
 from preprocessing.dataset.reader import ClipDataset
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def find_pairs(clips: ClipDataset, descriptor: str, settings: MiningSettings, ca
         else:
             vectors = read_embeddings(descriptor, clips.keys)
         video = Video.of(clips)
-        kept = (cache or default_folder()) / "appearance" / f"pairs-{_identity(clips, vectors, video, settings)}.npz"
+        kept = (cache or cache_folder()) / "appearance" / f"pairs-{_identity(clips, vectors, video, settings)}.npz"
         progress.start("finding clips that look alike")
         found = _cached(kept, len(clips))
         if found is None:

@@ -12,7 +12,7 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.appearance.descriptors import SIZE, VERSION, Descriptors, Name, describe, from_npy, to_npy
-from preprocessing.dataset.cache import default_folder
+from preprocessing.dataset.cache import cache_folder
 from preprocessing.dataset.errors import HASH_MISMATCH, damaged_file
 from preprocessing.dataset.format import Appearance, ShardEntry
 from preprocessing.dataset.index import read_index
@@ -36,7 +36,7 @@ def read_descriptors(
     Raises:
         DamagedDatasetError: a file of the dataset was changed.
     """
-    folder = (cache or default_folder()) / "appearance" / f"{name}-{VERSION}"
+    folder = (cache or cache_folder()) / "appearance" / f"{name}-{VERSION}"
     parts = [np.zeros((0, SIZE), dtype=np.int16)]
     owners = np.asarray(clips.clip_shards)
     for number, shard in enumerate(clips.shards):

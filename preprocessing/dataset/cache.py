@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cluster.storage import api as storage
+from cluster.storage import os_errors
 from cluster.storage.own_file import open_own_file
+from cluster.storage.scratch import home
 from preprocessing.dataset.format import SHARD_SUFFIX, ShardEntry
 from preprocessing.dataset.schema import is_sha256
 
@@ -23,20 +25,22 @@ PATIENCE_S = 300.0
 CACHE_BYTES = 100_000_000_000
 """Default capacity of the cache."""
 
+_REMEDY = "set VDSM_CACHE to a folder on a local disk that this user can write, with enough space"
+
 logger = logging.getLogger(__name__)
-
-
-def default_folder() -> Path:
-    """Return the folder of the cache if none is named: `$VDSM_CACHE` or `~/.cache/vdsm`."""
-    return Path(os.environ.get("VDSM_CACHE") or "~/.cache/vdsm").expanduser()
 
 
 class DamagedShardError(Exception):
     """The length or SHA-256 of a shard did not match the manifest after two downloads, or the manifest has no hash."""
 
 
+def cache_folder() -> Path:
+    """Return the folder of the cache: `$VDSM_CACHE` or `~/.cache/vdsm`."""
+    return Path(os.environ.get("VDSM_CACHE") or home() / ".cache" / "vdsm").expanduser()
+
+
 class ShardCache:
-    """A cache of shards in a folder.
+    """A cache of shards in a folder. A fault of this machine, such as a full disk, is a MachineError.
 
     Args:
         folder: shared by all processes that use the cache.
@@ -46,6 +50,9 @@ class ShardCache:
     def __init__(self, folder: Path, capacity_bytes: int) -> None:
         self._folder, self._capacity = folder / "shards", capacity_bytes
 
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        return os_errors.explained(self._folder, _REMEDY)
+
     def open(self, url: str, shard: ShardEntry) -> BinaryIO:
         """Return the shard as an open file; it stays on disk until the file and all its memory maps are closed.
 
@@ -53,27 +60,33 @@ class ShardCache:
             DamagedShardError: two downloads did not match the manifest.
             StorageError: the shard cannot be downloaded.
         """
-        path = self._path(shard)
-        while True:
-            with self._exclusive(shard, wait=True):
-                if not self._is_cached(shard):
-                    self._download(url, shard)
-                try:
-                    file = path.open("rb")
-                except FileNotFoundError:  # evicted a moment ago
-                    continue
-                fcntl.flock(file, fcntl.LOCK_SH)
-            if os.fstat(file.fileno()).st_nlink:
-                os.utime(path)
-                return file
-            file.close()  # evicted before it was locked
+        with self._explained():
+            while True:
+                file = self._locked(url, shard)
+                if file is not None and os.fstat(file.fileno()).st_nlink:
+                    os.utime(self._path(shard))
+                    return file
+                if file is not None:
+                    file.close()  # evicted before it was locked
+
+    def _locked(self, url: str, shard: ShardEntry) -> BinaryIO | None:
+        """Return the shard as an open file with a shared lock, or None if it was evicted a moment ago."""
+        with self._exclusive(shard, wait=True):
+            if not self._is_cached(shard):
+                self._download(url, shard)
+            try:
+                file = self._path(shard).open("rb")
+            except FileNotFoundError:
+                return None
+            fcntl.flock(file, fcntl.LOCK_SH)
+            return file
 
     def prepare(self, url: str, shard: ShardEntry) -> bool:
         """Prefetch a shard. Return False if shards in use leave no room for it.
 
         Return True also if another process is downloading it.
         """
-        with self._exclusive(shard, wait=False) as exclusive:
+        with self._explained(), self._exclusive(shard, wait=False) as exclusive:
             if not exclusive:
                 return True
             if not self._is_cached(shard):
@@ -86,7 +99,7 @@ class ShardCache:
 
     def discard(self, shard: ShardEntry) -> None:
         """Remove a copy that was changed after its download."""
-        with self._exclusive(shard, wait=True):
+        with self._explained(), self._exclusive(shard, wait=True):
             self._path(shard).unlink(missing_ok=True)
 
     def _path(self, shard: ShardEntry) -> Path:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
-from preprocessing.dataset.cache import CACHE_BYTES, DamagedShardError, ShardCache, default_folder
+from preprocessing.dataset.cache import CACHE_BYTES, DamagedShardError, ShardCache, cache_folder
 from preprocessing.dataset.errors import DamagedDatasetError, damaged_file
 from preprocessing.dataset.format import MANIFEST, Manifest, ShardEntry
 from preprocessing.dataset.index import read_samples
@@ -96,7 +97,7 @@ class ClipDataset:
 
     def __init__(self, url: str, split: str, cache: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
         self._url = url
-        self._cache = ShardCache(cache or default_folder(), cache_bytes)
+        self._cache = ShardCache(cache or cache_folder(), cache_bytes)
         self.manifest, self.manifest_sha256 = read_manifest(url)
         if split not in self.manifest["splits"]:
             raise UserError(f"{url} has no split {split}; it has {', '.join(self.manifest['splits'])}")
@@ -208,7 +209,7 @@ class ClipDataset:
         try:
             length = os.preadv(shard.fileno, [buffer], location.offset)
         except OSError as error:
-            raise self._damage(location.shard, str(error)) from None
+            raise self._failed(location.shard, error) from None
         if length != location.length or zlib.crc32(buffer) != location.crc32:
             return None
         # A .npy file is a header followed by the values; the index gives their number.
@@ -221,9 +222,12 @@ class ClipDataset:
         """
         if not storage.is_s3(self._url):
             # Clips are read in any order; one sequential read puts their bytes into the page cache.
-            with Path(storage.join(self._url, self._shards[shard]["path"])).open("rb", buffering=0) as file:
-                while file.read(1 << 20):
-                    pass
+            try:
+                with Path(storage.join(self._url, self._shards[shard]["path"])).open("rb", buffering=0) as file:
+                    while file.read(1 << 20):
+                        pass
+            except OSError as error:
+                raise self._failed(shard, error) from None
             return True
         size = self._shards[shard]["size_bytes"]
         with self._lock:
@@ -267,7 +271,7 @@ class ClipDataset:
         except DamagedShardError:
             raise self._damage(number, "its length or SHA-256 does not match the manifest") from None
         except OSError as error:
-            raise self._damage(number, str(error)) from None
+            raise self._failed(number, error) from None
         if opened.size != shard["size_bytes"]:
             raise self._damage(number, f"it has {opened.size} bytes, not {shard['size_bytes']}")
         return opened
@@ -284,6 +288,16 @@ class ClipDataset:
         with self._lock:
             self._open.pop(number, None)
         self._cache.discard(self._shards[number])
+
+    def _failed(self, number: int, error: OSError) -> UserError:
+        """Return the error for a shard that cannot be read: of this machine, of storage, or damage of the shard."""
+        path = storage.join(self._url, self._shards[number]["path"])
+        if os_errors.cause_of(error) is None:
+            return self._damage(number, str(error))
+        try:
+            os_errors.explain(path, error)
+        except UserError as explained:
+            return explained
 
     def _damage(self, number: int, problem: str) -> DamagedDatasetError:
         return damaged_file(self._url, self._shards[number]["path"], problem)

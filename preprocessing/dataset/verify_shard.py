@@ -5,7 +5,6 @@ import hashlib
 import io
 import mmap
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,9 @@ import numpy as np
 
 from cluster.errors import one_line
 from cluster.storage import api as storage
+from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
+from cluster.storage.scratch import scratch_folder
 from preprocessing.dataset import schema
 from preprocessing.dataset.errors import HASH_MISMATCH
 from preprocessing.dataset.format import DESCRIPTION_SUFFIX, FRAMES_SUFFIX, Manifest, Sample, ShardEntry
@@ -92,17 +93,19 @@ def verify_shard(url: str, shard: ShardEntry, manifest: Manifest, decode: float)
 @contextlib.contextmanager
 def _map(url: str, path: str) -> Iterator[mmap.mmap]:
     """Map the bytes of a shard, which need not fit into memory."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         local = Path(storage.join(url, path))
         try:
             if storage.is_s3(url):
-                local = Path(folder) / "shard"
+                local = folder / "shard"
                 storage.download(storage.join(url, path), local)
             with local.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 yield data
         except (FileNotFoundError, MissingFileError):
             raise VerificationError(f"{path}: it is missing") from None
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and os_errors.cause_of(error) is not None:
+                os_errors.explain(error.filename or local, error)
             raise VerificationError(f"{path}: it cannot be read ({error})") from None
 
 

@@ -2,14 +2,17 @@
 
 import contextlib
 import io
-import tempfile
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage import os_errors
 from cluster.storage.errors import UnreachableError
-from preprocessing.clip import TransientError
+from cluster.storage.scratch import scratch_folder
+from preprocessing.clip import RejectedInputError, TransientError
 
 
 @contextlib.contextmanager
@@ -17,19 +20,20 @@ def open_input(url: str) -> Iterator[BinaryIO]:
     """Open a file for reading bytes. An S3 object is first downloaded to an unnamed temporary file.
 
     Raises:
+        RejectedInputError: this user may not read the file, or it is no file that can be read.
         TransientError: the file cannot be read at the moment.
-        UserError: the object is no longer in the bucket, or access is denied.
+        UserError: this machine is at fault; or the object is no longer in the bucket, or access is denied.
     """
     try:
         if storage.is_s3(url):
-            with tempfile.TemporaryDirectory() as folder:
-                copy = Path(folder) / "input"
+            with scratch_folder() as folder:
+                copy = folder / "input"
                 storage.download(url, copy)
                 file = copy.open("rb")  # stays readable after the folder is deleted, and leaves nothing behind
         else:
             file = open(url, "rb")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise TransientError(f"{url}: {error.strerror or error}") from error
+        raise reading_error(url, error) from error
     except UnreachableError as error:
         raise TransientError(str(error)) from error
     with file:
@@ -44,9 +48,9 @@ class WatchedFile(io.RawIOBase):
         self._error: OSError | None = None
 
     def check(self) -> None:
-        """Raise TransientError if reading the file failed."""
+        """Raise the error that explains it if reading the file failed; see `reading_error`."""
         if self._error is not None:
-            raise TransientError(f"reading failed: {self._error.strerror or self._error}") from self._error
+            raise reading_error(getattr(self._source, "name", "the input"), self._error) from self._error
 
     def read(self, size: int = -1) -> bytes:
         """Return up to `size` bytes."""
@@ -74,3 +78,18 @@ class WatchedFile(io.RawIOBase):
         except OSError as error:
             self._error = self._error or error
             raise
+
+
+def reading_error(path: object, error: OSError) -> Exception:
+    """Return what the failure to open or read an input means for it, as described for `open_input`."""
+    cause = os_errors.cause_of(error, of_input=True)
+    problem = error.strerror or str(error)
+    folder = Path(str(path)).parent
+    if cause == "input" and os.access(folder, os.X_OK):  # otherwise it is the folder that may not be entered
+        return RejectedInputError("the file cannot be read", problem)
+    if cause in ("input", "machine"):
+        try:
+            os_errors.explain(path, error)
+        except UserError as explained:
+            return explained
+    return TransientError(f"{path}: {problem}")

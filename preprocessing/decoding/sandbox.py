@@ -11,13 +11,13 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from cluster.errors import UserError
+from cluster.storage.scratch import scratch_file
 from preprocessing.clip import Clip, Item, RejectedInputError, Source, TransientError
 from preprocessing.decoding.messages import clip_from_message, receive, send
 
@@ -121,7 +121,7 @@ class DecodeProcess:
             "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
         }  # fmt: skip
         args = [sys.executable, "-m", "preprocessing.decoding.sandbox_main", self._opener]
-        with tempfile.TemporaryFile() as errors:
+        with scratch_file() as errors:
             self._process = process = subprocess.Popen(
                 args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, bufsize=0, env=environment
             )

@@ -8,14 +8,13 @@ only the one that creates the claim, a copy of its plan under another name, stor
 import contextlib
 import itertools
 import json
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError, StorageError
+from cluster.storage.scratch import scratch_folder
 from preprocessing.clip import Item
 from preprocessing.dataset import schema
 from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, InputLine, StoredPlan, encode_json
@@ -99,10 +98,11 @@ def _is_claim_of(claim: str, content: bytes) -> bool:
 
 
 def _store(url: str, plan: Plan) -> None:
-    with tempfile.NamedTemporaryFile() as file:
-        file.writelines(_lines(plan))
-        file.flush()
-        storage.upload(Path(file.name), storage.join(url, INPUTS))
+    with scratch_folder() as folder:
+        path = folder / INPUTS
+        with path.open("wb") as file:
+            file.writelines(_lines(plan))
+        storage.upload(path, storage.join(url, INPUTS))
     storage.write_bytes(storage.join(url, PLAN), encode_json(plan.content()))  # last: it marks both as complete
 
 
@@ -135,13 +135,14 @@ def _items(plan: Plan) -> Iterator[Item]:
 
 def _changed_inputs(url: str, plan: Plan) -> Iterator[str]:
     """Yield the differences between the stored list of inputs and that of the plan."""
-    with tempfile.NamedTemporaryFile() as file:
+    with scratch_folder() as folder:
+        path = folder / INPUTS
         try:
-            storage.download(storage.join(url, INPUTS), Path(file.name))
+            storage.download(storage.join(url, INPUTS), path)
         except MissingFileError:
             yield f"its {INPUTS} is missing"
             return
-        with Path(file.name).open("rb") as stored:
+        with path.open("rb") as stored:
             if all(ours == theirs for ours, theirs in itertools.zip_longest(_lines(plan), stored)):
                 return
             stored.seek(0)

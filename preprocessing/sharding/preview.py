@@ -8,7 +8,6 @@ import base64
 import collections
 import io
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.storage import api as storage
+from cluster.storage.scratch import scratch_folder
 from preprocessing.dataset.format import PREVIEW, Manifest, RejectRecord, Sample, ShardEntry, SplitTotals
 from preprocessing.dataset.index import read_index
 from preprocessing.dataset.inputs import describe_identities
@@ -112,10 +112,10 @@ def _choose_clips(url: str, shards: list[ShardEntry]) -> Iterator[tuple[Sample, 
 
 def _read_clips(url: str, shard: ShardEntry, samples: list[Sample]) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:
     """Yield clips of a shard with their frames."""
-    with tempfile.TemporaryDirectory() as cache:
+    with scratch_folder() as cache:
         path = Path(storage.join(url, shard["path"]))
         if storage.is_s3(url):
-            path = Path(cache) / "shard"
+            path = cache / "shard"
             storage.download(storage.join(url, shard["path"]), path)
         with path.open("rb") as file:
             for sample in samples:

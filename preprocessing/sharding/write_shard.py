@@ -1,13 +1,13 @@
 """Writing one shard: the clips of its inputs into a tar, then its index, which marks the tar as complete."""
 
 import hashlib
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
+from cluster.storage.scratch import scratch_file
 from preprocessing.appearance.descriptors import VERSION as DESCRIPTOR_VERSION
 from preprocessing.appearance.descriptors import Descriptor, describe, to_npy, usual
 from preprocessing.clip import Clips, Item, Source
@@ -50,8 +50,7 @@ def write_shard(
     """
     rejects: list[RejectRecord] = []
     descriptors: list[Descriptor] = []
-    # Unnamed, so that it disappears with this process, however that ends.
-    with tempfile.TemporaryFile() as file:
+    with scratch_file() as file:
         writer = ShardWriter(file, source)
         for item in shard.items:
             reject = _add_item(writer, descriptors, item, clips or source.clips, patience_s)

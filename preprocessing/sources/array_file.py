@@ -4,11 +4,8 @@ NumPy stores an array of Python objects as a pickle, and loading a pickle runs w
 states the data type, so such arrays are rejected before any of their values are read.
 """
 
-import errno
 import hashlib
-import shutil
 import tempfile
-import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,6 +17,8 @@ from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage import os_errors
+from cluster.storage.scratch import REMEDY, scratch_root
 from preprocessing.npy_header import ArrayHeader, read_header
 
 _LOCAL_HEADER = 30
@@ -48,20 +47,26 @@ class ArrayFile:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._folder = Path(tempfile.mkdtemp(prefix="vdsm-arrays-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._path = Path(url)
         if storage.is_s3(url):
-            self._path = self._folder / "file"
+            self._path = self._folder() / "file"
             storage.download(url, self._path)
         try:
             self.headers = dict(self._read_headers())
         except (zipfile.BadZipFile, ValueError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
             raise DamagedArrayError(f"it is no NumPy file that can be read ({error})"[:300]) from None
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # of a seek to an offset that the file itself states
-                raise
-            raise DamagedArrayError("it is no NumPy file that can be read (invalid offset)") from None
+        except OSError as error:  # also of a seek to an invalid offset that the file itself states
+            if os_errors.cause_of(error, of_input=True) != "input":
+                os_errors.explain(url, error)
+            raise DamagedArrayError(f"it is no NumPy file that can be read ({error.strerror})") from None
+
+    def _folder(self) -> Path:
+        """Return the folder for temporary files, which is made when it is first needed."""
+        if self._scratch is None:
+            with os_errors.explained(scratch_root(), REMEDY):
+                self._scratch = tempfile.TemporaryDirectory(prefix="vdsm-arrays-", ignore_cleanup_errors=True)
+        return Path(self._scratch.name)
 
     @property
     def size_bytes(self) -> int:
@@ -162,11 +167,15 @@ class ArrayFile:
                     local = file.read(_LOCAL_HEADER)
                 lengths = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
                 return self._path, member.header_offset + _LOCAL_HEADER + lengths
-            unpacked = self._folder / f"{list(self.headers).index(name)}.npy"
+            unpacked = self._folder() / f"{list(self.headers).index(name)}.npy"
             if not unpacked.exists():
                 partial = unpacked.with_suffix(".partial")
                 try:
-                    with archive.open(member) as packed, partial.open("wb") as file:
+                    with (
+                        os_errors.explained(scratch_root(), REMEDY),
+                        archive.open(member) as packed,
+                        partial.open("wb") as file,
+                    ):
                         while block := packed.read(1 << 20):
                             file.write(block)
                 except (zipfile.BadZipFile, EOFError, zlib.error) as error:

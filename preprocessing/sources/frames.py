@@ -14,8 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from preprocessing.clip import Clip, Item, RejectedInputError, TransientError
-from preprocessing.decoding.input_file import open_input
+from preprocessing.clip import Clip, Item, RejectedInputError
+from preprocessing.decoding.input_file import open_input, reading_error
 from preprocessing.decoding.timing import Frame
 from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
@@ -42,11 +42,11 @@ class FramesSource(FileSource[FramesConfig]):
         clipper = Clipper(item, segments, config, rate)
         folder = resolve(self._path, item.path) if item.path != "." else self._path
         for index, name in enumerate(self._list_images(folder)):
-            with open_input(storage.join(folder, name)) as file:
-                try:
+            try:
+                with open_input(storage.join(folder, name)) as file:
                     pixels = read_image(file, transform, max_pixels=config.max_pixels)
-                except RejectedInputError as fault:
-                    raise RejectedInputError(fault.reason, "; ".join(filter(None, [name, fault.where]))) from None
+            except RejectedInputError as fault:
+                raise RejectedInputError(fault.reason, "; ".join(filter(None, [name, fault.where]))) from None
             yield from clipper.add(Frame(pixels, index / rate, run=0))
         clipper.check()
 
@@ -129,5 +129,5 @@ def read_image(file: BinaryIO, transform: FrameTransform, *, max_pixels: int) ->
         raise RejectedInputError("images are too large", str(error)) from None
     except Exception as error:  # Pillow's decoders raise nearly every type of exception on damaged files
         if isinstance(error, OSError) and error.errno is not None:
-            raise TransientError(f"reading failed: {error.strerror}") from error
+            raise reading_error(getattr(file, "name", "an image"), error) from error
         raise RejectedInputError("an image cannot be decoded", str(error) or type(error).__name__) from None

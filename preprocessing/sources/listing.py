@@ -3,6 +3,7 @@
 A path is a folder, one file, a pattern, or a `.txt` file with one path per line; each of them local or in S3.
 """
 
+import errno
 import io
 import os
 import string
@@ -14,6 +15,7 @@ from pathlib import Path
 from cluster.cli.paths import expand_home
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
 from cluster.text import decode_text
 from preprocessing.sources.patterns import is_pattern, select, split_base
@@ -109,6 +111,9 @@ def _walk(folder: str, prefix: str, parents: tuple[str, ...], deep: bool) -> Ite
                 yield Entry(prefix + entry.name, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
         except FileNotFoundError:
             continue  # deleted since the folder was scanned
+        except OSError as error:
+            if error.errno != errno.ELOOP:  # a symbolic link to itself is no file, as one to nothing
+                os_errors.explain(entry.path, error)
 
 
 def _list_s3(url: str) -> Iterator[Entry]:
@@ -122,8 +127,10 @@ def _list_s3(url: str) -> Iterator[Entry]:
 def _local_file(path: str, name: str) -> Entry:
     try:
         stat = Path(path).stat()
-    except OSError as error:
+    except FileNotFoundError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+    except OSError as error:
+        os_errors.explain(path, error)
     return Entry(name, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
 
 

@@ -113,3 +113,57 @@ def test_an_address_without_a_cluster_is_reported_without_waiting(root: Path, tm
         )
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: no Ray cluster responds at RAY_ADDRESS={address}")
+
+
+STOPPED = """
+import os, tempfile, time
+from cluster.cli.run import run
+from cluster.ray_runtime import connect
+
+def wait(marker):
+    os.mkdir(os.path.join(tempfile.mkdtemp(), "left behind"))
+    with open(marker, "w") as file:
+        file.write(tempfile.gettempdir())
+    time.sleep(600)
+
+def work(args):
+    with connect(num_cpus=1):
+        import ray
+        task = ray.remote(wait).remote(os.path.abspath("marker"))
+        while not (os.path.exists("marker") and open("marker").read()):
+            time.sleep(0.1)
+        print(open("marker").read(), flush=True)
+        ray.get(task)
+
+run(work, [])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_asked_to_stop_ends_its_ray_and_leaves_no_file(
+    root: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-c", STOPPED],
+        cwd=tmp_path,
+        env=environment(root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert driver.stdout is not None
+        folder = Path(driver.stdout.readline().strip())
+        assert folder.name.startswith("ray-")
+        if number == signal.SIGHUP:
+            os.killpg(driver.pid, number)  # as a terminal that closes
+        else:
+            driver.send_signal(number)
+        _, errors = driver.communicate(timeout=60)
+        assert (driver.returncode, errors) == (130, "interrupted; rerun the same command to resume\n")
+        assert not folder.exists()
+        assert session_processes(driver.pid) == {}
+    finally:
+        for process in session_processes(driver.pid):
+            os.kill(process, signal.SIGKILL)

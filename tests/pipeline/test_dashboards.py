@@ -1,6 +1,7 @@
 """`vdsm dashboards`, run in a process of its own."""
 
 import json
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -64,3 +65,22 @@ def test_dashboards_listen_on_loopback_only_and_leave_no_process(root: Path, run
             wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), "the dashboards end", 60)
         finally:
             process.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_no_process_is_left_however_it_ends(root: Path, tmp_path: Path, number: signal.Signals) -> None:
+    first = next(free_ports(27006))
+    command = [sys.executable, str(root / "pipeline" / "dashboards.py"), "--out", str(tmp_path), "--port", str(first)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("TensorBoard: ")
+        started = descendants(process.pid)
+        assert started
+        process.send_signal(number)
+        process.wait(60)
+        wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), "the dashboards end", 60)
+        if number == signal.SIGHUP:
+            assert process.returncode == 0
+            _, errors = process.communicate()
+            assert errors.endswith("the dashboards have ended\n")

@@ -4,6 +4,7 @@ The network is that of the original FID (2015), built by torch-fidelity, which t
 each clip, the middle one: on a CPU this takes about a tenth of a second per clip.
 """
 
+import io
 import tempfile
 import warnings
 from pathlib import Path
@@ -44,7 +45,9 @@ def load_inception(weights: Path) -> Inception:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             checked = Path(folder) / "weights.pth"
-            torch.save(dict(state), checked)
+            buffer = io.BytesIO()  # torch.save reports a full disk as a RuntimeError
+            torch.save(dict(state), buffer)
+            checked.write_bytes(buffer.getvalue())
             network: Inception = NoTrainInceptionV3("inception-v3-compat", [str(FEATURES)], str(checked))
     except ModuleNotFoundError:
         raise ValueError(

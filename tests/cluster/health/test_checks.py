@@ -1,11 +1,15 @@
 """Each check of the doctor passes on healthy facts, and fails with its remedy on a planted fault."""
 
 import copy
+import errno
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.health import probes
 from cluster.health.checks import run_checks
 from cluster.health.collect import ClusterReport, Node
 from cluster.health.finding import Finding, HealthRequest
@@ -89,3 +93,32 @@ def test_the_job_api_is_described(access: dict[str, str], outcome: str, text: st
     report.job_api = access
     (finding,) = (finding for finding in run_checks(report, REQUEST) if finding.check == "job api")
     assert (finding.outcome, finding.found) == (outcome, text)
+
+
+@pytest.mark.parametrize("step", ["write", "read", "list", "conditional"])
+def test_a_local_problem_has_no_advice_about_s3(step: str) -> None:
+    report = healthy()
+    report.nodes["b"].storage = {**STORAGE, "failed": step, "error": "/data: No space left on device; free space"}
+    (finding,) = (one for one in run_checks(report, HealthRequest(storage="/data")) if one.outcome == "failed")
+    assert not any(word in finding.remedy for word in ("S3", "bucket", "key", "role", "server", "If-None-Match"))
+    report.nodes["b"].storage |= {"local": True, "error": "s3://bucket/x: Too many open files; raise the limit"}
+    (finding,) = failed(report)
+    assert finding.remedy == "fix this on the machine, as the error says; S3 is not at fault"
+
+
+def test_the_free_space_of_a_folder_that_does_not_exist_yet_is_that_of_its_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", f"{tmp_path}/not/yet")
+    monkeypatch.setattr(probes, "_gpus", dict)
+    assert probes.facts()["free_gb"] > 0
+
+
+def test_a_full_disk_is_found_as_a_fault_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    found = probes.use_storage(str(tmp_path))
+    assert (found["failed"], found["local"]) == ("write", True)
+    assert "No space left on device; free space" in found["error"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.storage import api as storage
-from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
+from cluster.storage.errors import MachineError, MissingFileError, StorageError, UnreachableError
 
 WRITERS = {
     "write_bytes": lambda path, source: storage.write_bytes(str(path), b"new"),
@@ -69,7 +69,7 @@ def test_a_disk_that_is_full_leaves_the_old_content_and_no_other_file(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match=f"^{folder}/file: No space left on device$"):
+    with pytest.raises(MachineError, match=f"^{folder}/file: No space left on device; free space"):
         WRITERS[name](folder / "file", source)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"file": b"old"}
 
@@ -79,7 +79,7 @@ def test_create_on_a_full_disk_creates_nothing(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match=f"^{tmp_path}/file: No space left on device$"):
+    with pytest.raises(MachineError, match=f"^{tmp_path}/file: No space left on device; free space"):
         storage.create(f"{tmp_path}/file", b"new")
     assert list(tmp_path.iterdir()) == []
 

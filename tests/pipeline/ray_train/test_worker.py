@@ -1,10 +1,14 @@
 """The reporter of a Ray Train worker: when it requests a stop, and when it reports a preemption."""
 
+import errno
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import ray.train
 
+from cluster.storage.errors import MachineError
 from pipeline.ray_train import worker
 from pipeline.ray_train.worker import RayReporter, WorkerConfig
 from pipeline.recipe import Recipe
@@ -44,3 +48,29 @@ def test_a_version_of_ray_without_preemption_info_reports_none(
     monkeypatch.delattr(ray.train, "get_preemption_info", raising=False)
     monkeypatch.setattr(worker, "PREEMPTION_POLL_S", 0.0)
     assert reporter.should_stop() == StopDecision()
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_fault_of_this_machine_is_reported_and_not_tried_again(
+    size: int, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: size)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
+
+    monkeypatch.setattr(worker.ray, "get", lambda reference: reference)
+    monkeypatch.setattr(worker.ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(worker, "RayReporter", lambda *_: None)
+    monkeypatch.setattr(worker, "_train", fail)
+    monkeypatch.setattr(worker.torch, "set_num_threads", lambda count: None)
+    coordinator = Mock()
+    coordinator.user_error.remote.return_value = None
+    config = WorkerConfig(recipe=tiny_recipe, data="data", manifest_sha256="", run_url="run")
+    message = "/data/x: No space left on device; free space on this disk, or choose another folder"
+    if size == 1:  # at once
+        assert worker.worker(config, coordinator) == {"error": message}
+    else:  # the other ranks have to be ended first
+        with pytest.raises(MachineError, match="No space left"):
+            worker.worker(config, coordinator)
+        coordinator.set_user_error.remote.assert_called_once_with(message)

@@ -1,6 +1,8 @@
 """The logs of a run: each step is logged once, and the progress display shows the newest metrics."""
 
+import errno
 import json
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.cli.progress import ProgressDisplay
+from cluster.cli.run import run
 from cluster.errors import UserError
 from pipeline.runs.log import RunLog
 from pipeline.training.config import StageConfig, TrainingConfig
@@ -145,3 +148,37 @@ def test_events_are_warnings_on_their_own_lines(tmp_path: Path, every_line: pyte
         "stage 1, step 13: loss is not finite",
         "rolled back to stage 1, step 10; learning rate scaled by 0.5 (rollback 1)",
     ]
+
+
+@pytest.mark.parametrize("full", ["metrics.jsonl", "events.jsonl", "tensorboard"])
+def test_a_full_disk_ends_the_run_with_one_line(
+    full: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tensorboard.compat.tensorflow_stub.io.gfile import GFile
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+
+    def train(args: list[str]) -> None:
+        with RunLog(str(tmp_path), TRAINING) as log:
+            log.take(event("start", 1, 0))
+            if full == "tensorboard":
+                monkeypatch.setattr(RecordWriter, "write", fail)
+                monkeypatch.setattr(GFile, "flush", fail)
+            else:
+                (tmp_path / full).unlink(missing_ok=True)
+                (tmp_path / full).symlink_to("/dev/full")
+            for step in range(1, 20):
+                log.take(record(1, step))
+                log.event("stage finished")
+
+    with pytest.raises(SystemExit) as stopped:
+        run(train, [])
+    assert stopped.value.code == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith(f"error: {tmp_path}")
+    assert "No space left on device; free space" in errors

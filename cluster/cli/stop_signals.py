@@ -1,0 +1,60 @@
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: it ends what it started, and one line says how to resume."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn
+
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""From a scheduler that reclaims the machine, and from a terminal that closes."""
+
+
+@contextlib.contextmanager
+def as_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the first signal within the block; further ones do not interrupt the clean-up.
+
+    SIGHUP stays ignored where it is, as under `nohup`. Only the main thread may handle signals; in others, nothing
+    changes.
+    """
+    with kept():
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, _interrupt)
+        yield
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Restore the handlers at the end of the block, within which a library may install its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # not installed from Python
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def hangup_withheld() -> Iterator[None]:
+    """Start processes within the block that a closing terminal does not end: the command that started them does so.
+
+    They inherit that the signal is blocked. One that arrives meanwhile is handled after the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
