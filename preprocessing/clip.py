@@ -68,6 +68,8 @@ class Item:
     inputs. No shard contains it, so a copy of the inputs gives the same bytes."""
     detail: str = ""
     """Anything else the source needs to make the clips, such as labels and a crop box, in a format of its own."""
+    local: str = ""
+    """A copy of an input in S3 on this machine, for a process without credentials; never stored."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Every command runs as a file, as a module and as a subcommand, from any folder and without PYTHONPATH."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,46 @@ def test_the_console_script_is_the_list_of_commands(tmp_path: Path) -> None:
         pytest.skip("the package is not installed in this environment; `make install` does that")
     done = subprocess.run([script, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert "quickstart" in done.stdout
+
+
+@pytest.fixture
+def modules_of_the_user(tmp_path: Path) -> Path:
+    """Return a folder of modules with the names of our packages, which fail when they are imported."""
+    folder = tmp_path / "project"
+    (folder / "vdsm").mkdir(parents=True)
+    for name in ("pipeline.py", "preprocessing.py", "cluster.py", "vdsm/__init__.py"):
+        (folder / name).write_text("raise ImportError('a module of the user')")
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("safe_path", ["", "1"])
+def test_an_entry_file_ignores_modules_of_the_user_with_our_names(
+    root: Path, modules_of_the_user: Path, command: str, safe_path: str
+) -> None:
+    folder = modules_of_the_user
+    variables = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": safe_path}
+    done = start(folder, str(file_of(root, command)), "--help", **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_module_ignores_modules_of_the_user_with_our_names(
+    root: Path, modules_of_the_user: Path, command: str
+) -> None:
+    module = COMMANDS[command][0]
+    done = start(root, "-m", module, "--help", PYTHONPATH=str(modules_of_the_user))
+    assert (done.returncode, done.stderr) == (0, "")
+    # With -m, Python itself finds the first package of its name: only the others can be ours.
+    first = modules_of_the_user / module.partition(".")[0]
+    shutil.rmtree(first, ignore_errors=True)
+    first.with_suffix(".py").unlink()
+    done = start(modules_of_the_user, "-m", module, "--help", PYTHONPATH=str(root))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_console_script_ignores_modules_of_the_user_with_our_names(root: Path, modules_of_the_user: Path) -> None:
+    # As the script that pip writes. The editable install and an installed copy find the module by its own name.
+    code = f"import sys; sys.path.append({str(root)!r}); from vdsm_command import main; main(['shard', '--help'])"
+    done = start(modules_of_the_user, "-c", code, PYTHONPATH=str(modules_of_the_user))
+    assert (done.returncode, done.stderr) == (0, "")

@@ -81,7 +81,7 @@ def _choose_clips(url: str, shards: list[ShardEntry]) -> Iterator[tuple[Sample, 
             if storage.is_s3(url):
                 path = Path(cache) / "shard"
                 storage.download(storage.join(url, shard["path"]), path)
-            with path.open("rb") as file:
+            with storage.open_file(path) as file:
                 for index in sorted({round(i) for i in np.linspace(0, len(samples) - 1, min(wanted, len(samples)))}):
                     file.seek(samples[index]["frames_offset"])
                     member = io.BytesIO(file.read(samples[index]["frames_length"]))

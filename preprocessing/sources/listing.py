@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
@@ -58,7 +59,7 @@ def find_inputs(path: str) -> InputListing:
     local = Path(path)
     if local.is_dir():
         return InputListing(path, lambda: list_folder(path), explicit=False)
-    if not local.is_file():
+    if not local.exists():
         raise UserError(f"{path}: no such file or folder; check --source.path")
     if local.suffix == ".txt":
         return _read_list(path)
@@ -66,10 +67,10 @@ def find_inputs(path: str) -> InputListing:
 
 
 def resolve(base: str, name: str) -> str:
-    """Return the URL of the file `name`: below `base`, unless it is an absolute path or a URL itself."""
+    """Return the URL of the input `name`: below `base` (`.` is that itself), unless it is an absolute path or a URL."""
     if "://" in name or name.startswith("/"):
         return name
-    return storage.join(base, name)
+    return base if name == "." else storage.join(base, name)
 
 
 def list_folder(folder: str, *, deep: bool = True) -> Iterator[Entry]:
@@ -112,6 +113,8 @@ def _local_file(path: str, name: str) -> Entry:
         stat = Path(path).stat()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+    if not S_ISREG(stat.st_mode):
+        raise UserError(f"{path}: not a regular file; an input is a file, no folder, pipe or device")
     return Entry(name, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
 
 
