@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.ray_train.network import STORE_PORTS
-from tests.e2e.listeners import listeners
 from tests.e2e.training_runs import LONGER, events, started, wait
+from tests.listeners import listeners, session
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def test_a_local_training_listens_on_loopback_only_and_requires_its_token(
     args = [*train_args(tmp_path, "run"), *LONGER, "--training.stage1.steps=100000"]
     with started(root, args, tmp_path, HOME=str(home)) as process:
         wait(lambda: "start" in events(tmp_path / "run"), "the workers have started", process=process)
-        found = listeners(process.pid)
+        found = listeners(session(process.pid))
         refused = join(home, next(one.port for one in found if "gcs_server" in one.command))
     assert {one.port for one in found} & set(STORE_PORTS)  # torch's store
     assert len(found) > 8  # the GCS, the raylet, the agents, the workers

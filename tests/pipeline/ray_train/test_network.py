@@ -15,7 +15,7 @@ def test_a_store_listens_on_its_address_and_in_its_range() -> None:
 
 
 def test_an_address_of_another_machine_is_reported() -> None:
-    with pytest.raises(OSError, match="no free port from 11000 to 11999 at 192.0.2.1"):
+    with pytest.raises(OSError, match=r"no free port from 11000 to 11999 at 192\.0\.2\.1"):
         network.listen("192.0.2.1")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,17 +16,26 @@ class Listener(NamedTuple):
     command: str
 
 
-def listeners(session: int) -> list[Listener]:
-    """Return the ports on which the processes of a session listen; Ray's stay in the session of their driver."""
+def listeners(pids: Iterable[int]) -> list[Listener]:
+    """Return the ports on which some processes listen."""
     sockets = {}
-    for folder in Path("/proc").glob("[0-9]*"):
+    for folder in (Path("/proc", str(pid)) for pid in pids):
         with contextlib.suppress(OSError):  # it has just exited
-            if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == session:
-                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                for descriptor in (folder / "fd").iterdir():
-                    if inode := re.fullmatch(r"socket:\[(\d+)\]", str(descriptor.readlink())):
-                        sockets[inode[1]] = command
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            for descriptor in (folder / "fd").iterdir():
+                if inode := re.fullmatch(r"socket:\[(\d+)\]", str(descriptor.readlink())):
+                    sockets[inode[1]] = command
     return [Listener(address, port, sockets[inode]) for address, port, inode in _all_listeners() if inode in sockets]
+
+
+def session(leader: int) -> list[int]:
+    """Return the processes of a session; those of a local Ray stay in that of their driver."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == leader:
+                found.append(int(folder.name))
+    return found
 
 
 def _all_listeners() -> list[tuple[str, int, str]]:
