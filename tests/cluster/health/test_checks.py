@@ -1,11 +1,15 @@
 """Each check of the doctor passes on healthy facts, and fails with its remedy on a planted fault."""
 
 import copy
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.health import probes
 from cluster.health.checks import run_checks
 from cluster.health.collect import ClusterReport, Node
 from cluster.health.finding import Finding, HealthRequest
@@ -89,3 +93,27 @@ def test_the_job_api_is_described(access: dict[str, str], outcome: str, text: st
     report.job_api = access
     (finding,) = (finding for finding in run_checks(report, REQUEST) if finding.check == "job api")
     assert (finding.outcome, finding.found) == (outcome, text)
+
+
+@pytest.mark.parametrize(
+    ("comment", "outcome"), [("vdsm-cluster", "ok"), ("no comment", "ok"), ("anna@laptop", "failed"), (None, None)]
+)
+def test_a_key_that_was_not_made_for_the_cluster_is_found_on_its_head(comment: str | None, outcome: str | None) -> None:
+    report = healthy()
+    next(iter(report.nodes.values())).facts["ssh_key"] = comment
+    found = {one.check: one for one in run_checks(report, REQUEST)}.get("ssh key")
+    assert (found.outcome if found else None) == outcome
+    if outcome == "failed":
+        assert found is not None
+        assert "ssh-keygen" in found.remedy
+        assert "anna@laptop" in found.found
+
+
+def test_the_comment_of_a_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert probes._ssh_key() is None
+    path = tmp_path / "ray_bootstrap_key.pem"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "anna at home", "-f", path], check=True)
+    assert probes._ssh_key() == "anna at home"
