@@ -244,7 +244,7 @@ class Machines:
 
         With `filtered`, a firewall may drop packets without an answer.
         """
-        silent, seconds = ("errno.EAGAIN", 1) if filtered else ("0", 5)
+        silent, seconds, threads = ("errno.EAGAIN", 1, 900) if filtered else ("0", 5, 4)
         code = (
             "import errno, socket, sys\n"
             "from concurrent.futures import ThreadPoolExecutor\n"
@@ -255,7 +255,7 @@ class Machines:
             f"    if failed not in (0, errno.ECONNREFUSED, {silent}):\n"
             "        raise SystemExit(f'port {port}: {errno.errorcode.get(failed)}')\n"
             "    return port, failed\n"
-            "with ThreadPoolExecutor(900) as pool:\n"
+            f"with ThreadPoolExecutor({threads}) as pool:\n"
             "    for port, failed in pool.map(attempt, range(1, 65536)):\n"
             "        if not failed: print(port)\n"
         )

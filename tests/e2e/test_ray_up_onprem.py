@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.ray_train.network import STORE_PORTS
 from tests.e2e.namespaces import BIN, Machines, ip, machines, until, until_nothing_runs
 from tests.e2e.strangers import FIREWALL, check_job_api, check_ports
 from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, TRAIN, URL, copy_code, lines, stored, submit
