@@ -1,6 +1,5 @@
 """Clips that a user names on the command line: videos, folders of images, arrays, or keys of clips of a dataset."""
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,12 +126,15 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
 
 
 def _read_array(path: str) -> ClipList:
+    from preprocessing.sources.array_file import ArrayFile, DamagedArrayError
+
     try:
-        loaded = np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
-        array = loaded["frames"] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except KeyError:
-        raise UserError(f"{path}: has no array `frames`; save it with numpy.savez(file, frames=...)") from None
-    except (ValueError, OSError, EOFError) as error:
+        file = ArrayFile(path)
+        name = "" if "" in file.headers else "frames"
+        if name not in file.headers:
+            raise UserError(f"{path}: has no array `frames`; save it with numpy.savez(file, frames=...)")
+        array = file.array(name)
+    except (DamagedArrayError, OSError) as error:
         raise UserError(f"{path}: not a readable array ({error})") from error
     if array.dtype != np.uint8 or array.ndim not in (4, 5) or not array.size:
         raise UserError(
