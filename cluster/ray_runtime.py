@@ -39,6 +39,9 @@ _FORWARDED = (
 machines of a cluster have their own."""
 _IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray in the driver of a submitted job."""
+_LOOPBACK = "127.0.0.1"
+_SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Whether a Ray may span machines, on every system. Without that, its processes accept loopback as their address."""
 
 
 @contextlib.contextmanager
@@ -112,10 +115,18 @@ def _start(folder: Path, num_cpus: int, dashboard: bool) -> Any:
 
     for attempt in (1, 2):
         try:
-            with _inherited(_local_environment(folder)), stop_signals.kept(), stop_signals.hangup_withheld():
+            with (
+                _inherited(_local_environment(folder)),
+                _loopback_allowed(),
+                stop_signals.kept(),
+                stop_signals.hangup_withheld(),
+            ):
                 return ray.init(
                     # Not "auto", which would use any Ray that happens to run on this machine.
                     address="local",
+                    # Every port of this Ray, and of torch in its workers, listens on the address of its node.
+                    _node_ip_address=_LOOPBACK,
+                    job_config=_job_config(),
                     num_cpus=num_cpus,
                     object_store_memory=OBJECT_STORE_BYTES,
                     include_dashboard=dashboard,
@@ -152,9 +163,15 @@ def _join_cluster(address: str) -> None:
     import ray
 
     _check_reachable(address)
+    # A Ray Client has no such path, and sends the job configuration to a process without this module.
+    own: dict[str, Any] = {} if address.startswith("ray://") else {"job_config": _job_config()}
     try:
         ray.init(
-            address=address, runtime_env=_cluster_environment(), logging_level=logging.WARNING, log_to_driver=False
+            address=address,
+            runtime_env=_cluster_environment(),
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            **own,
         )
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise UserError(
@@ -210,10 +227,42 @@ def _local_environment(folder: Path) -> dict[str, str]:
     variables = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")}
     # Ray kills its workers, which cannot remove their temporary files then.
     variables["TMPDIR"] = str(folder)
-    if not _is_installed():
-        paths = [str(_root()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    variables[_SEVERAL_MACHINES] = "0"
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if paths or not _is_installed():
+        # First, since other folders may hold modules with the names of ours.
+        variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(_root()), *paths]))
     return variables
+
+
+@contextlib.contextmanager
+def _loopback_allowed() -> Iterator[None]:
+    """Have Ray accept loopback as the address of a node; on Linux it replaces it by that of a network interface.
+
+    It reads the variable when it is imported, which may have been earlier.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _job_config() -> Any:
+    """Return a job configuration that keeps the driver's working folder off the import path of its workers.
+
+    Ray puts it first, as if by `python -m`, where a `pipeline.py` of the user's would replace our package.
+    """
+    from ray.job_config import JobConfig
+
+    class Job(JobConfig):
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True  # whose workers get no folder of the driver
+
+    return Job()
 
 
 @contextlib.contextmanager

@@ -1,10 +1,10 @@
 """`vdsm s3`: run a real S3 server on this machine until Ctrl-C, with keys of its own and one bucket."""
 
-if not __package__:  # run by path: import from the repository, not from this file's folder
+if __name__ == "__main__":  # import from the repository, not from this file's or the working folder
     import sys
     from pathlib import Path
 
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import logging
 import shlex

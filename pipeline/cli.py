@@ -4,6 +4,10 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+# The working folder or PYTHONPATH may hold modules with the names of our packages.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from cluster.cli.run import run
 from cluster.errors import UserError

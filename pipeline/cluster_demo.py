@@ -4,11 +4,11 @@ The jobs are those of docs/operations.md, with other addresses. All processes ar
 Ctrl-C. The objects, the logs and the report stay in the folder.
 """
 
-if not __package__:  # run by path: import from the repository, not from this file's folder
+if __name__ == "__main__":  # import from the repository, not from this file's or the working folder
     import sys
     from pathlib import Path
 
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import logging
 import os

@@ -3,11 +3,11 @@
 Both listen on the loopback address; to reach them from another machine, use an SSH tunnel.
 """
 
-if not __package__:  # run by path: import from the repository, not from this file's folder
+if __name__ == "__main__":  # import from the repository, not from this file's or the working folder
     import sys
     from pathlib import Path
 
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import contextlib
 import importlib.util
@@ -86,7 +86,7 @@ def dashboards(command: DashboardsCommand) -> None:
 
 def _servers(folder: Path, studies: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the name and the command line, without a port, of each dashboard."""
-    yield "TensorBoard", [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", HOST]
+    yield "TensorBoard", [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(folder), "--host", HOST]
     for study in studies:
         yield f"optuna-dashboard of {_label(study)}", [optuna_dashboard(), study, "--host", HOST, "--quiet"]
 

@@ -71,6 +71,8 @@ class Item:
     """Anything else the source needs to make the clips, such as labels and a crop box, in a format of its own."""
     doubt: str = ""
     """Why it will hardly give a clip, as far as the listing shows. It is read, but does not count in the splits."""
+    local: str = ""
+    """A copy of an input in S3 on this machine, for a process without credentials; never stored."""
 
 
 @dataclass(frozen=True)

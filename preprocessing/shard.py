@@ -4,11 +4,11 @@ The same command produces the same bytes, whatever was killed in between and how
 write the missing shards.
 """
 
-if not __package__:  # run by path: import from the repository, not from this file's folder
+if __name__ == "__main__":  # import from the repository, not from this file's or the working folder
     import sys
     from pathlib import Path
 
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 from cluster.cli.paths import Location
 from cluster.cli.run import entry

@@ -1,10 +1,10 @@
 """`vdsm verify`: check that a dataset matches its manifest, byte for byte and clip for clip."""
 
-if not __package__:  # run by path: import from the repository, not from this file's folder
+if __name__ == "__main__":  # import from the repository, not from this file's or the working folder
     import sys
     from pathlib import Path
 
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import sys
 

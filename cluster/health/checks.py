@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from cluster.errors import one_line
 from cluster.health.collect import ClusterReport, Node
 from cluster.health.finding import Finding, HealthRequest
 from cluster.storage import api as storage
@@ -13,6 +14,8 @@ VERSIONS = {
     "project": "submit with --working-dir . from one checkout, or install the same one on every node",
 }
 """Fact that must be equal on all nodes -> remedy if it is not."""
+DEDICATED_KEYS = ("vdsm-cluster", "no comment")
+"""Comments of SSH keys made for a cluster: by cluster/onprem.yaml, and by Ray on AWS. Others are people's own."""
 
 S3_REMEDIES = {
     "write": "name a bucket or folder that exists, and grant the key, role or user write access",
@@ -32,7 +35,7 @@ FOLDER_REMEDIES = {
 
 def run_checks(report: ClusterReport, request: HealthRequest) -> list[Finding]:
     """Return all findings, the most important ones for setting up a cluster first."""
-    checks = (_nodes, _versions, _gpus, _storage, _throughput, _clocks, _disk, _ports, _token, _job_api)
+    checks = (_nodes, _versions, _gpus, _storage, _throughput, _clocks, _disk, _ports, _token, _ssh_key, _job_api)
     return [finding for check in checks for finding in check(report, request)]
 
 
@@ -175,6 +178,20 @@ def _token(report: ClusterReport, request: HealthRequest) -> Iterator[Finding]:
         yield Finding("token", "failed", f"off on {', '.join(without)}", remedy)
     else:
         yield Finding("token", "ok", "on")
+
+
+def _ssh_key(report: ClusterReport, request: HealthRequest) -> Iterator[Finding]:
+    found = {name: node.facts["ssh_key"] for name, node in report.nodes.items() if node.facts.get("ssh_key")}
+    own = {name: comment for name, comment in found.items() if comment not in DEDICATED_KEYS}
+    if own:
+        text = "; ".join(f"{name} holds the key {one_line(comment)}" for name, comment in own.items())
+        remedy = (
+            "every job can read it: create a key for this cluster alone (ssh-keygen -t ed25519 -N '' -C vdsm-cluster "
+            "-f ~/.ssh/vdsm_cluster), name it in the cluster file, run `ray up`, and replace the exposed key elsewhere"
+        )
+        yield Finding("ssh key", "failed", text, remedy)
+    elif found:
+        yield Finding("ssh key", "ok", "dedicated to the cluster")
 
 
 def _job_api(report: ClusterReport, request: HealthRequest) -> Iterator[Finding]:

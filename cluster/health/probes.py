@@ -38,6 +38,7 @@ def facts() -> Facts:
         "project": project_version(),
         "free_gb": round(free / 1e9, 1),
         "token": os.environ.get("RAY_AUTH_MODE") == "token",
+        "ssh_key": _ssh_key(),
         "gpu": _gpus(),
     }
 
@@ -47,6 +48,17 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _ssh_key() -> str | None:
+    """Return the comment of the SSH key that `ray up` has copied to this machine; None without one."""
+    path = Path.home() / "ray_bootstrap_key.pem"
+    program = shutil.which("ssh-keygen")
+    if program is None or not path.is_file():
+        return None
+    done = subprocess.run([program, "-l", "-f", path], capture_output=True, text=True, timeout=30, check=False)
+    # 256 SHA256:... comment (ED25519)
+    return done.stdout.strip().partition(" SHA256:")[2].partition(" ")[2].rpartition(" (")[0]
 
 
 def project_version() -> str:

@@ -4,14 +4,16 @@ A URL is a local path or `s3://bucket/key`. Errors that a user can fix (no such 
 folder) are `StorageError`s of one line with the remedy; a missing file is a `MissingFileError`.
 """
 
+import errno
 import logging
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from cluster.storage import local
 from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
@@ -52,9 +54,30 @@ def read_bytes(url: str) -> bytes:
 
         return s3.read_bytes(url)
     try:
-        return Path(url).read_bytes()
+        with open_file(url) as file:
+            return file.read()
     except OSError as error:
         explain(url, error)
+
+
+def open_file(path: str | Path, *, buffering: int = -1) -> BinaryIO:
+    """Open a local file for reading, as `open` does. A pipe or a device, which could block or never end, is refused.
+
+    Raises:
+        StorageError: it is no regular file.
+        OSError: it cannot be opened.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise StorageError(f"{path}: not a regular file but a pipe, a socket or a device; replace or remove it")
+        return open(handle, "rb", buffering)
+    except BaseException:
+        os.close(handle)
+        raise
 
 
 def write_bytes(url: str, data: bytes) -> None:
@@ -75,7 +98,7 @@ def read_range(url: str, start: int, length: int) -> bytes:
 
         return s3.read_range(url, start, length)
     try:
-        with Path(url).open("rb") as file:
+        with open_file(url) as file:
             file.seek(start)
             return file.read(length)
     except OSError as error:
@@ -115,11 +138,10 @@ def download(url: str, path: Path) -> None:
             s3.download(url, partial)
             return
         try:
-            source = Path(url).open("rb")  # noqa: SIM115 - closed below
+            with open_file(url) as file, partial.open("wb") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
         except OSError as error:
             explain(url, error)
-        with source, partial.open("wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
 
 
 def size(url: str) -> int:

@@ -183,6 +183,7 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
 
 
 def _read_array(path: str) -> ClipList:
+
     try:
         file = ArrayFile(path)
         name = "" if "" in file.headers else "frames"

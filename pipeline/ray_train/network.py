@@ -1,17 +1,21 @@
-"""The network interface over which the workers of a run communicate."""
+"""The network of the workers of a run: torch's store, gloo and NCCL listen on the interface of the cluster only."""
 
 import contextlib
 import os
 import socket
 import struct
 import sys
+from datetime import timedelta
 from typing import Any
 
+import ray
 import ray.util
 from ray.train.torch import TorchConfig
 
 _SIOCGIFADDR = 0x8915
 """Linux ioctl: get the address of an interface."""
+STORE_PORTS = range(11_000, 12_000)
+"""Ports of torch's store, one per run. Those of gloo and NCCL are ephemeral ports of the system."""
 
 
 def interface_of(address: str) -> str | None:
@@ -29,25 +33,78 @@ def interface_of(address: str) -> str | None:
     return None
 
 
-def set_gloo_interface() -> None:
-    """Make gloo listen on the same interface as Ray.
+def set_interfaces() -> None:
+    """Make gloo and NCCL listen on the same interface as Ray.
 
-    By default it takes the address to which the host name resolves. On Debian and Ubuntu that is often 127.0.1.1, which
-    workers on other machines cannot reach.
+    By default gloo takes the address to which the host name resolves. On Debian and Ubuntu that is often 127.0.1.1,
+    which workers on other machines cannot reach.
     """
     address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    if "GLOO_SOCKET_IFNAME" not in os.environ and (name := interface_of(address)):
-        os.environ["GLOO_SOCKET_IFNAME"] = name
+    if name := interface_of(address):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")  # = for exactly this one, not all that begin with it
+
+
+def listen(address: str) -> socket.socket:
+    """Return a socket that listens on a free port of `STORE_PORTS`, at one address of this machine.
+
+    Raises:
+        OSError: the address is of no interface, or every port is in use.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for port in STORE_PORTS:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.bind((address, port))
+            sock.listen()
+            return sock
+        except OSError as error:
+            sock.close()
+            failure = error
+    raise OSError(f"no free port from {STORE_PORTS[0]} to {STORE_PORTS[-1]} at {address} ({failure.strerror})")
+
+
+_listening: socket.socket | None = None
+
+
+def open_store() -> tuple[str, int]:
+    """Return address and port at which this process, rank 0, will serve torch's store."""
+    global _listening
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    _listening = listen(address)
+    return address, int(_listening.getsockname()[1])
+
+
+def join(backend: str, rank: int, size: int, host: str, port: int, timeout_s: int) -> None:
+    """Join torch's process group. All ranks must call together, and rank 0 must have called `open_store`."""
+    import torch.distributed as dist
+
+    timeout = timedelta(seconds=timeout_s)
+    served = _listening.detach() if rank == 0 and _listening is not None else None
+    # By its own means, torch would serve the store on all interfaces.
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        host, port, size, rank == 0, timeout, master_listen_fd=served, multi_tenant=True
+    )
+    if backend == "nccl":
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")  # as Ray Train does: a lost rank ends the others
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        worker_group.execute(set_gloo_interface)
-        super().on_start(worker_group, backend_config)
+        worker_group.execute(set_interfaces)
+        backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"
+        size = len(worker_group)
+        host, port = worker_group.execute_single(0, open_store)
+        joining = [
+            worker_group.execute_single_async(rank, join, backend, rank, size, host, port, backend_config.timeout_s)
+            for rank in range(size)
+        ]
+        ray.get(joining)
 
 
 class NetworkConfig(TorchConfig):
-    """Ray Train's set-up of torch.distributed, with an interface chosen by each worker."""
+    """Ray Train's set-up of torch.distributed, which listens on the interface of the cluster only."""
 
     @property
     def backend_cls(self) -> type[_Backend]:

@@ -95,8 +95,8 @@ class RayReporter:
             self._store.flush()
             if position is None:
                 position = self._store.newest(before)
-        position = self._world.broadcast(position)
-        return None if position is None else self._store.load(position)
+        chosen = self._world.broadcast(position)
+        return None if chosen is None else self._store.load(TrainPosition(*chosen))
 
     def should_stop(self) -> StopDecision:
         """Return whether the driver has requested a stop, and whether a machine will soon be preempted."""

@@ -1,8 +1,12 @@
-"""The processes that train together: collective operations, and DistributedDataParallel around a module."""
+"""The processes that train together: collective operations, and DistributedDataParallel around a module.
 
+Collectives carry tensors and JSON, never pickled objects: their ports take no token, and unpickling runs code.
+"""
+
+import json
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,7 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.training.config import TrainingConfig
 
-T = TypeVar("T")
+MAX_JSON = 1 << 26
+"""Longest JSON value that a rank accepts from another, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +52,29 @@ class DistributedContext:
         """Return, for each flag, whether it is true on at least one rank."""
         return tuple(bool(count) for count in self.sum(torch.tensor(flags, dtype=torch.int32)).tolist())
 
-    def gather(self, value: T) -> list[T]:
-        """Return the `value` of every rank, by rank."""
-        values = [value] * self.size
-        if self.size > 1:
-            dist.all_gather_object(values, value)
-        return values
+    def gather(self, value: Any) -> list[Any]:
+        """Return the JSON `value` of every rank, by rank; tuples become lists."""
+        text = json.dumps(value).encode()
+        if self.size == 1:
+            return [json.loads(text)]
+        lengths = self.sum(torch.eye(self.size, dtype=torch.int64)[self.rank] * len(text)).tolist()
+        longest = max(lengths)
+        if not 0 <= min(lengths) <= longest <= MAX_JSON:
+            raise ValueError(f"ranks sent values of {lengths} bytes; at most {MAX_JSON} are accepted")
+        own = torch.tensor(list(text.ljust(longest)), dtype=torch.uint8, device=self.device)
+        received = [torch.empty_like(own) for _ in lengths]
+        dist.all_gather(received, own)
+        return [json.loads(bytes(values.tolist())) for values in received]
 
-    def broadcast(self, value: T) -> T:
-        """Return rank 0's `value`."""
-        values = [value]
+    def broadcast(self, value: Any) -> Any:
+        """Return rank 0's JSON `value`; tuples become lists."""
+        return self.gather(value if self.is_first else None)[0]
+
+    def broadcast_tensor(self, values: Tensor, source: int) -> Tensor:
+        """Overwrite `values` by those of rank `source`, and return a copy on the CPU."""
         if self.size > 1:
-            dist.broadcast_object_list(values, src=0)
-        return values[0]
+            dist.broadcast(values, src=source)
+        return values.cpu().clone()
 
 
 def wrap_ddp(module: nn.Module, training: TrainingConfig, world: DistributedContext) -> nn.Module:

@@ -5,9 +5,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.training.config import StageConfig
+from pipeline.training.distributed import DistributedContext
+
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 def adam(parameters: Iterable[nn.Parameter], config: StageConfig, *, sharded: bool = False) -> torch.optim.Optimizer:
@@ -27,14 +30,28 @@ def adam(parameters: Iterable[nn.Parameter], config: StageConfig, *, sharded: bo
     return optimiser
 
 
-def full_state_dict(optimiser: torch.optim.Optimizer, rank: int) -> dict[str, Any] | None:
+def full_state_dict(optimiser: torch.optim.Optimizer, world: DistributedContext) -> dict[str, Any] | None:
     """Return the complete state of `adam`'s optimiser on rank 0, none on other ranks. All ranks must call together.
 
     It is the same whether the optimiser was sharded or not, and over how many ranks.
     """
-    if hasattr(optimiser, "consolidate_state_dict"):
-        optimiser.consolidate_state_dict(to=0)
-    return dict(optimiser.state_dict()) if rank == 0 else None
+    if not hasattr(optimiser, "consolidate_state_dict"):
+        return dict(optimiser.state_dict()) if world.is_first else None
+    # Instead of consolidate_state_dict(), which sends pickled objects.
+    local: dict[Tensor, dict[str, Tensor]] = optimiser.optim.state  # type: ignore[attr-defined]
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    owners = world.sum(torch.tensor([(world.rank + 1) * (parameter in local) for parameter in parameters]))
+    state = {}
+    for index, (parameter, owner) in enumerate(zip(parameters, owners.tolist())):
+        if owner:
+            own = local.get(parameter) or {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.empty_like(parameter),
+                "exp_avg_sq": torch.empty_like(parameter),
+            }
+            state[index] = {name: world.broadcast_tensor(own[name].detach(), owner - 1) for name in _ADAM_STATE}
+    groups = torch.optim.Optimizer.state_dict(optimiser)["param_groups"]
+    return {"state": state, "param_groups": groups} if world.is_first else None
 
 
 def learning_rate(config: StageConfig, step: int) -> float:

@@ -139,7 +139,7 @@ class StageRun:
 
     def save(self, done: int) -> None:
         """Save a checkpoint after `done` steps. All ranks must call together."""
-        optimiser = full_state_dict(self.stepper.optimiser, self.world.rank)
+        optimiser = full_state_dict(self.stepper.optimiser, self.world)
         audit: Sequence[Mapping[str, Any]] = ()
         if self.job.training.audit:
             audit = [line for lines in self.world.gather(self._audit) for line in lines]

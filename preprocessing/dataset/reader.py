@@ -223,7 +223,7 @@ class ClipDataset:
         if not storage.is_s3(self._url):
             # Clips are read in any order; one sequential read puts their bytes into the page cache.
             try:
-                with Path(storage.join(self._url, self._shards[shard]["path"])).open("rb", buffering=0) as file:
+                with storage.open_file(storage.join(self._url, self._shards[shard]["path"]), buffering=0) as file:
                     while file.read(1 << 20):
                         pass
             except OSError as error:
@@ -267,7 +267,7 @@ class ClipDataset:
             if storage.is_s3(self._url):
                 opened = _OpenShard(self._cache.open(self._url, shard))
             else:
-                opened = _OpenShard(Path(storage.join(self._url, shard["path"])).open("rb", buffering=0))  # noqa: SIM115
+                opened = _OpenShard(storage.open_file(storage.join(self._url, shard["path"]), buffering=0))
         except DamagedShardError:
             raise self._damage(number, "its length or SHA-256 does not match the manifest") from None
         except OSError as error:

@@ -99,7 +99,7 @@ def _map(url: str, path: str) -> Iterator[mmap.mmap]:
             if storage.is_s3(url):
                 local = folder / "shard"
                 storage.download(storage.join(url, path), local)
-            with local.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            with storage.open_file(local) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 yield data
         except (FileNotFoundError, MissingFileError):
             raise VerificationError(f"{path}: it is missing") from None

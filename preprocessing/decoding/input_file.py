@@ -27,17 +27,28 @@ def open_input(url: str) -> Iterator[BinaryIO]:
     try:
         if storage.is_s3(url):
             with scratch_folder() as folder:
-                copy = folder / "input"
-                storage.download(url, copy)
-                file = copy.open("rb")  # stays readable after the folder is deleted, and leaves nothing behind
+                # It stays readable after the folder is deleted, and leaves nothing behind.
+                file = storage.open_file(copy_input(url, folder / "input"))
         else:
-            file = open(url, "rb")  # noqa: SIM115 - closed below
+            file = storage.open_file(url)
     except OSError as error:
         raise reading_error(url, error) from error
-    except UnreachableError as error:
-        raise TransientError(str(error)) from error
     with file:
         yield file
+
+
+def copy_input(url: str, path: Path) -> Path:
+    """Copy an object from S3 to the file `path`, and return that.
+
+    Raises:
+        TransientError: it cannot be read at the moment.
+        UserError: it is no longer in the bucket, or access is denied.
+    """
+    try:
+        storage.download(url, path)
+    except UnreachableError as error:
+        raise TransientError(str(error)) from error
+    return path
 
 
 class WatchedFile(io.RawIOBase):

@@ -1,5 +1,7 @@
 """Decode inputs in a separate process, which may crash, hang or exhaust its memory without harming the job.
 
+The process gets no credentials: inputs in S3 are copied to this machine before it reads them.
+
 Starting the process takes half a second, so it is kept for many inputs. Its failure may be caused by an earlier input;
 therefore a failure counts against an input only if the process was fresh.
 """
@@ -26,6 +28,9 @@ log = logging.getLogger(__name__)
 _POLL_S = 1.0
 _PIPE_BYTES = 1 << 20
 _SET_PIPE_SIZE = 1031  # fcntl.F_SETPIPE_SZ, Linux only
+_ROOT = str(Path(__file__).resolve().parents[2])
+INHERITED = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VDSM_LOG_LEVEL")
+"""Variables that the process inherits. The others can hold credentials, as of S3 and of Ray."""
 
 
 class SandboxFailedError(Exception):
@@ -47,11 +52,19 @@ class DecodeProcess:
         cpu_seconds: CPU time that the process may use from one clip to the next, in seconds. It may also be idle for
             as long.
         memory_mb: memory that decoding an input may take, in MB (10^6 bytes).
+        fetch: copies an input in S3 to a folder, and returns it with the path of the copy.
     """
 
     def __init__(
-        self, open_source: Callable[[str], Source], serialized: str, *, cpu_seconds: int, memory_mb: int
+        self,
+        open_source: Callable[[str], Source],
+        serialized: str,
+        *,
+        cpu_seconds: int,
+        memory_mb: int,
+        fetch: Callable[[Item, Path], Item] | None = None,
     ) -> None:
+        self._fetch = fetch
         self._opener = f"{open_source.__module__}:{open_source.__qualname__}"
         self._setup = {
             "source": serialized, "parent": os.getpid(), "seconds": cpu_seconds, "bytes": memory_mb * 1_000_000,
@@ -74,6 +87,13 @@ class DecodeProcess:
             SandboxFailedError: the process died or was killed; the next call starts another one.
             UserError: the source raised it.
         """
+        if self._fetch is None:
+            yield from self._decode(item)
+            return
+        with scratch_folder("vdsm-input-") as folder:
+            yield from self._decode(self._fetch(item, folder))
+
+    def _decode(self, item: Item) -> Iterator[Clip]:
         self._fresh = self._process is None
         process = self._process or self.start()
         kind = "memory"
@@ -115,8 +135,9 @@ class DecodeProcess:
             RuntimeError: the process failed to start.
         """
         self._fresh = True
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, sys.path))),
+        environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | {
+            # Our packages first: the working folder and others may hold modules with their names.
+            "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [_ROOT, *sys.path]))), "PYTHONSAFEPATH": "1",
             # A task has one core, and the threads of a numeric library would only take memory.
             "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
         }  # fmt: skip

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from cluster.cli.progress import format_duration
 from preprocessing.clip import Clips, Item, Source
-from preprocessing.decoding.sandbox import DecodeProcess
 from preprocessing.recipe import DataRecipe
 from preprocessing.sharding.plan import Plan, estimate
 from preprocessing.sharding.reading import read_item
-from preprocessing.sources.registry import open_serialized_source, serialize_source
+from preprocessing.sharding.tasks import make_decoder
+from preprocessing.sources.registry import serialize_source
 
 SAMPLE_S = 10.0
 """How long inputs are sampled, in seconds; the first one is always read to its end."""
@@ -38,12 +38,7 @@ def take_sample(recipe: DataRecipe, plan: Plan, source: Source) -> Sample:
     """Read the first few inputs of the plan, whose order is random."""
     decoder = None
     if source.untrusted:
-        decoder = DecodeProcess(
-            open_serialized_source,
-            serialize_source(recipe.source, recipe.seed, source),
-            cpu_seconds=recipe.shards.decode_seconds,
-            memory_mb=recipe.shards.decode_mb,
-        )
+        decoder = make_decoder(source, serialize_source(recipe.source, recipe.seed, source), recipe.shards)
     sample = Sample()
     begin = time.monotonic()
     try:

@@ -117,7 +117,7 @@ def _read_clips(url: str, shard: ShardEntry, samples: list[Sample]) -> Iterator[
         if storage.is_s3(url):
             path = cache / "shard"
             storage.download(storage.join(url, shard["path"]), path)
-        with path.open("rb") as file:
+        with storage.open_file(path) as file:
             for sample in samples:
                 file.seek(sample["frames_offset"])
                 member = io.BytesIO(file.read(sample["frames_length"]))

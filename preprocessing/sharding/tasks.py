@@ -11,6 +11,7 @@ from preprocessing.decoding.sandbox import DecodeProcess
 from preprocessing.recipe import DataRecipe, ShardsConfig
 from preprocessing.sharding.plan import Plan, ShardPlan
 from preprocessing.sharding.write_shard import write_shard
+from preprocessing.sources.file_source import FileSource
 from preprocessing.sources.registry import open_serialized_source, serialize_source
 
 MAX_RETRIES = 10
@@ -77,7 +78,15 @@ def _source(serialized: str) -> Source:
 @functools.lru_cache(maxsize=1)
 def _decoder(serialized: str, shards: str) -> DecodeProcess:
     """Return the decoding process, started once per worker process."""
-    limits = ShardsConfig.model_validate_json(shards)
+    return make_decoder(_source(serialized), serialized, ShardsConfig.model_validate_json(shards))
+
+
+def make_decoder(source: Source, serialized: str, limits: ShardsConfig) -> DecodeProcess:
+    """Return a process that decodes the inputs of a source, which `serialize_source` has described."""
     return DecodeProcess(
-        open_serialized_source, serialized, cpu_seconds=limits.decode_seconds, memory_mb=limits.decode_mb
+        open_serialized_source,
+        serialized,
+        cpu_seconds=limits.decode_seconds,
+        memory_mb=limits.decode_mb,
+        fetch=source.fetch if isinstance(source, FileSource) else None,
     )

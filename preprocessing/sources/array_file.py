@@ -5,6 +5,8 @@ states the data type, so such arrays are rejected before any of their values are
 """
 
 import hashlib
+import os
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -22,8 +24,9 @@ from cluster.storage.scratch import REMEDY, scratch_root
 from preprocessing.npy_header import ArrayHeader, read_header
 
 _LOCAL_HEADER = 30
-_MAX_RATIO = 1032
-"""Deflate packs at most so many bytes into one."""
+FREE_BYTES, MAX_RATIO = 64_000_000, 100
+"""A packed array may unpack to so many bytes, or to so many times its packed bytes. Deflate packs up to a thousand
+bytes of zeros into one, which would fill the disk."""
 
 
 class DamagedArrayError(Exception):
@@ -49,9 +52,11 @@ class ArrayFile:
         self.url = url
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._path = Path(url)
+        self._unpacked: dict[str, IO[bytes]] = {}
         if storage.is_s3(url):
             self._path = self._folder() / "file"
             storage.download(url, self._path)
+        storage.open_file(self._path).close()  # refuses a pipe, which would block
         try:
             self.headers = dict(self._read_headers())
         except (zipfile.BadZipFile, ValueError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
@@ -67,6 +72,11 @@ class ArrayFile:
             with os_errors.explained(scratch_root(), REMEDY):
                 self._scratch = tempfile.TemporaryDirectory(prefix="vdsm-arrays-", ignore_cleanup_errors=True)
         return Path(self._scratch.name)
+
+    @property
+    def path(self) -> Path:
+        """The file, or its copy on this machine."""
+        return self._path
 
     @property
     def size_bytes(self) -> int:
@@ -86,14 +96,14 @@ class ArrayFile:
         """
         self.check(name)
         header = self.headers[name]
-        path, offset = self._locate(name)
+        file, offset = self._locate(name)
         start = offset + header.offset
-        _check_length(header, path.stat().st_size - start)
+        _check_length(header, os.fstat(file.fileno()).st_size - start)
         order: Any = "F" if header.fortran else "C"
         try:
             if not header.values_bytes:
                 return np.empty(header.shape, header.dtype)
-            values: NDArray[Any] = np.memmap(path, header.dtype, "r", start, header.shape, order)
+            values: NDArray[Any] = np.memmap(file, header.dtype, "r", start, header.shape, order)
         except ValueError as error:  # more dimensions, or longer ones, than NumPy can address
             raise DamagedArrayError(f"its array cannot be mapped ({error})") from None
         return values
@@ -102,7 +112,7 @@ class ArrayFile:
         """Compare the length that a header states with that of the stored values, without unpacking them.
 
         Raises:
-            DamagedArrayError: there are fewer values, or more than the packed bytes can hold.
+            DamagedArrayError: there are fewer values, or packed ones that would unpack to far more bytes.
         """
         header = self.headers[name]
         if not name and "" in self.headers:
@@ -111,8 +121,12 @@ class ArrayFile:
         with zipfile.ZipFile(self._path) as archive:
             member = archive.getinfo(f"{name}.npy")
         _check_length(header, member.file_size - header.offset)
-        if member.file_size > _MAX_RATIO * min(member.compress_size, self.size_bytes):
-            raise DamagedArrayError(f"its {member.compress_size} packed bytes cannot hold {member.file_size} bytes")
+        packed = min(member.compress_size, self.size_bytes)
+        if member.file_size > max(FREE_BYTES, MAX_RATIO * packed) or member.file_size > 11 * MAX_RATIO * packed:
+            raise DamagedArrayError(
+                f"its {packed} packed bytes would unpack to {member.file_size}; if you trust the file, save it by "
+                "numpy.savez, without compression"
+            )
 
     def verify(self, name: str) -> None:
         """Read an array of a .npz and compare its bytes with their checksum.
@@ -155,33 +169,35 @@ class ArrayFile:
             )
         return header
 
-    def _locate(self, name: str) -> tuple[Path, int]:
+    def _locate(self, name: str) -> tuple[IO[bytes], int]:
         """Return the file that holds the .npy of an array, and its offset in that file."""
         if not name and "" in self.headers:
-            return self._path, 0
+            return storage.open_file(self._path), 0
         with zipfile.ZipFile(self._path) as archive:
             member = archive.getinfo(f"{name}.npy")
             if member.compress_type == zipfile.ZIP_STORED:
-                with self._path.open("rb") as file:
-                    file.seek(member.header_offset)
-                    local = file.read(_LOCAL_HEADER)
+                file = storage.open_file(self._path)
+                file.seek(member.header_offset)
+                local = file.read(_LOCAL_HEADER)
                 lengths = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
-                return self._path, member.header_offset + _LOCAL_HEADER + lengths
-            unpacked = self._folder() / f"{list(self.headers).index(name)}.npy"
-            if not unpacked.exists():
-                partial = unpacked.with_suffix(".partial")
-                try:
-                    with (
-                        os_errors.explained(scratch_root(), REMEDY),
-                        archive.open(member) as packed,
-                        partial.open("wb") as file,
-                    ):
-                        while block := packed.read(1 << 20):
-                            file.write(block)
-                except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-                    raise DamagedArrayError(f"its array {name} cannot be unpacked ({error})") from None
-                partial.rename(unpacked)
-            return unpacked, 0
+                return file, member.header_offset + _LOCAL_HEADER + lengths
+            if name not in self._unpacked:
+                self._unpacked[name] = _unpack(archive, member)
+            return self._unpacked[name], 0
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+    """Unpack a file to one without a name, which leaves nothing behind when this process is killed."""
+    with os_errors.explained(scratch_root(), REMEDY):
+        unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - stays open
+    try:
+        with os_errors.explained(scratch_root(), REMEDY), archive.open(member) as packed:
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        unpacked.close()
+        raise DamagedArrayError(f"its array {member.filename} cannot be unpacked ({error})") from None
+    unpacked.flush()
+    return unpacked
 
 
 def _check_length(header: ArrayHeader, available: int) -> None:

@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cluster.errors import UserError
-from preprocessing.clip import Clip, Item, RejectedInputError
+from cluster.storage import api as storage
+from cluster.storage.errors import UnreachableError
+from preprocessing.clip import Clip, Item, RejectedInputError, TransientError
 from preprocessing.decoding.timing import Frame
 from preprocessing.decoding.transform import FrameTransform
 from preprocessing.sources.array_file import ArrayFile, DamagedArrayError
@@ -26,7 +29,7 @@ from preprocessing.sources.clipping import Clipper
 from preprocessing.sources.config import ArraysConfig
 from preprocessing.sources.file_source import FileSource
 from preprocessing.sources.labels import read_labels
-from preprocessing.sources.listing import Entry, find_inputs, resolve
+from preprocessing.sources.listing import Entry, resolve
 from preprocessing.sources.names import as_text
 
 IMAGES, LABELS, LENGTHS = "images", "labels", "lengths"
@@ -37,7 +40,19 @@ FEW_VIDEOS, BYTES_PER_VIDEO = 100_000, 256
 class ArraysSource(FileSource[ArraysConfig]):
     """Windows of consecutive frames of every video in every file."""
 
-    untrusted = False
+    untrusted = True
+
+    def fetch(self, item: Item, folder: Path) -> Item:
+        """Return an input in S3 with the path of a copy of its file, which is made once for all of its videos."""
+        url = self._url(item)
+        if not storage.is_s3(url):
+            return item
+        try:
+            return dataclasses.replace(item, local=str(self._open(url).path))
+        except DamagedArrayError as damage:
+            raise RejectedInputError("a damaged array file", str(damage)) from None
+        except UnreachableError as error:
+            raise TransientError(str(error)) from error
 
     def clips(self, item: Item) -> Iterator[Clip]:
         """Yield the windows of one video."""
@@ -46,9 +61,9 @@ class ArraysSource(FileSource[ArraysConfig]):
         rate = Fraction(config.fps).limit_denominator(1000)
         transform = FrameTransform(config.size, config.channels, config.fit, crop)
         clipper = Clipper(item, segments, config, rate)
-        name, _, number = item.path.partition("#")
+        number = item.path.rpartition("#")[2] if _is_one_of_many(item.path) else 0
         try:
-            video = _VideoArrays(self._open(name)).video(int(number or 0))
+            video = _VideoArrays(self._open(item.local or self._url(item))).video(int(number))
         except DamagedArrayError as damage:
             raise RejectedInputError("a damaged array file", str(damage)) from None
         for index, values in enumerate(video):
@@ -60,22 +75,22 @@ class ArraysSource(FileSource[ArraysConfig]):
         clipper.check()
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a process has one source
-    def _open(self, name: str) -> ArrayFile:
-        return ArrayFile(resolve(self._base, name))
+    def _open(self, url: str) -> ArrayFile:
+        return ArrayFile(url)
 
-    @functools.cached_property
-    def _base(self) -> str:
-        return find_inputs(self._path).base
+    def _url(self, item: Item) -> str:
+        name = item.path.rpartition("#")[0] if _is_one_of_many(item.path) else item.path
+        return resolve(self._base, name)
 
     def _list_inputs(self) -> Catalogue:
         entries, embedded, faults = [], {}, {}
         frame_bytes = self._config.size**2 * self._config.channels
         frames: dict[str, int] = {}
-        for file in find_inputs(self._path).entries():
+        for file in self._inputs.entries():
             if not file.name.endswith((".npy", ".npz")):
                 continue
             try:
-                videos = _VideoArrays(self._open(file.name))
+                videos = _VideoArrays(self._open(resolve(self._base, file.name)))
             except DamagedArrayError as damage:
                 faults[file.name] = str(damage)
                 entries.append(file)
@@ -100,6 +115,11 @@ class ArraysSource(FileSource[ArraysConfig]):
         )  # fmt: skip
 
 
+def _is_one_of_many(path: str) -> bool:
+    """Return whether an item is a video of a file that holds several: FILE.npz#000000."""
+    return not path.endswith((".npy", ".npz"))
+
+
 class _VideoArrays:
     """The videos of one file."""
 
@@ -122,8 +142,8 @@ class _VideoArrays:
         if 0 in shape[1:]:
             raise DamagedArrayError(f"its frames have shape {list(shape)}: there are no pixels")
         self.many = len(shape) == 5 or LENGTHS in file.headers
+        file.check(self._name)
         if self.many:
-            file.check(self._name)
             videos = math.prod(file.headers[LENGTHS].shape) if LENGTHS in file.headers else shape[0]
             if videos > FEW_VIDEOS + file.size_bytes // BYTES_PER_VIDEO:
                 raise UserError(f"{file.url}: {videos} videos in {file.size_bytes} bytes are too many; split the file")

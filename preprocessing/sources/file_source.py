@@ -1,15 +1,20 @@
 """Base of the sources that read the user's own files: all inputs are listed and labelled before any is opened."""
 
+import dataclasses
 import functools
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Generic, TypeVar
 
+from cluster.storage import api as storage
 from preprocessing.clip import Clip, Factors, Item
+from preprocessing.decoding.input_file import copy_input
 from preprocessing.sources.catalogue import Catalogue
 from preprocessing.sources.config import ClipsConfig
 from preprocessing.sources.labels import LabelReader, read_labels
+from preprocessing.sources.listing import InputListing, find_inputs, resolve
 
 C = TypeVar("C", bound=ClipsConfig)
 
@@ -44,6 +49,20 @@ class FileSource(ABC, Generic[C]):
         """Return the SHA-256 of the sidecar. A change of an input shows in its `Item.version`."""
         return hashlib.sha256(self._labels.sidecar).hexdigest()
 
+    def fetch(self, item: Item, folder: Path) -> Item:
+        """Copy an input in S3 to a folder of this machine, and return it with the path of the copy.
+
+        Raises:
+            TransientError: the network failed.
+            UserError: it is no longer in the bucket, or access is denied.
+        """
+        url = resolve(self._base, item.path)
+        return dataclasses.replace(item, local=self._copy(url, folder)) if storage.is_s3(url) else item
+
+    def _copy(self, url: str, folder: Path) -> str:
+        """Copy an input in S3 to a folder, and return the path of the copy."""
+        return str(copy_input(url, folder / "input"))
+
     @abstractmethod
     def clips(self, item: Item) -> Iterator[Clip]:
         """Yield the windows of one input."""
@@ -58,6 +77,15 @@ class FileSource(ABC, Generic[C]):
         frame_bytes = config.size**2 * config.channels
         overlap = config.clip_frames / (config.stride or config.clip_frames)
         return round(frames * frame_bytes * overlap)
+
+    @functools.cached_property
+    def _inputs(self) -> InputListing:
+        return find_inputs(self._path)
+
+    @property
+    def _base(self) -> str:
+        """Folder or prefix that the paths of the inputs are relative to."""
+        return self._inputs.base
 
     @functools.cached_property
     def _catalogue(self) -> Catalogue:

@@ -5,7 +5,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
@@ -15,14 +15,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from preprocessing.clip import Clip, Item, RejectedInputError
-from preprocessing.decoding.input_file import open_input, reading_error
+from preprocessing.decoding.input_file import copy_input, open_input, reading_error
 from preprocessing.decoding.timing import Frame
 from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
 from preprocessing.sources.clipping import Clipper
 from preprocessing.sources.config import FramesConfig
 from preprocessing.sources.file_source import FileSource
-from preprocessing.sources.listing import Entry, find_inputs, list_folder, resolve
+from preprocessing.sources.listing import Entry, list_folder, resolve
 from preprocessing.sources.names import natural_key
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
@@ -40,7 +40,7 @@ class FramesSource(FileSource[FramesConfig]):
         rate = Fraction(config.fps).limit_denominator(1000)
         transform = FrameTransform(config.size, config.channels, config.fit, crop)
         clipper = Clipper(item, segments, config, rate)
-        folder = resolve(self._path, item.path) if item.path != "." else self._path
+        folder = item.local or resolve(self._base, item.path)
         for index, name in enumerate(self._list_images(folder)):
             try:
                 with open_input(storage.join(folder, name)) as file:
@@ -49,6 +49,11 @@ class FramesSource(FileSource[FramesConfig]):
                 raise RejectedInputError(fault.reason, "; ".join(filter(None, [name, fault.where]))) from None
             yield from clipper.add(Frame(pixels, index / rate, run=0))
         clipper.check()
+
+    def _copy(self, url: str, folder: Path) -> str:
+        for name in self._list_images(url):
+            copy_input(storage.join(url, name), folder / name)
+        return str(folder)
 
     def _list_images(self, folder: str) -> list[str]:
         if storage.is_s3(folder):
@@ -74,7 +79,7 @@ class FramesSource(FileSource[FramesConfig]):
 
     def _list_image_folders(self) -> Iterator[Entry]:
         """List each folder as an entry whose size is its number of images."""
-        inputs = find_inputs(self._path)
+        inputs = self._inputs
         if inputs.explicit:
             raise UserError(f"source.path {self._path}: the source `frames` needs a folder of image folders")
         counts: Counter[str] = Counter()

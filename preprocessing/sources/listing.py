@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from cluster.cli.paths import expand_home
 from cluster.errors import UserError
@@ -65,6 +66,8 @@ def find_inputs(path: str) -> InputListing:
         return InputListing(str(local.parent), lambda: iter([_local_file(str(local), local.name)]), explicit=True)
     if is_pattern(path):
         return _match_pattern(path)
+    if local.exists():
+        raise UserError(f"{path}: not a regular file; an input is a file, no folder, pipe or device")
     raise UserError(f"{path}: no such file or folder; check --source.path")
 
 
@@ -80,10 +83,10 @@ def _find_in_s3(url: str) -> InputListing:
 
 
 def resolve(base: str, name: str) -> str:
-    """Return the URL of the file `name`: below `base`, unless it is an absolute path or a URL itself."""
+    """Return the URL of the input `name`: below `base` (`.` is that itself), unless it is an absolute path or a URL."""
     if "://" in name or name.startswith("/"):
         return name
-    return storage.join(base, name)
+    return base if name == "." else storage.join(base, name)
 
 
 def list_folder(folder: str, *, deep: bool = True) -> Iterator[Entry]:
@@ -131,6 +134,8 @@ def _local_file(path: str, name: str) -> Entry:
         raise UserError(f"{path}: {error.strerror}") from None
     except OSError as error:
         os_errors.explain(path, error)
+    if not S_ISREG(stat.st_mode):
+        raise UserError(f"{path}: not a regular file; an input is a file, no folder, pipe or device")
     return Entry(name, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
 
 

@@ -1,6 +1,5 @@
 """Video files: anything that PyAV decodes, from a folder, a file, a pattern or a list, on disk or in S3."""
 
-import functools
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from preprocessing.sources.clipping import Clipper
 from preprocessing.sources.config import VideosConfig
 from preprocessing.sources.doubts import NOT_VIDEOS, find_doubts
 from preprocessing.sources.file_source import FileSource
-from preprocessing.sources.listing import Entry, InputListing, find_inputs, resolve
+from preprocessing.sources.listing import Entry, resolve
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class VideosSource(FileSource[VideosConfig]):
         config = self._config
         segments, crop = segments_of(item)
         transform = FrameTransform(config.size, config.channels, config.fit, crop)
-        url = resolve(self._inputs.base, item.path)
+        url = item.local or resolve(self._base, item.path)
         with open_input(url) as file, VideoReader(file, max_pixels=config.max_pixels) as video:
             rate = video.rate
             frames = assign_times(video.frames(transform), rate)
@@ -49,10 +48,6 @@ class VideosSource(FileSource[VideosConfig]):
             if video.damage is not None:
                 raise video.damage
             clipper.check()
-
-    @functools.cached_property
-    def _inputs(self) -> InputListing:
-        return find_inputs(self._path)
 
     def _list_inputs(self) -> Catalogue:
         listed = list(self._list_videos())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.health.checks import DEDICATED_KEYS
 from cluster.ray_runtime import PACKAGES
 
 pytestmark = pytest.mark.slow
@@ -132,6 +133,14 @@ def test_set_up_installs_this_project_in_the_tested_versions(root: Path, name: s
     installs = [line for line in tree["setup_commands"] if "pip install" in line]
     assert len(installs) == 1
     assert "constraints.txt" in installs[0]
+
+
+def test_the_head_gets_an_ssh_key_of_its_own() -> None:
+    text = (Path("cluster") / "onprem.yaml").read_text()
+    key = load("cluster/onprem.yaml")["auth"]["ssh_private_key"]
+    assert "id_" not in key
+    assert f"ssh-keygen -t ed25519 -N '' -C vdsm-cluster -f {key}" in text
+    assert "vdsm-cluster" in DEDICATED_KEYS
 
 
 def test_image_manifest_and_constraints_name_one_version_of_ray(root: Path) -> None:

@@ -1,6 +1,7 @@
 """The Kubernetes manifests have only known fields of the right type, pods are not root, and code needs the token."""
 
 import copy
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,9 @@ def manifest(root: Path, name: str) -> Tree:
 
 
 def templates(tree: Tree) -> list[Tree]:
-    if tree["kind"] != "RayCluster":
-        return []
     spec = tree["spec"]
+    if tree["kind"] == "RayJob":
+        return [spec["submitterPodTemplate"]]
     return [spec["headGroupSpec"]["template"], *(group["template"] for group in spec["workerGroupSpecs"])]
 
 
@@ -35,7 +36,12 @@ def schema_errors(root: Path, tree: Tree) -> list[str]:
     schema = yaml.safe_load((root / "tests" / "cluster" / "kuberay_schema.yaml").read_text())
     found = [error.message for error in Draft202012Validator(schema).iter_errors(tree)]
     for template in [] if found else templates(tree):
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **template}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": copy.deepcopy(template["spec"])}
+        options = tree["spec"].get("autoscalerOptions", {})
+        if "serviceAccountName" in pod["spec"] and template is templates(tree)[0]:
+            # The operator adds this container to the head's pod.
+            own = {name: options[name] for name in ("resources", "securityContext", "volumeMounts")}
+            pod["spec"]["containers"].append({"name": "autoscaler", "image": "x", **own})
         try:
             kubernetes_validate.validate(pod, KUBERNETES, strict=True)
         except kubernetes_validate.ValidationError as error:
@@ -66,6 +72,60 @@ def test_a_planted_typo_is_caught(root: Path, name: str, plant: Callable[[Tree],
     tree = copy.deepcopy(manifest(root, name))
     plant(tree)
     assert len(schema_errors(root, tree)) >= 1
+
+
+def access(root: Path) -> list[Tree]:
+    return list(yaml.safe_load_all((root / "cluster" / "kuberay" / "access.yaml").read_text()))
+
+
+def test_the_accounts_and_the_network_policy_fit_the_schema(root: Path) -> None:
+    import kubernetes_validate
+
+    for document in access(root):
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_workers_have_an_account_of_their_own_and_jobs_no_token_of_kubernetes(root: Path) -> None:
+    head, *workers = templates(manifest(root, "raycluster"))
+    accounts = {one["metadata"]["name"]: one for one in access(root) if one["kind"] == "ServiceAccount"}
+    assert set(accounts) == {"vdsm-head", "vdsm-worker"}
+    assert not any(one["automountServiceAccountToken"] for one in accounts.values())
+    assert head["spec"]["serviceAccountName"] == "vdsm-head"
+    assert {worker["spec"]["serviceAccountName"] for worker in workers} == {"vdsm-worker"}
+    for template in (head, *workers, *templates(manifest(root, "rayjob"))):
+        assert template["spec"]["automountServiceAccountToken"] is False
+        mounts = [one["mountPath"] for box in template["spec"]["containers"] for one in box["volumeMounts"]]
+        assert not any("serviceaccount" in path for path in mounts)
+    options = manifest(root, "raycluster")["spec"]["autoscalerOptions"]
+    assert any("serviceaccount" in one["mountPath"] for one in options["volumeMounts"])
+
+
+def test_containers_cannot_change_their_image_which_is_named_by_its_digest(root: Path) -> None:
+    for name in MANIFESTS:
+        for template in templates(manifest(root, name)):
+            for container in template["spec"]["containers"]:
+                assert container["securityContext"]["readOnlyRootFilesystem"]
+                assert re.search(r"@sha256:[0-9a-f]{64}$", container["image"])
+                assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
+    assert manifest(root, "raycluster")["spec"]["autoscalerOptions"]["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_only_the_cluster_reaches_its_pods_except_for_the_job_api(root: Path) -> None:
+    (policy,) = (one["spec"] for one in access(root) if one["kind"] == "NetworkPolicy")
+    name = manifest(root, "raycluster")["metadata"]["name"]
+    own = {"podSelector": {"matchLabels": {"ray.io/cluster": name}}}
+    assert policy["podSelector"] == own["podSelector"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    inside, others = policy["ingress"]
+    assert inside == {"from": [own]}
+    assert others["ports"] == [{"port": 8265}]
+    (submitter,) = templates(manifest(root, "rayjob"))
+    assert others["from"][0] == {"podSelector": {"matchLabels": submitter["metadata"]["labels"]}}
+    open_to_all = [rule for rule in policy["egress"] if "to" not in rule]
+    assert all(port["port"] == 53 for rule in open_to_all for port in rule["ports"])
+    assert [
+        one["ipBlock"]["except"] for rule in policy["egress"] for one in rule.get("to", []) if "ipBlock" in one
+    ] == [["169.254.0.0/16"]]
 
 
 def test_pods_are_not_root_and_code_needs_the_token(root: Path) -> None:

@@ -1,6 +1,7 @@
 """The shipped cluster/onprem.yaml on three machines over SSH: the same jobs, the findings of the doctor, cleanup."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.ray_train.network import STORE_PORTS
 from tests.e2e.namespaces import BIN, Machines, ip, machines, until, until_nothing_runs
-from tests.e2e.strangers import check_job_api, check_ports
+from tests.e2e.strangers import FIREWALL, check_job_api, check_ports
 from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, TRAIN, URL, copy_code, lines, stored, submit
 
 
@@ -38,7 +40,7 @@ def test_the_same_jobs_on_private_machines(root: Path, tmp_path: Path) -> None:
         net.serve_s3(BUCKET)
         code = copy_code(root, tmp_path)
         key = net.home / ".ssh" / "key"
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "vdsm-cluster", "-f", key], check=True)
         net.public_keys.write_text(key.with_suffix(".pub").read_text())
         file = tmp_path / "onprem.yaml"
         file.write_text(yaml.safe_dump(overlay(root, net)))
@@ -62,6 +64,15 @@ def test_the_same_jobs_on_private_machines(root: Path, tmp_path: Path) -> None:
         endless = (*TRAIN, "--name", "stopped", "--training.stage1.steps", "1000000")
         submit(net, code, *endless, options=("--no-wait", "--submission-id", "endless"))
         until(lambda: '"start"' in stored(net, code, "runs/stopped/events.jsonl"), "the endless training has started")
+        found = set().union(*(check_ports(net, host.address, must={22}, training=True) for host in net.hosts))
+        assert found & set(STORE_PORTS)  # the training runs, and its ports were tried
+        if shutil.which("nft"):
+            nodes = ", ".join(host.address for host in net.hosts)
+            for host in net.hosts:
+                enter = ["ip", "netns", "exec", host.namespace, "sh", "-euc", FIREWALL.replace("NODES", nodes)]
+                subprocess.run(enter, check=True)
+                assert net.open_ports(host.address, filtered=True) == {22}
+                subprocess.run([*enter[:4], "nft", "delete", "table", "inet", "ray"], check=True)
         stop = net.run([BIN / "ray", "job", "stop", "--address", ADDRESS, "endless"])
         assert stop.returncode == 0, stop.stdout
         assert lines(stored(net, code, "runs/stopped/events.jsonl"))[-1]["event"] == "stopped"

@@ -3,6 +3,8 @@
 import copy
 import errno
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,3 +124,27 @@ def test_a_full_disk_is_found_as_a_fault_of_the_machine(tmp_path: Path, monkeypa
     found = probes.use_storage(str(tmp_path))
     assert (found["failed"], found["local"]) == ("write", True)
     assert "No space left on device; free space" in found["error"]
+
+
+@pytest.mark.parametrize(
+    ("comment", "outcome"), [("vdsm-cluster", "ok"), ("no comment", "ok"), ("anna@laptop", "failed"), (None, None)]
+)
+def test_a_key_that_was_not_made_for_the_cluster_is_found_on_its_head(comment: str | None, outcome: str | None) -> None:
+    report = healthy()
+    next(iter(report.nodes.values())).facts["ssh_key"] = comment
+    found = {one.check: one for one in run_checks(report, REQUEST)}.get("ssh key")
+    assert (found.outcome if found else None) == outcome
+    if outcome == "failed":
+        assert found is not None
+        assert "ssh-keygen" in found.remedy
+        assert "anna@laptop" in found.found
+
+
+def test_the_comment_of_a_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert probes._ssh_key() is None
+    path = tmp_path / "ray_bootstrap_key.pem"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "anna at home", "-f", path], check=True)
+    assert probes._ssh_key() == "anna at home"

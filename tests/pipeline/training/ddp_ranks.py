@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import yaml
+from torch.distributed import distributed_c10d
+from torch.distributed.optim import zero_redundancy_optimizer
 
 from pipeline.recipe import Recipe
 from pipeline.training.batches import read_windows
@@ -44,7 +46,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def refuse(*_: object, **__: object) -> None:
+    raise AssertionError("a collective sends or receives a pickled object")
+
+
 class Recorder(QuietReporter):
+    folder: Path
+
     def __init__(self, world: DistributedContext, stop_after: int | None = None) -> None:
         self.world, self.stop_after, self.steps = world, stop_after, 0
         self.records: list[dict[str, Any]] = []
@@ -62,7 +70,15 @@ class Recorder(QuietReporter):
     def restore(
         self, position: TrainPosition | None = None, *, before: TrainPosition | None = None
     ) -> TrainState | None:
-        return self.world.broadcast(self.state)
+        if self.world.size == 1:
+            return self.state
+        path = self.folder / "state"
+        if self.world.is_first:
+            torch.save(self.state, path)
+        dist.barrier()
+        state: TrainState | None = torch.load(path, weights_only=False)
+        dist.barrier()
+        return state
 
     def should_stop(self) -> StopDecision:
         self.steps += 1
@@ -97,6 +113,9 @@ def weights(job: Job, world: DistributedContext, stop_after: int | None) -> Any:
 def run_rank(rank: int, size: int, data: str, recipe_path: str, folder: Path) -> None:
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/store{size}", rank=rank, world_size=size)
+    Recorder.folder = folder
+    distributed_c10d._object_to_tensor = distributed_c10d._tensor_to_object = refuse
+    zero_redundancy_optimizer._broadcast_object = refuse
     recipe = Recipe.model_validate(yaml.safe_load(Path(recipe_path).read_text()))
     # Dropout is drawn per rank; without it, the number of ranks only affects rounding.
     model = replace(recipe.model, rnn_dropout=0.0)

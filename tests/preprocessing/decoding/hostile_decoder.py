@@ -55,6 +55,8 @@ def misbehave(deed: str) -> None:
             pass
     elif name == "sleep":
         time.sleep(600)
+    elif name == "variables":
+        raise RejectedInputError(" ".join(sorted(os.environ)))
     elif name == "hoard":  # and keep it, like a decoder that leaks
         HOARD.append(np.ones(int(float(value) * 1e6), np.uint8))
     elif name == "segfault":

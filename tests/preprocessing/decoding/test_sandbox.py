@@ -13,7 +13,7 @@ import pytest
 
 from cluster.errors import UserError
 from preprocessing.clip import Clip, Clips, Item, RejectedInputError, TransientError
-from preprocessing.decoding.sandbox import DecodeProcess, SandboxFailedError
+from preprocessing.decoding.sandbox import INHERITED, DecodeProcess, SandboxFailedError
 from preprocessing.sharding.reading import read_item
 from preprocessing.sharding.rejects import Reject
 from tests.preprocessing.decoding.hostile_decoder import clip, open_hostile_source
@@ -90,6 +90,45 @@ def test_a_bad_input_is_rejected_with_its_reason_and_the_next_is_complete(
     assert reject is not None
     assert (reject.path, reject.reason, reject.clips, reject.split) == ("videos/bad.mp4", reason, 2, "train")
     assert_clips(read(decoder.clips, item("after"))[0], "after", 3)
+
+
+def test_a_decoder_inherits_no_credentials_and_no_variable_that_it_does_not_need(
+    decoder: DecodeProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "RAY_AUTH_TOKEN",
+        "RAY_AUTH_TOKEN_PATH", "PGPASSWORD", "HF_TOKEN", "VDSM_S3_KMS_KEY_ID", "ANY_OTHER",
+    ):  # fmt: skip
+        monkeypatch.setenv(name, "secret")
+    _, reject = read(decoder.clips, item("a", "variables"))
+    assert reject is not None
+    allowed = {*INHERITED, "PYTHONPATH", "PYTHONSAFEPATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LC_CTYPE"}
+    assert set(reject.reason.split()) <= allowed
+    assert not any("KEY" in name or "TOKEN" in name for name in INHERITED)
+
+
+def test_a_decoder_imports_this_project_whatever_the_working_folder_and_pythonpath_hold(
+    root: Path, tmp_path: Path
+) -> None:
+    for name in ("preprocessing", "cluster", "vdsm", "pipeline"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('a module of the user')")
+    code = (
+        f"import sys; sys.path.insert(0, {str(root)!r})\n"
+        "from preprocessing.decoding.sandbox import DecodeProcess\n"
+        "from preprocessing.sources.registry import open_serialized_source, serialize_source\n"
+        "from preprocessing.sources.config import SourceConfig\n"
+        "from preprocessing.sources.registry import make_source\n"
+        "config = SourceConfig(); source = make_source(config, 0)\n"
+        "sys.path[0] = ''\n"  # a parent that found this project in another way
+        "process = DecodeProcess(\n"
+        "    open_serialized_source, serialize_source(config, 0, source), cpu_seconds=60, memory_mb=700)\n"
+        "print(next(process.clips(source.items()[0])).key)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_output_of_a_decoder_does_not_corrupt_the_messages(decoder: DecodeProcess) -> None:

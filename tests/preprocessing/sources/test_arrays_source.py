@@ -1,6 +1,8 @@
 """NumPy files give clips and never run code."""
 
+import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from cluster.errors import UserError
 from preprocessing.clip import Clip, RejectedInputError
 from preprocessing.clip import Source as AnySource
+from preprocessing.sources import array_file
 from preprocessing.sources.config import ArraysConfig, LabelsConfig, SourceConfig
 from preprocessing.sources.registry import make_source
 
@@ -174,3 +177,66 @@ def test_damaged_files_are_rejected_when_they_are_read(tmp_path: Path) -> None:
 def test_a_folder_without_arrays_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no .npy or .npz file found"):
         source(tmp_path).items()
+
+
+def npy(shape: tuple[int, ...], dtype: str = "|u1", values: int = 0) -> bytes:
+    """Return a .npy whose header states a shape, with some values."""
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (63 - (len(header) + 10) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(values)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(10**9, 4, 8, 8, 3), (10**9, 8, 8, 3), (10**9, 1, 1, 1, 1), (-1, 4, 8, 8, 3), (2, -4, 8, 8, 3), (4, 8, -8, 3)],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_headers_that_state_what_is_not_there_are_rejected_at_the_listing(
+    tmp_path: Path, shape: tuple[int, ...], packed: bool
+) -> None:
+    data = npy(shape, values=1000)
+    if packed:
+        with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("images.npy", data)
+    else:
+        (tmp_path / "a.npy").write_bytes(data)
+    np.save(tmp_path / "good.npy", faces(4, 32, 32, 3))
+    bad, _ = source(tmp_path).items()  # one item, not 10^9
+    with pytest.raises(RejectedInputError):
+        list(source(tmp_path).clips(bad))
+
+
+@pytest.mark.parametrize("name", ["images", "labels", "lengths"])
+def test_a_small_file_that_unpacks_to_gigabytes_is_refused_before_it_is_unpacked(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = {"images": (700, 1, 1024, 1024, 3), "labels": (300_000_000,), "lengths": (2, 150_000_000)}[name]
+    dtype = "|u1" if name == "images" else "<i8"
+    header = npy(shape, dtype)
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        if name != "images":
+            archive.writestr("images.npy", npy((4, 8, 8, 3), values=768))
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            member.write(header)
+            for _ in range(150):  # the directory below states the rest
+                member.write(bytes(1_000_000))
+        archive.getinfo(f"{name}.npy").file_size = len(header) + 2_400_000_000
+    monkeypatch.setattr(array_file, "_unpack", lambda *_: pytest.fail("it was unpacked"))
+    with pytest.raises((RejectedInputError, UserError), match=r"would unpack to|labels|too many"):
+        list(source(tmp_path).clips(source(tmp_path).items()[0]))
+
+
+def test_arrays_are_read_in_a_process_of_their_own(tmp_path: Path) -> None:
+    assert source(tmp_path).untrusted
+
+
+def test_a_pipe_among_the_inputs_is_skipped_and_a_named_one_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "good.npy", faces(4, 32, 32, 3))
+    os.mkfifo(tmp_path / "pipe.npy")
+    (tmp_path / "device.npy").symlink_to("/dev/zero")
+    assert [item.path for item in source(tmp_path).items()] == ["good.npy"]
+    for name in ("pipe.npy", "device.npy"):
+        (tmp_path / "list.txt").write_text(f"good.npy\n{name}\n")
+        for path in (tmp_path / name, tmp_path / "list.txt"):
+            with pytest.raises(UserError, match=f"{name}: not a regular file"):
+                source(path).items()
