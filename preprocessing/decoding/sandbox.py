@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cluster.errors import UserError
-from cluster.storage.scratch import scratch_file
+from cluster.storage.scratch import scratch_file, scratch_folder
 from preprocessing.clip import Clip, Item, RejectedInputError, Source, TransientError
 from preprocessing.decoding.messages import clip_from_message, receive, send
 
