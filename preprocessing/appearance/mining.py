@@ -23,6 +23,8 @@ EXACT_CLIPS = 50_000
 """Up to this many clips are compared with all others; more are compared within clusters (an inverted file)."""
 LISTS_PROBED = 24
 """Clusters searched for the neighbours of a clip."""
+SPARE = 16
+"""Further clips that the search, which rounds, returns for each, so that the exact order decides."""
 RANDOM_PAIRS = 20_000
 _CHUNK = 4096
 _SCALE = 2**15 - 1
@@ -45,7 +47,8 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
     """Return the pairs of clips that look alike.
 
     Args:
-        descriptors: [N, D]; their length does not matter, and a clip with zeros alone has no partner.
+        descriptors: [N, D]; their length does not matter unless they are int16, which must be of one length. A clip
+            with zeros alone has no partner.
         video: where each clip was cut from: overlapping windows of one video are no pair.
         settings: see there.
     """
@@ -56,7 +59,7 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
     near, distances = np.full((count, reach), -1, dtype=np.int64), np.full((count, reach + 1), np.inf)
     if reach:
         own = vectors[described]
-        wanted = min(reach + 2 + video.max_overlaps(), len(described))
+        wanted = min(reach + 2 + SPARE + video.max_overlaps(), len(described))
         found = _nearest(own, wanted, settings.threads)
         for first in range(0, len(own), _CHUNK):
             rows = np.arange(first, min(first + _CHUNK, len(own)))
