@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import math
 from collections import Counter
 from typing import Any
@@ -190,7 +191,7 @@ def test_a_descriptor_is_a_unit_vector_times_the_scale(name: Name, channels: int
 def test_angles_are_close_to_those_between_square_roots_of_counts(name: Name) -> None:
     count = colour_counts if name == "colour" else texture_counts
     clips = [noise(2, 12 + 3 * seed, 24, 3, seed=seed) for seed in range(12)]
-    clips += [np.concatenate([one, other[:, : one.shape[1]]]) for one, other in zip(clips, clips[1:], strict=False)]
+    clips += [np.concatenate([one, other[:, : one.shape[1]]]) for one, other in itertools.pairwise(clips)]
     errors = [
         cosine(describe(name, one), describe(name, other)) - cosine(np.sqrt(count(one)), np.sqrt(count(other)))
         for number, one in enumerate(clips)
