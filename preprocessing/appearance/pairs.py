@@ -38,8 +38,9 @@ class Video:
 
         Clips with the same source and the same start are different inputs, such as those of a generator.
         """
-        apart = np.abs(self.starts[a] - self.starts[b])
-        overlapping: NDArray[np.bool_] = (apart > 0) & (apart < self.seconds[a])
+        apart = self.starts[b] - self.starts[a]
+        seconds = np.where(apart > 0, self.seconds[a], self.seconds[b])  # of the first of the two
+        overlapping: NDArray[np.bool_] = (apart != 0) & (np.abs(apart) < seconds)
         same: NDArray[np.bool_] = self.sources[a] == self.sources[b]
         return overlapping & same
 
