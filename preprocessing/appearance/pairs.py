@@ -144,7 +144,8 @@ class MinedPairs:
         is_valid = (
             all(getattr(pairs, name).ndim == 1 for name in cls.__dataclass_fields__)
             and pairs.offsets.dtype == pairs.partners.dtype == np.int64
-            and (pairs.distances.dtype, pairs.summary.dtype) == (np.float32, np.float64)
+            and pairs.distances.dtype == np.float32
+            and pairs.summary.dtype == np.float64
             and count >= 0
             and pairs.offsets[0] == 0
             and bool((np.diff(pairs.offsets) >= 0).all())
