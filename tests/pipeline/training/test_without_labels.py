@@ -105,6 +105,24 @@ def test_no_held_out_clip_is_trained_on_as_a_partner(tiny_job: Jobs, tiny_clips:
     assert (clips != partners).mean() > 0.5
 
 
+def test_clips_that_are_linked_through_another_are_no_partners(tiny_job: Jobs, tiny_clips: ClipDataset) -> None:
+    links = np.array([(0, 1), (1, 0), (1, 2), (2, 1)])
+    pairs = MinedPairs.of(len(tiny_clips), links, np.zeros(4), mutual_share=1, random_distances=np.zeros(0))
+    job = replace(tiny_job(stage1={"pairing": "appearance"}), pairs=pairs)
+    table = clip_table(job)
+    assert list(table.groups) == [tiny_clips.keys[0]] * 3 + tiny_clips.keys[3:]
+    assert table.lone == "keep"
+    order = stage_order(job, 1)
+    assert {0, 1, 2} <= set(order.train.tolist())
+    drawn: dict[int, set[int]] = {}
+    for step in range(300):
+        batch = order.at(step)
+        assert batch.partners is not None
+        for clip, partner in zip(batch.clips.tolist(), batch.partners.tolist(), strict=True):
+            drawn.setdefault(clip, set()).add(partner)
+    assert [drawn[clip] for clip in (0, 1, 2)] == [{1}, {0, 2}, {1}]
+
+
 @pytest.mark.parametrize("pairs", [None, "of fewer clips"])
 def test_pairing_by_appearance_needs_the_pairs_of_these_clips(
     tiny_job: Jobs, tiny_clips: ClipDataset, pairs: str | None
