@@ -26,6 +26,8 @@ LISTS_PROBED = 24
 """Clusters searched for the neighbours of a clip."""
 MAX_SET_ASIDE = 256
 """Windows of a clip's own video that are set aside in the search for its neighbours."""
+SPARE = 16
+"""Further clips that the search, which rounds, returns for each, so that the exact order decides."""
 RANDOM_PAIRS = 20_000
 _CHUNK = 4096
 _SCALE = 2**15 - 1
@@ -48,7 +50,8 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
     """Return the pairs of clips that look alike.
 
     Args:
-        descriptors: [N, D]; their length does not matter, and a clip with zeros alone has no partner.
+        descriptors: [N, D]; their length does not matter unless they are int16, which must be of one length. A clip
+            with zeros alone has no partner.
         video: where each clip was cut from. Windows of one video show the same action more often than not, so they are
             no pair, unless a clip has no other partner.
         settings: see there.
@@ -60,7 +63,7 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
     near, distances = np.full((count, reach), -1, dtype=np.int64), np.full((count, reach + 1), np.inf)
     if reach:
         own = vectors[described]
-        wanted = min(reach + 2 + min(video.most_windows() - 1, MAX_SET_ASIDE), len(described))
+        wanted = min(reach + 2 + SPARE + min(video.most_windows() - 1, MAX_SET_ASIDE), len(described))
         found = _nearest(own, wanted, settings.threads)
         for first in range(0, len(own), _CHUNK):
             rows = np.arange(first, min(first + _CHUNK, len(own)))

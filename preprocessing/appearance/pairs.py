@@ -137,10 +137,12 @@ class MinedPairs:
                 pairs = cls(*(stored[name] for name in cls.__dataclass_fields__))
         except Exception as error:  # zipfile, zlib and numpy raise many kinds for foreign bytes
             raise ValueError(f"not a list of pairs: {error}") from None
-        count = len(pairs.offsets) - 1
+        count = pairs.offsets.size - 1
         is_valid = (
             all(getattr(pairs, name).ndim == 1 for name in cls.__dataclass_fields__)
             and pairs.offsets.dtype == pairs.partners.dtype == np.int64
+            and pairs.distances.dtype == np.float32
+            and pairs.summary.dtype == np.float64
             and count >= 0
             and pairs.offsets[0] == 0
             and bool((np.diff(pairs.offsets) >= 0).all())

@@ -38,6 +38,7 @@ PLAN = "plan.json"
 INPUTS = "inputs.jsonl"
 REJECTS = "rejects.jsonl"
 PREVIEW = "preview.html"
+APPEARANCE = "appearance"
 
 FRAMES_SUFFIX = ".frames.npy"
 """Ends the name of the tar member that holds a clip's frames."""
@@ -268,7 +269,7 @@ def index_path(shard: str) -> str:
 
 def appearance_path(shard: str) -> str:
     """Return the path of a shard's descriptors: `train/shard-000000.tar` -> `appearance/train/shard-000000.npy`."""
-    return f"appearance/{shard.removesuffix(SHARD_SUFFIX)}.npy"
+    return f"{APPEARANCE}/{shard.removesuffix(SHARD_SUFFIX)}.npy"
 
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)  # built once: there may be a million lines

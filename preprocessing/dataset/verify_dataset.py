@@ -13,7 +13,17 @@ from preprocessing.clip import SPLITS
 from preprocessing.dataset import schema
 from preprocessing.dataset.disjoint import check_disjoint, check_groups
 from preprocessing.dataset.errors import HASH_MISMATCH, DamagedDatasetError, damaged_file
-from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, REJECTS, Manifest, StoredPlan, encode_json
+from preprocessing.dataset.format import (
+    APPEARANCE,
+    INPUTS,
+    MANIFEST,
+    PLAN,
+    REJECTS,
+    Manifest,
+    StoredPlan,
+    appearance_path,
+    encode_json,
+)
 from preprocessing.dataset.index import ShardSummary, read_index, summarize
 from preprocessing.dataset.inputs import read_inputs
 from preprocessing.dataset.manifest import read_manifest
@@ -66,11 +76,12 @@ def verify_dataset(url: str, decode: float = 1.0, *, on_verified: Callable[[int]
 
 
 def _verify_files(url: str, manifest: Manifest) -> None:
-    """Raise VerificationError if there is a shard or an index that the manifest does not list."""
-    expected = {shard["path"] for shard in manifest["shards"]}
-    expected |= {entry["index"] for entry in [*manifest["shards"], *manifest["empty"]]}
+    """Raise VerificationError if there is a shard, an index or descriptors that the manifest does not list."""
+    shards = {shard["path"] for shard in manifest["shards"]}
+    expected = shards | {entry["index"] for entry in [*manifest["shards"], *manifest["empty"]]}
+    expected |= {appearance_path(shard) for shard in shards}
     for name in storage.list_files(url):
-        if name.startswith(SPLITS) and name not in expected:
+        if name.startswith((*SPLITS, f"{APPEARANCE}/")) and name not in expected:
             raise VerificationError(f"{name}: the manifest does not list this file")
 
 

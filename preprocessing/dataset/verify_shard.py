@@ -19,7 +19,15 @@ from cluster.storage.errors import MissingFileError
 from cluster.storage.scratch import scratch_folder
 from preprocessing.dataset import schema
 from preprocessing.dataset.errors import HASH_MISMATCH
-from preprocessing.dataset.format import DESCRIPTION_SUFFIX, FRAMES_SUFFIX, Manifest, Sample, ShardEntry
+from preprocessing.dataset.format import (
+    DESCRIPTION_SUFFIX,
+    FRAMES_SUFFIX,
+    Appearance,
+    Manifest,
+    Sample,
+    ShardEntry,
+    appearance_path,
+)
 from preprocessing.dataset.index import ShardSummary, read_index, summarize
 from preprocessing.dataset.statistics import check_counts
 from preprocessing.npy_header import read_header
@@ -87,6 +95,10 @@ def verify_shard(url: str, shard: ShardEntry, manifest: Manifest, decode: float)
         len(samples),
     ):
         raise VerificationError(f"{shard['index']}: it is the index of another shard")
+    if "appearance" in index:
+        _verify_appearance(url, path, index["appearance"], len(samples))
+    elif storage.exists(storage.join(url, appearance_path(path))):  # datasets of earlier versions lack both
+        raise VerificationError(f"{appearance_path(path)}: the index of its shard does not name this file")
     return summarize(index, shard["index_sha256"])
 
 
@@ -151,6 +163,30 @@ def _verify_sample(
             raise VerificationError(f"{clip}: factor {factor} lacks a value for each {kind}")
     if decode:
         _verify_frames(clip, sample, frames.content)
+
+
+def _verify_appearance(url: str, shard: str, entry: Appearance, clips: int) -> None:
+    """Raise VerificationError if the descriptors of a shard's clips are not those that its index names."""
+    path = entry["path"]
+    if path != appearance_path(shard):
+        raise VerificationError(f"{path}: it holds the descriptors of another shard than {shard}, whose index names it")
+    try:
+        data = storage.read_bytes(storage.join(url, path))
+    except MissingFileError:
+        raise VerificationError(f"{path}: it is missing") from None
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise VerificationError(f"{path}: its SHA-256 does not match the index of its shard")
+    try:
+        header = read_header(io.BytesIO(data))
+    except ValueError as error:
+        raise VerificationError(f"{path}: it is not a .npy ({error})") from None
+    if len(header.shape) != 2 or header.shape[0] != clips or header.dtype != np.dtype("<i2"):
+        raise VerificationError(
+            f"{path}: descriptors are {header.dtype} {list(header.shape)}, but they must be int16, a row for each of "
+            f"{clips} clips"
+        )
+    if header.offset + header.values_bytes != len(data):
+        raise VerificationError(f"{path}: it has {len(data)} bytes, not those of {list(header.shape)} values")
 
 
 def _verify_frames(clip: str, sample: Sample, member: bytes) -> None:

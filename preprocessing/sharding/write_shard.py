@@ -113,6 +113,8 @@ def find_finished_shard(url: str, plan_sha256: str, shard: ShardPlan) -> ShardSu
         if index["plan_sha256"] == plan_sha256 and index["shard"] == shard.path:
             if not index["clips"]:
                 return summary
+            if "appearance" in index and not storage.exists(storage.join(url, index["appearance"]["path"])):
+                return None
             return summary if storage.size(storage.join(url, shard.path)) == index["size_bytes"] else None
     except (MissingFileError, schema.SchemaError):
         pass

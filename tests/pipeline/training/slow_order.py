@@ -83,10 +83,25 @@ def _sample(table: ClipTable, settings: Settings, number: int, clip: int, clips:
 
     if not settings.pairing:
         return Sample(clip, start("window", clip), None, None)
-    others = [one for one in clips if table.groups[one] == table.groups[clip]]
-    step = 1 + _draw(settings, number, "partner", _key_hash(table, clip)) % (len(others) - 1)
-    partner = others[(others.index(clip) + step) % len(others)]
+    drawn = _draw(settings, number, "partner", _key_hash(table, clip))
+    partner = _listed(table, clip, clips, drawn) if table.pairs else _of_group(table, clip, clips, drawn)
     return Sample(clip, start("window", clip), partner, start("partner window", partner))
+
+
+def _of_group(table: ClipTable, clip: int, clips: list[int], drawn: int) -> int:
+    """Return another clip of the same group, counted on from the clip; a clip alone is its own partner."""
+    others = [one for one in clips if table.groups[one] == table.groups[clip]]
+    if len(others) == 1:
+        return clip
+    return others[(others.index(clip) + 1 + drawn % (len(others) - 1)) % len(others)]
+
+
+def _listed(table: ClipTable, clip: int, clips: list[int], drawn: int) -> int:
+    """Return a clip that is listed and not held out; a clip without one is its own partner."""
+    assert table.pairs is not None
+    listed = [int(two) for one, two in zip(table.pairs.firsts, table.pairs.partners, strict=True) if one == clip]
+    trained = [one for one in listed if one in clips]
+    return trained[drawn % len(trained)] if trained else clip
 
 
 def samples(table: ClipTable, settings: Settings) -> Iterator[Sample]:

@@ -224,5 +224,5 @@ def test_both_sides_of_the_split_have_an_identity(fraction: float, count: int) -
 
 
 def test_one_identity_cannot_be_split() -> None:
-    with pytest.raises(ValueError, match="has 1 identity"):
+    with pytest.raises(ValueError, match="has 1 group of clips"):
         held_out(["alone", "alone"], 0, 0.1)

@@ -38,7 +38,7 @@ def cases(draw: st.DrawFn, *, pairing: bool | None = None, min_clips: int = 1) -
     prefix = draw(st.text(st.sampled_from("abc-_0"), max_size=3))
     table = ClipTable(
         keys=[f"{prefix}{number}" for number in draw(st.permutations(range(count)))],
-        identities=identities,
+        groups=identities,
         frames=np.array(frames),
         shards=None if shards is None else np.array(shards),
     )

@@ -16,6 +16,7 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import StorageError, UnreachableError
 from preprocessing.clip import Clip, Item, RejectedInputError, TransientError
+from preprocessing.dataset.format import encode_json
 from preprocessing.dataset.writer import ShardWriter
 from preprocessing.sharding import reading
 from preprocessing.sharding.plan import ShardPlan
@@ -47,13 +48,18 @@ def test_the_bytes_of_a_shard_and_its_index_are_those_of_earlier_versions(tmp_pa
             labels = {"action": part, "weight": 0.25, "angle": [0.0, -0.5, 1.0]}
             yield Clip(f"{item.key}-{part}", frames, labels, item.key, "known", 0.5 * part, 12.5)
 
-    # Known values: if they change, an interrupted dataset of an earlier version cannot be resumed.
-    write(tmp_path, shard_of(0, 2), clips)
+    # Known values: if they change, the shards of an interrupted dataset differ from those written after it is resumed.
+    index = write(tmp_path, shard_of(0, 2), clips)
     found = {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in files(tmp_path)}
     assert found == {
         "train/shard-000003.tar": "9b217a4cee8fed73f410d335b7e38ea8c589571022749bd98eba057453fe0f0a",
-        "train/shard-000003.json": "1417723bcd5d102d42855a6c222640383a8e4bad33ab5e9fc94b5bce7c000cb8",
+        "train/shard-000003.json": "7625e32ca13f82e4f4f663def58d561e780d643b5cbf9bd3fbcc07fce416cb94",
+        "appearance/train/shard-000003.npy": "7ca505fdf73f5d80cd51d191dbc7b41045f501057776a20980283b22b6616962",
     }
+    # Without what clips look like, the index has the bytes of the first version.
+    del index["appearance"]
+    earlier = hashlib.sha256(encode_json(index)).hexdigest()
+    assert earlier == "1417723bcd5d102d42855a6c222640383a8e4bad33ab5e9fc94b5bce7c000cb8"
 
 
 def test_the_index_describes_the_tar_byte_by_byte(tmp_path: Path) -> None:
