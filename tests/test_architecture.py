@@ -160,6 +160,7 @@ def test_everything_that_is_imported_is_a_declared_dependency(root: Path) -> Non
         "PIL": "pillow",
         "botocore": "boto3",
         "av": "imageio",
+        "faiss": "faiss-cpu",
     }
     extras = {
         re.split(r"[\[<>=!~ ]", text)[0].lower()

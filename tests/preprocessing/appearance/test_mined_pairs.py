@@ -41,7 +41,7 @@ def links(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
     return count, [(one, two) for one, two in listed if one != two]
 
 
-@examples(100)
+@examples(60)
 @given(links())
 def test_groups_are_those_of_a_slow_union(case: tuple[int, list[tuple[int, int]]]) -> None:
     count, listed = case
@@ -80,7 +80,7 @@ def test_each_clip_has_its_partners_in_ascending_order() -> None:
     assert pairs.summary.tolist() == [0.5, 0.75]
 
 
-@examples(30)
+@examples(15)
 @given(links())
 def test_bytes_come_back(case: tuple[int, list[tuple[int, int]]]) -> None:
     pairs = linked(*case)

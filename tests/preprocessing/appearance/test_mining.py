@@ -53,7 +53,7 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(np.array(rows, dtype=np.float64).reshape(count, 4), video, settings)
 
 
-@examples(120)
+@examples(50)
 @given(cases())
 def test_pairs_are_those_of_the_slow_search(case: Case) -> None:
     found = mine(case.descriptors, case.video, case.settings)
