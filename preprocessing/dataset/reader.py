@@ -8,9 +8,8 @@ import os
 import threading
 import zlib
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,36 +23,10 @@ from preprocessing.dataset.errors import DamagedDatasetError, damaged_file
 from preprocessing.dataset.format import MANIFEST, Manifest, ShardEntry
 from preprocessing.dataset.index import read_samples
 from preprocessing.dataset.manifest import read_manifest
+from preprocessing.dataset.shard_file import ClipLocation, OpenShard
 
 MAX_OPEN = 256
 """Maximum number of shards that a process keeps open."""
-
-
-@dataclass(frozen=True)
-class ClipLocation:
-    """Where the frames of a clip are stored, and what they must hash to."""
-
-    shard: int
-    """Number of the shard among those of the split."""
-    offset: int
-    """Offset of the `.frames.npy` member's content in the tar, in bytes."""
-    length: int
-    """Length of that member, in bytes."""
-    crc32: int
-    """CRC-32 of that member."""
-    shape: tuple[int, int, int, int]
-    """[T, H, W, C]."""
-
-
-class _OpenShard:
-    """An open file that is closed with its last reference. Until then the cache does not evict it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.fileno = file, file.fileno()
-        self.size = os.fstat(self.fileno).st_size
-
-    def __del__(self) -> None:
-        self._file.close()
 
 
 class ClipDataset:
@@ -103,7 +76,7 @@ class ClipDataset:
             raise UserError(f"{url} has no split {split}; it has {', '.join(self.manifest['splits'])}")
         self.vocabulary = self.manifest["vocabulary"]
         self._shards = [shard for shard in self.manifest["shards"] if shard["split"] == split]
-        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._lock = threading.Lock()
         self._prepared: dict[int, int] = {}
         # One process uses at most half of the cache, so that the other half can hold prefetched shards.
@@ -251,7 +224,7 @@ class ClipDataset:
         self.__dict__ |= state
         self._open, self._lock = OrderedDict(), threading.Lock()
 
-    def _shard(self, number: int) -> _OpenShard:
+    def _shard(self, number: int) -> OpenShard:
         """Return a shard, opened on first use."""
         with self._lock:
             if number not in self._open:
@@ -261,13 +234,13 @@ class ClipDataset:
             self._open.move_to_end(number)
             return self._open[number]
 
-    def _open_shard(self, number: int) -> _OpenShard:
+    def _open_shard(self, number: int) -> OpenShard:
         shard = self._shards[number]
         try:
             if storage.is_s3(self._url):
-                opened = _OpenShard(self._cache.open(self._url, shard))
+                opened = OpenShard(self._cache.open(self._url, shard))
             else:
-                opened = _OpenShard(storage.open_file(storage.join(self._url, shard["path"]), buffering=0))
+                opened = OpenShard(storage.open_file(storage.join(self._url, shard["path"]), buffering=0))
         except DamagedShardError:
             raise self._damage(number, "its length or SHA-256 does not match the manifest") from None
         except OSError as error:

@@ -30,14 +30,18 @@ def unit(vectors: Any) -> list[list[int]]:
 def distance(a: Any, b: Any) -> float:
     product = sum(int(x) * int(y) for x, y in zip(a, b, strict=True))
     squares = [sum(int(x) ** 2 for x in vector) for vector in (a, b)]
+    if not all(squares):
+        return 1.0
     # The root of each square alone, as ties are decided by the last bit.
     return max(0.0, 1 - product / (math.sqrt(squares[0]) * math.sqrt(squares[1])))
 
 
-def do_overlap(video: Video, a: int, b: int) -> bool:
-    first, second = sorted((a, b), key=lambda clip: video.starts[clip])
-    is_later = video.starts[first] < video.starts[second] < video.starts[first] + video.seconds[first]
-    return bool(video.sources[a] == video.sources[b] and is_later)
+def windows_of(video: Video, clip: int) -> list[int]:
+    """Return the other clips of a clip's video; none if some source has two clips with the same start."""
+    origins = list(zip(video.sources.tolist(), video.starts.tolist(), strict=True))
+    if len(set(origins)) < len(origins):
+        return []
+    return [other for other in range(len(origins)) if other != clip and origins[other][0] == origins[clip][0]]
 
 
 def neighbours(descriptors: Any, video: Video, settings: MiningSettings, clip: int) -> list[int]:
@@ -49,7 +53,7 @@ def neighbours(descriptors: Any, video: Video, settings: MiningSettings, clip: i
     ranked = sorted(
         (distance(descriptors[clip], descriptors[other]), other)
         for other in described
-        if other != clip and not do_overlap(video, clip, other)
+        if other != clip and other not in windows_of(video, clip)
     )
     far = [value for value, _ in ranked[: reach + 1]]
     end = len(far)
@@ -66,7 +70,12 @@ def mine(descriptors: Any, video: Video, settings: MiningSettings) -> Mined:
         (clip, other) for clip in range(len(descriptors)) for other in neighbours(descriptors, video, settings, clip)
     }
     mutual = {(one, other) for one, other in found if (other, one) in found}
-    pairs = sorted(mutual if settings.mutual else found | {(other, one) for one, other in found})
+    kept = mutual if settings.mutual else found | {(other, one) for one, other in found}
+    for lone in set(range(len(descriptors))) - {one for one, _ in kept}:
+        others = windows_of(video, lone)
+        last, shown = len(others) - 1, min(settings.neighbours, len(others))
+        kept = kept | {(lone, others[round(n * last / max(shown - 1, 1))]) for n in range(shown)}
+    pairs = sorted(kept)
     distances = [distance(descriptors[one], descriptors[other]) for one, other in pairs]
     return Mined(pairs, [round(value, 5) for value in distances], len(mutual) / len(found) if found else 0.0)
 
@@ -79,4 +88,4 @@ def listed(pairs: MinedPairs) -> Mined:
 
 def apart(count: int) -> Video:
     """Return clips that are a source each."""
-    return Video(np.arange(count), np.zeros(count), np.ones(count))
+    return Video(np.arange(count), np.zeros(count))

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.appearance.pairs import MAX_OVERLAPS, MinedPairs, Video
+from preprocessing.appearance.pairs import MinedPairs, Video
+from tests.preprocessing.appearance.slow_mining import apart
 from tests.property_settings import examples
 
 
@@ -45,7 +46,7 @@ def links(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
 @given(links())
 def test_groups_are_those_of_a_slow_union(case: tuple[int, list[tuple[int, int]]]) -> None:
     count, listed = case
-    assert linked(count, listed).groups().tolist() == slow_groups(count, listed)
+    assert linked(count, listed).groups(apart(count)).tolist() == slow_groups(count, listed)
 
 
 @pytest.mark.parametrize("order", ["ascending", "descending", "mixed"])
@@ -55,20 +56,20 @@ def test_a_long_chain_is_one_group(order: str) -> None:
         "descending": list(range(199, -1, -1)),
         "mixed": np.random.default_rng(0).permutation(200).tolist(),
     }[order]
-    found = linked(1000, list(itertools.pairwise(chain))).groups()
+    found = linked(1000, list(itertools.pairwise(chain))).groups(apart(1000))
     assert found.tolist() == [0] * 200 + list(range(200, 1000))
 
 
 @pytest.mark.parametrize(("size", "is_kept"), [(2, True), (20, True), (21, False), (100, False)])
 def test_a_group_of_more_than_a_fifth_of_all_clips_falls_apart(size: int, is_kept: bool) -> None:
-    found = linked(100, list(itertools.pairwise(range(size)))).groups()
+    found = linked(100, list(itertools.pairwise(range(size)))).groups(apart(100))
     assert found[:size].tolist() == ([0] * size if is_kept else list(range(size)))
     assert found[size:].tolist() == list(range(size, 100))
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 9])
 def test_two_clips_are_never_too_large_a_group(count: int) -> None:
-    assert linked(count, [(0, 1)]).groups().tolist() == [0, 0, *range(2, count)]
+    assert linked(count, [(0, 1)]).groups(apart(count)).tolist() == [0, 0, *range(2, count)]
 
 
 def test_each_clip_has_its_partners_in_ascending_order() -> None:
@@ -154,71 +155,40 @@ def test_damaged_bytes_are_refused_or_a_list_of_pairs(data: bytes | tuple[int, i
         pairs = MinedPairs.from_bytes(data)
     except ValueError:
         return
-    assert len(pairs.groups()) == len(pairs)
+    assert len(pairs.groups(apart(len(pairs)))) == len(pairs)
 
 
-def video(*clips: tuple[int, float, float]) -> Video:
-    """Return clips given by source, start and length."""
-    sources, starts, seconds = (np.array(column) for column in zip(*clips, strict=True))
-    return Video(sources, starts.astype(np.float64), seconds.astype(np.float64))
+def video(*clips: tuple[int, float]) -> Video:
+    """Return clips given by source and start."""
+    sources, starts = (np.array(column) for column in zip(*clips, strict=True))
+    return Video(sources, starts.astype(np.float64))
 
 
-@pytest.mark.parametrize(
-    ("other", "expected"),
-    [
-        ((0, 5.5, 1), True),
-        ((0, 4.5, 1), True),
-        ((0, 6, 1), False),  # begins where the first ends
-        ((0, 4, 1), False),
-        ((0, 9, 1), False),
-        ((1, 5.5, 1), False),  # another video
-        ((0, 5, 1), False),  # an input of its own
-    ],
-)
-def test_windows_overlap_if_they_share_frames(other: tuple[int, float, float], expected: bool) -> None:
-    both = video((0, 5, 1), other)
-    assert both.overlap(np.array([0, 1]), np.array([1, 0])).tolist() == [expected, expected]
+def test_the_windows_of_a_video_belong_together() -> None:
+    cut = video((2, 0), (0, 0), (2, 1), (0, 2), (3, 0))
+    assert cut.are_videos
+    assert cut.most_windows() == 2
+    assert cut.firsts().tolist() == [0, 1, 0, 1, 4]
+    assert cut.same(np.array([0, 0, 0]), np.array([2, 1, 0])).tolist() == [True, False, True]
 
 
-def test_windows_of_different_lengths_overlap_in_both_directions() -> None:
-    both = video((0, 0, 3), (0, 2, 0.5))
-    assert both.overlap(np.array([0, 1]), np.array([1, 0])).tolist() == [True, True]
+def test_a_source_with_two_clips_at_one_time_is_no_video() -> None:
+    cut = video((0, 0), (1, 0), (0, 0), (0, 1))
+    assert not cut.are_videos
+    assert cut.most_windows() == 1
+    assert cut.firsts().tolist() == [0, 1, 2, 3]
+    assert not cut.same(np.array([0, 0]), np.array([2, 3])).any()
 
 
-@examples(60)
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12), st.just(2)), min_size=1, max_size=14))
-def test_no_clip_overlaps_with_more_windows_than_are_set_aside(clips: list[tuple[int, float, float]]) -> None:
-    cut = video(*clips)
-    every = np.arange(len(clips))
-    most = max(int(cut.overlap(np.full(len(clips), clip), every).sum()) for clip in every)
-    assert most <= cut.max_overlaps() <= MAX_OVERLAPS
+def test_windows_of_a_video_are_held_out_together_with_those_that_they_are_linked_with() -> None:
+    cut = video((0, 0), (0, 1), (1, 0), (1, 1), *((2 + n, 0) for n in range(30)))
+    assert linked(34, [(1, 2)]).groups(cut)[:6].tolist() == [0, 0, 0, 0, 4, 5]
+    # Linked with half of all clips: what falls apart are videos, not windows.
+    many = [(n, n + 1) for n in range(20)]
+    assert linked(34, many).groups(cut)[:6].tolist() == [0, 0, 2, 2, 4, 5]
 
 
-def test_what_is_set_aside_is_limited() -> None:
-    assert video(*((0, n / 1000, 1) for n in range(300))).max_overlaps() == MAX_OVERLAPS
-    assert video(*((n, 0, 1) for n in range(300))).max_overlaps() == 0
-    assert video(*((0, n, 1) for n in range(300))).max_overlaps() == 0
-
-
-def test_the_windows_of_a_video_are_a_group() -> None:
-    cut = video((7, 0, 1), (3, 0, 1), (7, 1, 1), (3, 2, 1), (9, 0, 1))
-    assert Video.of(clips_like(cut)).groups().tolist() == [0, 1, 0, 1, 4]
-
-
-def test_sources_that_are_no_videos_are_refused() -> None:
-    with pytest.raises(ValueError, match="pairing is video, but several clips start at the same time"):
-        video((0, 0, 1), (1, 0, 1), (0, 0, 1)).groups()
-
-
-def clips_like(cut: Video) -> Any:
-    names = [f"{number}.mp4" for number in cut.sources]
-    frames = [round(25 * seconds) for seconds in cut.seconds]
-    return SimpleNamespace(sources=names, starts_s=cut.starts, fps=np.full(len(names), 25.0), clip_frames=frames)
-
-
-def test_clips_are_described_by_source_start_and_length() -> None:
-    cut = video((7, 0.5, 1), (3, 0, 2), (7, 1, 1.2))
-    found = Video.of(clips_like(cut))
+def test_clips_are_described_by_source_and_start() -> None:
+    found = Video.of(SimpleNamespace(sources=["7.mp4", "3.mp4", "7.mp4"], starts_s=[0.5, 0, 1]))
     assert found.sources[0] == found.sources[2] != found.sources[1]
     assert found.starts.tolist() == [0.5, 0, 1]
-    assert found.seconds.tolist() == [1, 2, 1.2]

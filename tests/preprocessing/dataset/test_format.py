@@ -28,6 +28,7 @@ def test_no_other_module_spells_a_file_name_of_the_format(root: Path) -> None:
         path for package in ("pipeline", "preprocessing", "cluster", "vdsm") for path in (root / package).rglob("*.py")
     }
     modules.remove(root / "preprocessing" / "dataset" / "format.py")
+    modules.remove(root / "pipeline" / "evaluation" / "make_samples.py")  # a program for others, which imports nothing
     found = {str(path): names & string_constants(path) for path in sorted(modules)}
     assert {path: spelled for path, spelled in found.items() if spelled} == {}
 

@@ -1,0 +1,32 @@
+"""An open shard, and where the clips are in it."""
+
+import os
+from dataclasses import dataclass
+from typing import IO
+
+
+@dataclass(frozen=True)
+class ClipLocation:
+    """Where the frames of a clip are stored, and what they must hash to."""
+
+    shard: int
+    """Number of the shard among those of the split."""
+    offset: int
+    """Offset of the `.frames.npy` member's content in the tar, in bytes."""
+    length: int
+    """Length of that member, in bytes."""
+    crc32: int
+    """CRC-32 of that member."""
+    shape: tuple[int, int, int, int]
+    """[T, H, W, C]."""
+
+
+class OpenShard:
+    """An open file that is closed with its last reference. Until then the cache does not evict it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.fileno = file, file.fileno()
+        self.size = os.fstat(self.fileno).st_size
+
+    def __del__(self) -> None:
+        self._file.close()
