@@ -48,8 +48,8 @@ class Video:
         """Return the first clip of each clip's video, [N]; the clip itself if the sources are no videos."""
         if not self.are_videos:
             return np.arange(len(self.sources))
-        first = np.unique(self.sources, return_index=True)[1]
-        return first[self.sources].astype(np.int64)
+        _, first, number = np.unique(self.sources, return_index=True, return_inverse=True)
+        return first[number].astype(np.int64)
 
 
 @dataclass(frozen=True)

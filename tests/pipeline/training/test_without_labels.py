@@ -88,7 +88,7 @@ def test_pairing_by_appearance_holds_out_the_same_clips_in_both_stages(
         held += [stage_order(job, stage).validation.tolist() for stage in (1, 2)]
     assert held[0]
     assert held[1:] == held[:1] * 3
-    linked = pairs.groups()
+    linked = pairs.groups(Video.of(tiny_clips))
     assert set(linked[held[0]]).isdisjoint(np.delete(linked, held[0]))
 
 
