@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.cli.paths import expand_home
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
@@ -87,6 +88,7 @@ def read_embeddings(url: str, keys: list[str]) -> NDArray[np.float64]:
     Raises:
         UserError: the file is missing or something else, or it lacks a clip.
     """
+    url = expand_home(url)
     found, values = _read_npz(url)
     if values.ndim != 2 or found.ndim != 1 or len(found) != len(values) or not values.shape[1]:
         raise UserError(

@@ -56,8 +56,8 @@ class ArrayFile:
         if storage.is_s3(url):
             self._path = self._folder() / "file"
             storage.download(url, self._path)
-        storage.open_file(self._path).close()  # refuses a pipe, which would block
         try:
+            storage.open_file(self._path).close()  # refuses a pipe, which would block
             self.headers = dict(self._read_headers())
         except (zipfile.BadZipFile, ValueError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
             raise DamagedArrayError(f"it is no NumPy file that can be read ({error})"[:300]) from None

@@ -12,8 +12,19 @@ from cluster.cli.run import parse
 from cluster.cli.settings import Controls, option, paths, settings_of
 from cluster.errors import UserError
 from pipeline.cli import COMMANDS
+from preprocessing.appearance.stored import read_embeddings
 
-NOT_PATHS = {"name", "bucket", "folders", "pattern", "numbers", "label_names", "worker_resource"}
+NOT_PATHS = {
+    "name",
+    "bucket",
+    "folders",
+    "pattern",
+    "numbers",
+    "label_names",
+    "worker_resource",
+    "system",
+    "descriptor",
+}
 """Last part of the dotted path of those settings that hold text but no path."""
 
 
@@ -64,6 +75,12 @@ def test_every_path_of_every_command_may_start_with_a_tilde(
         for part in path.split("."):
             value = getattr(value, part)
         assert str(value[0] if isinstance(value, list | tuple) else value) == f"{tmp_path}/{file}", path
+
+
+def test_a_file_of_embeddings_may_be_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=f"{tmp_path}/own.npz is missing"):
+        read_embeddings("~/own.npz", [])
 
 
 def test_a_recipe_may_hold_a_tilde_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from cluster.cli import stop_signals
 from cluster.cli.run import run
 
 COMMAND = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it starts in the background
 from cluster.cli.run import run
 
 def work(args):

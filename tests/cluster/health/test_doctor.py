@@ -199,7 +199,9 @@ def test_planted_faults_of_storage_are_found_with_their_remedies(
     fault("write on this machine", "write access", read_only)
     fault("does not respond", "see the error for details", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
     (tmp_path / "file").write_text("")
-    fault("Not a directory", "a bucket or folder that exists", {}, "--storage", str(tmp_path / "file" / "below"))
+    fault(
+        "Not a directory", "name a folder that this user can write", {}, "--storage", str(tmp_path / "file" / "below")
+    )
     with fault_proxy(store["AWS_ENDPOINT_URL"], lambda method, path, n: Fault(bytes_per_s=2e6)) as slow:
         fault("MB/s", "same region", {"AWS_ENDPOINT_URL": slow.endpoint}, *url, "--min-mb-s", "5", check="throughput")
 

@@ -12,6 +12,7 @@ import pytest
 from cluster.cli.progress import ProgressDisplay
 from cluster.cli.run import run
 from cluster.errors import UserError
+from cluster.storage import own_file
 from pipeline.runs.log import RunLog
 from pipeline.training.config import StageConfig, TrainingConfig
 from pipeline.training.position import TrainPosition
@@ -169,8 +170,7 @@ def test_a_full_disk_ends_the_run_with_one_line(
                 monkeypatch.setattr(RecordWriter, "write", fail)
                 monkeypatch.setattr(GFile, "flush", fail)
             else:
-                (tmp_path / full).unlink(missing_ok=True)
-                (tmp_path / full).symlink_to("/dev/full")
+                monkeypatch.setattr(own_file, "drop_torn_line", fail)
             for step in range(1, 20):
                 log.take(record(1, step))
                 log.event("stage finished")

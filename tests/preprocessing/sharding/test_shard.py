@@ -17,6 +17,7 @@ import yaml
 from cluster.development.s3_server import S3Server
 from cluster.storage import api as storage
 from preprocessing import shard
+from preprocessing.dataset.format import appearance_path, index_path
 from preprocessing.dataset.verify_dataset import verify_dataset
 from preprocessing.sharding import job
 
@@ -57,7 +58,8 @@ def test_it_consists_of_shards_with_indexes_a_plan_and_a_manifest(undisturbed: P
     shards = [name for name in names if name.endswith(".tar")]
     assert len(shards) >= 4
     others = {"manifest.json", "plan.json", "inputs.jsonl", "rejects.jsonl", "preview.html"}
-    assert set(names) == {*others, *shards, *(name.replace(".tar", ".json") for name in shards)}
+    beside = {path for name in shards for path in (index_path(name), appearance_path(name))}
+    assert set(names) == {*others, *shards, *beside}
 
 
 @pytest.mark.parametrize("concurrency", ["1", "2", "4"])
