@@ -151,7 +151,7 @@ def _distances(vectors: NDArray[np.int16], a: Indices, b: Indices) -> NDArray[np
 def _before_widest_gap(distances: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return which of the K neighbours lie before the widest gap of [N, K + 1] sorted distances, bool [N, K].
 
-    Where fewer than K + 1 clips are at hand, all of them do.
+    Where there are fewer than K + 1 clips, all of them do.
     """
     with np.errstate(invalid="ignore"):
         gaps = distances[:, 1:] - distances[:, :-1]
