@@ -20,7 +20,7 @@ def mutual_tls(folder: Path) -> dict[str, str]:
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     certificate, key = folder / "certificate.pem", folder / "key.pem"
-    for path, data in zip((certificate, key), _make_certificate()):
+    for path, data in zip((certificate, key), make_certificate()):
         path.unlink(missing_ok=True)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(data)
@@ -32,8 +32,12 @@ def mutual_tls(folder: Path) -> dict[str, str]:
     return variables | {f"WEED_HTTPS_{part}_CA": str(certificate) for part in _HTTPS}
 
 
-def _make_certificate() -> tuple[bytes, bytes]:
-    """Return a self-signed certificate for this machine's loopback address, and its key, both as PEM."""
+def make_certificate() -> tuple[bytes, bytes]:
+    """Return a self-signed certificate for this machine's loopback address, and its key, both as PEM.
+
+    Raises:
+        UserError: the library that makes certificates is not installed.
+    """
     try:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
@@ -43,12 +47,12 @@ def _make_certificate() -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "vdsm s3")])
     now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + LIFETIME)
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
