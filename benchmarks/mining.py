@@ -22,7 +22,7 @@ SPREAD = 0.15
 """Length of the random offset of a clip from its group's direction, which has length 1."""
 COMMON = 0.7
 """Share of all directions that every group has in common, as clips with one background do."""
-SETTINGS = mining.MiningSettings(neighbours=8, mutual=True, max_distance=None, threads=2)
+SETTINGS = mining.MiningSettings(threads=2)
 
 
 def synthetic(clips: int) -> NDArray[np.int16]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from preprocessing.appearance.descriptors import NAMES as DESCRIPTORS
+from preprocessing.appearance.mining import MiningSettings
 from vdsm.config import STAGE_2_ANNEALING, AnnealingConfig
 
 _STRICT = {"extra": "forbid"}
@@ -73,14 +74,15 @@ class AppearanceConfig:
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     descriptor: str = "colour"
-    """What is compared. `colour`: how often each colour occurs, except for the most frequent one, the background.
-    `texture`: how often each pattern of 5x5 pixels occurs, for grey frames. Or an .npz file of your own embeddings:
-    `keys` [N], the keys of the clips, and `descriptors` [N, D]."""
-    neighbours: int = 8
+    """What is compared. `colour`: how often each colour occurs; the most frequent one, the background, counts as
+    much as the second. `texture`: how often each pattern of 5x5 pixels occurs, for grey frames. Or an .npz file of your
+    own embeddings: `keys` [N], the keys of the clips, and `descriptors` [N, D]."""
+    neighbours: int = MiningSettings.neighbours
     """Maximum number of neighbours of a clip. They end earlier where the gap to the next clip is widest."""
-    mutual: bool = True
-    """Pair two clips only if each is a neighbour of the other. A clip without a partner is paired with itself."""
-    max_distance: float | None = None
+    mutual: bool = MiningSettings.mutual
+    """Pair two clips only if each is a neighbour of the other. A clip without a partner is paired with other windows
+    of its video, or with another window of itself."""
+    max_distance: float | None = MiningSettings.max_distance
     """Cosine distance above which clips are never paired; none means that the widest gap alone decides."""
 
     def __post_init__(self) -> None:

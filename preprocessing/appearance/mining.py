@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.appearance.descriptors import SCALE
 from preprocessing.appearance.pairs import MinedPairs, Video
 
 Indices = NDArray[np.int64]
@@ -30,18 +31,17 @@ SPARE = 16
 """Further clips that the search, which rounds, returns for each, so that the exact order decides."""
 RANDOM_PAIRS = 20_000
 _CHUNK = 4096
-_SCALE = 2**15 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class MiningSettings:
     """How neighbours become pairs."""
 
-    neighbours: int
+    neighbours: int = 8
     """Most neighbours of a clip, K."""
-    mutual: bool
+    mutual: bool = True
     """Whether a pair needs each clip to be a neighbour of the other."""
-    max_distance: float | None
+    max_distance: float | None = None
     """Cosine distance beyond which clips are not paired; None means no limit."""
     threads: int = 1
 
@@ -85,12 +85,12 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
 
 
 def _quantised(descriptors: NDArray[np.floating] | NDArray[np.int16]) -> NDArray[np.int16]:
-    """Return unit vectors times 2^15 - 1, rounded, so that their products are exact."""
+    """Return unit vectors times SCALE, rounded, so that their products are exact."""
     if descriptors.dtype == np.int16:
         return descriptors.astype(np.int16)
     values = descriptors.astype(np.float64)
     lengths = np.sqrt((values * values).sum(axis=1, keepdims=True))
-    return np.rint(values / np.where(lengths > 0, lengths, 1) * _SCALE).astype(np.int16)
+    return np.rint(values / np.where(lengths > 0, lengths, 1) * SCALE).astype(np.int16)
 
 
 def _nearest(vectors: NDArray[np.int16], wanted: int, threads: int) -> Indices:
@@ -99,7 +99,7 @@ def _nearest(vectors: NDArray[np.int16], wanted: int, threads: int) -> Indices:
     import faiss  # not where nothing is mined
 
     faiss.omp_set_num_threads(threads)
-    points = vectors.astype(np.float32) / np.float32(_SCALE)
+    points = vectors.astype(np.float32) / np.float32(SCALE)
     count, size = points.shape
     flat = faiss.IndexFlatIP(size)
     index: Any = flat

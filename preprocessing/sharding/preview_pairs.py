@@ -15,8 +15,6 @@ from preprocessing.dataset.index import read_index
 
 PAIRS = 8
 """Pairs shown."""
-NEIGHBOURS = 8
-"""As `training.appearance.neighbours` by default."""
 
 
 class Alike(NamedTuple):
@@ -36,7 +34,7 @@ def find_alike(url: str, shard: ShardEntry, manifest: Manifest) -> Alike | None:
         return None
     samples = index["samples"]
     descriptors = from_npy(storage.read_bytes(storage.join(url, entry["path"])), len(samples))
-    found = mine(descriptors, _video(samples), MiningSettings(neighbours=NEIGHBOURS, mutual=True, max_distance=None))
+    found = mine(descriptors, _video(samples), MiningSettings())
     labels = {name: np.array([one["labels"][name] for one in samples]) for name in manifest["vocabulary"]}
     shares = agreement(found, [sample["identity"] for sample in samples], labels)
     once = np.stack([found.firsts, found.partners], axis=1)

@@ -25,6 +25,19 @@ class Case:
 
 
 @st.composite
+def order_settings(draw: st.DrawFn, window: int, *, pairing: bool) -> Settings:
+    return Settings(
+        seed=draw(st.integers(0, 2**63)),
+        stage=draw(st.integers(1, 2)),
+        window=window,
+        batch=draw(st.integers(1, 8)),
+        validation_fraction=draw(st.floats(0.01, 0.99)),
+        pairing=pairing,
+        block_shards=draw(st.integers(1, 4)),
+    )
+
+
+@st.composite
 def cases(draw: st.DrawFn, *, pairing: bool | None = None, min_clips: int = 1) -> Case:
     paired = draw(st.booleans()) if pairing is None else pairing
     people = draw(st.lists(names(), min_size=2, max_size=6, unique=True))
@@ -42,21 +55,18 @@ def cases(draw: st.DrawFn, *, pairing: bool | None = None, min_clips: int = 1) -
         frames=np.array(frames),
         shards=None if shards is None else np.array(shards),
     )
-    settings = Settings(
-        seed=draw(st.integers(0, 2**63)),
-        stage=draw(st.integers(1, 2)),
-        window=window,
-        batch=draw(st.integers(1, 8)),
-        validation_fraction=draw(st.floats(0.01, 0.99)),
-        pairing=paired,
-        block_shards=draw(st.integers(1, 4)),
-    )
-    return Case(table, settings)
+    return Case(table, draw(order_settings(window, pairing=paired)))
 
 
 def rows(batch: Windows) -> list[Sample]:
     columns = [[None] * len(batch.clips) if column is None else column.tolist() for column in batch]
     return [Sample(*row) for row in zip(*columns, strict=True)]
+
+
+def slow_batch(case: Case, step: int) -> list[Sample]:
+    """Return the batch of a step as walking to it sample by sample gives it."""
+    batch = case.settings.batch
+    return list(islice(slow_order.samples(case.table, case.settings), step * batch, (step + 1) * batch))
 
 
 def same(one: Windows, other: Windows) -> bool:
@@ -66,9 +76,7 @@ def same(one: Windows, other: Windows) -> bool:
 @examples(40)
 @given(cases(), st.integers(0, 12))
 def test_the_batch_of_any_step_is_what_walking_to_it_sample_by_sample_gives(case: Case, step: int) -> None:
-    batch = case.settings.batch
-    walked = islice(slow_order.samples(case.table, case.settings), step * batch, (step + 1) * batch)
-    assert rows(case.order().at(step)) == list(walked)
+    assert rows(case.order().at(step)) == slow_batch(case, step)
 
 
 @examples(30)

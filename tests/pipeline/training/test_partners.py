@@ -1,6 +1,5 @@
 """Partners of a list or of a group: those of the slow order, never held out, and the clip itself where it has none."""
 
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,7 @@ from pipeline.training.distributed import DistributedContext
 from pipeline.training.order import GlobalOrder
 from pipeline.training.partners import ClipTable, make_partners
 from preprocessing.appearance.pairs import MinedPairs
-from tests.pipeline.training import slow_order
-from tests.pipeline.training.slow_order import Settings
-from tests.pipeline.training.test_order_properties import Case, rows
+from tests.pipeline.training.test_order_properties import Case, order_settings, rows, slow_batch
 from tests.property_settings import examples
 
 
@@ -42,24 +39,13 @@ def cases(draw: st.DrawFn) -> Case:
         pairs=None if links is None else mined(count, [(one, two) for one, two in links if one != two]),
         lone="keep",
     )
-    settings = Settings(
-        seed=draw(st.integers(0, 2**63)),
-        stage=draw(st.integers(1, 2)),
-        window=window,
-        batch=draw(st.integers(1, 8)),
-        validation_fraction=draw(st.floats(0.01, 0.99)),
-        pairing=True,
-        block_shards=draw(st.integers(1, 4)),
-    )
-    return Case(table, settings)
+    return Case(table, draw(order_settings(window, pairing=True)))
 
 
 @examples(40)
 @given(cases(), st.integers(0, 12))
 def test_the_batch_of_any_step_is_that_of_the_slow_order(case: Case, step: int) -> None:
-    batch = case.settings.batch
-    walked = islice(slow_order.samples(case.table, case.settings), step * batch, (step + 1) * batch)
-    assert rows(case.order().at(step)) == list(walked)
+    assert rows(case.order().at(step)) == slow_batch(case, step)
 
 
 @examples(25)
