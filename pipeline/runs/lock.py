@@ -29,6 +29,7 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError, StorageError
 from cluster.storage.fence import LOCK, Fence, fenced
+from cluster.storage.os_errors import explain
 from cluster.storage.own_file import open_own_file
 
 LEASE_S = 30.0
@@ -56,7 +57,7 @@ class _Claim:
         """Raise LostLockError unless the lock still holds this claim."""
         url = storage.join(self.run, LOCK)
         try:
-            token = _token(storage.read_bytes(url))
+            token = _token(_read_with_etag(url)[0])  # its owner may renew it meanwhile
         except MissingFileError:
             token = ""
         if not token:
@@ -98,7 +99,7 @@ def _folder_lock(claim: _Claim, lease_s: float, renewal_s: float) -> Iterator[No
             raise _locked_error(claim.run, "another process") from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
-                raise StorageError(f"{folder / LOCK}: {error.strerror or error}") from error
+                explain(folder / LOCK, error)
             logger.info("%s: this file system has no locks; a file that is rewritten takes their place", claim.run)
         else:
             _replace(lock, _claim(claim.token))
@@ -119,7 +120,7 @@ def _replace(lock: BinaryIO, content: bytes) -> None:
         lock.flush()
         os.fsync(lock.fileno())
     except OSError as error:
-        raise StorageError(f"{lock.name}: {error.strerror or error}") from error
+        explain(lock.name, error)
 
 
 @contextlib.contextmanager

@@ -169,6 +169,26 @@ def test_other_folders_are_not_fenced(run: str, lost: Any) -> None:
         check_all()
 
 
+@pytest.mark.s3
+def test_a_renewal_while_the_lock_is_read_is_no_loss(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cluster.storage import s3
+
+    run, head, renewed = f"{s3_bucket}/run", s3.head, []
+
+    def head_before_a_renewal(url: str) -> tuple[int, str]:
+        found = head(url)
+        if not renewed:
+            renewed.append(url)
+            s3.write_bytes(url, locks._claim(token))
+        return found
+
+    with run_lock(run, renewal_s=1000):
+        token = locks._token(storage.read_bytes(f"{run}/.lock"))
+        monkeypatch.setattr(s3, "head", head_before_a_renewal)
+        check_all()
+    assert renewed == [f"{run}/.lock"]
+
+
 def test_no_fence_is_left_behind(run: str) -> None:
     with suppress(KeyError), run_lock(run):
         raise KeyError
