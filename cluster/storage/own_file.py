@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from cluster.storage.errors import StorageError
+from cluster.storage.os_errors import explain
 
 
 def open_own_file(path: Path) -> BinaryIO:
@@ -22,7 +23,7 @@ def open_own_file(path: Path) -> BinaryIO:
     except OSError as error:
         if error.errno == errno.ELOOP:
             _refuse(path, "a symbolic link")
-        raise StorageError(f"{path}: {error.strerror or error}") from error
+        explain(path, error)
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         os.close(handle)
