@@ -1,7 +1,7 @@
 """The recipe: one configuration for every job."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,9 @@ class EvaluationConfig(Section):
     refinement_steps: int = Field(default=0, ge=0)
     """Gradient steps that fit the static code of each clip to its own frames, starting from the encoder's estimate; 0
     uses that estimate. 30 suffice for handwriting."""
+    prior: Literal["fitted", "published"] = "fitted"
+    """What codes are sampled from: the densities that were fitted to the training codes, if the run has them, or the
+    published priors of the model."""
     grid_clips: int = Field(default=720, ge=1)
     """Maximum number of clips decoded for the report's action-transfer grid; it limits the test identities shown."""
 

@@ -161,6 +161,7 @@ def test_everything_that_is_imported_is_a_declared_dependency(root: Path) -> Non
         "botocore": "boto3",
         "av": "imageio",
         "faiss": "faiss-cpu",
+        "sklearn": "scikit-learn",
     }
     extras = {
         re.split(r"[\[<>=!~ ]", text)[0].lower()

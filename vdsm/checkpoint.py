@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vdsm.code_density import FittedPriors
 from vdsm.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ USED = "used"
 """Key of the name of the key whose weights are to be used; absent: `WEIGHTS`."""
 TEMPERATURE = "temperature"
 """Key of the temperature of the static code's softmax."""
+
+PRIORS = "priors"
+"""Key of the fitted priors; absent before the end of a stage."""
 
 _MARK = b"\nvdsm-checkpoint-sha256="
 _FOOTER_BYTES = len(_MARK) + 64 + 1
@@ -117,6 +121,9 @@ def disentangler_of(state: Mapping[str, Any], path: Path) -> "Disentangler":
         model = Disentangler(ModelConfig(**state[MODEL_CONFIG]))
         # A run that averages its weights stores both, and which of them to use.
         model.load_state_dict(state[state.get(USED, WEIGHTS)])
+        if PRIORS in state:
+            sizes = model.config.num_experts, model.config.dynamics_size
+            model.fitted_priors = FittedPriors.from_dict(state[PRIORS], *sizes)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"{path}: does not fit this version of the model ({reason}); train again") from error

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vdsm.backbones import Backbone
+from vdsm.code_density import FittedPriors
 from vdsm.config import ModelConfig
 from vdsm.frames import FrameModel
 from vdsm.refinement import refine_static
@@ -35,6 +36,8 @@ class Disentangler(nn.Module):
         self.config = config
         self.temperature = 10.0
         """Temperature of the static code's softmax: the value at which the annealing ends."""
+        self.fitted_priors: FittedPriors | None = None
+        """Densities of the training codes, from which codes are sampled; None means the published priors."""
         self.refinement_steps = 0
         """Gradient steps with which `encode` refines the static code of each clip (`vdsm.refinement`)."""
         self.refined_by: Literal["dynamics", "poses"] = "dynamics"
@@ -129,10 +132,16 @@ class Disentangler(nn.Module):
 
     @torch.no_grad()
     def sample_prior(self, count: int, length: int, generator: torch.Generator) -> Tensor:
-        """Sample clips [count, length, C, H, W] from the generative model: p(i), p(d), p(z_t | z_{t-1}, d), decoded."""
+        """Sample clips [count, length, C, H, W], all codes from the prior.
+
+        The published model draws p(i), p(d) and p(z_t | z_{t-1}, d). The poses of a fitted dynamics code are those that
+        it drives in a swap.
+        """
         weight = self.sequence_model.combiner.first_pose
         static = self.sample_static(count, generator).to(weight)
         dynamics = self.sample_dynamics(count, generator).to(weight)
+        if self.fitted_priors is not None and self.fitted_priors.dynamics is not None:
+            return self.decode(self.poses(dynamics, length), static)
         shape = (count, length, self.config.pose_size)
         noise = torch.randn(shape, generator=generator, device=generator.device).to(weight)
         return self.decode(self.sequence_model.prior_chain(dynamics, length, noise).rsample(), static)
@@ -140,11 +149,16 @@ class Disentangler(nn.Module):
     @torch.no_grad()
     def sample_static(self, count: int, generator: torch.Generator) -> Tensor:
         """Sample static codes [count, K] from the prior."""
+        if self.fitted_priors is not None:
+            latent = self.fitted_priors.static.sample(count, generator)
+            return self.frame_model.static_code(latent.to(generator.device), self.temperature)
         noise = torch.randn(count, self.config.num_experts, generator=generator, device=generator.device)
         return self.frame_model.static_code(self.frame_model.static_prior_scale * noise, self.temperature)
 
     @torch.no_grad()
     def sample_dynamics(self, count: int, generator: torch.Generator) -> Tensor:
         """Sample dynamics codes [count, D] from the prior."""
+        if self.fitted_priors is not None and self.fitted_priors.dynamics is not None:
+            return self.fitted_priors.dynamics.sample(count, generator).to(generator.device)
         noise = torch.randn(count, self.config.dynamics_size, generator=generator, device=generator.device)
         return self.sequence_model.dynamics_prior_scale * noise

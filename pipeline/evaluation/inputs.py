@@ -54,8 +54,10 @@ class EvaluationInputs:
         """Return the fields of the run in the provenance of metrics.json."""
         origin = {name: self.info[name] for name in ("run", "stage", "step", "finished", "checkpoint_sha256")}
         return origin | {
-            "trained_on_data_sha256": self.info["data_sha256"], "recipe": self.recipe.model_dump(mode="json")
-        }  # fmt: skip
+            "prior": "fitted" if self.model.fitted_priors else "published",
+            "trained_on_data_sha256": self.info["data_sha256"],
+            "recipe": self.recipe.model_dump(mode="json"),
+        }
 
 
 def with_recipe_of_run(args: list[str], scratch: Path) -> list[str]:
@@ -77,8 +79,12 @@ def with_recipe_of_run(args: list[str], scratch: Path) -> list[str]:
     return ["--config", str(scratch / "config.yaml"), *args]
 
 
-def load(run: str, data: str, other_data: bool = False, refinement_steps: int = 0) -> EvaluationInputs:
+def load(
+    run: str, data: str, other_data: bool = False, refinement_steps: int = 0, prior: str = "fitted"
+) -> EvaluationInputs:
     """Return the newest model of the run at `run` with the test split of the dataset at `data`.
+
+    `refinement_steps` and `prior` are as in `ready`.
 
     Raises:
         UserError: either is missing or damaged, the dataset is not that of the run (unless `other_data`), or
@@ -104,11 +110,20 @@ def load(run: str, data: str, other_data: bool = False, refinement_steps: int = 
         )
     if info["stage"] < 2:
         log.warning("%s has no sequence stage yet: swapping poses instead of dynamics codes", run)
-    return EvaluationInputs(ready(model, info, refinement_steps), recipe, info, test, data_sha256)
+    return EvaluationInputs(ready(model, info, refinement_steps, prior), recipe, info, test, data_sha256)
 
 
-def ready(model: "Disentangler", info: dict[str, Any], refinement_steps: int) -> "Disentangler":
-    """Put a model of `load_run` into evaluation mode; its `encode` refines static codes for the swaps of its stage."""
+def ready(model: "Disentangler", info: dict[str, Any], refinement_steps: int, prior: str) -> "Disentangler":
+    """Put a model of `load_run` into evaluation mode.
+
+    Args:
+        model: the model.
+        info: its origin.
+        refinement_steps: its `encode` refines static codes by so many steps, for the swaps of its stage.
+        prior: `published`, or `fitted` to sample from its fitted priors if it has them.
+    """
+    if prior == "published":
+        model.fitted_priors = None
     model.refinement_steps = refinement_steps
     model.refined_by = "dynamics" if info["stage"] >= 2 else "poses"
     return model.eval()

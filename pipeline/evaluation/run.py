@@ -110,7 +110,7 @@ def prepare_run(run: str, request: EvaluationRequest) -> RunEvaluation:
     Raises:
         UserError: the run or the data is missing or damaged, or does not fit the request.
     """
-    inputs = load(run, request.data, request.other_data, request.evaluation.refinement_steps)
+    inputs = load(run, request.data, request.other_data, request.evaluation.refinement_steps, request.evaluation.prior)
     train = training_split(request.data, inputs.test, inputs.clip_frames)
     renderer = load_renderer(inputs.test, request.data, request.sheets) if request.sheets else None
     try:

@@ -11,7 +11,7 @@ _NAMES = (
     r"judge\.(.+\.accuracy|joint)",
     r"(pose_)?swap\.(action\.accuracy|static\.(.+\.accuracy|joint))",
     r"(pose_)?leakage\..+",
-    r"prior\.static\.(action\.accuracy|leakage\..+|.+\.h_y)",
+    r"prior\.static\.(action\.accuracy|leakage\..+|.+\.(h_y|h_y_given_x)|new_combinations)",
     r"prior\.dynamics\.(static\.(.+\.accuracy|joint)|leakage\.action|is|h_y_given_x|h_y)",
     r"probe\.(static|dynamics|pose)\..+\.(linear|mlp)",
     r"(reconstruction|still)\.(mse|psnr|ssim)",
@@ -90,6 +90,8 @@ class Provenance(BaseModel):
     checkpoint_sha256: str | None = None
     recipe: dict[str, Any] | None = None
     samples_sha256: str | None = None
+    prior: Literal["fitted", "published"] | None = None
+    """What the codes of `prior.*` were drawn from."""
 
 
 class Metrics(_Strict):

@@ -52,6 +52,9 @@ class GenerationRequest(Section):
     """Frames per second at which your own videos are read; by default those of the data, or every frame."""
     seed: int = Field(default=0, ge=0)
     """Seed of the choice of identities and of the samples."""
+    prior: Literal["fitted", "published"] = "fitted"
+    """What `prior` and `samples` sample from: the densities that were fitted to the training codes, if the run has
+    them, or the published priors of the model."""
     refinement_steps: int = Field(default=0, ge=0)
     """Gradient steps that refine the static code of each clip on its own frames; 30 bring out handwriting and other
     fine detail."""

@@ -32,8 +32,8 @@ def load_model(request: GenerationRequest) -> TrainedModel:
         UserError: the run or the data is missing or damaged, or they do not belong together.
     """
     if request.data is not None:
-        inputs = load(request.run, request.data, request.other_data, request.refinement_steps)
+        inputs = load(request.run, request.data, request.other_data, request.refinement_steps, request.prior)
         return TrainedModel(inputs.model, inputs.clip_frames, inputs.sequence_stage, inputs.test)
     model, recipe, origin = load_run(request.run)
-    model = ready(model, origin, request.refinement_steps)
+    model = ready(model, origin, request.refinement_steps, request.prior)
     return TrainedModel(model, recipe.training.stage2.clip_frames, origin["stage"] >= 2, None)

@@ -125,6 +125,10 @@ class RunLog:
         if event == "failure":
             logger.warning("a worker failed (%s); restarting the workers from the last checkpoint", record["error"])
             self._progress.start("restarting workers")
+        elif event == "fitting priors":
+            logger.info("fitting the priors that codes are sampled from")
+        elif event == "priors not fitted":
+            logger.warning("priors not fitted: %s; samples will be drawn from the published priors", record["reason"])
         elif event == "divergence":
             logger.warning("%s", record["error"])
         elif event in ("start", "resume", "rollback", "preemption notice"):

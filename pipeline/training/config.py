@@ -165,6 +165,10 @@ class TrainingConfig:
     picture_interval: int = 1000
     """Steps between sample images in TensorBoard; 0 disables them."""
 
+    prior_clips: int = 3000
+    """Maximum number of training clips to whose codes the priors are fitted at the end of a stage, which takes about a
+    minute; 0 fits none."""
+
     max_failures: int = 3
     """Worker failures that the run survives; it gives up at the next one. -1: no limit."""
     max_rollbacks: int = 3
@@ -184,7 +188,7 @@ class TrainingConfig:
         for name in counts + intervals:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("picture_interval", "max_rollbacks", "storage_patience_s"):
+        for name in ("picture_interval", "prior_clips", "max_rollbacks", "storage_patience_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
         for name in ("stall_timeout_s", "resize_interval_s", "cache_gb"):

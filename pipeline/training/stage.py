@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, cast
 
+from pipeline.training import code_priors
 from pipeline.training.batches import Batch
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job, stage_order
@@ -126,10 +127,10 @@ class StageRun:
                 )
             self._log("images", done, {"images": images})
 
-    def log_event(self, event: str, done: int) -> None:
+    def log_event(self, event: str, done: int, **details: Any) -> None:
         """Log an event that happened after `done` steps."""
         if self.world.is_first:
-            self.reporter.log({"kind": "event", "event": event, "stage": self.stage, "step": done})
+            self.reporter.log({"kind": "event", "event": event, "stage": self.stage, "step": done, **details})
 
     def record_audit(self, step: int, batch: Batch) -> None:
         """Remember, if `training.audit` is set, which clips this rank trained on."""
@@ -144,6 +145,7 @@ class StageRun:
         if self.job.training.audit:
             audit = [line for lines in self.world.gather(self._audit) for line in lines]
             self._audit.clear()
+        priors = self._fit_priors(done) if done == self.config.steps else None
         if not self.world.is_first:
             return
         training, stepper = self.job.training, self.stepper
@@ -156,6 +158,7 @@ class StageRun:
             ema=stepper.ema.state_dict() if stepper.ema else None,
             uses_ema=bool(stepper.ema) and training.ema_used,
             loss_scale=stepper.precision.state_dict() or None,
+            priors=priors,
             lr_scale=stepper.lr_scale,
             rollbacks=self.rollbacks,
             best_validation=dict(self.best_validation),
@@ -164,6 +167,26 @@ class StageRun:
             provenance=self.job.provenance,
         )
         self.reporter.save(state, last=done == self.config.steps, audit=audit)
+
+    def _fit_priors(self, done: int) -> dict[str, Any] | None:
+        """Fit the priors that codes are sampled from, for the weights that will be used. Rank 0 returns them."""
+        clips = self.job.training.prior_clips
+        if not clips:
+            return None
+        if not code_priors.can_fit():
+            self.log_event("priors not fitted", done, reason="scikit-learn is not installed")
+            return None
+        self.log_event("fitting priors", done)
+        with self.stepper.ema.swapped_in(self.job.training.ema_used):
+            train, validation = (
+                code_priors.encode_posteriors(self.disentangler, self.job, chosen, self.world)
+                for chosen in code_priors.prior_clips(self.order, clips)
+            )
+        if not self.world.is_first:
+            return None
+        priors, summary = code_priors.fit_priors(self.disentangler, self.stage, train, validation, self.job.seed)
+        self.log_event("priors fitted", done, **summary)
+        return priors.to_dict()
 
     def _last_weights(self, done: int) -> Weights:
         return self.stepper.loss_weights(done - 1)

@@ -55,6 +55,8 @@ class TrainState:
     """Whether users of the model get the averaged weights."""
     loss_scale: Mapping[str, Any] | None = None
     """State of the loss scale; None except with fp16."""
+    priors: Mapping[str, Any] | None = None
+    """`vdsm.code_density.FittedPriors.to_dict` at the end of a stage."""
     lr_scale: float = 1.0
     """Factor of the learning rate that the rollbacks so far have led to."""
     rollbacks: int = 0
@@ -85,6 +87,8 @@ class TrainState:
         }
         if self.ema is not None:
             content |= {"ema": dict(self.ema), checkpoint.USED: "ema" if self.uses_ema else checkpoint.WEIGHTS}
+        if self.priors is not None:
+            content[checkpoint.PRIORS] = dict(self.priors)
         if self.loss_scale is not None:
             content["loss_scale"] = dict(self.loss_scale)
         return content
@@ -115,6 +119,7 @@ class TrainState:
             ema=content.get("ema"),
             uses_ema=content.get(checkpoint.USED, checkpoint.WEIGHTS) != checkpoint.WEIGHTS,
             loss_scale=content.get("loss_scale"),
+            priors=content.get(checkpoint.PRIORS),
             lr_scale=lr_scale,
             rollbacks=content["rollbacks"] if "rollbacks" in content else _rollbacks_that_led_to(lr_scale, recipe),
             best_validation={int(stage): BestValidation(step, elbo) for stage, (step, elbo) in best.items()},

@@ -7,9 +7,10 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vdsm.evaluation.judge import Judge, Verdicts, join, judge_frames
@@ -111,7 +112,8 @@ def scores_once(
 
 
 def _dump_verdicts(verdicts: Verdicts) -> bytes:
-    values = {f"value {name}": value for name, value in verdicts.values.items()}
+    values: dict[str, NDArray[Any]] = {f"value {name}": value for name, value in verdicts.values.items()}
+    values |= {f"entropy {name}": value for name, value in verdicts.entropies.items()}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, action=verdicts.action, features=verdicts.features, **values)
     return buffer.getvalue()
@@ -119,5 +121,8 @@ def _dump_verdicts(verdicts: Verdicts) -> bytes:
 
 def _load_verdicts(data: bytes) -> Verdicts:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        values = {name.removeprefix("value "): arrays[name] for name in arrays.files if name.startswith("value ")}
-        return Verdicts(arrays["action"], values, arrays["features"])
+        values, entropies = (
+            {name.removeprefix(kind): arrays[name] for name in arrays.files if name.startswith(kind)}
+            for kind in ("value ", "entropy ")
+        )
+        return Verdicts(arrays["action"], values, arrays["features"], entropies)

@@ -11,7 +11,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -92,6 +92,8 @@ class Verdicts:
     """Most probable value of each factor, including the action: [N]."""
     features: NDArray[np.float32]
     """The judge's features of each clip: [N, 4F]."""
+    entropies: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Entropy of the probabilities of each factor, in nats: [N]."""
 
 
 @torch.inference_mode()
@@ -100,10 +102,12 @@ def judge_frames(judge: Judge, frames: Tensor) -> Verdicts:
     judge.eval()
     features = judge.features(frames)
     logits = {name: head(features) for name, head in judge.heads.items()}
+    probabilities = {name: value.double().softmax(1) for name, value in logits.items()}
     return Verdicts(
-        logits[ACTION].double().softmax(1).numpy(),
+        probabilities[ACTION].numpy(),
         {name: value.argmax(1).numpy() for name, value in logits.items()},
         features.numpy(),
+        {name: torch.special.entr(value).sum(1).numpy() for name, value in probabilities.items()},
     )
 
 
@@ -113,6 +117,7 @@ def join(parts: Sequence[Verdicts]) -> Verdicts:
         np.concatenate([part.action for part in parts]),
         {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values},
         np.concatenate([part.features for part in parts]),
+        {name: np.concatenate([part.entropies[name] for part in parts]) for name in parts[0].entropies},
     )
 
 

@@ -1,5 +1,6 @@
 """Every metric that follows from the judge's verdicts on outputs: of our model, the renderer, or anyone's model."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,14 @@ from vdsm.evaluation.pairs import Pairs, chances
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
 from vdsm.evaluation.scores import Score, entropy_scores, mean_score
 from vdsm.evaluation.swap_scores import action_scores, leakage_scores, prefixed, static_scores, swap_scores
+
+Combinations = frozenset[tuple[int, ...]]
+"""Combinations of the values of all attributes, in the order of the judge's factors."""
+
+
+def combinations(clips: LabelledClips, names: Iterable[str]) -> Combinations:
+    """Return the combinations of values of the attributes `names` in a split."""
+    return frozenset(zip(*(np.asarray(clips.labels[name]).tolist() for name in names), strict=True))
 
 
 @dataclass(frozen=True)
@@ -38,8 +47,9 @@ class Outputs:
 
 
 def output_scores(
-    clips: LabelledClips, pairs: Pairs, outputs: Outputs, real: Verdicts, seed: int, progress: Progress = NO_PROGRESS
-) -> dict[str, Score]:
+    clips: LabelledClips, pairs: Pairs, outputs: Outputs, real: Verdicts, seed: int, progress: Progress = NO_PROGRESS,
+    seen: Combinations | None = None,
+) -> dict[str, Score]:  # fmt: skip
     """Return `swap.*`, `leakage.*`, `prior.*`, `is`, `h_y_given_x`, `h_y`, `consistency.*` and `frechet.judge.*`.
 
     Args:
@@ -49,6 +59,7 @@ def output_scores(
         real: verdicts on all real test clips.
         seed: seed of the intervals.
         progress: advanced by `outputs.frechet_resamples`.
+        seen: combinations of the attributes in the training split, if they are known.
     """
     scores: dict[str, Score] = {}
     identities = identity_indices(clips.identities)
@@ -57,7 +68,7 @@ def output_scores(
         scores |= swap_scores(clips, pairs, outputs.swap.values, seed)
         compared["swap"] = (outputs.swap, identities[pairs.static_of])
     if outputs.prior_static is not None:
-        scores |= prior_static_scores(clips, pairs, outputs.prior_static, seed)
+        scores |= prior_static_scores(clips, pairs, outputs.prior_static, seed, seen)
         compared["prior_static"] = (outputs.prior_static, identities[pairs.dynamics_of])
     if outputs.prior_dynamics is not None:
         scores |= prior_dynamics_scores(clips, pairs, outputs.prior_dynamics, seed)
@@ -83,11 +94,15 @@ def judge_scores(clips: LabelledClips, real: Verdicts, seed: int) -> dict[str, S
     return scores
 
 
-def prior_static_scores(clips: LabelledClips, pairs: Pairs, drawn: Verdicts, seed: int) -> dict[str, Score]:
+def prior_static_scores(
+    clips: LabelledClips, pairs: Pairs, drawn: Verdicts, seed: int, seen: Combinations | None = None
+) -> dict[str, Score]:
     """Return `prior.static.*`: identities drawn from the prior, A's action kept.
 
     The action must stay and A's attributes must not. `prior.static.<attribute>.h_y` is the diversity of the identities:
-    entropy of the judged values, in nats. The field's `is`, `h_y_given_x` and `h_y` are of these clips too.
+    entropy of the judged values, in nats; `.h_y_given_x` is how unclear they are. `prior.static.new_combinations` is
+    the share of identities whose combination of attributes is not in the training split, of which `seen` holds all, in
+    the order of `drawn.values`. The field's `is`, `h_y_given_x` and `h_y` are of these clips too.
     """
     chance = chances(clips, pairs)
     attributes = {name: value for name, value in drawn.values.items() if name != ACTION}
@@ -97,6 +112,12 @@ def prior_static_scores(clips: LabelledClips, pairs: Pairs, drawn: Verdicts, see
     for name, values in attributes.items():
         one_hot = np.eye(len(clips.vocabulary[name]))[values]
         scores[f"{name}.h_y"] = entropy_scores(one_hot, clusters, seed)["h_y"]
+        if name in drawn.entropies:
+            scores[f"{name}.h_y_given_x"] = mean_score(drawn.entropies[name], clusters, None, seed)
+    if seen is not None:
+        combinations = list(zip(*attributes.values(), strict=True))
+        new = np.array([tuple(map(int, values)) not in seen for values in combinations])
+        scores["new_combinations"] = mean_score(new, clusters, None, seed)
     return prefixed("prior.static", scores) | entropy_scores(drawn.action, clusters, seed)
 
 

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation import frechet
-from vdsm.evaluation.clips import LabelledClips, clips_per_batch
+from vdsm.evaluation.clips import ACTION, LabelledClips, clips_per_batch
 from vdsm.evaluation.controls import CONTROL_PHASES, control_scores
 from vdsm.evaluation.cycle import ReencodedSwaps
 from vdsm.evaluation.elbo import elbo_scores
 from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.inception import Inception, InceptionFeatures, inception_features
 from vdsm.evaluation.judge import Judge, judge_clips
-from vdsm.evaluation.judged_scores import judge_scores, output_scores
+from vdsm.evaluation.judged_scores import Combinations, combinations, judge_scores, output_scores
 from vdsm.evaluation.measurement import Latents, Measurement, Swapped, collect_latents, summarise_swaps
 from vdsm.evaluation.model import SwapModel, encode_clips
 from vdsm.evaluation.outputs import SwapDecoder, decode_batches, judge_pairs, judged_outputs, slice_decoder
@@ -103,7 +103,8 @@ def measure(
     codes = encode_clips(model, clips, length, size, progress, phase="encoding test clips")
     decoder = SwapDecoder(model, codes, length, size)
     latents = collect_latents(clips, codes)
-    scores, controls, swapped = _swaps(judge, clips, pairs, decoder, config, renderer, inception, progress)
+    seen = None if train is None or judge is None else combinations(train, _attributes(judge))
+    scores, controls, swapped = _swaps(judge, clips, pairs, decoder, config, renderer, inception, progress, seen)
     compared = subsample(np.unique(pairs.dynamics_of))
     scores |= reconstruction_scores(
         clips, compared, length, lambda batch: decoder.pose_swap(batch, batch), size, seed, progress
@@ -129,6 +130,7 @@ def _swaps(
     renderer: Renderer | None,
     inception: Inception | None,
     progress: Progress,
+    seen: Combinations | None,
 ) -> tuple[dict[str, Score], dict[str, dict[str, Score]], Swapped]:
     """Return the scores of what is decoded for the pairs, those of the controls, and the swaps."""
     seed, size, stage2 = config.seed, config.clips_at_once, config.sequence_stage
@@ -150,7 +152,7 @@ def _swaps(
         scores |= {f"pose_{name}": score for name, score in swap_scores(clips, pairs, by_pose.values, seed).items()}
         outputs = judged_outputs(judge, decoder, pairs, stage2, seed, progress, *observers)
         progress.start("scoring the outputs", outputs.frechet_resamples, unit="resamples")
-        scores |= output_scores(clips, pairs, outputs, real, seed, progress)
+        scores |= output_scores(clips, pairs, outputs, real, seed, progress, seen)
         controls = control_scores(clips, pairs, real, seed, progress)
         if renderer is not None:
             controls["renderer"] = renderer_scores(
@@ -178,6 +180,10 @@ def _probes(
         model, train, config.clip_frames, config.clips_at_once, progress, chosen, phase="encoding training clips"
     )
     return probe_scores(collect_latents(train, codes, chosen), test, config.seed, progress=progress)
+
+
+def _attributes(judge: Judge) -> list[str]:
+    return [name for name in judge.values if name != ACTION]
 
 
 def is_on_simplex(static: Tensor) -> bool:

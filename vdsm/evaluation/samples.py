@@ -194,7 +194,8 @@ def _own_donors(clips: LabelledClips, indices: Indices) -> list[Donors]:
 
 def _select(verdicts: Verdicts, rows: list[int]) -> Verdicts:
     values = {name: value[rows] for name, value in verdicts.values.items()}
-    return Verdicts(verdicts.action[rows], values, verdicts.features[rows])
+    entropies = {name: value[rows] for name, value in verdicts.entropies.items()}
+    return Verdicts(verdicts.action[rows], values, verdicts.features[rows], entropies)
 
 
 def _floats(frames: Frames) -> Tensor:

@@ -1,0 +1,129 @@
+"""The priors of the codes, fitted at the end of a stage to the codes of clips it was trained on."""
+
+import importlib.util
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.training.batches import read_windows, to_model
+from pipeline.training.distributed import DistributedContext
+from pipeline.training.job import Job
+from pipeline.training.order import GlobalOrder, Indices, Windows, derive_seed
+from vdsm.code_density import CodeDensity, FittedPriors
+from vdsm.disentangler import Disentangler
+
+BATCH_CLIPS = 32
+DIVERGENCE_SAMPLES = 4000
+
+
+class CodePosteriors(NamedTuple):
+    """Loc and scale of the codes of N clips: [N, K] of the static latent, [N, D] of the dynamics code."""
+
+    static: tuple[Tensor, Tensor]
+    dynamics: tuple[Tensor, Tensor]
+
+
+class FittedPrior(NamedTuple):
+    """The fitted prior of one code, and what the events of the run keep of its choice."""
+
+    density: CodeDensity
+    summary: dict[str, Any]
+
+
+def can_fit() -> bool:
+    """Return whether scikit-learn is installed, which a training without Ray on a bare GPU machine may lack."""
+    return importlib.util.find_spec("sklearn") is not None
+
+
+def prior_clips(order: GlobalOrder, maximum: int) -> tuple[Indices, Indices]:
+    """Return the clips whose codes the priors are fitted to and chosen by: at most `maximum`, and a third of that."""
+    return tuple(  # type: ignore[return-value]
+        np.sort(np.random.default_rng(derive_seed(order.seed, "priors")).permutation(clips)[:count])
+        for clips, count in ((order.train, maximum), (order.validation, max(1, maximum // 3)))
+    )
+
+
+@torch.no_grad()
+def encode_posteriors(model: Disentangler, job: Job, clips: Indices, world: DistributedContext) -> CodePosteriors:
+    """Encode the start of each clip. Each rank encodes its part, and all return the same; all must call together."""
+    # Clips are used at this length, in stage 1 as well, if all are that long.
+    window = min(job.training.stage2.clip_frames, int(np.min(np.asarray(job.clips.clip_frames)[clips])))
+    config, rows = model.config, world.rows(len(clips))
+    sizes = (config.num_experts, config.num_experts, config.dynamics_size, config.dynamics_size)
+    found = [torch.zeros(len(clips), size, dtype=torch.float64) for size in sizes]
+    was_training = model.training
+    model.eval()
+    for start in range(rows.start, rows.stop, BATCH_CLIPS):
+        batch = slice(start, min(start + BATCH_CLIPS, rows.stop))
+        windows = Windows(clips[batch], np.zeros(batch.stop - start, dtype=np.int64), None, None)
+        frames = to_model(read_windows(job.clips, windows, window), world.device)
+        latents = model.frame_model.encoder(frames)
+        static = model.frame_model.pool_static(latents)
+        dynamics = model.sequence_model.dynamics_encoder(latents.pose_loc)
+        for column, values in zip(found, (*static, *dynamics), strict=True):
+            column[batch] = values.double().cpu()
+    model.train(was_training)
+    loc, scale, dynamics_loc, dynamics_scale = (world.sum(column) for column in found)
+    return CodePosteriors((loc, scale), (dynamics_loc, dynamics_scale))
+
+
+def fit_priors(
+    model: Disentangler, stage: int, train: CodePosteriors, validation: CodePosteriors, seed: int
+) -> tuple[FittedPriors, dict[str, Any]]:
+    """Fit the priors of both codes, of the static one alone after stage 1.
+
+    Returns:
+        The priors, and for each code its groups of factors, the number of components of each group, the validation
+        log likelihood and the KL of the fitted prior from the published one, in nats.
+    """
+    static = _fit(
+        "static", train.static, validation.static, seed, model.frame_model.static_prior_scale, _contrasts(model)
+    )
+    summary = {"static": static.summary}
+    if stage < 2:
+        return FittedPriors(static.density), summary
+    dynamics = _fit("dynamics", train.dynamics, validation.dynamics, seed, model.sequence_model.dynamics_prior_scale)
+    return FittedPriors(static.density, dynamics.density), summary | {"dynamics": dynamics.summary}
+
+
+def _fit(
+    name: str, train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor], seed: int, published_scale: float,
+    basis: Tensor | None = None,
+) -> FittedPrior:  # fmt: skip
+    from pipeline.training.code_density_fit import fit_code_density
+
+    generator = torch.Generator().manual_seed(derive_seed(seed, "priors", name))
+    codes, held = (
+        loc + scale * torch.randn(loc.shape, generator=generator, dtype=loc.dtype) for loc, scale in (train, validation)
+    )
+    noise_scale = float(train[1].square().mean().sqrt())
+    directions = torch.eye(codes.shape[1], dtype=codes.dtype) if basis is None else basis
+    fit = fit_code_density(codes.numpy(), held.numpy(), noise_scale, seed % 2**32, directions.numpy())
+    summary = {
+        "groups": fit.groups,
+        "components": fit.components,
+        "validation_log_likelihood": round(fit.validation, 3),
+        "kl_from_published": round(divergence(fit.density, published_scale, directions, generator), 3),
+    }
+    return FittedPrior(fit.density, summary)
+
+
+def divergence(density: CodeDensity, scale: float, basis: Tensor, generator: torch.Generator) -> float:
+    """Return KL(density || N(0, scale)) along the orthonormal directions `basis` [K, S] in nats, by sampling."""
+    codes = density.sample(DIVERGENCE_SAMPLES, generator)
+    published = torch.distributions.Normal(0.0, scale).log_prob(codes @ basis.to(codes)).sum(1)
+    return float((density.log_prob(codes) - published).double().mean())
+
+
+def _contrasts(model: Disentangler) -> Tensor:
+    """Return orthonormal directions [K, S] of the static latent that its softmax sees: differences within a group."""
+    groups = model.config.static_groups
+    experts = model.config.num_experts // groups
+    if experts == 1:
+        return torch.eye(model.config.num_experts, dtype=torch.float64)
+    centred = torch.eye(experts, dtype=torch.float64) - 1 / experts
+    within = torch.linalg.qr(centred).Q[:, : experts - 1]
+    every: Tensor = torch.block_diag(*[within] * groups)
+    return every

@@ -1,0 +1,161 @@
+"""Priors fitted at the end of a stage: of the right weights and clips, in the checkpoint, the same after a restart."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.training import code_priors
+from pipeline.training.distributed import DistributedContext
+from pipeline.training.job import Job, stage_order
+from pipeline.training.loop import train_run
+from pipeline.training.state import TrainState
+from vdsm.checkpoint import disentangler_of
+from vdsm.disentangler import Disentangler
+
+Jobs = Callable[..., Job]
+Recorders = Callable[..., Any]
+PRIORS = {"prior_clips": 12, "picture_interval": 0, "num_workers": 1}
+
+
+def loaded(state: TrainState) -> Disentangler:
+    return disentangler_of(state.to_dict(), Path("checkpoint"))
+
+
+def flat(content: Any) -> list[Tensor]:
+    """Return all tensors of some nested dicts and lists."""
+    if isinstance(content, Tensor):
+        return [content]
+    values = content.values() if isinstance(content, dict) else content
+    return [tensor for value in values for tensor in flat(value)]
+
+
+def equal(first: Any, second: Any) -> bool:
+    a, b = flat(first), flat(second)
+    return len(a) == len(b) > 0 and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.fixture(scope="module")
+def recorded(tiny_job: Jobs, recorder: Recorders) -> Any:
+    found = recorder()
+    train_run(tiny_job(**PRIORS), found)
+    return found
+
+
+def test_only_the_ends_of_stages_have_priors_and_stage_1_only_that_of_the_static_code(recorded: Any) -> None:
+    parts = {at: set(state.priors) for at, state in recorded.states.items() if state.priors is not None}
+    assert parts == {(1, 24): {"static"}, (2, 16): {"static", "dynamics"}}
+    fitted = [event for event in recorded.events if event["event"] == "priors fitted"]
+    assert [(event["stage"], event["step"]) for event in fitted] == [(1, 24), (2, 16)]
+    assert fitted[1].keys() == {"event", "stage", "step", "static", "dynamics"}
+    assert sum(map(len, fitted[1]["dynamics"]["groups"])) <= 5
+    assert fitted[1]["dynamics"]["kl_from_published"] > 0
+
+
+@pytest.mark.parametrize("used", [True, False], ids=["averaged weights", "trained weights"])
+def test_priors_are_those_of_the_weights_that_are_used(
+    used: bool, tiny_job: Jobs, recorder: Recorders, recorded: Any
+) -> None:
+    job = tiny_job(**PRIORS)
+    if used:
+        recorded = recorder()
+        job = tiny_job(**PRIORS, ema_decay=0.9)
+        train_run(job, recorded)
+    state = recorded.states[2, 16]
+    train, validation = (
+        code_priors.encode_posteriors(loaded(state), job, chosen, DistributedContext())
+        for chosen in code_priors.prior_clips(stage_order(job, 2), 12)
+    )
+    priors, _ = code_priors.fit_priors(loaded(state), 2, train, validation, job.seed)
+    assert equal(priors.to_dict(), state.priors)
+
+
+def test_a_run_that_was_stopped_and_resumed_has_the_same_priors(
+    tiny_job: Jobs, recorder: Recorders, recorded: Any
+) -> None:
+    resumed = recorder(stop_after=30)
+    train_run(tiny_job(**PRIORS), resumed)
+    resumed.stop_after = None
+    train_run(tiny_job(**PRIORS), resumed, resume=resumed.restore())
+    assert equal(resumed.states[2, 16].priors, recorded.states[2, 16].priors)
+
+
+def test_priors_do_not_change_the_training(tiny_job: Jobs, recorder: Recorders, recorded: Any) -> None:
+    without = recorder()
+    train_run(tiny_job(**{**PRIORS, "prior_clips": 0}), without)
+    assert all(state.priors is None for state in without.states.values())
+    assert equal(without.states[2, 16].weights, recorded.states[2, 16].weights)
+
+
+def test_codes_are_of_the_first_frames_of_training_clips_and_of_validation_clips(tiny_job: Jobs, recorded: Any) -> None:
+    job = tiny_job(**PRIORS)
+    order, model = stage_order(job, 2), loaded(recorded.states[2, 16])
+    train, validation = code_priors.prior_clips(order, 12)
+    assert len(train) == 12
+    assert len(validation) == 4
+    assert set(train.tolist()) <= set(order.train.tolist())
+    assert set(validation.tolist()) <= set(order.validation.tolist())
+    found = code_priors.encode_posteriors(model, job, train, DistributedContext())
+    for row, clip in enumerate(train.tolist()):
+        frames = torch.from_numpy(job.clips.frames(clip)[:4].copy()).permute(0, 3, 1, 2)[None].float() / 255
+        posterior = model.sequence_model.infer(frames)
+        for values, expected in zip((*found.static, *found.dynamics), (*posterior.static, *posterior.dynamics)):
+            torch.testing.assert_close(values[row].float(), expected[0], rtol=1e-4, atol=1e-5)
+
+
+@dataclass(frozen=True)
+class OneOfThree(DistributedContext):
+    """A rank whose sums are its own part."""
+
+    size: int = 3
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values
+
+
+def test_ranks_encode_parts_that_add_up(tiny_job: Jobs, recorded: Any) -> None:
+    job, model = tiny_job(**PRIORS), loaded(recorded.states[2, 16])
+    clips = np.arange(7)
+    every = code_priors.encode_posteriors(model, job, clips, DistributedContext())
+    parts = [code_priors.encode_posteriors(model, job, clips, OneOfThree(rank)) for rank in range(3)]
+    for code in range(2):
+        for column in range(2):
+            total = torch.stack([part[code][column] for part in parts]).sum(0)
+            torch.testing.assert_close(total, every[code][column], rtol=1e-5, atol=1e-6)
+
+
+def test_without_scikit_learn_a_run_ends_without_priors(
+    tiny_job: Jobs, recorder: Recorders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code_priors, "can_fit", lambda: False)
+    found = recorder()
+    assert train_run(tiny_job(**PRIORS, stages="1"), found).finished
+    assert found.states[1, 24].priors is None
+    assert found.events == [
+        {"event": "priors not fitted", "stage": 1, "step": 24, "reason": "scikit-learn is not installed"}
+    ]
+
+
+def test_checkpoints_without_priors_are_read_as_before(recorded: Any) -> None:
+    content = copy.deepcopy(recorded.states[2, 16].to_dict())
+    assert loaded(TrainState.from_dict(content)).fitted_priors is not None
+    del content["priors"]
+    assert loaded(TrainState.from_dict(content)).fitted_priors is None
+
+
+@pytest.mark.parametrize(("experts", "groups"), [(6, 1), (6, 2), (1, 1)])
+def test_contrasts_are_orthonormal_and_all_that_the_softmax_sees(experts: int, groups: int) -> None:
+    from tests.vdsm.tiny_models import tiny_model
+
+    model = tiny_model(num_experts=experts, static_groups=groups)
+    basis = code_priors._contrasts(model)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1], dtype=torch.float64))
+    latent = torch.randn(5, experts, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    seen = latent @ basis @ basis.T
+    torch.testing.assert_close(model.frame_model.static_code(seen, 10.0), model.frame_model.static_code(latent, 10.0))
