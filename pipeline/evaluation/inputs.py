@@ -124,6 +124,8 @@ def ready(model: "Disentangler", info: dict[str, Any], refinement_steps: int, pr
     """
     if prior == "published":
         model.fitted_priors = None
+    elif model.fitted_priors is None:
+        log.warning("%s has no fitted priors, so codes are sampled from the published ones", info["run"])
     model.refinement_steps = refinement_steps
     model.refined_by = "dynamics" if info["stage"] >= 2 else "poses"
     return model.eval()

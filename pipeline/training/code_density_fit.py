@@ -110,13 +110,11 @@ def fit_code_density(
     best = partitions[_simplest([partition.validation for partition in partitions])]
     score = (best.validation + sum(mixture.validation for mixture in rest)).mean() - np.linalg.slogdet(mixing).logabsdet
     mixing[:, :signal] = mixing[:, :signal] @ best.mixing
-    blocks = [mixture.block for mixture in best.mixtures]
-    density = CodeDensity(
-        _tensor(mean), _tensor(directions @ mixing), tuple(blocks + [mixture.block for mixture in rest])
-    )
-    return Fit(
-        density, float(score), [block.coordinates.tolist() for block in blocks], [len(block.weights) for block in blocks]
-    )
+    blocks = tuple(mixture.block for mixture in (*best.mixtures, *rest))
+    density = CodeDensity(_tensor(mean), _tensor(directions @ mixing), blocks)
+    signals = blocks[: len(best.mixtures)]
+    groups, components = zip(*((block.coordinates.tolist(), len(block.weights)) for block in signals), strict=True)
+    return Fit(density, float(score), list(groups), list(components))
 
 
 def _factors(codes: Floats, noise_scale: float, seed: int) -> tuple[Floats, int]:
