@@ -8,9 +8,10 @@ complete code cannot know: it puts a component on each combination it has seen. 
    which keep one Gaussian each;
 2. independent component analysis (FastICA) rotates the others into factors;
 3. factors are grouped by mutual information, from every factor alone to all of them in one group, and each group
-   gets a mixture of Gaussians. The validation likelihood chooses the partition, and the number of components of
-   each group: the simplest that is within one standard error of the best. The first partition treats all factors as
-   independent, the last is the plain mixture over the complete code, so the data decides between them.
+   gets a mixture of Gaussians, after which the directions are fitted again. The validation likelihood chooses the
+   partition, and the number of components of each group: the simplest that is within one standard error of the best.
+   The first partition treats all factors as independent, the last is the plain mixture over the complete code, so the
+   data decides between them.
 
 No label is read: the validation clips are those of the run.
 

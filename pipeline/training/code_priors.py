@@ -32,9 +32,16 @@ class FittedPrior(NamedTuple):
     summary: dict[str, Any]
 
 
-def can_fit() -> bool:
-    """Return whether scikit-learn is installed, which a training without Ray on a bare GPU machine may lack."""
-    return importlib.util.find_spec("sklearn") is not None
+def obstacle(order: GlobalOrder, maximum: int) -> str | None:
+    """Return why no prior can be fitted to at most `maximum` clips; None if one can."""
+    if not is_installed("sklearn"):  # a bare GPU machine, which trains without Ray, may lack it
+        return "scikit-learn is not installed"
+    return "it takes two training clips" if min(len(order.train), maximum) < 2 else None
+
+
+def is_installed(module: str) -> bool:
+    """Return whether a module can be imported."""
+    return importlib.util.find_spec(module) is not None
 
 
 def prior_clips(order: GlobalOrder, maximum: int) -> tuple[Indices, Indices]:

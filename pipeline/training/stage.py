@@ -173,8 +173,8 @@ class StageRun:
         clips = self.job.training.prior_clips
         if not clips:
             return None
-        if not code_priors.can_fit():
-            self.log_event("priors not fitted", done, reason="scikit-learn is not installed")
+        if reason := code_priors.obstacle(self.order, clips):
+            self.log_event("priors not fitted", done, reason=reason)
             return None
         self.log_event("fitting priors", done)
         with self.stepper.ema.swapped_in(self.job.training.ema_used):
