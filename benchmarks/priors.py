@@ -23,6 +23,7 @@ from pipeline.training.code_density_fit import COMPONENTS, Floats
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job, stage_order
 from preprocessing.dataset.reader import ClipDataset
+from vdsm.code_density import FittedPriors
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation.clips import ACTION
 from vdsm.evaluation.judge import JudgeConfig, Verdicts
@@ -58,7 +59,7 @@ def main() -> None:
     decoder = SwapDecoder(model, encode_clips(model, test, length), length)
     rng = np.random.default_rng(options.seed)
     donors = rng.integers(0, len(test), options.pairs)
-    seen = combinations(train, [name for name in judge.values if name != ACTION])
+    seen = combinations(train, judge)
     action_shares = np.bincount(test.labels[ACTION], minlength=judge.values[ACTION]) / len(test)
 
     def judged(static: Tensor | None, dynamics: Tensor | None) -> dict[str, float]:
@@ -71,21 +72,21 @@ def main() -> None:
                 collector(model.decode(model.poses(d, length), s))
         return summary(collector.verdicts, seen, action_shares)
 
+    priors, _ = code_priors.fit_priors(model, 2, fit, held, recipe.seed)
     rows: dict[str, Any] = {"codes of test clips": judged(None, None)}
-    for name, sampler in static_samplers(model, fit, held, recipe.seed).items():
+    for name, sampler in static_samplers(model, fit, held, priors).items():
         rows[f"static: {name}"] = judged(sampler(len(donors), torch.Generator().manual_seed(options.seed)), None)
-    for name, sampler in dynamics_samplers(model, fit, held, recipe.seed).items():
+    for name, sampler in dynamics_samplers(model, fit, held, priors).items():
         rows[f"dynamics: {name}"] = judged(None, sampler(len(donors), torch.Generator().manual_seed(options.seed)))
     show(rows | {"samples": len(donors), "machine": machine()}, as_json=options.json)
 
 
 def static_samplers(
-    model: Disentangler, train: code_priors.CodePosteriors, held: code_priors.CodePosteriors, seed: int
+    model: Disentangler, train: code_priors.CodePosteriors, held: code_priors.CodePosteriors, priors: FittedPriors
 ) -> dict[str, Sampler]:
     """Return samplers of static codes, by the name of their density."""
     loc, held_loc = train.static[0].numpy(), held.static[0].numpy()
     groups = np.split(np.arange(loc.shape[1]), model.config.static_groups)
-    priors, _ = code_priors.fit_priors(model, 1, train, held, seed)
 
     def code(latent: Tensor) -> Tensor:
         return model.frame_model.static_code(latent, model.temperature)
@@ -102,11 +103,10 @@ def static_samplers(
 
 
 def dynamics_samplers(
-    model: Disentangler, train: code_priors.CodePosteriors, held: code_priors.CodePosteriors, seed: int
+    model: Disentangler, train: code_priors.CodePosteriors, held: code_priors.CodePosteriors, priors: FittedPriors
 ) -> dict[str, Sampler]:
     """Return samplers of dynamics codes, by the name of their density."""
     loc, held_loc = train.dynamics[0].numpy(), held.dynamics[0].numpy()
-    priors, _ = code_priors.fit_priors(model, 2, train, held, seed)
     assert priors.dynamics is not None
     return {
         "published": model.sample_dynamics,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vdsm.backbones import Backbone
-from vdsm.code_density import FittedPriors
+from vdsm.code_density import CodeDensity, FittedPriors
 from vdsm.config import ModelConfig
 from vdsm.frames import FrameModel
 from vdsm.refinement import refine_static
@@ -130,6 +130,11 @@ class Disentangler(nn.Module):
         position = torch.linspace(0, 1, steps, dtype=first.dtype, device=first.device)[:, None]
         return (1 - position) * first[:, None] + position * second[:, None]
 
+    @property
+    def _fitted_dynamics(self) -> CodeDensity | None:
+        """The fitted prior of the dynamics code, if there is one."""
+        return None if self.fitted_priors is None else self.fitted_priors.dynamics
+
     @torch.no_grad()
     def sample_prior(self, count: int, length: int, generator: torch.Generator) -> Tensor:
         """Sample clips [count, length, C, H, W], all codes from the prior.
@@ -140,7 +145,7 @@ class Disentangler(nn.Module):
         weight = self.sequence_model.combiner.first_pose
         static = self.sample_static(count, generator).to(weight)
         dynamics = self.sample_dynamics(count, generator).to(weight)
-        if self.fitted_priors is not None and self.fitted_priors.dynamics is not None:
+        if self._fitted_dynamics is not None:
             return self.decode(self.poses(dynamics, length), static)
         shape = (count, length, self.config.pose_size)
         noise = torch.randn(shape, generator=generator, device=generator.device).to(weight)
@@ -158,7 +163,7 @@ class Disentangler(nn.Module):
     @torch.no_grad()
     def sample_dynamics(self, count: int, generator: torch.Generator) -> Tensor:
         """Sample dynamics codes [count, D] from the prior."""
-        if self.fitted_priors is not None and self.fitted_priors.dynamics is not None:
-            return self.fitted_priors.dynamics.sample(count, generator).to(generator.device)
+        if self._fitted_dynamics is not None:
+            return self._fitted_dynamics.sample(count, generator).to(generator.device)
         noise = torch.randn(count, self.config.dynamics_size, generator=generator, device=generator.device)
         return self.sequence_model.dynamics_prior_scale * noise

@@ -91,13 +91,16 @@ def fit_priors(
     summary = {"static": static.summary}
     if stage < 2:
         return FittedPriors(static.density), summary
-    dynamics = _fit("dynamics", train.dynamics, validation.dynamics, seed, model.sequence_model.dynamics_prior_scale)
+    every = torch.eye(model.config.dynamics_size, dtype=torch.float64)
+    dynamics = _fit(
+        "dynamics", train.dynamics, validation.dynamics, seed, model.sequence_model.dynamics_prior_scale, every
+    )
     return FittedPriors(static.density, dynamics.density), summary | {"dynamics": dynamics.summary}
 
 
 def _fit(
     name: str, train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor], seed: int, published_scale: float,
-    basis: Tensor | None = None,
+    basis: Tensor,
 ) -> FittedPrior:  # fmt: skip
     from pipeline.training.code_density_fit import fit_code_density
 
@@ -106,13 +109,12 @@ def _fit(
         loc + scale * torch.randn(loc.shape, generator=generator, dtype=loc.dtype) for loc, scale in (train, validation)
     )
     noise_scale = float(train[1].square().mean().sqrt())
-    directions = torch.eye(codes.shape[1], dtype=codes.dtype) if basis is None else basis
-    fit = fit_code_density(codes.numpy(), held.numpy(), noise_scale, seed % 2**32, directions.numpy())
+    fit = fit_code_density(codes.numpy(), held.numpy(), noise_scale, seed % 2**32, basis.numpy())
     summary = {
         "groups": fit.groups,
         "components": fit.components,
         "validation_log_likelihood": round(fit.validation, 3),
-        "kl_from_published": round(divergence(fit.density, published_scale, directions, generator), 3),
+        "kl_from_published": round(divergence(fit.density, published_scale, basis, generator), 3),
     }
     return FittedPrior(fit.density, summary)
 

@@ -65,8 +65,6 @@ def _scores(
     exists = answer >= 0
     if not exists.any():
         return {}
-    chosen = answer[exists]
-    values = {name: value[chosen] for name, value in real.values.items()}
-    outputs = Outputs(Verdicts(real.action[chosen], values, real.features[chosen]))
+    outputs = Outputs(real.select(answer[exists]))
     answered = Pairs(pairs.dynamics_of[exists], pairs.static_of[exists])
     return output_scores(clips, answered, outputs, real, seed, progress)

@@ -95,6 +95,12 @@ class Verdicts:
     entropies: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     """Entropy of the probabilities of each factor, in nats: [N]."""
 
+    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> "Verdicts":
+        """Return the verdicts on some of the clips."""
+        values = {name: value[rows] for name, value in self.values.items()}
+        entropies = {name: value[rows] for name, value in self.entropies.items()}
+        return Verdicts(self.action[rows], values, self.features[rows], entropies)
+
 
 @torch.inference_mode()
 def judge_frames(judge: Judge, frames: Tensor) -> Verdicts:

@@ -1,6 +1,5 @@
 """Every metric that follows from the judge's verdicts on outputs: of our model, the renderer, or anyone's model."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from vdsm.evaluation import frechet
 from vdsm.evaluation.clips import ACTION, LabelledClips
 from vdsm.evaluation.identities import identity_indices
-from vdsm.evaluation.judge import Verdicts
+from vdsm.evaluation.judge import Judge, Verdicts
 from vdsm.evaluation.pairs import Pairs, chances
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
 from vdsm.evaluation.scores import Score, entropy_scores, mean_score
@@ -19,8 +18,9 @@ Combinations = frozenset[tuple[int, ...]]
 """Combinations of the values of all attributes, in the order of the judge's factors."""
 
 
-def combinations(clips: LabelledClips, names: Iterable[str]) -> Combinations:
-    """Return the combinations of values of the attributes `names` in a split."""
+def combinations(clips: LabelledClips, judge: Judge) -> Combinations:
+    """Return the combinations of values of the judged attributes in a split."""
+    names = [name for name in judge.values if name != ACTION]
     return frozenset(zip(*(np.asarray(clips.labels[name]).tolist() for name in names), strict=True))
 
 
@@ -115,8 +115,8 @@ def prior_static_scores(
         if name in drawn.entropies:
             scores[f"{name}.h_y_given_x"] = mean_score(drawn.entropies[name], clusters, None, seed)
     if seen is not None:
-        combinations = list(zip(*attributes.values(), strict=True))
-        new = np.array([tuple(map(int, values)) not in seen for values in combinations])
+        drawn_combinations = zip(*(values.tolist() for values in attributes.values()), strict=True)
+        new = np.array([combination not in seen for combination in drawn_combinations])
         scores["new_combinations"] = mean_score(new, clusters, None, seed)
     return prefixed("prior.static", scores) | entropy_scores(drawn.action, clusters, seed)
 

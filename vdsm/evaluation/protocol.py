@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation import frechet
-from vdsm.evaluation.clips import ACTION, LabelledClips, clips_per_batch
+from vdsm.evaluation.clips import LabelledClips, clips_per_batch
 from vdsm.evaluation.controls import CONTROL_PHASES, control_scores
 from vdsm.evaluation.cycle import ReencodedSwaps
 from vdsm.evaluation.elbo import elbo_scores
@@ -103,7 +103,7 @@ def measure(
     codes = encode_clips(model, clips, length, size, progress, phase="encoding test clips")
     decoder = SwapDecoder(model, codes, length, size)
     latents = collect_latents(clips, codes)
-    seen = None if train is None or judge is None else combinations(train, _attributes(judge))
+    seen = None if train is None or judge is None else combinations(train, judge)
     scores, controls, swapped = _swaps(judge, clips, pairs, decoder, config, renderer, inception, progress, seen)
     compared = subsample(np.unique(pairs.dynamics_of))
     scores |= reconstruction_scores(
@@ -180,10 +180,6 @@ def _probes(
         model, train, config.clip_frames, config.clips_at_once, progress, chosen, phase="encoding training clips"
     )
     return probe_scores(collect_latents(train, codes, chosen), test, config.seed, progress=progress)
-
-
-def _attributes(judge: Judge) -> list[str]:
-    return [name for name in judge.values if name != ACTION]
 
 
 def is_on_simplex(static: Tensor) -> bool:

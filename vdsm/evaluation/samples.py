@@ -17,7 +17,7 @@ from torch import Tensor
 from vdsm.evaluation.clips import LabelledClips, clips_per_batch, stack
 from vdsm.evaluation.controls import CONTROL_PHASES, control_scores
 from vdsm.evaluation.finished import KEEP_NOTHING, Block, FinishedWork, Scores, blocks, judge_blocks, scores_once
-from vdsm.evaluation.judge import Judge, Verdicts
+from vdsm.evaluation.judge import Judge
 from vdsm.evaluation.judged_scores import Outputs, judge_scores, output_scores
 from vdsm.evaluation.measurement import Swapped, summarise_swaps
 from vdsm.evaluation.pairs import Indices, Pairs
@@ -121,14 +121,14 @@ def score_samples(
     real_blocks = blocks("real", len(clips), lambda batch: stack(clips, range(batch.start, batch.stop), length), size)
     real = judge_blocks(judge, phases[1], real_blocks, size, finished, progress)
     judged = {
-        kind: _select(verdicts, [position[pair] for pair in donors])
+        kind: verdicts.select([position[pair] for pair in donors])
         for kind, donors in wanted.items()
         if kind != "reconstruction" and donors[0] in position
     }
     outputs = Outputs(judged["swap"], judged.get("prior_static"), judged.get("prior_dynamics"))
     reconstructed = np.unique(pairs.dynamics_of)
     if _own_donors(clips, reconstructed)[0] in position:
-        own = _select(verdicts, [position[pair] for pair in _own_donors(clips, reconstructed)])
+        own = verdicts.select([position[pair] for pair in _own_donors(clips, reconstructed)])
         outputs = replace(outputs, reconstruction=own, reconstructed=reconstructed)
 
     def score() -> dict[str, Scores]:
@@ -190,12 +190,6 @@ def _sample_blocks(parts: Mapping[str, Samples], size: int) -> list[Block]:
 def _own_donors(clips: LabelledClips, indices: Indices) -> list[Donors]:
     """Return the donors of reconstructions."""
     return [(clips.keys[int(index)], clips.keys[int(index)]) for index in indices]
-
-
-def _select(verdicts: Verdicts, rows: list[int]) -> Verdicts:
-    values = {name: value[rows] for name, value in verdicts.values.items()}
-    entropies = {name: value[rows] for name, value in verdicts.entropies.items()}
-    return Verdicts(verdicts.action[rows], values, verdicts.features[rows], entropies)
 
 
 def _floats(frames: Frames) -> Tensor:
