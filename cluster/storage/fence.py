@@ -42,11 +42,20 @@ def active_fences() -> tuple[Fence, ...]:
     return tuple(dict.fromkeys(_active))
 
 
+def is_fenced(url: str) -> bool:
+    """Return whether a write to the path or URL `url` is checked."""
+    return any(_encloses(fence, url) for fence in active_fences())
+
+
 def check_write(url: str) -> None:
     """Raise the error of a fence around the path or URL `url` whose lock was lost."""
-    for folder, check in active_fences():
-        if url.startswith(f"{folder}/") and url != f"{folder}/{LOCK}":
-            check()
+    for fence in active_fences():
+        if _encloses(fence, url):
+            fence.check()
+
+
+def _encloses(fence: Fence, url: str) -> bool:
+    return url.startswith(f"{fence.folder}/") and url != f"{fence.folder}/{LOCK}"
 
 
 def check_all() -> None:

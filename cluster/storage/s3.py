@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cluster.storage.errors import StorageError, UnreachableError
+from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
+from cluster.storage.fence import check_write, is_fenced
 from cluster.storage.s3_client import client, settings
 from cluster.storage.s3_errors import explain, is_final, status_of
 
 READ_ATTEMPTS = 8
 """A read fails after this many consecutive attempts that transfer no byte."""
 _CHUNK = 1 << 20
+_ONE_PUT = 8 << 20
+"""Largest file that boto3 uploads in one PUT; of a larger one, a fence checks each part and the last request."""
 _WRITER = "vdsm-writer"
 """Metadata key that identifies the request that wrote an object."""
 
@@ -54,12 +57,31 @@ def download(url: str, path: Path) -> None:
 
 
 def write_bytes(url: str, data: bytes) -> None:
-    """Write an object in one PUT, which S3 applies completely or not at all."""
+    """Write an object in one PUT, which S3 applies completely or not at all.
+
+    Behind a fence, the PUT is for the version that was there before the fence was checked: a process may be paused
+    between its check and its PUT, and another one may write the object meanwhile.
+    """
     bucket, key = split_url(url)
+    for attempt in range(READ_ATTEMPTS):
+        condition = _unchanged(url) if is_fenced(url) else {}
+        try:
+            client().put_object(Bucket=bucket, Key=key, Body=data, **condition, **settings().writing())
+        except Exception as error:
+            # Changed by this process or its workers, if the fence holds: by a PUT whose response was lost, for example.
+            if condition and status_of(error)[0] in (404, 409, 412) and attempt + 1 < READ_ATTEMPTS:
+                check_write(url)
+                continue
+            explain(url, error)
+        return
+
+
+def _unchanged(url: str) -> dict[str, str]:
+    """Return the condition of a PUT that the object is as it is now."""
     try:
-        client().put_object(Bucket=bucket, Key=key, Body=data, **settings().writing())
-    except Exception as error:
-        explain(url, error)
+        return {"IfMatch": head(url)[1]}
+    except MissingFileError:
+        return {"IfNoneMatch": "*"}
 
 
 def write_if(url: str, data: bytes, etag: str | None) -> str | None:
@@ -108,6 +130,9 @@ def upload(path: Path, url: str) -> None:
     """Upload a local file, in several parts if it is large; the object appears after the last part."""
     bucket, key = split_url(url)
     length = path.stat().st_size
+    if length < _ONE_PUT and is_fenced(url):
+        write_bytes(url, path.read_bytes())
+        return
     try:
         client().upload_file(str(path), bucket, key, ExtraArgs=settings().writing())
     except Exception as error:

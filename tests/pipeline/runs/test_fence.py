@@ -7,12 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage import s3, s3_client
 from cluster.storage.errors import StorageError
-from cluster.storage.fence import active_fences, check_all, fenced
+from cluster.storage.fence import active_fences, check_all, check_write, fenced
 from pipeline.recipe import Recipe
 from pipeline.runs import lock as locks
 from pipeline.runs.checkpoints import CheckpointStore
@@ -98,6 +100,7 @@ WRITES: dict[str, Callable[[str], object]] = {
     "metrics": lambda run: log_and_close(run, METRICS),
     "a checkpoint's record": lambda run: log_and_close(run, {"kind": "checkpoint", "stage": 1, "step": 1}),
     "a file": lambda run: storage.write_bytes(f"{run}/stage2.pt", b"late"),
+    "a small file": lambda run: upload(run, 20_000),
     "a large file": lambda run: upload(run, 20_000_000),
     "a new file": lambda run: storage.create(f"{run}/new", b"late"),
     "a removal": lambda run: storage.delete(f"{run}/stage1.pt"),
@@ -140,6 +143,60 @@ def test_a_lock_that_is_lost_during_a_write_is_noticed_before_the_file_appears(
         assert contents(run) == before
 
 
+@pytest.mark.s3
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize("write", ["a file", "a small file"])
+def test_a_process_that_is_paused_between_its_check_and_its_request_replaces_nothing(
+    write: str, exists: bool, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VDSM_CACHE", str(tmp_path))
+    run, paused = f"{s3_bucket}/run", []
+
+    def check_and_pause(url: str) -> None:
+        check_write(url)
+        if url.endswith("stage2.pt") and not paused:
+            paused.append(url)
+            take_over(run)
+
+    with run_lock(run, renewal_s=1000):
+        if exists:
+            storage.write_bytes(f"{run}/stage2.pt", b"before")
+        monkeypatch.setattr(s3_client, "check_write", check_and_pause)
+        with pytest.raises(LostLockError, match="another process took over this run"):
+            WRITES[write](run)
+    assert paused
+    assert storage.read_bytes(f"{run}/stage2.pt") == b"of another process"
+
+
+def take_over(run: str) -> None:
+    """Take over the lock of a run in S3 and write a file of it, as another process does."""
+    bucket, _, prefix = run.removeprefix("s3://").partition("/")
+    other = boto3.session.Session().client("s3")
+    for name, content in ((".lock", locks._claim()), ("stage2.pt", b"of another process")):
+        other.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=content)
+
+
+@pytest.mark.s3
+def test_a_write_whose_response_was_lost_is_repeated_behind_a_fence(
+    s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, unchanged = f"{s3_bucket}/run", s3._unchanged
+    lost: list[str] = []
+
+    def lose_a_response(url: str) -> dict[str, str]:
+        condition = unchanged(url)
+        if not lost:  # the request arrives, and its response does not
+            lost.append(url)
+            s3.write_if(url, b"content", None)
+        return condition
+
+    with run_lock(run, renewal_s=1000):
+        monkeypatch.setattr(s3, "_unchanged", lose_a_response)
+        storage.write_bytes(f"{run}/file", b"content")
+    assert lost
+    assert storage.read_bytes(f"{run}/file") == b"content"
+
+
 def test_a_worker_with_a_copy_of_the_fence_is_stopped_too(run: str) -> None:
     with run_lock(run, renewal_s=1000):
         fences = pickle.loads(pickle.dumps(active_fences()))
@@ -171,9 +228,8 @@ def test_other_folders_are_not_fenced(run: str, lost: Any) -> None:
 
 @pytest.mark.s3
 def test_a_renewal_while_the_lock_is_read_is_no_loss(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cluster.storage import s3
-
-    run, head, renewed = f"{s3_bucket}/run", s3.head, []
+    run, head = f"{s3_bucket}/run", s3.head
+    renewed: list[str] = []
 
     def head_before_a_renewal(url: str) -> tuple[int, str]:
         found = head(url)
