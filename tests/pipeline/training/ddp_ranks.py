@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # which each rank's optimiser would import for seconds
 import torch.distributed as dist
 import yaml
 from torch.distributed import distributed_c10d
@@ -21,6 +22,7 @@ from torch.distributed.optim import zero_redundancy_optimizer
 
 from pipeline.recipe import Recipe
 from pipeline.training.batches import read_windows
+from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
@@ -85,6 +87,12 @@ class Recorder(QuietReporter):
         return StopDecision(self.steps == self.stop_after)
 
 
+def shortened(training: TrainingConfig, *steps: int) -> TrainingConfig:
+    """Return settings with so many steps of each stage, and without pictures."""
+    stage1, stage2 = (replace(training.stage(number), steps=count) for number, count in zip((1, 2), steps, strict=True))
+    return replace(training, stage1=stage1, stage2=stage2, picture_interval=0)
+
+
 def gradients(job: Job, world: DistributedContext) -> dict[str, Any]:
     """Return the gradients of both stages at step 2, by stage and name of the parameter."""
     found = {}
@@ -119,7 +127,8 @@ def run_rank(rank: int, size: int, data: str, recipe_path: str, folder: Path) ->
     recipe = Recipe.model_validate(yaml.safe_load(Path(recipe_path).read_text()))
     # Dropout is drawn per rank; without it, the number of ranks only affects rounding.
     model = replace(recipe.model, rnn_dropout=0.0)
-    training = replace(recipe.training, log_interval=1, validation_interval=12, audit=True, picture_interval=0)
+    training = shortened(recipe.training, 14, 6)  # more than an epoch of stage 1
+    training = replace(training, log_interval=1, validation_interval=7, audit=True)
     job = Job(model=model, training=training, seed=3, clips=ClipDataset(data, "train"))
     world = DistributedContext(rank, size)
     recorder = Recorder(world)
@@ -128,10 +137,9 @@ def run_rank(rank: int, size: int, data: str, recipe_path: str, folder: Path) ->
     found |= {"records": recorder.records, "audit": recorder.audit}
     if size == 2:
         job = replace(job, model=recipe.model)
-        steps = {"stage1": replace(training.stage1, steps=12), "stage2": replace(training.stage2, steps=8)}
         for name, changes in OPTIONS.items():
-            changed = replace(job, training=replace(recipe.training, picture_interval=0, **steps, **changes))
-            found[name] = {"uninterrupted": weights(changed, world, None), "resumed": weights(changed, world, 15)}
+            changed = replace(job, training=replace(shortened(recipe.training, 6, 5), **changes))
+            found[name] = {"uninterrupted": weights(changed, world, None), "resumed": weights(changed, world, 8)}
     torch.save(found, folder / f"{rank}of{size}")
     if size > 1:
         dist.destroy_process_group()
