@@ -16,7 +16,6 @@ import pytest
 
 from cluster.storage import api as storage
 from pipeline.runs.checkpoints import position_of
-from pipeline.runs.lock import _claim
 from pipeline.runs.store import load_run
 from pipeline.train import main
 from tests.e2e.training_runs import (
@@ -26,7 +25,6 @@ from tests.e2e.training_runs import (
     assert_same_weights,
     events,
     reached,
-    started,
     wait,
     workers,
 )
@@ -183,28 +181,3 @@ def test_a_shard_that_is_damaged_in_s3_is_named_and_ends_the_run(
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"{s3_bucket}/data/train/shard-000000.tar: its length or SHA-256 does not match the manifest" in error
-
-
-@pytest.mark.parametrize(
-    "place", [pytest.param("folder", marks=pytest.mark.long), pytest.param("s3", marks=pytest.mark.s3)]
-)
-def test_a_driver_and_its_workers_write_nothing_after_another_took_over_the_run(
-    place: str, root: Path, request: pytest.FixtureRequest, train_args: Any, tmp_path: Path
-) -> None:
-    out = str(tmp_path / "runs") if place == "folder" else f"{request.getfixturevalue('s3_bucket')}/runs"
-    run, own = f"{out}/run", b"of another process"
-    names = ["stage1.pt", "stage2.pt", "events.jsonl", "metrics.jsonl"]
-    if place == "folder":
-        Path(run).mkdir(parents=True)
-    with started(root, [*train_args(out, "run"), "--training.stage1.steps", "5000"], tmp_path) as process:
-        wait(lambda: saved(run), "it has saved a checkpoint", process=process)
-        os.kill(process.pid, signal.SIGSTOP)
-        storage.write_bytes(f"{run}/.lock", _claim())
-        for name in names:
-            storage.write_bytes(f"{run}/{name}", own)
-        os.kill(process.pid, signal.SIGCONT)
-        assert process.wait(120) == 2
-    output = (tmp_path / "output.txt").read_text()
-    assert f"error: {run}: another process took over this run" in output.splitlines()[-1]
-    assert "Traceback" not in output
-    assert [storage.read_bytes(f"{run}/{name}") for name in names] == [own] * len(names)
