@@ -206,10 +206,19 @@ def small_figures(made_once: Callable[[str, Callable[[Path], None]], Path]) -> P
 
 @pytest.fixture(scope="module")
 def few_resamples() -> Iterator[None]:
-    """Take the intervals of Frechet distances from a tenth of the resamples, where no test states anything of them."""
+    """Take intervals of Frechet distances from a fortieth of the resamples, where no test states anything of them."""
     from tests.resamples import fewer_resamples
 
     with fewer_resamples():
+        yield
+
+
+@pytest.fixture(scope="module")
+def rough_probes() -> Iterator[None]:
+    """Fit probes and compare reconstructions roughly, where no test states anything of their scores."""
+    from tests.resamples import rough_scores
+
+    with rough_scores():
         yield
 
 

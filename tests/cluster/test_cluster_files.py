@@ -1,16 +1,20 @@
 """The cluster files are valid for Ray and EC2, and keep everything closed that must be."""
 
 import copy
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from cluster.health.checks import DEDICATED_KEYS
 from cluster.ray_runtime import PACKAGES
+
+if TYPE_CHECKING:
+    from botocore.model import Shape
 
 pytestmark = pytest.mark.slow
 
@@ -42,15 +46,23 @@ def prepared(tree: Tree) -> Tree:
     return config
 
 
-def parameter_errors(node_config: Tree) -> str:
-    """Return boto3's validation errors for parameters of EC2's RunInstances: keys and types."""
+@functools.cache
+def run_instances() -> "Shape":
+    """Return boto3's description of the parameters of EC2's RunInstances, which takes a second to read."""
     import boto3
-    from botocore.validate import ParamValidator
 
     client = boto3.session.Session().client("ec2", region_name="us-west-2")
     shape = client.meta.service_model.operation_model("RunInstances").input_shape
     assert shape is not None
-    return str(ParamValidator().validate({**node_config, "MinCount": 1, "MaxCount": 1}, shape).generate_report())
+    return shape
+
+
+def parameter_errors(node_config: Tree) -> str:
+    """Return boto3's validation errors for parameters of EC2's RunInstances: keys and types."""
+    from botocore.validate import ParamValidator
+
+    complete = {**node_config, "MinCount": 1, "MaxCount": 1}
+    return str(ParamValidator().validate(complete, run_instances()).generate_report())
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -239,31 +251,32 @@ def policies() -> dict[str, Tree]:
     return {"head": resolved(head), "storage": resolved(storage)}
 
 
-def findings(text: str) -> list[str]:
-    """Return the IDs of the cfn-lint rules, hints included, that the resources and policies of a template break."""
+def findings(text: str) -> list[tuple[str, int]]:
+    """Return the IDs of the cfn-lint rules, hints included, that a template breaks, and the numbers of the lines."""
     from cfnlint.api import ManualArgs, lint
 
-    return [str(found.rule.id) for found in lint(text, config=ManualArgs(regions=["us-west-2"], include_checks=["I"]))]
+    found = lint(text, config=ManualArgs(regions=["us-west-2"], include_checks=["I"]))
+    return [(str(one.rule.id), one.linenumber) for one in found]
 
 
 def test_template_and_policies_pass_the_linter() -> None:
     assert findings(TEMPLATE.read_text()) == []
 
 
-@pytest.mark.parametrize(
-    ("right", "wrong", "rule"),
-    [
+def test_the_linter_finds_each_planted_error_where_it_is() -> None:
+    text, planted = TEMPLATE.read_text(), []
+    for right, wrong, rule in (
         ("Action: ec2:RunInstances", "Action: ec2:RunInstance", "W3037"),
         ("[s3:GetObject,", "[s3:GetObjects,", "W3037"),
         ("Effect: Allow", "Effect: Alow", "E3530"),
         ("StringLike: {s3", "StringLikes: {s3", "E3510"),
         ("RestrictPublicBuckets", "RestrictPublicBucket", "E3002"),
-    ],
-)
-def test_the_linter_finds_a_planted_error(right: str, wrong: str, rule: str) -> None:
-    text = TEMPLATE.read_text()
-    assert right in text
-    assert rule in findings(text.replace(right, wrong, 1))
+    ):
+        assert right in text
+        planted.append((rule, text[: text.index(right)].count("\n") + 1))
+        text = text.replace(right, wrong, 1)
+    assert len(set(planted)) == 5
+    assert set(planted) <= set(findings(text))
 
 
 def test_a_role_reaches_one_prefix_and_the_machines_of_its_own_cluster() -> None:

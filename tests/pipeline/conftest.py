@@ -99,8 +99,14 @@ def tiny_job(tiny_recipe: Recipe, tiny_clips: ClipDataset) -> Callable[..., Job]
 
 
 @pytest.fixture(scope="session")
-def first_report(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, small_figures: Path) -> Path:
+def first_report(
+    made_once: Callable[[str, Callable[[Path], None]], Path], tiny_recipe: Recipe, small_figures: Path
+) -> Path:
     """Return the folder of a real report on a run with random weights and a hostile name. Do not change it."""
-    from tests.pipeline.untrained_report import untrained_report
+    from tests.pipeline.untrained_report import report_folder, untrained_report
 
-    return untrained_report(tmp_path_factory.mktemp("first"), "first <run>", tiny_recipe, small_figures, seed=0)
+    def make(folder: Path) -> None:
+        untrained_report(folder, name, tiny_recipe, small_figures, seed=0)
+
+    name = "first <run>"
+    return report_folder(made_once("first-report", make), name)

@@ -9,7 +9,7 @@ from pipeline import evaluate
 from pipeline.recipe import Recipe
 from pipeline.runs.store import open_run
 from preprocessing.dataset.reader import ClipDataset
-from tests.resamples import fewer_resamples
+from tests.resamples import fewer_resamples, rough_scores
 from vdsm import checkpoint
 from vdsm.disentangler import Disentangler
 
@@ -27,13 +27,18 @@ def untrained_run(run: Path, recipe: Recipe, data: Path, seed: int, stage: int =
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def report_folder(folder: Path, name: str) -> Path:
+    """Return where `untrained_report` writes a report."""
+    return folder / name / "report"
+
+
 def untrained_report(folder: Path, name: str, recipe: Recipe, data: Path, seed: int, *options: str) -> Path:
     """Evaluate the run `folder`/runs/`name`, with more `options` of the command, and return the report's folder."""
-    run, out = folder / "runs" / name, folder / name / "report"
+    run, out = folder / "runs" / name, report_folder(folder, name)
     untrained_run(run, recipe, data, seed)
     args = ["--run", str(run), "--data", str(data), "--out", str(out)]
     args += ["--evaluation.judge-steps", "2", "--evaluation.judge-batch-clips", "4", "--evaluation.pairs", "20"]
     args += ["--evaluation.probe-clips", "24", "--evaluation.grid-clips", "12"]
-    with fewer_resamples():
+    with fewer_resamples(), rough_scores():
         evaluate.main([*args, *options])
     return out

@@ -39,7 +39,7 @@ class CountingDisplay(ProgressDisplay):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _counting_display(few_resamples: None) -> Iterator[None]:
+def _counting_display(few_resamples: None, rough_probes: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(execute, "ProgressDisplay", CountingDisplay)
         yield

@@ -22,7 +22,7 @@ from vdsm import checkpoint
 
 pytestmark = pytest.mark.slow
 
-SMALL = [*commands.SMALL, "--evaluation.grid-clips", "12"]
+SMALL = [*commands.SMALL, "--evaluation.probe-clips", "24", "--evaluation.grid-clips", "12"]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline.training.code_density_fit import fit_code_density, mutual_information
+from pipeline.training.code_density_fit import Fit, fit_code_density, mutual_information
 
 Floats = NDArray[np.float64]
 NOISE = 0.03
@@ -45,10 +45,14 @@ def nearest(codes: Floats) -> tuple[Floats, NDArray[np.int64]]:
     return distances.min(1), distances.argmin(1)
 
 
-def test_attributes_that_add_up_are_found_and_recombined_without_labels() -> None:
-    codes, values = added_attributes(1000, PEOPLE, 1)
-    held, _ = added_attributes(300, 150, 2)
-    fit = fit_code_density(codes, held, NOISE, seed=0)
+@pytest.fixture(scope="module")
+def fit() -> Fit:
+    """Fit the codes of people, of whom some have other combinations of the same attributes in validation."""
+    return fit_code_density(added_attributes(1000, PEOPLE, 1)[0], added_attributes(300, 150, 2)[0], NOISE, seed=0)
+
+
+def test_attributes_that_add_up_are_found_and_recombined_without_labels(fit: Fit) -> None:
+    _, values = added_attributes(1000, PEOPLE, 1)
     assert len(fit.groups) > 1
     samples = fit.density.sample(2000, torch.Generator().manual_seed(0)).double().numpy()
     distance, combination = nearest(samples)
@@ -79,24 +83,23 @@ def test_clusters_without_structure_get_one_mixture() -> None:
 
 
 def test_the_same_codes_and_seed_give_the_same_density() -> None:
-    codes = added_attributes(100, PEOPLE, 1)[0][:, :4]
-    fits = [fit_code_density(codes, codes[:50], NOISE, seed=2) for _ in range(2)]
+    codes = added_attributes(60, PEOPLE, 1)[0][:, :4]
+    fits = [fit_code_density(codes, codes[:20], NOISE, seed=2) for _ in range(2)]
     first, second = (fit.density.sample(10, torch.Generator().manual_seed(0)) for fit in fits)
     assert torch.equal(first, second)
 
 
-def test_one_unusual_validation_clip_does_not_change_the_groups() -> None:
+def test_one_unusual_validation_clip_does_not_change_the_groups(fit: Fit) -> None:
     codes, _ = added_attributes(1000, PEOPLE, 1)
     held, _ = added_attributes(300, 150, 2)
-    fit = fit_code_density(codes, held, NOISE, seed=0)
     held[0] += 50
     assert fit_code_density(codes, held, NOISE, seed=0).groups == fit.groups
 
 
 def test_directions_outside_the_basis_are_not_sampled() -> None:
-    codes, _ = added_attributes(200, PEOPLE, 1)
+    codes, _ = added_attributes(60, PEOPLE, 1)
     basis = np.linalg.qr(np.random.default_rng(5).normal(size=(9, 4)))[0]
-    density = fit_code_density(codes, codes[:50], NOISE, 0, basis).density
+    density = fit_code_density(codes, codes[:20], NOISE, 0, basis).density
     deviations = density.sample(50, torch.Generator().manual_seed(0)).double().numpy() - codes.mean(0)
     np.testing.assert_allclose(deviations, deviations @ basis @ basis.T, atol=1e-5)
     assert density.mixing.shape == (9, 4)

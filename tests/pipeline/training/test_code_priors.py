@@ -135,16 +135,16 @@ def test_without_scikit_learn_a_run_ends_without_priors(
 ) -> None:
     monkeypatch.setattr(code_priors, "is_installed", lambda module: module != "sklearn")
     found = recorder()
-    assert train_run(tiny_job(**PRIORS, stages="1"), found).finished
-    assert found.states[1, 24].priors is None
+    assert train_run(tiny_job(**PRIORS, stages="1", stage1={"steps": 6}), found).finished
+    assert found.states[1, 6].priors is None
     assert found.events == [
-        {"event": "priors not fitted", "stage": 1, "step": 24, "reason": "scikit-learn is not installed"}
+        {"event": "priors not fitted", "stage": 1, "step": 6, "reason": "scikit-learn is not installed"}
     ]
 
 
 def test_one_clip_is_too_few(tiny_job: Jobs, recorder: Recorders) -> None:
     found = recorder()
-    assert train_run(tiny_job(**{**PRIORS, "prior_clips": 1}, stages="1"), found).finished
+    assert train_run(tiny_job(**{**PRIORS, "prior_clips": 1}, stages="1", stage1={"steps": 6}), found).finished
     assert [event.get("reason") for event in found.events] == ["it takes two training clips"]
 
 

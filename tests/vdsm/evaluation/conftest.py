@@ -1,12 +1,13 @@
 """The moving squares, a judge trained on them, and models whose scores are known beforehand."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.vdsm.evaluation.squares import LENGTH, PerfectModel, Render, Squares, SquaresProgram, draw
-from vdsm.evaluation.judge import Judge, JudgeConfig, train_judge
+from vdsm.evaluation.judge import Judge, JudgeConfig, dump_judge, parse_judge, train_judge
 from vdsm.evaluation.pairs import Pairs, draw_pairs
 from vdsm.evaluation.samples import Samples, wanted_donors
 
@@ -24,8 +25,11 @@ def test_clips() -> Squares:
 
 
 @pytest.fixture(scope="session")
-def judge(train_clips: Squares) -> Judge:
-    return train_judge(train_clips, JUDGE_CONFIG)
+def judge(train_clips: Squares, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Judge:
+    def make(folder: Path) -> None:
+        (folder / "judge.pt").write_bytes(dump_judge(train_judge(train_clips, JUDGE_CONFIG), "squares"))
+
+    return parse_judge((made_once("judge-of-squares", make) / "judge.pt").read_bytes(), "squares")
 
 
 @pytest.fixture(scope="session")

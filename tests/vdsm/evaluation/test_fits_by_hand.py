@@ -90,7 +90,7 @@ def test_the_network_sees_enough_batches_at_a_falling_rate(
     monkeypatch.setattr(torch, "randint", noted)
     predict = fit_mlp(torch.randn(rows, 3), torch.randn(rows, 2), 0, 0)
     (optimiser,) = optimisers
-    assert optimiser.options == {"lr": 3e-3, "weight_decay": 0.01}
+    assert optimiser.options == {"lr": 3e-3, "weight_decay": 0.01, "foreach": True}
     assert optimiser.rates == pytest.approx([3e-3 * (1 + math.cos(math.pi * n / steps)) / 2 for n in range(steps)])
     assert sizes == {batch: steps}
     assert [tuple(one.shape) for one in optimiser.param_groups[0]["params"]] == [(128, 3), (128,), (2, 128), (2,)]

@@ -13,7 +13,7 @@ from vdsm.evaluation.pairs import Pairs
 from vdsm.evaluation.protocol import ProtocolConfig, measure, phases
 from vdsm.evaluation.samples import Samples, sample_phases, score_samples
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_resamples")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_resamples", "rough_probes")]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.evaluation.metrics import find_warnings
+from tests.resamples import rough_scores
 from tests.vdsm.evaluation.squares import Codes, PerfectModel, Render, Squares, SquaresProgram, draw
 from vdsm.evaluation.cycle import donor_rank
 from vdsm.evaluation.judge import Judge
@@ -18,6 +19,7 @@ from vdsm.evaluation.reconstruction import HIGHEST_PSNR, fidelity
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_resamples")]
 
 CONFIG = ProtocolConfig(clip_frames=4, pairs=192, batch_clips=20)
+FEW = ProtocolConfig(clip_frames=4, pairs=32, batch_clips=20, probe_clips=50)
 ATTRIBUTES = ("colour", "side")
 LABELS = ("action", *ATTRIBUTES)
 
@@ -109,7 +111,8 @@ def test_model_that_ignores_the_static_code_has_a_perfect_action_and_is_caught(
 def test_model_that_ignores_the_dynamics_code_is_caught(
     wrong_renderer: Callable[[Render], PerfectModel], test_clips: Squares, judge: Judge
 ) -> None:
-    measured = measure(wrong_renderer(lambda static, action: draw(*static, 2)), test_clips, judge, CONFIG)
+    with rough_scores():
+        measured = measure(wrong_renderer(lambda static, action: draw(*static, 2)), test_clips, judge, CONFIG)
     assert value(measured, "swap.static.joint") == 1
     assert value(measured, "swap.action.accuracy") == pytest.approx(0.25, abs=0.02)
     assert value(measured, "prior.dynamics.static.joint") == 1
@@ -171,23 +174,22 @@ def test_controls_stand_where_they_must(perfect: Measurement) -> None:
 
 
 def test_same_seed_gives_the_same_scores(
-    renderer: PerfectModel,
-    train_clips: Squares,
-    test_clips: Squares,
-    judge: Judge,
-    drawing: SquaresProgram,
-    perfect: Measurement,
+    renderer: PerfectModel, train_clips: Squares, test_clips: Squares, judge: Judge, drawing: SquaresProgram
 ) -> None:
-    again = measure(renderer, test_clips, judge, CONFIG, train=train_clips, renderer=drawing)
-    assert again.scores == perfect.scores
-    assert again.controls == perfect.controls
+    with rough_scores():
+        first, again = (
+            measure(renderer, test_clips, judge, FEW, train=train_clips, renderer=drawing) for _ in range(2)
+        )
+    assert again.scores == first.scores
+    assert again.controls == first.controls
 
 
 def test_model_without_a_sequence_stage_is_measured_by_its_poses(
     renderer: PerfectModel, test_clips: Squares, judge: Judge
 ) -> None:
     config = ProtocolConfig(clip_frames=4, pairs=64, sequence_stage=False)
-    measured = measure(renderer, test_clips, judge, config)
+    with rough_scores():
+        measured = measure(renderer, test_clips, judge, config)
     assert value(measured, "pose_swap.action.accuracy") == 1
     absent = ("swap.", "leakage.", "prior.", "cycle.")
     assert not [name for name in measured.scores if name.startswith(absent) or name == "is"]
@@ -219,7 +221,8 @@ def test_data_without_labels_has_what_needs_no_judge(
         def __len__(self) -> int:
             return self._count
 
-    measured = measure(renderer, Bare(test_clips), None, CONFIG, train=Bare(train_clips))
+    with rough_scores():
+        measured = measure(renderer, Bare(test_clips), None, CONFIG, train=Bare(train_clips))
     assert {name.partition(".")[0] for name in measured.scores} == {"cycle", "reconstruction", "still"}
     assert value(measured, "cycle.static") > 0.97
     assert measured.controls == {}
@@ -247,7 +250,8 @@ def test_measuring_changes_neither_judge_nor_model_and_freezes_batch_norm(
     model = Normalised().train()
     before = {name: tensor.clone() for part in (judge, model) for name, tensor in part.state_dict().items()}
     judge.train()
-    measure(model, test_clips, judge, ProtocolConfig(clip_frames=4, pairs=32))
+    with rough_scores():
+        measure(model, test_clips, judge, ProtocolConfig(clip_frames=4, pairs=32))
     after = {name: tensor for part in (judge, model) for name, tensor in part.state_dict().items()}
     assert not judge.training
     assert not model.training
@@ -260,12 +264,12 @@ def test_neither_judge_nor_probes_learn_from_a_test_identity(
     """The probes read training clips only, each once, and refuse identities that are in both splits."""
     assert not set(train_clips.identities) & set(test_clips.identities)
     train_clips.opened[:] = 0
-    few = ProtocolConfig(clip_frames=4, pairs=32, probe_clips=50)
-    measure(renderer, test_clips, judge, few, train=train_clips)
-    assert train_clips.opened.sum() == 50
-    assert train_clips.opened.max() == 1
-    with pytest.raises(ValueError, match="in both the training and the test clips"):
-        measure(renderer, test_clips, judge, few, train=test_clips)
+    with rough_scores():
+        measure(renderer, test_clips, judge, FEW, train=train_clips)
+        assert train_clips.opened.sum() == 50
+        assert train_clips.opened.max() == 1
+        with pytest.raises(ValueError, match="in both the training and the test clips"):
+            measure(renderer, test_clips, judge, FEW, train=test_clips)
 
 
 def test_fidelity_is_that_of_the_definitions() -> None:
