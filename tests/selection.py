@@ -32,16 +32,14 @@ def mark_by_fixture(items: list[pytest.Item]) -> None:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Start the longest files first: those that share a Ray, then those with slow tests, of which some start Ray.
+    """Start the longest files first: those that share a Ray, those of slow tests, of which some start Ray, the others.
 
     Otherwise the order stays the random one.
     """
-    weights: dict[Path, int] = {}
-    for item in items:
-        weight = 2 * bool(item.get_closest_marker("slow")) + bool(item.get_closest_marker("ray"))
-        weights[item.path] = max(weight, weights.get(item.path, 0))
+    ray = {item.path for item in items if item.get_closest_marker("ray")}
+    quick = {item.path for item in items if not item.get_closest_marker("slow")}
     sharing = files_with_local_ray(items)
-    items.sort(key=lambda item: -weights[item.path] - 4 * (item.path in sharing))
+    items.sort(key=lambda item: (item.path not in sharing, item.path in quick, item.path not in ray))
 
 
 def files_with_local_ray(items: Sequence[pytest.Item]) -> set[Path]:

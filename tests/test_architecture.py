@@ -95,6 +95,7 @@ def test_every_command_is_protected_from_imports(root: Path) -> None:
     assert commands == set(protected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "absent"),
     [

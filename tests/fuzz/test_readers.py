@@ -23,6 +23,7 @@ def test_valid_files_are_read_without_error(name: str) -> None:
         targets.check(name, data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", targets.TARGETS)
 def test_mutations_of_valid_files_are_read_or_refused_clearly(name: str) -> None:
     random, files = Random(20), targets.seed_files(name)

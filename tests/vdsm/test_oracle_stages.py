@@ -147,6 +147,7 @@ def test_annealed_loss(both: Both) -> None:
     assert_close(both.terms.loss, both.loss, "loss")
 
 
+@pytest.mark.slow
 def test_gradient_of_every_parameter(both: Both) -> None:
     trained = {name: value for name, value in both.case.model.named_parameters() if value.requires_grad}
     assert trained.keys() == both.gradients.keys()

@@ -45,6 +45,7 @@ def refined_by_hand(p: dict[str, Tensor], config: Any, frames: Tensor, poses: Te
     return latent.detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["dynamics", "poses"])
 def test_codes_are_refined_by_adam_on_the_density(model: Disentangler, frames: Tensor, by: Any) -> None:
     before = model.encode(frames)

@@ -90,6 +90,7 @@ def screen_of(received: str) -> list[str]:
     return [line.rstrip() for line in rows if line.strip()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [150, 60, 25])
 def test_a_terminal_shows_a_bar_that_log_records_do_not_tear(root: Path, columns: int) -> None:
     received, _ = in_terminal(root, columns)

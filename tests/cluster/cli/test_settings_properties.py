@@ -68,6 +68,7 @@ def possible(options: Flat) -> Flat:
     return {path: value for path, value in options.items() if can_be_option(path, value)}
 
 
+@pytest.mark.slow
 @examples(20)
 @given(settings(RECIPE_PATHS), settings(PATHS), st.booleans(), st.booleans())
 def test_options_win_over_the_recipe_and_the_recipe_over_the_defaults(
@@ -85,6 +86,7 @@ def test_options_win_over_the_recipe_and_the_recipe_over_the_defaults(
             assert dump(read(*args)) == dump(wanted)
 
 
+@pytest.mark.slow
 @examples(10)
 @given(settings(RECIPE_PATHS), settings(RECIPE_PATHS))
 def test_a_printed_recipe_reads_back_as_the_same_settings(recipe: Flat, options: Flat) -> None:

@@ -36,6 +36,7 @@ def test_pairs_are_those_of_an_evaluation_in_two_formats(exported: Path, small_f
     assert "{" not in how
 
 
+@pytest.mark.slow
 def test_perfect_samples_score_exactly_as_the_control_of_real_clips(
     perfect: Path, small_figures: Path, tmp_path: Path
 ) -> None:

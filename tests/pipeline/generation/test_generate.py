@@ -70,6 +70,7 @@ def frames_in(path: Path) -> NDArray[np.uint8]:
         return frames
 
 
+@pytest.mark.slow
 def test_grids_have_a_cell_per_action_and_identity_and_are_reproducible(
     run: Path, small_figures: Path, tmp_path: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_dynamics_code_generates_more_frames_than_a_clip_has(run: Path, small_fi
     assert (tmp_path / "reconstruction.png").exists()
 
 
+@pytest.mark.slow
 def test_mp4_holds_the_frames(run: Path, small_figures: Path, tmp_path: Path) -> None:
     import av
 
@@ -191,6 +193,7 @@ def test_a_picture_of_one_performs_the_action_of_another(
         assert len(moved) == 11
 
 
+@pytest.mark.slow
 def test_a_picture_has_no_action(
     run: Path, own_clips: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

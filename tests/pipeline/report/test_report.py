@@ -211,6 +211,7 @@ def test_report_without_labels_gives_the_reasons_for_absent_sections(
     assert browser.run("document.getElementById('player').hidden")
 
 
+@pytest.mark.slow
 def test_hostile_vocabulary_is_escaped(metrics: dict[str, Any]) -> None:
     vocabulary = {
         **metrics["vocabulary"],

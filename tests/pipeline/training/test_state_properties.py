@@ -91,6 +91,7 @@ def differences(one: TrainState, other: TrainState) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @examples(30)
 @given(states())
 def test_any_state_is_unchanged_by_its_checkpoint(state: TrainState) -> None:

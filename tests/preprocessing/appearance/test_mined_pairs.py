@@ -42,6 +42,7 @@ def links(draw: st.DrawFn) -> tuple[int, list[tuple[int, int]]]:
     return count, [(one, two) for one, two in listed if one != two]
 
 
+@pytest.mark.slow
 @examples(60)
 @given(links())
 def test_groups_are_those_of_a_slow_union(case: tuple[int, list[tuple[int, int]]]) -> None:

@@ -207,6 +207,7 @@ def test_the_summary_compares_pairs_with_clips_drawn_at_random() -> None:
     assert np.median(pairs.distances) < 0.1 < 0.7 < pairs.summary[1] < 1.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["figures_dataset", "small_figures"])
 def test_pairs_of_figures_show_one_identity_and_never_the_same_action(
     request: pytest.FixtureRequest, tmp_path: Path, dataset: str

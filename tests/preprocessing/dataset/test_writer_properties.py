@@ -47,6 +47,7 @@ def invalid(draw: st.DrawFn, source: MemorySource, clip: Clip) -> dict[str, Any]
     return draw(st.one_of(changes))
 
 
+@pytest.mark.slow
 @examples(60)
 @given(sources(), st.data())
 def test_an_invalid_clip_is_refused_and_leaves_no_trace(source: MemorySource, data: st.DataObject) -> None:

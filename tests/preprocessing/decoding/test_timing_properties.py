@@ -4,6 +4,7 @@ from fractions import Fraction
 from itertools import groupby, pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -166,6 +167,7 @@ def test_with_the_stride_of_its_length_windows_leave_no_gap_and_do_not_overlap(
     assert used == expected
 
 
+@pytest.mark.slow
 @examples(50)
 @given(timed(), st.none() | RATES)
 def test_the_rate_of_a_window_is_measured_and_rounded_to_a_nominal_rate_within_5_percent(

@@ -109,6 +109,7 @@ def test_the_share_counts_once_chance_is_excluded() -> None:
     assert stops(empty=20, tried=1000, inputs=1000, limit=0.0)
 
 
+@pytest.mark.slow
 def test_a_video_that_needs_more_memory_than_allowed_is_rejected_for_that(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "big.mp4"), "w") as video:
         stream = video.add_stream("libx264", rate=25, options={"preset": "ultrafast"})

@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
@@ -59,6 +60,7 @@ def test_every_input_has_a_plain_unique_key_and_the_labels_of_its_folders(found:
     assert {split for homes in splits.values() for split in homes} == set(SPLITS[: len(splits)])
 
 
+@pytest.mark.slow
 @examples(300)
 @given(file_names() | st.text("\\udce9\udce9", min_size=1, max_size=6))
 @example("a\udce9")

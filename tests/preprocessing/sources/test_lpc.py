@@ -130,6 +130,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     return output.err
 
 
+@pytest.mark.slow
 def test_missing_sheets_are_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--out", str(tmp_path / "out"))
     assert "pass the folder of the Sprites sheets with --source.path" in refusal(capsys, *out)

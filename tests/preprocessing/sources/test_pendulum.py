@@ -47,6 +47,7 @@ def test_a_small_swing_is_a_cosine() -> None:
     np.testing.assert_allclose(angles, 1e-3 * np.cos(times * math.sqrt(GRAVITY / 0.8)), atol=2e-9)
 
 
+@pytest.mark.slow
 def test_the_bob_is_rendered_at_the_labelled_angle() -> None:
     found = source(identities=12, clips_per_identity=3)
     rows, columns = np.mgrid[:64, :64] + 0.5
@@ -74,6 +75,7 @@ def test_edges_are_anti_aliased() -> None:
     assert all(len(np.unique(frame.reshape(-1, 3), axis=0)) > 20 for frame in frames)
 
 
+@pytest.mark.slow
 def test_labels_are_swing_period_and_amplitude() -> None:
     found = source(identities=12)
     for item in found.items():

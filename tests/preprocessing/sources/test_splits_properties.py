@@ -64,6 +64,7 @@ def test_two_identities_without_a_label_never_share_one_split_alone(
     assert set(assigned([(one, None) for one in people], fraction, seed).values()) == set(SPLITS)
 
 
+@pytest.mark.slow
 @examples(40)
 @given(listings(), st.data())
 def test_contradicting_or_unknown_splits_are_refused(entries: Entries, data: st.DataObject) -> None:

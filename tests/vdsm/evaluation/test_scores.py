@@ -9,6 +9,7 @@ from vdsm.evaluation.scores import entropy_scores, mean_score
 from vdsm.evaluation.swap_scores import swap_scores
 
 
+@pytest.mark.slow
 def test_interval_covers_the_true_share_about_95_times_in_a_hundred() -> None:
     generator = np.random.default_rng(0)
     covered = 0
