@@ -10,8 +10,9 @@ TRIALS ?= 20
 # One process per core, at most four: more of them would start more Rays than a laptop carries.
 PYTEST := $(BIN)/python -m pytest -rs -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# A PYTHONPATH of the calling shell would put other copies of packages before those of .venv.
-unexport PYTHONPATH
+# A PYTHONPATH of the calling shell would put other copies of packages before those of .venv. Without stored bytecode,
+# each process of the tests would compile all of them for ten seconds.
+unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart cluster-demo test test-quick test-long campaign fuzz mutants cluster-test lint format docs clean

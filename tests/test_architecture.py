@@ -151,6 +151,7 @@ def test_no_text_names_a_path_of_the_machine_it_was_written_on(root: Path) -> No
     assert found == []
 
 
+@pytest.mark.slow
 def test_everything_that_is_imported_is_a_declared_dependency(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[\[<>=!~ ]", text)[0].lower() for text in project["dependencies"]}

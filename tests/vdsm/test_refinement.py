@@ -12,6 +12,8 @@ from tests.vdsm.tiny_models import tiny_case, tiny_model
 from vdsm.disentangler import Disentangler
 from vdsm.refinement import refine_static
 
+pytestmark = pytest.mark.slow
+
 STEPS, TEMPERATURE = 3, 2.0
 
 
@@ -45,7 +47,6 @@ def refined_by_hand(p: dict[str, Tensor], config: Any, frames: Tensor, poses: Te
     return latent.detach()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("by", ["dynamics", "poses"])
 def test_codes_are_refined_by_adam_on_the_density(model: Disentangler, frames: Tensor, by: Any) -> None:
     before = model.encode(frames)

@@ -101,6 +101,7 @@ def test_the_recipe_of_a_run_is_found_below_the_home_folder(tmp_path: Path, monk
     assert with_recipe_of_run(["--run=~/run"], tmp_path)[:2] == ["--config", f"{tmp_path}/run/config.yaml"]
 
 
+@pytest.mark.slow
 def test_the_cache_may_be_below_the_home_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures_dataset: Path
 ) -> None:

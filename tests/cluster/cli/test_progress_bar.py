@@ -114,12 +114,14 @@ def test_a_terminal_shows_a_bar_that_log_records_do_not_tear(root: Path, columns
     assert received.count("\x1b[?25l") == received.count("\x1b[?25h") == 1  # the cursor is visible again
 
 
+@pytest.mark.slow
 def test_output_that_is_piped_stays_out_of_the_terminal(root: Path) -> None:
     received, printed = in_terminal(root, 100, piped=True)
     assert printed == "result\n"
     assert "result" not in received
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal_gets_log_lines(root: Path) -> None:
     received, _ = in_terminal(root, 100, TERM="dumb")
     assert "\x1b" not in received

@@ -123,6 +123,7 @@ def test_mp4_holds_the_frames(run: Path, small_figures: Path, tmp_path: Path) ->
     assert np.abs(frames[0][:32, :32].astype(int) - test.frames(int(donors[0]))[0]).mean() < 12
 
 
+@pytest.mark.slow
 def test_identity_of_one_user_clip_performs_the_action_of_another(
     run: Path, own_clips: Path, small_figures: Path, tmp_path: Path
 ) -> None:
@@ -171,6 +172,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, small_figures: Path) -> P
     return folder
 
 
+@pytest.mark.slow
 def test_a_still_picture_gives_an_identity_in_every_form(pictures: Path, small_figures: Path) -> None:
     expected = ClipDataset(str(small_figures), "test").frames(2)[0]
     for path in sorted(pictures.iterdir()):
@@ -249,6 +251,7 @@ def test_samples_need_no_clips_and_depend_on_the_seed(run: Path, tmp_path: Path)
     assert first != other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "message"),
     [

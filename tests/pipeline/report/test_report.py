@@ -234,6 +234,7 @@ def test_page_contains_no_external_url(report: Path) -> None:
     assert "default-src 'none'; img-src data:" in text
 
 
+@pytest.mark.slow
 def test_files_next_to_the_report_can_be_shared_and_compared(report: Path) -> None:
     with Image.open(report / "transfer.webp") as transfer:
         assert transfer.n_frames == 4

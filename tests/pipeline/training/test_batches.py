@@ -32,6 +32,7 @@ def test_a_batch_holds_the_windows_of_its_clips_in_order(tiny_job: Callable[...,
         assert np.array_equal(frames[row].numpy(), np.concatenate([first, second]))
 
 
+@pytest.mark.slow
 def test_the_model_gets_channels_first_between_0_and_1() -> None:
     frames = torch.arange(2 * 3 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 3, 4, 4, 3)
     frames[0, 0, 0, 0, 0] = 255

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.training.code_density_fit import Fit, fit_code_density, mutual_information
 
+pytestmark = pytest.mark.slow
+
 Floats = NDArray[np.float64]
 NOISE = 0.03
 VALUES = (5, 5, 6)

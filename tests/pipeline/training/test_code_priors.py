@@ -19,6 +19,8 @@ from pipeline.training.state import TrainState
 from vdsm.checkpoint import disentangler_of
 from vdsm.disentangler import Disentangler
 
+pytestmark = pytest.mark.slow
+
 Jobs = Callable[..., Job]
 Recorders = Callable[..., Any]
 PRIORS = {"prior_clips": 12, "picture_interval": 0, "num_workers": 1}

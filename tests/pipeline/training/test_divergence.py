@@ -11,6 +11,8 @@ from pipeline.training.job import Job
 from pipeline.training.loop import train_run
 from vdsm.disentangler import Disentangler
 
+pytestmark = pytest.mark.slow
+
 FAULTY_CALL = 3
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -101,6 +102,7 @@ def test_every_epoch_is_a_permutation_of_the_training_clips(case: Case, epochs: 
         assert clips == order.epoch(epoch).tolist()
 
 
+@pytest.mark.slow
 @examples(30)
 @given(cases(), st.integers(0, 40), st.integers(1, 16))
 def test_ranks_partition_the_global_batch_at_any_world_size(case: Case, step: int, size: int) -> None:

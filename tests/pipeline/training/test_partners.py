@@ -81,6 +81,7 @@ def test_pairs_are_the_same_at_any_world_size_and_after_any_restart(
     assert [sample for part in parts for sample in rows(part)] == rows(batch)
 
 
+@pytest.mark.slow
 @examples(20)
 @given(cases())
 def test_labels_of_the_groups_do_not_change_which_partner_is_drawn(case: Case) -> None:

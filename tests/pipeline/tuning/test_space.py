@@ -137,6 +137,7 @@ def test_an_invalid_file_is_reported_in_one_line(tmp_path: Path, text: str, mess
     assert str(path) in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_shipped_sweeps_fit_their_recipes(root: Path) -> None:
     files = sorted((root / "configs" / "sweeps").glob("*.yaml"))
     assert {path.stem for path in files} == {"annealing", "experts", "learning", "figures"}

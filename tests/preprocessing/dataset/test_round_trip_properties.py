@@ -37,6 +37,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @examples(20)
 @given(sources())
 def test_the_reader_returns_every_clip_as_the_source_made_it(source: MemorySource) -> None:
@@ -66,6 +67,7 @@ def members(tar: Path) -> list[tuple[str, bytes]]:
         return [(member.name, opened.extractfile(member).read()) for member in opened]  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 @examples(15)
 @given(sources())
 def test_a_plain_tar_holds_the_same_and_verification_finds_no_fault(source: MemorySource) -> None:
@@ -106,6 +108,7 @@ def moments(frames: list[NDArray[np.uint8]], channel: int) -> tuple[float, float
     return float(mean), math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
 
 
+@pytest.mark.slow
 @examples(15)
 @given(sources())
 def test_the_totals_of_the_manifest_are_those_of_all_clips(source: MemorySource) -> None:

@@ -111,6 +111,7 @@ def test_inputs_of_one_size_are_spread_evenly(count: int, size: int) -> None:
     assert len(lengths) == min(count, max(1, round(count * size / TARGET_BYTES)))
 
 
+@pytest.mark.slow
 @examples(50)
 @given(listings(valid=False, max_size=8))
 def test_a_plan_is_refused_exactly_if_a_key_repeats_a_group_is_in_two_splits_or_a_split_is_empty(
@@ -141,6 +142,7 @@ def test_the_estimate_adds_up_the_listing(items: list[Item]) -> None:
         assert found[split].clips == (None if None in clips else sum(filter(None, clips)))
 
 
+@pytest.mark.slow
 @examples(30)
 @given(listings())
 def test_a_stored_plan_reads_back_and_covers_every_field_of_every_input_but_its_version(items: list[Item]) -> None:

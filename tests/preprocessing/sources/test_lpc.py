@@ -94,6 +94,7 @@ def blank_sheets(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_layers_are_composited_over_black_with_exact_rounding_at_every_opacity(tmp_path: Path) -> None:
     names = ["body/5.png", "bottomwear/4.png", "topwear/1.png", "hair/4.png", "shoes/1.png"]
     blank_sheets(tmp_path)

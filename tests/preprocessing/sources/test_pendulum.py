@@ -89,6 +89,7 @@ def test_labels_are_swing_period_and_amplitude() -> None:
             assert np.abs(clip.labels["angle"]).max() <= clip.labels["amplitude"] + 1e-6  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_pendulums_differ_and_are_assigned_to_splits() -> None:
     found = source(identities=360)
     names = ("length", "bob", "colour", "background")
@@ -100,6 +101,7 @@ def test_pendulums_differ_and_are_assigned_to_splits() -> None:
         source(identities=361)
 
 
+@pytest.mark.slow
 def test_the_seed_determines_the_clips() -> None:
     def digest(seed: int) -> str:
         found = source(seed, identities=6, clips_per_identity=2)

@@ -18,6 +18,8 @@ from vdsm.evaluation.clips import stack
 from vdsm.evaluation.judge import Judge, JudgeConfig, judge_clips, judge_frames, random_shift, train_judge
 from vdsm.evaluation.probes import fit_linear, fit_mlp
 
+pytestmark = pytest.mark.slow
+
 
 class Noting(torch.optim.AdamW):
     """An AdamW that records its settings, its learning rates and the norms of its gradients."""

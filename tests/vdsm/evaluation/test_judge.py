@@ -22,6 +22,8 @@ from vdsm.evaluation.judge import (
     train_judge,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_judge_knows_the_factors_of_identities_it_has_never_seen(
     judge: Judge, train_clips: Squares, test_clips: Squares
