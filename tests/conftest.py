@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Ray runs its workers at nice 15, where they starve beside the tests of another process.
 os.environ.setdefault("RAY_worker_niceness", "0")
-# Tests run in as many processes as there are cores.
+# Tests run in as many processes as there are cores. With more threads than cores, threads wait for each other for most
+# of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -43,6 +45,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     if items:
         selection.count_left_out(items[0].config, items)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Fail a test that leaves torch with another number of threads, which would slow all others down."""
+    torch = sys.modules.get("torch")
+    if torch is not None and "OMP_NUM_THREADS" in os.environ and hasattr(torch, "get_num_threads"):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        assert threads == torch.get_num_threads(), f"the test left torch with {threads} threads"
 
 
 @pytest.fixture(scope="session")

@@ -98,19 +98,23 @@ def _nearest(vectors: NDArray[np.int16], wanted: int, threads: int) -> Indices:
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which instructions the processor has
     import faiss  # not where nothing is mined
 
-    faiss.omp_set_num_threads(threads)
     points = vectors.astype(np.float32) / np.float32(SCALE)
     count, size = points.shape
     flat = faiss.IndexFlatIP(size)
     index: Any = flat
-    if count > EXACT_CLIPS:
-        lists = int(2 * np.sqrt(count))
-        index = faiss.IndexIVFFlat(flat, size, lists, faiss.METRIC_INNER_PRODUCT)
-        index.cp.seed, index.cp.niter = 1, 8
-        index.train(points[:: max(1, count // (50 * lists))])
-        index.nprobe = LISTS_PROBED
-    index.add(points)
-    found: Indices = index.search(points, wanted)[1]
+    before = faiss.omp_get_max_threads()  # torch may share them
+    faiss.omp_set_num_threads(threads)
+    try:
+        if count > EXACT_CLIPS:
+            lists = int(2 * np.sqrt(count))
+            index = faiss.IndexIVFFlat(flat, size, lists, faiss.METRIC_INNER_PRODUCT)
+            index.cp.seed, index.cp.niter = 1, 8
+            index.train(points[:: max(1, count // (50 * lists))])
+            index.nprobe = LISTS_PROBED
+        index.add(points)
+        found: Indices = index.search(points, wanted)[1]
+    finally:
+        faiss.omp_set_num_threads(before)
     return found
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -182,6 +183,7 @@ def test_the_same_descriptors_give_the_same_bytes(threads: int, monkeypatch: pyt
     monkeypatch.setattr(mining, "_CHUNK", 7)
     again = mine(vectors, apart(120), dataclasses.replace(SETTINGS, threads=threads))
     assert once.to_bytes() == again.to_bytes()
+    assert torch.get_num_threads() == 1
 
 
 def test_clusters_find_nearly_the_same_pairs_and_always_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
