@@ -227,6 +227,7 @@ def test_hostile_vocabulary_is_escaped(metrics: dict[str, Any]) -> None:
     assert "<title>&lt;b&gt;" in page
 
 
+@pytest.mark.slow
 def test_page_contains_no_external_url(report: Path) -> None:
     page = (report / "report.html").read_text()
     text = re.sub(r"data:[a-z/]+;base64,[A-Za-z0-9+/=]*", "data:", page)
