@@ -19,7 +19,7 @@ from preprocessing.decoding.input_file import copy_input, open_input, reading_er
 from preprocessing.decoding.timing import Frame
 from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
-from preprocessing.sources.clipping import Clipper
+from preprocessing.sources.clipping import Clipper, make_transform
 from preprocessing.sources.config import FramesConfig
 from preprocessing.sources.file_source import FileSource
 from preprocessing.sources.listing import Entry, list_folder, resolve
@@ -35,10 +35,10 @@ class FramesSource(FileSource[FramesConfig]):
 
     def clips(self, item: Item) -> Iterator[Clip]:
         """Yield the windows of one folder while its images are decoded."""
-        segments, crop = segments_of(item)
+        segments, crops = segments_of(item)
         config = self._config
         rate = Fraction(config.fps).limit_denominator(1000)
-        transform = FrameTransform(config.size, config.channels, config.fit, crop)
+        transform = make_transform(config, crops)
         clipper = Clipper(item, segments, config, rate)
         folder = item.local or resolve(self._base, item.path)
         for index, name in enumerate(self._list_images(folder)):

@@ -1,0 +1,195 @@
+"""What a part of a shot is cropped to: faces, people and what moves, and which of these wins."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from preprocessing.preparing.activity import Activity, active_regions, blobs, measure_activity
+from preprocessing.preparing.boxes import Box, inside, overlap, scaled, union
+from preprocessing.preparing.camera import CameraMotion, estimate_motion, warped
+from preprocessing.preparing.detectors import FaceFinder, find_people
+from preprocessing.preparing.tracks import Track, link, pieces
+
+Grey = NDArray[np.uint8]
+Rgb = NDArray[np.uint8]
+
+FACE_ROOM = 1.2
+"""Side of the head with hair and chin, as a multiple of that of the face."""
+BODY = 2.8
+"""What moves is a body, not a head, if it is this many times as long as the face in it."""
+FACES_PER_S, PEOPLE_PER_S = 2.0, 1.0
+"""Frames per second in which faces and people are looked for."""
+SEEN = 0.4
+"""Share of these frames in which something must be found, from the first to the last time."""
+TRAVELS, SMALL = 0.6, 0.5
+"""What moves in a region passes through it if it travels this far, and is no larger than this, as shares of its
+side; otherwise it moves in place."""
+WEAK = 0.25
+"""What moves with less energy than this share of the strongest is left out."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something to crop to."""
+
+    kind: Literal["face", "person", "motion"]
+    box: Box
+    """What must be visible, in pixels of the examined frames."""
+    first: int
+    """Index of its first examined frame."""
+    last: int
+    """Index of its last examined frame."""
+    motion: float
+    """How much it changes over time, in grey levels (root mean square)."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything found in a part."""
+
+    camera: str
+    """`still`, `shaky` or `moving`."""
+    candidates: list[Candidate]
+    """The most active first."""
+
+
+def find_candidates(
+    frames: Sequence[Rgb], fps: float, detector: str, faces: FaceFinder, *, min_frames: int
+) -> Findings:
+    """Return what a part can be cropped to.
+
+    Args:
+        frames: successive frames, uint8 [H, W, 3], all of one size.
+        fps: their number per second.
+        detector: the setting `prepare.detector`.
+        faces: finds faces.
+        min_frames: shortest piece of what passes through the picture, in frames.
+    """
+    greys: list[Grey] = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.uint8) for frame in frames]
+    camera = estimate_motion(greys)
+    activity = measure_activity(camera.stabilized(greys))
+    height, width = greys[0].shape
+    whole: Box = (0.0, 0.0, float(width), float(height))
+    found: list[Candidate] = []
+    heads = _tracks(frames, fps, FACES_PER_S, faces.find, min_frames) if detector in ("auto", "faces") else []
+    if detector in ("auto", "motion"):
+        found += _moving(greys, camera, activity, min_frames)
+    if detector == "people" or (detector == "auto" and camera.kind == "moving"):
+        people = [_candidate("person", track, activity) for track in _people(frames, fps, min_frames)]
+        found = people + [one for one in found if all(inside(one.box, other.box) < 0.5 for other in people)]
+    for head in heads:
+        found = _with_face(found, head, activity, whole)
+    if camera.kind == "moving" and any(one.kind != "motion" for one in found):
+        # What moves differently from the picture may as well be the nearer part of it.
+        found = [one for one in found if one.kind != "motion"]
+    return Findings(camera.kind, _strongest(found))
+
+
+def _strongest(found: list[Candidate]) -> list[Candidate]:
+    """Return the candidates that matter, the most active first, and none that shows much of another."""
+    ranked = sorted(found, key=lambda one: (one.kind == "motion", -_energy(one), one.first, one.box))
+    least = WEAK * max(map(_energy, ranked), default=0.0)
+    kept: list[Candidate] = []
+    for one in ranked:
+        rivals = [other for other in kept if one.first <= other.last and other.first <= one.last]
+        if one.kind == "motion" and (_energy(one) < least or any(inside(one.box, other.box) > 0.5 for other in rivals)):
+            continue
+        kept.append(one)
+    return kept
+
+
+def _energy(one: Candidate) -> float:
+    return one.motion * one.box[2] * one.box[3]
+
+
+def _with_face(found: list[Candidate], head: Track, activity: Activity, whole: Box) -> list[Candidate]:
+    """Return candidates with a face: as one of its own, unless a body that moves holds it."""
+    box = scaled(head.box, FACE_ROOM)
+    for one in found:
+        if inside(head.box, one.box) > 0.7 and max(one.box[2:]) >= BODY * head.side and one.kind != "face":
+            if inside(one.box, whole) > 0 and one.box[2] * one.box[3] < 0.9 * whole[2] * whole[3]:
+                return found
+    face = Candidate("face", box, head.first, head.last, activity.motion(box))
+    return [face] + [one for one in found if one.kind == "face" or overlap(one.box, box) < 0.3 * box[2] * box[3]]
+
+
+def _tracks(frames: Sequence[Rgb], fps: float, per_s: float, find: object, min_frames: int) -> list[Track]:
+    """Return the tracks of what a detector finds in some of the frames, divided where they move too far."""
+    assert callable(find)
+    step = max(1, round(fps / per_s))
+    looked = range(0, len(frames), step)
+    linked = link(((index, find(frames[index])) for index in looked), max_gap=3 * step)
+    steady = [track for track in linked if len(track.boxes) >= max(2, SEEN * (1 + (track.last - track.first) // step))]
+    found = []
+    for track in steady:
+        for piece in pieces(track, max(1, min_frames - 2 * step)):
+            first, last = piece.first, min(len(frames) - 1, piece.last)
+            # Seen at the first and last frames that were looked at, it was there up to the ends of the part.
+            first = 0 if first <= step else first
+            last = len(frames) - 1 if last >= looked[-1] - step else last
+            if last - first + 1 >= min_frames:
+                found.append(Track([(first, piece.boxes[0][1]), *piece.boxes, (last, piece.boxes[-1][1])]))
+    return found
+
+
+def _people(frames: Sequence[Rgb], fps: float, min_frames: int) -> list[Track]:
+    return _tracks(frames, fps, PEOPLE_PER_S, find_people, min_frames)
+
+
+def _candidate(kind: Literal["face", "person", "motion"], track: Track, activity: Activity) -> Candidate:
+    return Candidate(kind, track.box, track.first, track.last, activity.motion(track.box))
+
+
+def _moving(greys: Sequence[Grey], camera: CameraMotion, activity: Activity, min_frames: int) -> list[Candidate]:
+    """Return what moves, in place or through the picture."""
+    if camera.kind == "moving":
+        changes = [(index, blobs(*_residual(greys, camera, index))) for index in range(1, len(greys) - 1)]
+        return [_candidate("motion", piece, activity) for piece in _passing(changes, min_frames)]
+    found: list[Candidate] = []
+    passing: list[Box] = []
+    frames = camera.stabilized(greys)
+    each = [blobs(cv2.absdiff(frame.astype(np.float32), activity.background), activity.noise) for frame in frames]
+    for region in active_regions(activity):
+        parts = [[box for box in boxes if inside(box, region) > 0.5] for boxes in each]
+        if _passes(region, [union(boxes) for boxes in parts if boxes]):
+            passing.append(region)
+        else:
+            found.append(Candidate("motion", region, 0, len(greys) - 1, activity.motion(region)))
+    if passing:
+        changes = [
+            (index, [box for box in boxes if any(inside(box, region) > 0.5 for region in passing)])
+            for index, boxes in enumerate(each)
+        ]
+        found += [_candidate("motion", piece, activity) for piece in _passing(changes, min_frames)]
+    return found
+
+
+def _passes(region: Box, boxes: Sequence[Box]) -> bool:
+    """Return whether what moves in a region passes through it, given the box of what moves in each frame."""
+    if len(boxes) < 3:
+        return False
+    centres = np.array([(box[0] + box[2] / 2, box[1] + box[3] / 2) for box in boxes])
+    low, high = np.percentile(centres, (5, 95), axis=0)
+    side = max(region[2:])
+    return bool((high - low).max() > TRAVELS * side) and float(np.median([max(b[2:]) for b in boxes])) < SMALL * side
+
+
+def _passing(changes: Sequence[tuple[int, list[Box]]], min_frames: int) -> list[Track]:
+    tracks = link(changes, max_gap=3)
+    return [piece for track in tracks if len(track.boxes) >= min_frames // 2 for piece in pieces(track, min_frames)]
+
+
+def _residual(greys: Sequence[Grey], camera: CameraMotion, index: int) -> tuple[NDArray[np.float32], float]:
+    """Return how a frame differs from both its neighbours, seen from the same camera position, and the noise of that."""
+    height, width = greys[index].shape
+    before = warped(greys[index - 1], camera.steps[index - 1])
+    after = warped(greys[index + 1], cv2.invertAffineTransform(camera.steps[index]).astype(np.float64))
+    change = cv2.min(cv2.absdiff(greys[index], before), cv2.absdiff(greys[index], after))
+    change = cv2.GaussianBlur(change, (5, 5), 0).astype(np.float32)
+    border = max(2, round(0.03 * max(height, width)))
+    change[:border] = change[-border:] = change[:, :border] = change[:, -border:] = 0.0
+    return change, float(np.percentile(change, 80))
