@@ -1,5 +1,6 @@
 """The motion of the camera over a part: still, shaky (a hand holds it) or moving (it pans, zooms or is carried)."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -45,7 +46,7 @@ def warped(frame: Grey, matrix: Affine) -> Grey:
 def estimate_motion(frames: Sequence[Grey]) -> CameraMotion:
     """Return the motion of the camera over consecutive grey frames, uint8 [H, W] each."""
     height, width = frames[0].shape
-    steps = [_step(before, after) for before, after in zip(frames, frames[1:])]
+    steps = [_step(before, after) for before, after in itertools.pairwise(frames)]
     to_first = [np.eye(2, 3)]
     for step in steps:
         to_first.append(_composed(to_first[-1], cv2.invertAffineTransform(step).astype(np.float64)))

@@ -21,13 +21,19 @@ FACE_ROOM = 1.2
 """Side of the head with hair and chin, as a multiple of that of the face."""
 BODY = 2.8
 """What moves is a body, not a head, if it is this many times as long as the face in it."""
-FACES_PER_S, PEOPLE_PER_S = 2.0, 1.0
+FACES_PER_S, PEOPLE_PER_S = 4.0, 1.0
 """Frames per second in which faces and people are looked for."""
 SEEN = 0.4
 """Share of these frames in which something must be found, from the first to the last time."""
 TRAVELS, SMALL = 0.6, 0.5
 """What moves in a region passes through it if it travels this far, and is no larger than this, as shares of its
 side; otherwise it moves in place."""
+CROWD = 0.7
+"""A region larger than this share of the frame's shorter side, in which only small things move, holds several."""
+STAYS = 0.4
+"""A face that is seen for this share of a part, and never far from where it was, was there throughout."""
+ALL = 0.9
+"""What covers this share of the picture is not a body in it."""
 WEAK = 0.25
 """What moves with less energy than this share of the strongest is left out."""
 
@@ -110,9 +116,9 @@ def _with_face(found: list[Candidate], head: Track, activity: Activity, whole: B
     """Return candidates with a face: as one of its own, unless a body that moves holds it."""
     box = scaled(head.box, FACE_ROOM)
     for one in found:
-        if inside(head.box, one.box) > 0.7 and max(one.box[2:]) >= BODY * head.side and one.kind != "face":
-            if inside(one.box, whole) > 0 and one.box[2] * one.box[3] < 0.9 * whole[2] * whole[3]:
-                return found
+        is_body = inside(head.box, one.box) > 0.7 and max(one.box[2:]) >= BODY * head.side
+        if one.kind != "face" and is_body and one.box[2] * one.box[3] < ALL * whole[2] * whole[3]:
+            return found
     face = Candidate("face", box, head.first, head.last, activity.motion(box))
     return [face] + [one for one in found if one.kind == "face" or overlap(one.box, box) < 0.3 * box[2] * box[3]]
 
@@ -126,8 +132,11 @@ def _tracks(frames: Sequence[Rgb], fps: float, per_s: float, find: object, min_f
     steady = [track for track in linked if len(track.boxes) >= max(2, SEEN * (1 + (track.last - track.first) // step))]
     found = []
     for track in steady:
-        for piece in pieces(track, max(1, min_frames - 2 * step)):
+        parts = pieces(track, max(1, min_frames - 2 * step))
+        for piece in parts:
             first, last = piece.first, min(len(frames) - 1, piece.last)
+            if len(parts) == len(steady) == 1 and last - first >= STAYS * len(frames):
+                first, last = 0, len(frames) - 1
             # Seen at the first and last frames that were looked at, it was there up to the ends of the part.
             first = 0 if first <= step else first
             last = len(frames) - 1 if last >= looked[-1] - step else last
@@ -152,10 +161,10 @@ def _moving(greys: Sequence[Grey], camera: CameraMotion, activity: Activity, min
     found: list[Candidate] = []
     passing: list[Box] = []
     frames = camera.stabilized(greys)
-    each = [blobs(cv2.absdiff(frame.astype(np.float32), activity.background), activity.noise) for frame in frames]
+    each = [blobs(np.abs(frame - activity.background), activity.noise) for frame in frames]
     for region in active_regions(activity):
         parts = [[box for box in boxes if inside(box, region) > 0.5] for boxes in each]
-        if _passes(region, [union(boxes) for boxes in parts if boxes]):
+        if _passes(region, [boxes for boxes in parts if boxes], min(greys[0].shape)):
             passing.append(region)
         else:
             found.append(Candidate("motion", region, 0, len(greys) - 1, activity.motion(region)))
@@ -168,14 +177,26 @@ def _moving(greys: Sequence[Grey], camera: CameraMotion, activity: Activity, min
     return found
 
 
-def _passes(region: Box, boxes: Sequence[Box]) -> bool:
-    """Return whether what moves in a region passes through it, given the box of what moves in each frame."""
-    if len(boxes) < 3:
+def _passes(region: Box, found: Sequence[list[Box]], short_side: int) -> bool:
+    """Return whether what moves in a region passes through it.
+
+    Args:
+        found: the boxes of what moves, in each frame in which something does.
+        short_side: shorter side of the frame, in pixels.
+    """
+    if len(found) < 3:
         return False
-    centres = np.array([(box[0] + box[2] / 2, box[1] + box[3] / 2) for box in boxes])
-    low, high = np.percentile(centres, (5, 95), axis=0)
     side = max(region[2:])
-    return bool((high - low).max() > TRAVELS * side) and float(np.median([max(b[2:]) for b in boxes])) < SMALL * side
+    if (
+        side > CROWD * short_side
+        and float(np.median([max(box[2:]) for boxes in found for box in boxes])) < SMALL / 2 * side
+    ):
+        return True  # several that cross the picture, such as people on a square
+    together = [union(boxes) for boxes in found]
+    centres = np.array([(box[0] + box[2] / 2, box[1] + box[3] / 2) for box in together])
+    low, high = np.percentile(centres, (5, 95), axis=0)
+    small = float(np.median([max(box[2:]) for box in together])) < SMALL * side
+    return small and bool((high - low).max() > TRAVELS * side)
 
 
 def _passing(changes: Sequence[tuple[int, list[Box]]], min_frames: int) -> list[Track]:
@@ -184,12 +205,12 @@ def _passing(changes: Sequence[tuple[int, list[Box]]], min_frames: int) -> list[
 
 
 def _residual(greys: Sequence[Grey], camera: CameraMotion, index: int) -> tuple[NDArray[np.float32], float]:
-    """Return how a frame differs from both its neighbours, seen from the same camera position, and the noise of that."""
+    """Return how a frame differs from both its neighbours, seen from where its camera was, and the noise of that."""
     height, width = greys[index].shape
     before = warped(greys[index - 1], camera.steps[index - 1])
     after = warped(greys[index + 1], cv2.invertAffineTransform(camera.steps[index]).astype(np.float64))
-    change = cv2.min(cv2.absdiff(greys[index], before), cv2.absdiff(greys[index], after))
-    change = cv2.GaussianBlur(change, (5, 5), 0).astype(np.float32)
+    smaller = cv2.min(cv2.absdiff(greys[index], before), cv2.absdiff(greys[index], after))
+    change: NDArray[np.float32] = np.asarray(cv2.GaussianBlur(smaller, (5, 5), 0), np.float32)
     border = max(2, round(0.03 * max(height, width)))
     change[:border] = change[-border:] = change[:, :border] = change[:, -border:] = 0.0
     return change, float(np.percentile(change, 80))

@@ -35,8 +35,8 @@ class PrepareConfig(Section):
     still: float = Field(default=3.0, ge=0, le=255)
     """Least change over time of what moves, in grey levels of 255 (root mean square); parts with less are dropped."""
     min_sharpness: float = Field(default=0.0, ge=0)
-    """Least sharpness of a crop (variance of the Laplacian at 128x128 pixels); blurred ones are dropped. 0 keeps all."""
-    hash_distance: int = Field(default=10, ge=0, le=31)
+    """Least sharpness of a crop (variance of the Laplacian at 128x128 pixels); blurred ones are dropped."""
+    hash_distance: int = Field(default=6, ge=0, le=31)
     """Two frames are near-duplicates if at most this many of the 64 bits of their perceptual hashes differ."""
     analysis_size: int = Field(default=640, ge=64, le=2048)
     """Longer side at which frames are examined, in pixels; smaller is faster and misses small people."""

@@ -1,4 +1,4 @@
-"""Scene cuts, found by PySceneDetect's adaptive detector, which compares a change with those of the frames around it."""
+"""Scene cuts, by PySceneDetect's adaptive detector, which compares a change with those of the frames around it."""
 
 from collections.abc import Iterator
 from typing import Any

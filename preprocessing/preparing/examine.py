@@ -1,14 +1,11 @@
 """Examine one video while its frames arrive: shots, what is in them, crops, scores, hashes, and stills for the page."""
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from preprocessing.clip import Clip
 from preprocessing.preparing.boxes import Box, square_around
@@ -18,6 +15,7 @@ from preprocessing.preparing.cuts import CutFinder
 from preprocessing.preparing.detectors import FaceFinder
 from preprocessing.preparing.hashes import hash_frame
 from preprocessing.preparing.quality import sharpness
+from preprocessing.preparing.stills import make_still
 
 Rgb = NDArray[np.uint8]
 
@@ -27,8 +25,6 @@ HASH_S, HASHES = 0.5, 24
 """Seconds between the frames of which hashes are made, at first, and their largest number."""
 STILLS = 6
 """Largest number of stills of a video."""
-STILL_SIDE = 240
-"""Longer side of a still, in pixels."""
 
 
 @dataclass
@@ -72,6 +68,7 @@ class Examination:
         self._run = -1.0
         self._count = 0
         self._size = (0, 0)
+        self._shape: tuple[int, ...] = ()
         self._bytes = 0.0
         self._last = self._step = 0.0
         self._hashes: list[tuple[float, list[str]]] = []
@@ -91,12 +88,12 @@ class Examination:
         assert isinstance(times, list)
         assert isinstance(runs, list)
         for frame, time, run in zip(chunk.frames, times, runs):
-            if self._count and (run != self._run or size != self._size or frame.shape != self._held_shape):
-                self._flush()
+            if self._count and (run != self._run or size != self._size or frame.shape != self._shape):
+                self._release(0)
                 self._end_block(None)
                 self._base = self._count
                 self._cuts = self._new_cuts()
-            self._run, self._size, self._held_shape = run, size, frame.shape
+            self._run, self._size, self._shape = run, size, frame.shape
             self._hash(frame, time)
             self._held.append((time, frame, size))
             found = list(self._cuts.add(frame))
@@ -110,7 +107,7 @@ class Examination:
 
     def record(self) -> dict[str, Any]:
         """Return everything that was found, once all frames were added."""
-        self._flush()
+        self._release(0)
         self._end_block(None)
         width, height = self._size
         pixels = max(1, width * height * self._count)
@@ -126,23 +123,12 @@ class Examination:
             "stills": self.stills,
         }
 
-    def _flush(self) -> None:
-        self._release(0)
-
     def _release(self, keep: int) -> None:
         """Move all but the last `keep` frames into the block; end the block where it is long enough."""
         while len(self._held) > keep:
             time, frame, _ = self._held.pop(0)
             block = self._block
-            boundary = next(
-                (
-                    s
-                    for start, end, _ in self._segments
-                    for s in (start, end)
-                    if s is not None and self._last < s <= time
-                ),
-                None,
-            )
+            boundary = self._segment_boundary(time)
             if block.times and boundary is not None:
                 self._end_block(boundary)
             elif block.times and time - block.times[0] >= self._config.max_length_s + self._needed_s():
@@ -156,6 +142,11 @@ class Examination:
             self._step = time - self._last if block.times else self._step
             block.times.append(time)
             self._last = time
+
+    def _segment_boundary(self, time: float) -> float | None:
+        """Return where a segment of the labels starts or ends between the last frame and the one at `time`, if any."""
+        ends = (end for start, stop, _ in self._segments for end in (start, stop) if end is not None)
+        return next((end for end in ends if self._last < end <= time), None)
 
     def _needed_s(self) -> float:
         return self._min_length_s if self._min_length_s is not None else self._min_frames * (self._step or 0.04)
@@ -195,12 +186,12 @@ class Examination:
         if not self._is_long_enough(block.times):
             seconds = block.times[-1] - block.times[0] + (self._step or 0.04)
             self.parts.append(part | {"reason": "too short", "where": f"{len(block.times)} frames, {seconds:.2f} s"})
-            self._add_still(block, [], self.parts[-1:])
+            self._add_still(block, self.parts[-1:])
             return
         given = [self._segments[number][2] for number in inside]
         made = self._examine(block, part, given[0])
         self.parts += made
-        self._add_still(block, made, made)
+        self._add_still(block, made)
 
     def _is_long_enough(self, times: Sequence[float]) -> bool:
         if self._min_length_s is None:
@@ -269,19 +260,13 @@ class Examination:
             return "too many at once", f"number {number + 1} by activity"
         return "", ""
 
-    def _add_still(self, block: _Block, made: Sequence[dict[str, Any]], parts: Sequence[dict[str, Any]]) -> None:
+    def _add_still(self, block: _Block, parts: Sequence[dict[str, Any]]) -> None:
         """Add the middle frame of a block, and name it in its parts."""
-        if len(self.stills) >= STILLS:
-            return
-        for part in parts:
-            part["still"] = len(self.stills)
-        image = Image.fromarray(block.frames[len(block.frames) // 2])
-        image.thumbnail((STILL_SIDE, STILL_SIDE), Image.Resampling.BOX)
-        data = io.BytesIO()
-        image.save(data, "JPEG", quality=70)
-        self.stills.append(
-            {"time": _rounded(block.shown[len(block.frames) // 2]), "jpeg": base64.b64encode(data.getvalue()).decode()}
-        )
+        if len(self.stills) < STILLS:
+            for part in parts:
+                part["still"] = len(self.stills)
+            middle = len(block.frames) // 2
+            self.stills.append(make_still(block.frames[middle], block.shown[middle]))
 
 
 def _nothing(found: Findings, detector: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ FLAT = 8.0
 
 
 def hash_frame(frame: NDArray[np.uint8]) -> list[str]:
-    """Return the hashes of a frame, uint8 [H, W, 3], as hexadecimal numbers, the upright one first; none if it is flat."""
+    """Return the hashes of a frame, uint8 [H, W, 3], in hexadecimal, the upright one first; none if it is flat."""
     grey = Image.fromarray(frame).convert("L").resize((64, 64), Image.Resampling.BOX)
     pixels = np.asarray(grey)
     if float(pixels.std()) < FLAT:

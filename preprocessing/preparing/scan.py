@@ -64,7 +64,7 @@ class ScanSource(VideosSource):
         self._long_side = long_side
 
     vocabulary: dict[str, list[str]] = {}  # noqa: RUF012 - it never changes
-    factors: Factors = {"time": "frame", "run": "frame", "width": "clip", "height": "clip", "bytes": "clip"}  # type: ignore[assignment]  # noqa: RUF012
+    factors: Factors = {"time": "frame", "run": "frame", "width": "clip", "height": "clip", "bytes": "clip"}  # noqa: RUF012
 
     def inputs(self) -> list[tuple[Entry, Item]]:
         """Return all videos, in the order of their paths, each with the item that `clips` reads."""

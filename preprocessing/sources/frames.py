@@ -17,7 +17,7 @@ from cluster.storage import api as storage
 from preprocessing.clip import Clip, Item, RejectedInputError
 from preprocessing.decoding.input_file import copy_input, open_input, reading_error
 from preprocessing.decoding.timing import Frame
-from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
+from preprocessing.decoding.transform import MIN_SIDE, Transform
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
 from preprocessing.sources.clipping import Clipper, make_transform
 from preprocessing.sources.config import FramesConfig
@@ -98,7 +98,7 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def read_image(file: BinaryIO, transform: FrameTransform, *, max_pixels: int) -> NDArray[np.uint8]:
+def read_image(file: BinaryIO, transform: Transform, *, max_pixels: int) -> NDArray[np.uint8]:
     """Return the frame made from an image, uint8 [size, size, channels].
 
     The image is rotated according to its EXIF orientation, and 16-bit grey is scaled to 8 bits.
