@@ -46,31 +46,37 @@ def warped(frame: Grey, matrix: Affine) -> Grey:
 def estimate_motion(frames: Sequence[Grey]) -> CameraMotion:
     """Return the motion of the camera over consecutive grey frames, uint8 [H, W] each."""
     height, width = frames[0].shape
-    steps = [_step(before, after) for before, after in itertools.pairwise(frames)]
-    to_first = [np.eye(2, 3)]
-    for step in steps:
-        to_first.append(_composed(to_first[-1], cv2.invertAffineTransform(step).astype(np.float64)))
+    identity = np.eye(2, 3)
+    steps: list[Affine] = []
+    to_first: list[Affine] = [identity]
+    for before, after in itertools.pairwise(frames):
+        step = _motion(before, after)
+        steps.append(identity if step is None else step)
+        # Directly where the first frame still resembles this one, as errors of many small steps would add up.
+        direct = _motion(after, frames[0])
+        chained = _composed(to_first[-1], cv2.invertAffineTransform(steps[-1]).astype(np.float64))
+        to_first.append(chained if direct is None else direct)
     corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]], np.float64).T
     displaced = max(float(np.abs(matrix @ corners - corners[:2]).max()) for matrix in to_first) / max(width, height)
     # What fills the picture and moves is followed as well; it is not the camera then.
     if displaced <= STILL or not _explains(frames, to_first):
-        return CameraMotion("still", [np.eye(2, 3) for _ in steps], [np.eye(2, 3) for _ in frames])
+        return CameraMotion("still", [identity for _ in steps], [identity for _ in frames])
     return CameraMotion("shaky" if displaced <= SHAKY else "moving", steps, to_first)
 
 
-def _step(before: Grey, after: Grey) -> Affine:
-    """Return the map from a frame to the next one; the identity where too few points can be followed."""
+def _motion(before: Grey, after: Grey) -> Affine | None:
+    """Return the map from one frame to another, or None where too few points can be followed."""
     points = cv2.goodFeaturesToTrack(before, 200, 0.01, max(4, max(before.shape) // 40))
     if points is None or len(points) < MIN_POINTS:
-        return np.eye(2, 3)
+        return None
     followed, found, _ = cv2.calcOpticalFlowPyrLK(before, after, points, None)  # type: ignore[call-overload]
     good = found.ravel() == 1
     if good.sum() < MIN_POINTS:
-        return np.eye(2, 3)
+        return None
     cv2.setRNGSeed(0)
     matrix, inliers = cv2.estimateAffinePartial2D(points[good], followed[good], ransacReprojThreshold=2.0)
     if matrix is None or inliers.sum() < max(MIN_POINTS, good.sum() // 2):
-        return np.eye(2, 3)
+        return None
     return np.asarray(matrix, np.float64)
 
 

@@ -4,6 +4,7 @@ Two videos are in one group if enough frames of the shorter one look like frames
 that none can be divided between the splits.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -44,6 +45,7 @@ def group_videos(videos: Sequence[Hashes], distance: int) -> list[int]:
 
 def _alike(videos: Sequence[Hashes], distance: int) -> set[tuple[int, int]]:
     """Return the pairs of videos that look alike, the smaller index first."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which instructions the processor has
     import faiss
 
     stored, owners = _upright(videos)

@@ -1,13 +1,13 @@
 """Examine one video while its frames arrive: shots, what is in them, crops, scores, hashes, and stills for the page."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.clip import Clip
+from preprocessing.preparing.block import Block
 from preprocessing.preparing.boxes import Box, square_around
 from preprocessing.preparing.candidates import Candidate, Findings, find_candidates
 from preprocessing.preparing.config import PrepareConfig
@@ -25,18 +25,6 @@ HASH_S, HASHES = 0.5, 24
 """Seconds between the frames of which hashes are made, at first, and their largest number."""
 STILLS = 6
 """Largest number of stills of a video."""
-
-
-@dataclass
-class _Block:
-    """The frames of a part of a shot that are not examined yet."""
-
-    number: int = 0
-    """Index of its first frame in the video."""
-    times: list[float] = field(default_factory=list)
-    frames: list[Rgb] = field(default_factory=list)
-    shown: list[float] = field(default_factory=list)
-    """Times of `frames`."""
 
 
 class Examination:
@@ -64,7 +52,7 @@ class Examination:
         self._cuts = self._new_cuts()
         self._base = 0
         self._held: list[tuple[float, Rgb, tuple[int, int]]] = []
-        self._block = _Block()
+        self._block = Block()
         self._run = -1.0
         self._count = 0
         self._size = (0, 0)
@@ -132,7 +120,7 @@ class Examination:
             if block.times and boundary is not None:
                 self._end_block(boundary)
             elif block.times and time - block.times[0] >= self._config.max_length_s + self._needed_s():
-                self._end_block(self._boundary(time))
+                self._split_block()
             block = self._block
             if not block.times:
                 block.number = self._count - len(self._held) - 1
@@ -142,6 +130,12 @@ class Examination:
             self._step = time - self._last if block.times else self._step
             block.times.append(time)
             self._last = time
+
+    def _split_block(self) -> None:
+        """End the block at its longest length, and leave the rest, which is long enough, in the next one."""
+        self._block, rest, boundary = self._block.split(self._config.max_length_s)
+        self._end_block(_rounded(boundary))
+        self._block = rest
 
     def _segment_boundary(self, time: float) -> float | None:
         """Return where a segment of the labels starts or ends between the last frame and the one at `time`, if any."""
@@ -168,7 +162,7 @@ class Examination:
 
     def _end_block(self, end_s: float | None) -> None:
         """Examine the frames of the block, and begin another one."""
-        block, self._block = self._block, _Block()
+        block, self._block = self._block, Block()
         if not block.times:
             return
         start = 0.0 if block.number == 0 else _rounded(block.times[0] - min(self._step, 1.0) / 2)
@@ -180,16 +174,17 @@ class Examination:
             number for number, (low, high, _) in enumerate(self._segments)
             if low <= middle and (high is None or middle < high)
         ]  # fmt: skip
-        part = {"start_s": start, "end_s": end, "frames": len(block.times), "kept": False}
         if not inside:
             return
+        low, high, given = self._segments[inside[0]]
+        start, end = max(start, low), end if high is None else min(end, high)
+        part = {"start_s": start, "end_s": end, "frames": len(block.times), "kept": False}
         if not self._is_long_enough(block.times):
             seconds = block.times[-1] - block.times[0] + (self._step or 0.04)
             self.parts.append(part | {"reason": "too short", "where": f"{len(block.times)} frames, {seconds:.2f} s"})
             self._add_still(block, self.parts[-1:])
             return
-        given = [self._segments[number][2] for number in inside]
-        made = self._examine(block, part, given[0])
+        made = sorted(self._examine(block, part, given), key=lambda one: float(one["start_s"]))
         self.parts += made
         self._add_still(block, made)
 
@@ -198,7 +193,7 @@ class Examination:
             return len(times) >= self._min_frames
         return times[-1] - times[0] + (self._step or 0.04) >= self._min_length_s - 1e-6
 
-    def _examine(self, block: _Block, part: dict[str, Any], given: Box | None) -> list[dict[str, Any]]:
+    def _examine(self, block: Block, part: dict[str, Any], given: Box | None) -> list[dict[str, Any]]:
         height, width = block.frames[0].shape[:2]
         scale = self._size[0] / width, self._size[1] / height
         count, span = len(block.frames), block.shown[-1] - block.shown[0]
@@ -213,7 +208,7 @@ class Examination:
         if not candidates:
             return [part | _nothing(found, self._config.detector)]
         made = []
-        for number, one in enumerate(candidates):
+        for one in candidates:
             square = one.box if given is not None else square_around(one.box, self._config.margin, width, height)
             if given is None and one.kind == "face":
                 square = square_around(one.box, self._config.margin, width, height, below=0.5)
@@ -224,12 +219,15 @@ class Examination:
                 "sharpness": _rounded(sharpness(frame, square)),
                 "side": native,
             }
-            reason, where = self._fault(number, scores)
+            reason, where = self._fault(scores)
             start = part["start_s"] if one.first == 0 else _rounded(block.shown[one.first])
             end = part["end_s"] if one.last == count - 1 else _rounded(block.shown[one.last])
             times = [time for time in block.times if start <= time < end]
             if not reason and not self._is_long_enough(times):
                 reason, where = "too short", f"{len(times)} frames, {end - start:.2f} s"
+            rivals = sum(other["kept"] and start < other["end_s"] and other["start_s"] < end for other in made)
+            if not reason and rivals >= self._config.max_tracks:
+                reason, where = "too many at once", f"{rivals} are more active"
             made.append(
                 part
                 | {
@@ -247,7 +245,7 @@ class Examination:
             )
         return made
 
-    def _fault(self, number: int, scores: dict[str, float]) -> tuple[str, str]:
+    def _fault(self, scores: dict[str, float]) -> tuple[str, str]:
         """Return why a crop is dropped and the value that decides it, or two empty strings."""
         config = self._config
         if scores["motion"] < config.still:
@@ -256,11 +254,9 @@ class Examination:
             return "too small", f"{scores['side']:g} pixels"
         if scores["sharpness"] < config.min_sharpness:
             return "blurred", f"sharpness {scores['sharpness']:g}"
-        if number >= config.max_tracks:
-            return "too many at once", f"number {number + 1} by activity"
         return "", ""
 
-    def _add_still(self, block: _Block, parts: Sequence[dict[str, Any]]) -> None:
+    def _add_still(self, block: Block, parts: Sequence[dict[str, Any]]) -> None:
         """Add the middle frame of a block, and name it in its parts."""
         if len(self.stills) < STILLS:
             for part in parts:

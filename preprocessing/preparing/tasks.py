@@ -94,9 +94,10 @@ def examine_videos(
 def _examine(url: str, item: Item, segments: Segments, serialized: str, settings: str) -> dict[str, Any]:
     recipe = _recipe(settings)
     record = examine_item(item, segments, recipe, _decoder(serialized, recipe.shards.model_dump_json()).clips)
-    data = json.dumps(record, separators=(",", ":"), sort_keys=True).encode()
+    data = json.dumps(record, separators=(",", ":")).encode()
     storage.retry_while_unreachable(lambda: storage.write_bytes(url, data), recipe.shards.patience_seconds)
-    return record
+    stored: dict[str, Any] = json.loads(data)  # as a rerun reads it
+    return stored
 
 
 def examine_item(item: Item, segments: Segments, recipe: PrepareRecipe, clips: Any) -> dict[str, Any]:

@@ -79,6 +79,36 @@ def test_rows_may_cut_a_video_into_segments_and_crop_it(videos: Path, tmp_path: 
     assert len({clip.key for clip in made}) == 4
 
 
+def test_rows_of_a_video_may_crop_it_differently(videos: Path, tmp_path: Path) -> None:
+    rows = [
+        {"path": EVERY[0], "left": 0, "top": 0, "width": 24, "height": 24, "start_s": 0, "end_s": 0.4},
+        {"path": EVERY[0], "left": 30, "top": 20, "width": 20, "height": 20, "start_s": 0, "end_s": 0.4},
+        {"path": EVERY[0], "start_s": 0.4},
+    ]
+    each = []
+    for number, chosen in enumerate([rows, rows[:1], rows[1:2], rows[2:]]):
+        sidecar = tmp_path / f"{number}.json"
+        sidecar.write_text(json.dumps(chosen))
+        each.append(clips(source(videos, clip_frames=4, labels=LabelsConfig(sidecar=str(sidecar))), EVERY[0]))
+    together, *alone = each
+    assert len({clip.key for clip in together}) == len(together)
+    by_time = sorted((clip for one in alone for clip in one), key=lambda clip: (clip.start_s, clip.frames.tobytes()))
+    together.sort(key=lambda clip: (clip.start_s, clip.frames.tobytes()))
+    assert [clip.frames.tobytes() for clip in together] == [clip.frames.tobytes() for clip in by_time]
+
+
+def test_rows_with_a_reason_in_dropped_are_not_used(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(
+        "path,action,start_s,end_s,dropped\n"
+        f"{EVERY[0]},wave,0,0.4,\n{EVERY[0]},wave,0.4,0.8,blurred\n{EVERY[1]},,,,still: nothing moves\n"
+    )
+    found = source(videos, clip_frames=4, labels=LabelsConfig(sidecar=str(tmp_path / "labels.csv")))
+    assert found.vocabulary == {"action": ["wave"]}
+    assert [clip.start_s for clip in clips(found, EVERY[0])] == pytest.approx([0, 0.16])
+    with pytest.raises(RejectedInputError, match=r"dropped by labels\.sidecar: still: nothing moves"):
+        clips(found, EVERY[1])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
