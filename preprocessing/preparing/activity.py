@@ -24,7 +24,7 @@ NOISE_SHARE = 30
 """Percentile of the change over all pixels that counts as noise: people seldom fill 70% of a picture."""
 GAP = 0.1
 """Regions closer than this share of the longer side of the larger one belong together."""
-LEGLESS, TALLEST = 1.3, 1.6
+LEGLESS, TALLEST = 1.7, 1.9
 """A region whose height is less than LEGLESS times its width may lack the legs of someone who waves: it grows down, to
 at most TALLEST times its width, along what changes very faintly."""
 SMALLEST = 0.02

@@ -64,7 +64,7 @@ class Findings:
 
 
 def find_candidates(
-    frames: Sequence[Rgb], fps: float, detector: str, faces: FaceFinder, *, min_frames: int
+    frames: Sequence[Rgb], fps: float, detector: str, faces: FaceFinder, *, min_frames: int, still: float
 ) -> Findings:
     """Return what a part can be cropped to.
 
@@ -74,6 +74,7 @@ def find_candidates(
         detector: the setting `prepare.detector`.
         faces: finds faces.
         min_frames: shortest piece of what passes through the picture, in frames.
+        still: least change of a face that counts beside what moves, in grey levels; others are pictures of faces.
     """
     greys: list[Grey] = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.uint8) for frame in frames]
     camera = estimate_motion(greys)
@@ -87,6 +88,8 @@ def find_candidates(
     if detector == "people" or (detector == "auto" and camera.kind == "moving"):
         people = [_candidate("person", track, activity) for track in _people(frames, fps, min_frames)]
         found = people + [one for one in found if all(inside(one.box, other.box) < 0.5 for other in people)]
+    if found:
+        heads = [head for head in heads if activity.motion(head.box) >= still]
     for head in heads:
         found = _with_face(found, head, activity, whole)
     if camera.kind == "moving" and any(one.kind != "motion" for one in found):
@@ -120,7 +123,10 @@ def _with_face(found: list[Candidate], head: Track, activity: Activity, whole: B
         if one.kind != "face" and is_body and one.box[2] * one.box[3] < ALL * whole[2] * whole[3]:
             return found
     face = Candidate("face", box, head.first, head.last, activity.motion(box))
-    return [face] + [one for one in found if one.kind == "face" or overlap(one.box, box) < 0.3 * box[2] * box[3]]
+    # Beside a face, what moves must be as large as that, and something else.
+    others = [one for one in found if one.kind != "face" and max(one.box[2:]) >= head.side]
+    others = [one for one in others if overlap(one.box, box) < 0.3 * min(one.box[2] * one.box[3], box[2] * box[3])]
+    return [face, *(one for one in found if one.kind == "face"), *others]
 
 
 def _tracks(frames: Sequence[Rgb], fps: float, per_s: float, find: object, min_frames: int) -> list[Track]:

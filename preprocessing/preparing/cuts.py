@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 LONG_SIDE = 192
 """Longer side of the frames that are compared, in pixels."""
 MIN_FRAMES = 3
-"""Shortest shot that is told apart, in frames."""
+"""Shortest shot, in frames."""
 
 
 class CutFinder:

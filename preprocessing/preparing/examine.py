@@ -199,7 +199,9 @@ class Examination:
         count, span = len(block.frames), block.shown[-1] - block.shown[0]
         fps = (count - 1) / span if span > 0 else FPS
         needed = max(2, int(np.ceil(self._needed_s() * fps)))
-        found = find_candidates(block.frames, fps, self._config.detector, self._faces, min_frames=needed)
+        found = find_candidates(
+            block.frames, fps, self._config.detector, self._faces, min_frames=needed, still=self._config.still
+        )
         candidates = found.candidates
         if given is not None:
             box = (given[0] / scale[0], given[1] / scale[1], given[2] / scale[0], given[3] / scale[1])
