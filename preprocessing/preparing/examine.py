@@ -209,7 +209,7 @@ class Examination:
             candidates = [Candidate("motion", box, 0, count - 1, motion)]
         if not candidates:
             return [part | _nothing(found, self._config.detector)]
-        made = []
+        made: list[dict[str, Any]] = []
         for one in candidates:
             square = one.box if given is not None else square_around(one.box, self._config.margin, width, height)
             if given is None and one.kind == "face":
