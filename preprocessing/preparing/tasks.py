@@ -3,11 +3,12 @@
 import functools
 import hashlib
 import json
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cluster.errors import UserError
+from cluster.errors import UserError, one_line
 from cluster.storage import api as storage
 from preprocessing.clip import Clip, Item
 from preprocessing.decoding.sandbox import DecodeProcess
@@ -17,6 +18,9 @@ from preprocessing.recipe import ShardsConfig
 from preprocessing.sharding.reading import read_item
 from preprocessing.sharding.tasks import MAX_RETRIES, concurrency
 from preprocessing.sources.labels import InputPart
+from preprocessing.sources.names import as_text
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 """Changes when the same video and settings give another record."""
@@ -127,8 +131,22 @@ def examine_item(item: Item, segments: Segments, recipe: PrepareRecipe, clips: A
             if end.value is not None:
                 damage = {"reason": end.value.reason, "where": end.value.where}
             break
-        examination.add(chunk)
-    return examination.record() | {"damage": damage}
+        try:
+            examination.add(chunk)
+        except (cv2.error, ValueError, ArithmeticError, LookupError) as error:
+            reading.close()
+            return _failed(item, error)
+    try:
+        return examination.record() | {"damage": damage}
+    except (cv2.error, ValueError, ArithmeticError, LookupError) as error:
+        return _failed(item, error)
+
+
+def _failed(item: Item, error: Exception) -> dict[str, Any]:
+    """Return the record of a video whose frames cannot be examined, which must not stop the others."""
+    log.warning("%s: unexpected %s: %s", as_text(item.path), type(error).__name__, error, exc_info=True)
+    reason = f"examination failed with {type(error).__name__}"
+    return {"seconds": 0.0, "damage": {"reason": reason, "where": one_line(str(error))[:300]}}
 
 
 @functools.lru_cache(maxsize=1)
