@@ -27,6 +27,8 @@ GAP = 0.1
 LEGLESS, TALLEST = 1.7, 1.9
 """A region whose height is less than LEGLESS times its width may lack the legs of someone who waves: it grows down, to
 at most TALLEST times its width, along what changes very faintly."""
+SPECK = 6
+"""Fewer pixels together than this are noise."""
 SMALLEST = 0.02
 """Smallest longer side of a region, as a share of that of the frame."""
 
@@ -77,6 +79,7 @@ def active_regions(activity: Activity) -> list[Box]:
     faint = ((total > 2 * noise + 1) & (fine > 1.5 * fine_noise + 1.5)).astype(np.uint8)
     long_side = max(total.shape)
     reach = max(3, round(0.03 * long_side) | 1)
+    faint = _without_specks(faint)
     faint = cv2.morphologyEx(faint, cv2.MORPH_CLOSE, np.ones((reach, reach), np.uint8)).astype(np.uint8)
     faint = cv2.morphologyEx(faint, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(np.uint8)
     count, parts, statistics, _ = cv2.connectedComponentsWithStats(faint, connectivity=8)
@@ -91,6 +94,12 @@ def active_regions(activity: Activity) -> list[Box]:
     ]
     large = [(value, box) for value, box in found if max(box[2:]) >= SMALLEST * long_side]
     return [box for _, box in sorted(large, reverse=True)]
+
+
+def _without_specks(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a mask without the few pixels that noise leaves here and there where it is stronger than elsewhere."""
+    _, parts, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    return np.asarray(mask * (statistics[:, 4] >= SPECK)[parts], np.uint8)
 
 
 def _with_legs(box: Box, below: NDArray[np.uint8], reach: int) -> Box:

@@ -35,6 +35,11 @@ def test_a_soft_shadow_is_not_part_of_who_throws_it() -> None:
     assert active_regions(maps(ARMS, shadow)) == active_regions(maps(ARMS))
 
 
+def test_specks_of_noise_beside_somebody_are_not_part_of_the_region() -> None:
+    specks = [(slice(y, y + 1), slice(x, x + 2), 3.0, 3.0) for y in range(42, 70, 6) for x in range(164, 220, 6)]
+    assert active_regions(maps(ARMS, *specks)) == active_regions(maps(ARMS))
+
+
 def test_what_changes_faintly_without_anything_that_changes_clearly_is_no_region() -> None:
     assert active_regions(maps((slice(40, 70), slice(100, 160), 3.0, 3.0))) == []
 
