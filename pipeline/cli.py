@@ -14,6 +14,7 @@ from cluster.errors import UserError
 
 COMMANDS = {
     "quickstart": ("pipeline.quickstart", "shard, train and evaluate built-in figures: from nothing to a report"),
+    "prepare": ("preprocessing.prepare", "find cuts, people and near-duplicates in recordings, before sharding"),
     "shard": ("preprocessing.shard", "convert a source of clips to WebDataset shards and a manifest"),
     "verify": ("preprocessing.verify", "check a dataset: hashes, counts, shapes"),
     "train": ("pipeline.train", "train both stages under Ray Train, or resume a run"),

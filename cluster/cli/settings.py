@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cluster.cli.paths import LocalPath
 from cluster.errors import UserError
 
-OTHER_SECTIONS = frozenset({"seed", "source", "shards", "model", "training", "evaluation", "tune"})
+OTHER_SECTIONS = frozenset({"seed", "source", "prepare", "shards", "model", "training", "evaluation", "tune"})
 """Top-level keys that every recipe may hold. A command ignores those that are not its own."""
 
 REQUIRED = object()

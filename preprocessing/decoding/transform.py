@@ -1,7 +1,7 @@
 """Turn a decoded image into a frame of a clip: upright, cropped, resized with anti-aliasing, grey or RGB."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,21 @@ Crop = tuple[float, float, float, float]
 """Left, top, width and height of the region that is kept, in pixels of the upright image."""
 
 _ROTATIONS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
+
+
+class Transform(Protocol):
+    """Turns decoded images into the pixels that a source keeps of them."""
+
+    @property
+    def size(self) -> int:
+        """Height and width of the smallest result, in pixels; a decoder may shrink an image to twice that first."""
+
+    @property
+    def crop(self) -> Crop | None:
+        """A region of the upright image that is cut out, or None if the decoder may shrink the image first."""
+
+    def __call__(self, image: Image.Image, *, rotation: int = 0, aspect: float = 1.0) -> NDArray[np.uint8]:
+        """Return the pixels of an image."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +55,7 @@ class FrameTransform:
         Raises:
             ValueError: the crop box is outside the image.
         """
-        image = composite_over_black(image)
-        quarters = round(rotation / 90) % 4
-        if quarters:
-            image = image.transpose(_ROTATIONS[quarters])
-            aspect = 1 / aspect if quarters % 2 else aspect
+        image, aspect, _ = upright(image, rotation, aspect)
         left, top, width, height = self._crop_box(image.width, image.height)
         if self.fit == "crop":
             # the largest square; the pixels themselves may not be square
@@ -75,6 +86,42 @@ class FrameTransform:
         if right - left < 1 or bottom - top < 1:
             raise ValueError(f"the crop box {self.crop} is outside of the frame of {width}x{height} pixels")
         return left, top, right - left, bottom - top
+
+
+@dataclass(frozen=True)
+class SeveralCrops:
+    """Cuts several regions out of the same image."""
+
+    each: tuple[FrameTransform, ...]
+    """One transform for each region, all with the same size and number of channels."""
+
+    @property
+    def size(self) -> int:
+        """Height and width of each result, in pixels."""
+        return self.each[0].size
+
+    @property
+    def crop(self) -> Crop | None:
+        """One of the regions that are cut out."""
+        return next((one.crop for one in self.each if one.crop is not None), None)
+
+    def __call__(self, image: Image.Image, *, rotation: int = 0, aspect: float = 1.0) -> NDArray[np.uint8]:
+        """Return the frames of all regions, uint8 [number of regions, size, size, channels]."""
+        return np.stack([one(image, rotation=rotation, aspect=aspect) for one in self.each])
+
+
+def upright(image: Image.Image, rotation: int, aspect: float) -> tuple[Image.Image, float, bool]:
+    """Return an image without transparency and upright, its pixel aspect, and whether width and height are swapped.
+
+    Args:
+        rotation: counter-clockwise rotation that makes it upright, in degrees; a multiple of 90.
+        aspect: width of a pixel divided by its height, before the rotation.
+    """
+    image = composite_over_black(image)
+    quarters = round(rotation / 90) % 4
+    if not quarters:
+        return image, aspect, False
+    return image.transpose(_ROTATIONS[quarters]), 1 / aspect if quarters % 2 else aspect, bool(quarters % 2)
 
 
 def composite_over_black(image: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ from preprocessing.clip import RejectedInputError
 from preprocessing.decoding.input_file import WatchedFile, open_input
 from preprocessing.decoding.joins import Joins
 from preprocessing.decoding.timing import DEFAULT_RATE, DecodedFrame, Frame, Window, assign_times, resample
-from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
+from preprocessing.decoding.transform import MIN_SIDE, FrameTransform, Transform
 
 if TYPE_CHECKING:
     import av
@@ -111,7 +111,7 @@ class VideoReader:
     def __exit__(self, *_: object) -> None:
         self._container.close()
 
-    def frames(self, transform: FrameTransform) -> Iterator[DecodedFrame]:
+    def frames(self, transform: Transform) -> Iterator[DecodedFrame]:
         """Decode the frames, each transformed immediately. Set `damage` if they end too early.
 
         A transport stream resumes at the next keyframe after a join or damage, as a new part.
@@ -169,7 +169,7 @@ class VideoReader:
         self._part += 1
         self._begins_part = True
 
-    def _convert(self, frame: "av.VideoFrame", transform: FrameTransform) -> DecodedFrame:
+    def _convert(self, frame: "av.VideoFrame", transform: Transform) -> DecodedFrame:
         self._check_size(frame.width, frame.height)
         transparent = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
         aspect = float(self._stream.sample_aspect_ratio or 1)

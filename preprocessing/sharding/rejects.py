@@ -9,6 +9,7 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from preprocessing.dataset.format import REJECTS, RejectRecord, encode_json
 from preprocessing.dataset.index import ShardSummary
+from preprocessing.sources.labels import DROPPED_BY_USER
 
 MIN_TRIED = 20
 """Inputs that must have been tried before a job stops because too many of them are rejected."""
@@ -45,6 +46,11 @@ def write_rejects(url: str, records: Iterable[RejectRecord]) -> bytes:
     data = b"".join(map(encode_json, records))
     storage.write_bytes(storage.join(url, REJECTS), data)
     return data
+
+
+def is_unwanted(record: RejectRecord) -> bool:
+    """Return whether an input gave no clip although its user wants it: it is not dropped by the sidecar."""
+    return not record["clips"] and not record["reason"].startswith(DROPPED_BY_USER)
 
 
 def check_share(url: str, *, empty: int, tried: int, inputs: int, limit: float) -> None:

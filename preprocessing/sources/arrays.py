@@ -22,10 +22,9 @@ from cluster.storage import api as storage
 from cluster.storage.errors import UnreachableError
 from preprocessing.clip import Clip, Item, RejectedInputError, TransientError
 from preprocessing.decoding.timing import Frame
-from preprocessing.decoding.transform import FrameTransform
 from preprocessing.sources.array_file import ArrayFile, DamagedArrayError
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
-from preprocessing.sources.clipping import Clipper
+from preprocessing.sources.clipping import Clipper, make_transform
 from preprocessing.sources.config import ArraysConfig
 from preprocessing.sources.file_source import FileSource
 from preprocessing.sources.labels import read_labels
@@ -56,10 +55,10 @@ class ArraysSource(FileSource[ArraysConfig]):
 
     def clips(self, item: Item) -> Iterator[Clip]:
         """Yield the windows of one video."""
-        segments, crop = segments_of(item)
+        segments, crops = segments_of(item)
         config = self._config
         rate = Fraction(config.fps).limit_denominator(1000)
-        transform = FrameTransform(config.size, config.channels, config.fit, crop)
+        transform = make_transform(config, crops)
         clipper = Clipper(item, segments, config, rate)
         number = item.path.rpartition("#")[2] if _is_one_of_many(item.path) else 0
         try:

@@ -36,6 +36,8 @@ class Segment:
     labels: dict[str, Label]
     start_s: Fraction = Fraction(0)
     end_s: Fraction | None = None
+    crop: int = 0
+    """Index of its crop box among those of the input."""
 
 
 def make_catalogue(
@@ -151,20 +153,22 @@ def _file_name(path: str) -> str:
     return PurePosixPath(composed(path).replace("\\", "/")).stem.lower()
 
 
-def segments_of(item: Item) -> tuple[list[Segment], Crop | None]:
-    """Return the segments of an item and the crop box of its frames.
+def segments_of(item: Item) -> tuple[list[Segment], tuple[Crop | None, ...]]:
+    """Return the segments of an item and the crop boxes of its frames.
 
     Raises:
         RejectedInputError: its labels could not be determined.
     """
     if not item.detail:
-        return [Segment({})], None
+        return [Segment({})], (None,)
     content = json.loads(item.detail)
     if "refused" in content:
         raise RejectedInputError(content["refused"])
-    crop = content["crop"]
-    segments = [Segment(labels, _exact_time(start), _exact_time(end)) for labels, start, end in content["parts"]]
-    return segments, crop and tuple(crop)
+    crops = content["crops"] if "crops" in content else [content["crop"]]
+    segments = [
+        Segment(labels, _exact_time(start), _exact_time(end), *crop) for labels, start, end, *crop in content["parts"]
+    ]
+    return segments, tuple(crop and tuple(crop) for crop in crops)
 
 
 def _exact_time(seconds: float | None) -> Any:
@@ -183,10 +187,8 @@ def _read_parts(reader: LabelReader, name: str) -> list[InputPart]:
 def _identity_and_split(name: str, parts: list[InputPart]) -> tuple[str, str | None]:
     """Return the identity of an input and the split that its labels set, if any."""
     pairs = {(part.labels.get(IDENTITY), part.labels.get(SPLIT)) for part in parts}
-    if len(pairs) > 1 or len({part.crop for part in parts}) > 1:
-        raise UserError(
-            f"the sidecar rows of {name} differ in identity, split or crop box; an input has one of each in all rows"
-        )
+    if len(pairs) > 1:
+        raise UserError(f"the sidecar rows of {name} differ in identity or split; an input has one of each in all rows")
     identity, split = pairs.pop()
     return identity or make_key(name), split
 
@@ -197,7 +199,12 @@ def _encode_detail(name: str, parts: list[InputPart], indices: dict[str, dict[st
         labels: dict[str, Label] = {label: indices[label][part.labels[label]] for label in indices}
         labels |= {label: parse_number(name, label, part.labels[label]) for label in factors}
         encoded.append([labels, part.start_s, part.end_s])
-    crop = parts[0].crop
+    crops = list(dict.fromkeys(part.crop for part in parts))
+    if len(crops) > 1:
+        for row, part in zip(encoded, parts):
+            row.append(crops.index(part.crop))
+        return json.dumps({"crops": crops, "parts": encoded}, separators=(",", ":"))
+    crop = crops[0]
     if crop is None and encoded == [[{}, 0.0, None]]:
         return ""
     return json.dumps({"crop": crop, "parts": encoded}, separators=(",", ":"))

@@ -1,15 +1,29 @@
 """Cut the timed frames of one input into clips."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from preprocessing.clip import Clip, Item, RejectedInputError
 from preprocessing.decoding.timing import Frame, Window, WindowMaker
+from preprocessing.decoding.transform import Crop, FrameTransform, SeveralCrops, Transform
 from preprocessing.sources.catalogue import Segment
 from preprocessing.sources.config import ClipsConfig
 from preprocessing.sources.names import as_text
+
+
+def make_transform(config: ClipsConfig, crops: Sequence[Crop | None]) -> Transform:
+    """Return what turns an image into the pixels that a `Clipper` expects, given the crop boxes of an input."""
+    each = tuple(FrameTransform(config.size, config.channels, config.fit, crop) for crop in crops)
+    return each[0] if len(each) == 1 else SeveralCrops(each)
+
+
+def _cropped(frame: Frame, segment: Segment) -> NDArray[np.uint8]:
+    """Return the frame of one segment, uint8 [H, W, C]; where segments differ in their crops, all are in `pixels`."""
+    pixels = frame.pixels
+    return pixels[segment.crop] if pixels.ndim == 4 else pixels
 
 
 class Clipper:
@@ -50,7 +64,7 @@ class Clipper:
     def _clip(self, window: Window, segment: Segment, key: str) -> Clip:
         return Clip(
             key=key,
-            frames=np.stack([frame.pixels for frame in window.frames]),
+            frames=np.stack([_cropped(frame, segment) for frame in window.frames]),
             labels=segment.labels,
             identity=self._item.group or self._item.key,
             source=as_text(self._item.path),

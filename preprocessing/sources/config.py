@@ -24,7 +24,7 @@ class LabelsConfig(Section):
     sidecar: Location | None = None
     """CSV file with a header, or JSON file with a list of objects, one row per input: column `path`, then labels. The
     columns `left`, `top`, `width`, `height` are a crop box in pixels. `start_s` and `end_s` select a segment of the
-    input, in seconds; an input may have several rows, one per segment."""
+    input, in seconds; an input may have several rows, one per segment. A row with a reason in `dropped` is not used."""
     numbers: tuple[str, ...] = ()
     """Labels that are numbers, such as an age. They become continuous factors instead of categories."""
 

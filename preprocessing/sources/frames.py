@@ -17,9 +17,9 @@ from cluster.storage import api as storage
 from preprocessing.clip import Clip, Item, RejectedInputError
 from preprocessing.decoding.input_file import copy_input, open_input, reading_error
 from preprocessing.decoding.timing import Frame
-from preprocessing.decoding.transform import MIN_SIDE, FrameTransform
+from preprocessing.decoding.transform import MIN_SIDE, Transform
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
-from preprocessing.sources.clipping import Clipper
+from preprocessing.sources.clipping import Clipper, make_transform
 from preprocessing.sources.config import FramesConfig
 from preprocessing.sources.file_source import FileSource
 from preprocessing.sources.listing import Entry, list_folder, resolve
@@ -35,10 +35,10 @@ class FramesSource(FileSource[FramesConfig]):
 
     def clips(self, item: Item) -> Iterator[Clip]:
         """Yield the windows of one folder while its images are decoded."""
-        segments, crop = segments_of(item)
+        segments, crops = segments_of(item)
         config = self._config
         rate = Fraction(config.fps).limit_denominator(1000)
-        transform = FrameTransform(config.size, config.channels, config.fit, crop)
+        transform = make_transform(config, crops)
         clipper = Clipper(item, segments, config, rate)
         folder = item.local or resolve(self._base, item.path)
         for index, name in enumerate(self._list_images(folder)):
@@ -98,7 +98,7 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def read_image(file: BinaryIO, transform: FrameTransform, *, max_pixels: int) -> NDArray[np.uint8]:
+def read_image(file: BinaryIO, transform: Transform, *, max_pixels: int) -> NDArray[np.uint8]:
     """Return the frame made from an image, uint8 [size, size, channels].
 
     The image is rotated according to its EXIF orientation, and 16-bit grey is scaled to 8 bits.

@@ -17,9 +17,12 @@ from preprocessing.sources.config import LabelsConfig
 from preprocessing.sources.names import as_text, composed
 
 IDENTITY, SPLIT = "identity", "split"
+_DROPPED = "dropped"
 _CROP = ("left", "top", "width", "height")
 _TIMES = ("start_s", "end_s")
 _VALID_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ -]{0,99}")
+DROPPED_BY_USER = "dropped by labels.sidecar: "
+"""How the reason begins for an input all of whose rows are dropped."""
 MAX_VALUE = 1000
 """Longest value of a label, in characters."""
 
@@ -33,6 +36,8 @@ class InputPart:
     crop: Crop | None = None
     start_s: float = 0.0
     end_s: float | None = None
+    dropped: str = ""
+    """Why the segment is left out; empty if it is used."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,12 @@ class LabelReader:
         rows = self.rows.get(name) or self._composed_rows.get(composed(name)) or self._composed_rows.get(as_text(name))
         if rows is None:
             raise ValueError("it has no row in labels.sidecar")
-        for row in rows:
+        kept = [row for row in rows if not row.dropped]
+        if not kept:
+            raise ValueError(f"{DROPPED_BY_USER}{rows[0].dropped}")
+        for row in kept:
             _check_values(labels | row.labels)
-        return [InputPart(labels | row.labels, row.crop, row.start_s, row.end_s) for row in rows]
+        return [InputPart(labels | row.labels, row.crop, row.start_s, row.end_s) for row in kept]
 
     @functools.cached_property
     def _composed_rows(self) -> dict[str, list[InputPart]]:
@@ -154,11 +162,12 @@ def _read_sidecar(path: str, data: bytes) -> tuple[dict[str, list[InputPart]], t
         name = row.pop("path", "").strip()
         if not name:
             raise UserError(f"{path}, row {number}: no path; every row needs the path of its input in column `path`")
-        labels = {key: composed(value) for key, value in row.items() if key not in (*_CROP, *_TIMES)}
+        labels = {key: composed(value) for key, value in row.items() if key not in (*_CROP, *_TIMES, _DROPPED)}
         if columns and columns.keys() != labels.keys():
             odd = min(columns.keys() ^ labels.keys())
             raise UserError(f"{path}, row {number}: {odd} is not in all rows; every row needs the same labels")
-        empty = next((key for key, value in labels.items() if not value), None)
+        dropped = row.get(_DROPPED, "")
+        empty = next((key for key, value in labels.items() if not value and not dropped), None)
         if empty is not None:
             raise UserError(f"{path}, row {number} ({name}): {empty} is empty")
         columns.update(dict.fromkeys(labels))
@@ -181,7 +190,7 @@ def _parse_part(where: str, row: dict[str, str], labels: dict[str, str]) -> Inpu
     end = parse_number(where, "end_s", row["end_s"]) if row.get("end_s") else None
     if end is not None and end <= start:
         raise UserError(f"{where}: end_s is {end:g}, which is not after start_s, {start:g}")
-    return InputPart(labels, (left, top, width, height) if all(box) else None, start, end)
+    return InputPart(labels, (left, top, width, height) if all(box) else None, start, end, row.get(_DROPPED, ""))
 
 
 def parse_number(where: str, name: str, text: str) -> float:

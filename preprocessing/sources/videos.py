@@ -10,10 +10,9 @@ from cluster.errors import UserError
 from preprocessing.clip import Clip, Item
 from preprocessing.decoding.input_file import open_input
 from preprocessing.decoding.timing import assign_times, resample
-from preprocessing.decoding.transform import FrameTransform
 from preprocessing.decoding.video import VideoReader
 from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
-from preprocessing.sources.clipping import Clipper
+from preprocessing.sources.clipping import Clipper, make_transform
 from preprocessing.sources.config import VideosConfig
 from preprocessing.sources.doubts import NOT_VIDEOS, find_doubts
 from preprocessing.sources.file_source import FileSource
@@ -33,8 +32,8 @@ class VideosSource(FileSource[VideosConfig]):
     def clips(self, item: Item) -> Iterator[Clip]:
         """Yield the windows of one video while its frames are decoded."""
         config = self._config
-        segments, crop = segments_of(item)
-        transform = FrameTransform(config.size, config.channels, config.fit, crop)
+        segments, crops = segments_of(item)
+        transform = make_transform(config, crops)
         url = item.local or resolve(self._base, item.path)
         with open_input(url) as file, VideoReader(file, max_pixels=config.max_pixels) as video:
             rate = video.rate

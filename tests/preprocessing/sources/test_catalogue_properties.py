@@ -50,7 +50,7 @@ def test_every_input_has_a_plain_unique_key_and_the_labels_of_its_folders(found:
     for item, (identity, action, _) in zip(catalogue.items, found, strict=True):
         assert re.fullmatch("[A-Za-z0-9_-]+", item.key)
         splits[item.group].add(item.split)
-        (segment,), crop = segments_of(item)
+        (segment,), (crop,) = segments_of(item)
         index = segment.labels["action"]
         assert isinstance(index, int)
         assert item.group == composed(as_text(identity))

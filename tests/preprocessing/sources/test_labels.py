@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cluster.errors import UserError
 from preprocessing.clip import RejectedInputError
 from preprocessing.sources.config import LabelsConfig
 from tests.preprocessing.sources.videos_source import EVERY, clips, item, source
-from tests.preprocessing.video_files import numbers
+from tests.preprocessing.video_files import numbers, write_video
 
 
 def test_folders_give_labels(videos: Path) -> None:
@@ -77,6 +78,43 @@ def test_rows_may_cut_a_video_into_segments_and_crop_it(videos: Path, tmp_path: 
         (0, [0, 1, 2, 3]), (0, [4, 5, 6, 7]), (1, [10, 11, 12, 13]), (1, [14, 15, 16, 17]),
     ]  # fmt: skip
     assert len({clip.key for clip in made}) == 4
+
+
+def test_rows_of_a_video_may_crop_it_differently(tmp_path: Path) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "videos" / name, [coarse.repeat(10, axis=0).repeat(10, axis=1)] * 16)
+    rows = [
+        {"path": "a.mp4", "left": 0, "top": 0, "width": 24, "height": 24, "start_s": 0, "end_s": 0.4},
+        {"path": "a.mp4", "left": 30, "top": 20, "width": 20, "height": 20, "start_s": 0, "end_s": 0.4},
+        {"path": "a.mp4", "left": 30, "top": 0, "width": 40, "height": 40, "start_s": 0.4},
+    ]
+    each = []
+    for number, chosen in enumerate([rows, *([row] for row in rows)]):
+        sidecar = tmp_path / f"{number}.json"
+        sidecar.write_text(json.dumps([*chosen, {"path": "b.mp4"}]))
+        found = source(tmp_path / "videos", clip_frames=4, labels=LabelsConfig(sidecar=str(sidecar)))
+        each.append(clips(found, "a.mp4"))
+    together, *alone = each
+    assert len({clip.key for clip in together}) == len(together) == 5
+    pictures = [{clip.frames.tobytes() for clip in one} for one in alone]
+    assert not set.intersection(*pictures)
+    assert sorted((clip.start_s, clip.frames.tobytes()) for clip in together) == sorted(
+        (clip.start_s, clip.frames.tobytes()) for one in alone for clip in one
+    )
+
+
+def test_rows_with_a_reason_in_dropped_are_not_used(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(
+        "path,action,start_s,end_s,dropped\n"
+        f"{EVERY[0]},wave,0,0.4,\n{EVERY[0]},wave,0.4,0.8,blurred\n{EVERY[1]},,,,still: nothing moves\n"
+    )
+    found = source(videos, clip_frames=4, labels=LabelsConfig(sidecar=str(tmp_path / "labels.csv")))
+    assert found.vocabulary == {"action": ["wave"]}
+    assert [clip.start_s for clip in clips(found, EVERY[0])] == pytest.approx([0, 0.16])
+    with pytest.raises(RejectedInputError, match=r"dropped by labels\.sidecar: still: nothing moves"):
+        clips(found, EVERY[1])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""Link the boxes found in successive frames into tracks, and divide tracks into pieces that one crop can hold."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from preprocessing.preparing.boxes import Box, iou, union
+
+MIN_IOU = 0.2
+NEAR = 0.6
+"""A box continues a track if their centres are closer than this share of the longer side of either."""
+ROOM = 1.8
+"""A piece ends before its boxes together are this many times as long as a typical one of them."""
+
+
+@dataclass
+class Track:
+    """What was found in successive frames."""
+
+    boxes: list[tuple[int, Box]] = field(default_factory=list)
+    """Index of a frame and the box in it."""
+
+    @property
+    def first(self) -> int:
+        """Index of its first frame."""
+        return self.boxes[0][0]
+
+    @property
+    def last(self) -> int:
+        """Index of its last frame."""
+        return self.boxes[-1][0]
+
+    @property
+    def box(self) -> Box:
+        """The box that holds it throughout, without the few that stand out."""
+        corners = np.array([(b[0], b[1], b[0] + b[2], b[1] + b[3]) for _, b in self.boxes])
+        left, top = np.percentile(corners[:, :2], 5, axis=0)
+        right, bottom = np.percentile(corners[:, 2:], 95, axis=0)
+        return float(left), float(top), float(right - left), float(bottom - top)
+
+    @property
+    def side(self) -> float:
+        """Longer side of a typical box."""
+        return float(np.median([max(box[2:]) for _, box in self.boxes]))
+
+
+def link(found: Iterable[tuple[int, Sequence[Box]]], *, max_gap: int) -> list[Track]:
+    """Return the tracks of boxes found in successive frames.
+
+    Args:
+        found: index of a frame and the boxes in it, in order.
+        max_gap: number of frames for which a track may be missed.
+    """
+    active: list[Track] = []
+    ended: list[Track] = []
+    for index, boxes in found:
+        ended += [track for track in active if index - track.last > max_gap]
+        active = [track for track in active if index - track.last <= max_gap]
+        pairs = sorted(
+            (
+                (-_likeness(track.boxes[-1][1], box), number, other)
+                for number, track in enumerate(active)
+                for other, box in enumerate(boxes)
+                if _likeness(track.boxes[-1][1], box) > 0
+            ),
+        )
+        used_tracks, used_boxes = set[int](), set[int]()
+        for _, number, other in pairs:
+            if number not in used_tracks and other not in used_boxes:
+                used_tracks.add(number)
+                used_boxes.add(other)
+                active[number].boxes.append((index, boxes[other]))
+        active += [Track([(index, box)]) for other, box in enumerate(boxes) if other not in used_boxes]
+    return sorted(ended + active, key=lambda track: (track.first, track.boxes[0][1]))
+
+
+def _likeness(one: Box, other: Box) -> float:
+    """Return how well a box continues another, above 0 if it does."""
+    shared = iou(one, other)
+    if shared >= MIN_IOU:
+        return 1 + shared
+    across = one[0] + one[2] / 2 - other[0] - other[2] / 2, one[1] + one[3] / 2 - other[1] - other[3] / 2
+    reach = NEAR * max(*one[2:], *other[2:])
+    similar = 0.5 < max(one[2:]) / max(other[2:]) < 2
+    return max(0.0, 1 - float(np.hypot(*across)) / reach) if similar else 0.0
+
+
+def pieces(track: Track, min_frames: int) -> list[Track]:
+    """Divide a track where it has moved too far for one crop; leave out pieces of fewer than `min_frames` frames."""
+    found: list[Track] = []
+    current: list[tuple[int, Box]] = []
+    limit = ROOM * track.side
+    for entry in track.boxes:
+        if current and max(union(box for _, box in [*current, entry])[2:]) > limit:
+            found.append(Track(current))
+            current = []
+        current.append(entry)
+    if current:
+        found.append(Track(current))
+    return [piece for piece in found if piece.last - piece.first + 1 >= min_frames]
