@@ -17,6 +17,7 @@ from cluster.cli.progress import ProgressDisplay
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from preprocessing.clip import Item
+from preprocessing.dataset.format import REJECTS
 from preprocessing.preparing.config import PrepareRecipe
 from preprocessing.sources.labels import InputPart, LabelReader
 from preprocessing.sources.names import as_text
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-SIDECAR, DECISIONS, REJECTS, PAGE = "sidecar.csv", "decisions.jsonl", "rejects.jsonl", "prepare.html"
+SIDECAR, DECISIONS, PAGE = "sidecar.csv", "decisions.jsonl", "prepare.html"
 """Names of the files that are written."""
 LIBRARIES = ("cv2", "scenedetect", "imagehash")
 """Modules of the extra `prepare`."""

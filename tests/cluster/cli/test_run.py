@@ -15,6 +15,7 @@ from cluster.cli.run import parse, run
 from cluster.cli.settings import OTHER_SECTIONS
 from cluster.errors import UserError
 from pipeline.recipe import Recipe
+from preprocessing.preparing.config import PrepareRecipe
 from tests.cluster.cli.commands import ShardLike, TrainLike, read, recipe, user_error
 from vdsm.config import STAGE_2_ANNEALING, ModelConfig
 
@@ -100,7 +101,8 @@ def test_a_command_ignores_the_sections_that_only_other_commands_read(tmp_path: 
 
 
 def test_the_sections_of_other_commands_are_those_of_the_recipe() -> None:
-    assert set(Recipe.model_fields) == OTHER_SECTIONS - {"tune"}  # a recipe can include the settings of its sweep
+    sections = {*Recipe.model_fields, *PrepareRecipe.model_fields}
+    assert sections == OTHER_SECTIONS - {"tune"}  # a recipe can include the settings of its sweep
 
 
 def test_a_typo_in_the_name_of_another_commands_section_is_still_found(
