@@ -18,6 +18,8 @@ from tests.preprocessing.preparing.scenes import (
     write,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def box_of(part: dict[str, object]) -> Box:
     left, top, width, height = part["box"]  # type: ignore[misc]
