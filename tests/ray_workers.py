@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -134,6 +135,7 @@ def run(request: Mapping[str, Any]) -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["variables"])
+    tempfile.tempdir = None  # a module that the server imported may have asked for it
     np.random.seed()  # noqa: NPY002 (the generator of other libraries; the standard library seeds its own in a fork)
     threading.Thread(target=end_with, args=(int(os.environ["RAY_RAYLET_PID"]),), daemon=True).start()
     sys.argv = request["args"]

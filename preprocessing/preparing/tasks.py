@@ -4,11 +4,11 @@ import functools
 import hashlib
 import json
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cluster.errors import UserError, one_line
+from cluster.errors import one_line
+from cluster.ray_tasks import MAX_RETRIES, run_tasks
 from cluster.storage import api as storage
 from preprocessing.clip import Clip, Item
 from preprocessing.decoding.sandbox import DecodeProcess
@@ -16,7 +16,7 @@ from preprocessing.preparing.config import PrepareRecipe
 from preprocessing.preparing.scan import ScanSource, open_scan
 from preprocessing.recipe import ShardsConfig
 from preprocessing.sharding.reading import read_item
-from preprocessing.sharding.tasks import MAX_RETRIES, concurrency
+from preprocessing.sharding.tasks import concurrency
 from preprocessing.sources.labels import InputPart
 from preprocessing.sources.names import as_text
 
@@ -75,24 +75,13 @@ def examine_videos(
 
     task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(_examine)
     serialized, settings = ray.put(source.serialized()), recipe.model_dump_json(include={"source", "prepare", "shards"})
-    limit = concurrency(recipe)
-    left = deque(waiting)
-    running: dict[Any, Item] = {}
-    try:
-        while left or running:
-            while left and len(running) < limit:
-                item, segments, path = left.popleft()
-                running[task.remote(storage.join(out, path), item, segments, serialized, settings)] = item
-            done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
-            for reference in done:
-                yield running.pop(reference), ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise UserError(str(error.cause)) from None
-        raise
-    except (ray.exceptions.RayError, ConnectionError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"Ray failed ({reason:.200}); rerun the same command to resume") from None
+    tasks = run_tasks(
+        lambda one: task.remote(storage.join(out, one[2]), one[0], one[1], serialized, settings),
+        waiting,
+        concurrency(recipe),
+    )
+    for (item, _, _), record in tasks:
+        yield item, record
 
 
 def _examine(url: str, item: Item, segments: Segments, serialized: str, settings: str) -> dict[str, Any]:

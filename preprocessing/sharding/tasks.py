@@ -1,10 +1,9 @@
 """Shards written in parallel, one Ray task each."""
 
 import functools
-from collections import deque
 from collections.abc import Iterator, Sequence
 
-from cluster.errors import UserError
+from cluster.ray_tasks import MAX_RETRIES, run_tasks
 from preprocessing.clip import Source
 from preprocessing.dataset.index import ShardSummary
 from preprocessing.decoding.sandbox import DecodeProcess
@@ -13,9 +12,6 @@ from preprocessing.sharding.plan import Plan, ShardPlan
 from preprocessing.sharding.write_shard import write_shard
 from preprocessing.sources.file_source import FileSource
 from preprocessing.sources.registry import open_serialized_source, serialize_source
-
-MAX_RETRIES = 10
-"""How many times Ray retries a task whose worker died."""
 
 
 def concurrency(recipe: DataRecipe) -> int:
@@ -42,24 +38,9 @@ def write_shards(
     # Stored once: there may be many label names.
     serialized = ray.put(serialize_source(recipe.source, recipe.seed, source))
     shards = recipe.shards.model_dump_json()
-    limit = concurrency(recipe)
-    waiting = deque(missing)
-    running: dict[ray.ObjectRef[ShardSummary], ShardPlan] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < limit:
-                shard = waiting.popleft()
-                running[write.remote(url, plan.identity, shard, serialized, shards)] = shard
-            done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
-            for reference in done:
-                yield running.pop(reference), ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise UserError(str(error.cause)) from None
-        raise
-    except (ray.exceptions.RayError, ConnectionError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"Ray failed ({reason:.200}); rerun the same command to resume") from None
+    yield from run_tasks(
+        lambda shard: write.remote(url, plan.identity, shard, serialized, shards), missing, concurrency(recipe)
+    )
 
 
 def _write(url: str, plan_sha256: str, shard: ShardPlan, serialized: str, shards: str) -> ShardSummary:
