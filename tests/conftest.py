@@ -186,6 +186,17 @@ def s3_bucket(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session")
+def chromium() -> str:
+    """Return the path of the browser."""
+    from tests.pipeline.chromium import find_chromium
+
+    binary = find_chromium()
+    if binary is None:
+        pytest.skip("Chromium is not installed; install it, or set $CHROMIUM to its path")
+    return binary
+
+
+@pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
     """Return `made_once(name, make)`: a folder filled by `make`, once for all processes of this test run."""
 

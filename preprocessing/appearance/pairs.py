@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.linked import first_linked
+
 Indices = NDArray[np.int64]
 
 MAX_GROUP_SHARE = 0.2
@@ -106,15 +108,7 @@ class MinedPairs:
         own = video.firsts()
         first = np.concatenate([self.firsts, np.arange(len(self))])
         second = np.concatenate([self.partners, own])
-        group = np.arange(len(self))
-        while True:  # the smallest number spreads along the links, in both directions
-            spread = group.copy()
-            np.minimum.at(spread, first, group[second])
-            np.minimum.at(spread, second, group[first])
-            spread = np.minimum(spread, spread[spread])
-            if np.array_equal(spread, group):
-                break
-            group = spread
+        group = first_linked(len(self), first, second)
         sizes = np.bincount(group, minlength=len(self))
         too_large = sizes[group] > max(MAX_GROUP_SHARE * len(self), 2)
         return np.where(too_large, own, group)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from preprocessing.linked import first_linked
+
 Box = tuple[float, float, float, float]
 """Left, top, width and height, in pixels."""
 
@@ -46,21 +48,16 @@ def scaled(box: Box, factor: float) -> Box:
 
 def merged(boxes: Sequence[Box], gap: float) -> list[list[int]]:
     """Return groups of indices of boxes that are closer than `gap` times the longer side of the larger of the two."""
-    group = list(range(len(boxes)))
-
-    def root(index: int) -> int:
-        while group[index] != index:
-            index = group[index]
-        return index
-
+    ones, others = [], []
     for index, box in enumerate(boxes):
         for other in range(index):
             room = gap * max(*box[2:], *boxes[other][2:])
             if overlap(enlarged(box, room / 2), enlarged(boxes[other], room / 2)):
-                group[max(root(index), root(other))] = min(root(index), root(other))
+                ones.append(index)
+                others.append(other)
     found: dict[int, list[int]] = {}
-    for index in range(len(boxes)):
-        found.setdefault(root(index), []).append(index)
+    for index, first in enumerate(first_linked(len(boxes), ones, others).tolist()):
+        found.setdefault(first, []).append(index)
     return list(found.values())
 
 

@@ -5,7 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from preprocessing.dataset.format import encode_json
 from preprocessing.preparing.duplicates import group_videos
@@ -34,6 +34,11 @@ class Video:
         return found
 
     @property
+    def fault(self) -> dict[str, str]:
+        """Why it has no part, if it has none."""
+        return self.damage or {"reason": "no frames in its segments", "where": ""}
+
+    @property
     def parts(self) -> list[dict[str, Any]]:
         """Its parts, in order."""
         found: list[dict[str, Any]] = self.record.get("parts", [])
@@ -49,6 +54,19 @@ class Video:
         middle = (part["start_s"] + part["end_s"]) / 2
         inside = (one for one in self.segments if one.start_s <= middle and (one.end_s is None or middle < one.end_s))
         return next(inside, self.segments[0]).labels
+
+
+class Totals(NamedTuple):
+    """Numbers over all videos."""
+
+    number: int
+    """Videos."""
+    used: int
+    """Videos of which a part is kept."""
+    parts: int
+    kept: int
+    """Parts that are kept."""
+    cuts: int
 
 
 @dataclass(frozen=True)
@@ -83,14 +101,24 @@ class Decisions:
             if len({labels.get(IDENTITY) for index in group for labels in [self._first_labels(index)]}) > 1
         ]
 
-    def reasons(self) -> Counter[str]:
-        """Return how many parts, and files without any, were dropped for each reason."""
+    def totals(self) -> Totals:
+        """Return how many videos there are, and what was found in them."""
+        return Totals(
+            number=len(self.videos),
+            used=sum(bool(video.kept) for video in self.videos),
+            parts=sum(len(video.parts) for video in self.videos),
+            kept=sum(video.kept for video in self.videos),
+            cuts=sum(len(video.record.get("cuts", [])) for video in self.videos),
+        )
+
+    def reasons(self) -> list[tuple[str, int]]:
+        """Return how many parts, and files without any, were dropped for each reason, the most frequent first."""
         found: Counter[str] = Counter()
         for video in self.videos:
             found.update(part["reason"] for part in video.parts if not part["kept"])
             if not video.parts and video.damage:
                 found[video.damage["reason"]] += 1
-        return found
+        return sorted(found.items(), key=lambda one: (-one[1], one[0]))
 
     def _first_labels(self, index: int) -> dict[str, str]:
         segments = self.videos[index].segments
@@ -103,8 +131,7 @@ class Decisions:
             known = {"path": as_text(video.name), "group": self.group(index)}
             about = {name: video.record.get(name) for name in ("seconds", "width", "height", "bits_per_pixel", "cuts")}
             if not video.parts:
-                fault = video.damage or {"reason": "no frames in its segments", "where": ""}
-                lines.append(encode_json({**known, "kept": False, **fault, "video": about}))
+                lines.append(encode_json({**known, "kept": False, **video.fault, "video": about}))
             for part in video.parts:
                 labels = {"labels": video.labels(part), "video": about}
                 shown = {name: value for name, value in part.items() if name != "still"}
@@ -135,8 +162,7 @@ class Decisions:
                 row = [path, *(part.get("box") or [""] * 4), part["start_s"], part["end_s"], why]
                 table.writerow([*row, self.identity(index, part), *(labels.get(name, "") for name in others)])
             if not video.parts:
-                fault = video.damage or {"reason": "no frames in its segments", "where": ""}
-                table.writerow([path, *[""] * 6, fault["reason"], self.group(index), *[""] * len(others)])
+                table.writerow([path, *[""] * 6, video.fault["reason"], self.group(index), *[""] * len(others)])
         return text.getvalue().encode()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.linked import first_linked
 from preprocessing.preparing.hashes import VARIANTS
 
 ALIKE = 0.5
@@ -29,18 +30,9 @@ def group_videos(videos: Sequence[Hashes], distance: int) -> list[int]:
         videos: the hashes of each video.
         distance: number of bits in which the hashes of two frames that look alike can differ.
     """
-    parents = list(range(len(videos)))
-
-    def root(index: int) -> int:
-        while parents[index] != index:
-            parents[index] = parents[parents[index]]
-            index = parents[index]
-        return index
-
-    for one, other in sorted(_alike(videos, distance)):
-        low, high = sorted((root(one), root(other)))
-        parents[high] = low
-    return [root(index) for index in range(len(videos))]
+    alike = np.array(sorted(_alike(videos, distance)), dtype=np.int64).reshape(-1, 2)
+    groups: list[int] = first_linked(len(videos), alike[:, 0], alike[:, 1]).tolist()
+    return groups
 
 
 def _alike(videos: Sequence[Hashes], distance: int) -> set[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """Examine one video while its frames arrive: shots, what is in them, crops, scores, hashes, and stills for the page."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Examination:
         self._segments, self._faces = segments, faces
         self._cuts = self._new_cuts()
         self._base = 0
-        self._held: list[tuple[float, Rgb, tuple[int, int]]] = []
+        self._held: list[tuple[float, Rgb]] = []
         self._block = Block()
         self._run = -1.0
         self._count = 0
@@ -83,7 +83,7 @@ class Examination:
                 self._cuts = self._new_cuts()
             self._run, self._size, self._shape = run, size, frame.shape
             self._hash(frame, time)
-            self._held.append((time, frame, size))
+            self._held.append((time, frame))
             found = list(self._cuts.add(frame))
             self._count += 1
             for index in found:
@@ -114,7 +114,7 @@ class Examination:
     def _release(self, keep: int) -> None:
         """Move all but the last `keep` frames into the block; end the block where it is long enough."""
         while len(self._held) > keep:
-            time, frame, _ = self._held.pop(0)
+            time, frame = self._held.pop(0)
             block = self._block
             boundary = self._segment_boundary(time)
             if block.times and boundary is not None:
@@ -278,10 +278,3 @@ def _nothing(found: Findings, detector: str) -> dict[str, Any]:
 
 def _rounded(value: float) -> float:
     return round(float(value), 6)
-
-
-def examine(chunks: Iterable[Clip], examination: Examination) -> dict[str, Any]:
-    """Return what was found in the chunks of a video."""
-    for chunk in chunks:
-        examination.add(chunk)
-    return examination.record()

@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster import ray_runtime
@@ -19,7 +20,8 @@ from cluster.storage import api as storage
 from preprocessing.clip import Item
 from preprocessing.dataset.format import REJECTS
 from preprocessing.preparing.config import PrepareRecipe
-from preprocessing.sources.labels import InputPart, LabelReader
+from preprocessing.sources.catalogue import read_parts
+from preprocessing.sources.labels import InputPart
 from preprocessing.sources.names import as_text
 
 log = logging.getLogger(__name__)
@@ -75,14 +77,14 @@ class _Job:
         self._recipe, self._out, self._progress = recipe, out, progress
         FaceFinder(recipe.prepare.face_model)  # a wrong model fails now
         self._source = ScanSource(recipe.source.path, recipe.source.videos, recipe.prepare.analysis_size)
-        self._items = [item for _, item in self._source.inputs()]
+        self._items = self._source.inputs()
         if not self._items:
             raise UserError(f"{recipe.source.path}: no videos found; check --source.path")
         self._segments: dict[str, list[InputPart]] = {}
         self._records: dict[str, dict[str, Any]] = {}
         for item in self._items:
             try:
-                self._segments[item.path] = labelled(self._source.labels, item.path)
+                self._segments[item.path] = read_parts(self._source.labels, item.path)
             except ValueError as error:
                 self._segments[item.path] = []
                 self._records[item.path] = {"damage": {"reason": str(error), "where": ""}}
@@ -93,15 +95,9 @@ class _Job:
             for item in self._items
             if item.path not in self._records
         }
-        self._stored = self._list_stored(PARTS)
-
-    def _list_stored(self, folder: str) -> set[str]:
-        from pathlib import Path
-
-        url = storage.join(self._out, folder)
-        if not storage.is_s3(url) and not Path(url).is_dir():
-            return set()
-        return {f"{folder}/{name}" for name in storage.list_files(url)}
+        parts = storage.join(out, PARTS)
+        has_any = storage.is_s3(parts) or Path(parts).is_dir()
+        self._stored = {f"{PARTS}/{name}" for name in storage.list_files(parts)} if has_any else set[str]()
 
     def _retry(self, action: Callable[[], R]) -> R:
         return storage.retry_while_unreachable(action, self._recipe.shards.patience_seconds)
@@ -176,14 +172,12 @@ class _Job:
             UserError: nothing is kept.
         """
         decisions = self.decisions
-        parts = sum(len(video.parts) for video in decisions.videos)
-        kept = sum(video.kept for video in decisions.videos)
-        used = sum(bool(video.kept) for video in decisions.videos)
-        cuts = sum(len(video.record.get("cuts", [])) for video in decisions.videos)
+        total = decisions.totals()
         sys.stdout.write(
-            f"videos: {len(decisions.videos):,}, used: {used:,}; parts: {parts:,}, kept: {kept:,}; cuts: {cuts:,}\n"
+            f"videos: {total.number:,}, used: {total.used:,}; parts: {total.parts:,}, kept: {total.kept:,}; "
+            f"cuts: {total.cuts:,}\n"
         )
-        for reason, count in sorted(decisions.reasons().items(), key=lambda one: (-one[1], one[0])):
+        for reason, count in decisions.reasons():
             sys.stdout.write(f"dropped: {count:,} {reason}\n")
         groups = decisions.several()
         if groups:
@@ -194,21 +188,7 @@ class _Job:
                 "near-duplicates have different identities by their labels, and may be in both splits: %s", names
             )
         sys.stdout.write(f"decisions: {storage.join(self._out, PAGE)}\n")
-        if not kept:
-            raise UserError(f"no part of {len(decisions.videos):,} videos is kept; see {storage.join(self._out, PAGE)}")
+        if not total.kept:
+            raise UserError(f"no part of {total.number:,} videos is kept; see {storage.join(self._out, PAGE)}")
         sidecar = storage.join(self._out, SIDECAR)
         sys.stdout.write(f"sidecar: {sidecar}; next: vdsm shard ... --source.videos.labels.sidecar {sidecar}\n")
-
-
-def labelled(reader: LabelReader, name: str) -> list[InputPart]:
-    """Return the segments of an input with their labels.
-
-    Raises:
-        ValueError: a label cannot be determined; the message is a short reason.
-    """
-    parts = reader.parts(name)
-    for part in parts:
-        absent = next((label for label in reader.names if label not in part.labels), None)
-        if absent is not None:
-            raise ValueError(f"its path does not tell the label {absent}")
-    return parts

@@ -26,12 +26,8 @@ def make_page(decisions: Decisions) -> bytes:
     divided = {group[0] for group in decisions.divided()}
     text = page.render(
         videos=[_video(decisions, index) for index in shown],
-        number=len(decisions.videos),
-        used=sum(bool(video.kept) for video in decisions.videos),
-        parts=sum(len(video.parts) for video in decisions.videos),
-        kept=sum(video.kept for video in decisions.videos),
-        cuts=sum(len(video.record.get("cuts", [])) for video in decisions.videos),
-        reasons=sorted(decisions.reasons().items(), key=lambda one: (-one[1], one[0])),
+        **decisions.totals()._asdict(),
+        reasons=decisions.reasons(),
         groups=[
             {
                 "name": decisions.group(group[0]),

@@ -17,7 +17,7 @@ from preprocessing.decoding.transform import Crop, upright
 from preprocessing.decoding.video import VideoReader
 from preprocessing.sources.config import VideosConfig
 from preprocessing.sources.labels import LabelReader
-from preprocessing.sources.listing import Entry, resolve
+from preprocessing.sources.listing import resolve
 from preprocessing.sources.names import make_key
 from preprocessing.sources.videos import VideosSource
 
@@ -66,12 +66,10 @@ class ScanSource(VideosSource):
     vocabulary: dict[str, list[str]] = {}  # noqa: RUF012 - it never changes
     factors: Factors = {"time": "frame", "run": "frame", "width": "clip", "height": "clip", "bytes": "clip"}  # noqa: RUF012
 
-    def inputs(self) -> list[tuple[Entry, Item]]:
-        """Return all videos, in the order of their paths, each with the item that `clips` reads."""
+    def inputs(self) -> list[Item]:
+        """Return all videos, in the order of their paths."""
         entries = sorted(self._list_videos(), key=lambda entry: entry.name)
-        return [
-            (entry, Item(make_key(entry.name), "train", 1, path=entry.name, version=entry.version)) for entry in entries
-        ]
+        return [Item(make_key(entry.name), "train", 1, path=entry.name, version=entry.version) for entry in entries]
 
     @property
     def labels(self) -> LabelReader:

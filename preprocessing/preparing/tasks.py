@@ -16,7 +16,7 @@ from preprocessing.preparing.config import PrepareRecipe
 from preprocessing.preparing.scan import ScanSource, open_scan
 from preprocessing.recipe import ShardsConfig
 from preprocessing.sharding.reading import read_item
-from preprocessing.sharding.tasks import concurrency
+from preprocessing.sharding.tasks import concurrency, make_decoder
 from preprocessing.sources.labels import InputPart
 from preprocessing.sources.names import as_text
 
@@ -153,15 +153,4 @@ def _faces(model: str | None) -> Any:
 @functools.lru_cache(maxsize=1)
 def _decoder(serialized: str, shards: str) -> DecodeProcess:
     """Return the decoding process, started once per worker process."""
-    return make_decoder(open_scan(serialized), ShardsConfig.model_validate_json(shards))
-
-
-def make_decoder(source: ScanSource, limits: ShardsConfig) -> DecodeProcess:
-    """Return a process that decodes the videos of a source."""
-    return DecodeProcess(
-        open_scan,
-        source.serialized(),
-        cpu_seconds=limits.decode_seconds,
-        memory_mb=limits.decode_mb,
-        fetch=source.fetch,
-    )
+    return make_decoder(open_scan(serialized), serialized, ShardsConfig.model_validate_json(shards), open_scan)

@@ -25,7 +25,7 @@ from preprocessing.sharding.manifest import make_manifest, write_manifest
 from preprocessing.sharding.output_lock import acquire_output
 from preprocessing.sharding.plan import Plan, ShardPlan, make_plan
 from preprocessing.sharding.preview import has_preview, write_preview
-from preprocessing.sharding.rejects import check_any, check_share, is_unwanted, write_rejects
+from preprocessing.sharding.rejects import check_any, check_share, is_failed, write_rejects
 from preprocessing.sharding.report import print_report
 from preprocessing.sharding.tasks import write_shards
 from preprocessing.sharding.throughput import Throughput
@@ -134,7 +134,7 @@ class _Job:
         try:
             check_share(
                 self._out,
-                empty=sum(is_unwanted(record) for one in self._done.values() for record in one.index["rejects"]),
+                empty=sum(is_failed(record) for one in self._done.values() for record in one.index["rejects"]),
                 tried=sum(self._inputs[path] for path in self._done),
                 inputs=sum(self._inputs.values()),
                 limit=self._recipe.shards.max_rejected_share,

@@ -48,7 +48,7 @@ def write_rejects(url: str, records: Iterable[RejectRecord]) -> bytes:
     return data
 
 
-def is_unwanted(record: RejectRecord) -> bool:
+def is_failed(record: RejectRecord) -> bool:
     """Return whether an input gave no clip although its user wants it: it is not dropped by the sidecar."""
     return not record["clips"] and not record["reason"].startswith(DROPPED_BY_USER)
 

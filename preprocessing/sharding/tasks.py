@@ -1,7 +1,7 @@
 """Shards written in parallel, one Ray task each."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from cluster.ray_tasks import MAX_RETRIES, run_tasks
 from preprocessing.clip import Source
@@ -62,10 +62,12 @@ def _decoder(serialized: str, shards: str) -> DecodeProcess:
     return make_decoder(_source(serialized), serialized, ShardsConfig.model_validate_json(shards))
 
 
-def make_decoder(source: Source, serialized: str, limits: ShardsConfig) -> DecodeProcess:
-    """Return a process that decodes the inputs of a source, which `serialize_source` has described."""
+def make_decoder(
+    source: Source, serialized: str, limits: ShardsConfig, open_source: Callable[[str], Source] = open_serialized_source
+) -> DecodeProcess:
+    """Return a process that decodes the inputs of a source, which it opens by its description."""
     return DecodeProcess(
-        open_serialized_source,
+        open_source,
         serialized,
         cpu_seconds=limits.decode_seconds,
         memory_mb=limits.decode_mb,

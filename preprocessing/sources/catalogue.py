@@ -83,7 +83,7 @@ def make_catalogue(
         else:
             identity, _ = labelled[name]
             group = "" if identity == key else identity
-            split, detail = splitter.split(identity), _encode_detail(name, _read_parts(reader, name), indices, factors)
+            split, detail = splitter.split(identity), _encode_detail(name, read_parts(reader, name), indices, factors)
         items.append(
             Item(
                 key=key,
@@ -111,7 +111,7 @@ def _label(
     refused: dict[str, str] = {}
     for entry in entries:
         try:
-            parts = _read_parts(reader, entry.name)
+            parts = read_parts(reader, entry.name)
         except ValueError as error:
             refused[entry.name] = str(error)
             continue
@@ -176,7 +176,12 @@ def _exact_time(seconds: float | None) -> Any:
     return None if seconds is None else Fraction(seconds).limit_denominator(10**6)
 
 
-def _read_parts(reader: LabelReader, name: str) -> list[InputPart]:
+def read_parts(reader: LabelReader, name: str) -> list[InputPart]:
+    """Return the segments of an input with their labels.
+
+    Raises:
+        ValueError: a label cannot be determined; the message is a short reason.
+    """
     parts = reader.parts(name)
     missing = next((label for part in parts for label in reader.names if label not in part.labels), None)
     if missing is not None:

@@ -15,7 +15,6 @@ from pipeline.training.position import TrainPosition
 from pipeline.training.reporter import QuietReporter, StopDecision
 from pipeline.training.state import TrainState
 from preprocessing.dataset.reader import ClipDataset
-from tests.pipeline.chromium import find_chromium
 
 
 @dataclass
@@ -52,15 +51,6 @@ class Recorder(QuietReporter):
     def should_stop(self) -> StopDecision:
         self.steps += 1
         return StopDecision(self.steps == self.stop_after, self.steps == self.preempted_after)
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Return the path of the browser."""
-    binary = find_chromium()
-    if binary is None:
-        pytest.skip("Chromium is not installed; install it, or set $CHROMIUM to its path")
-    return binary
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def examine(path: Path, **settings: Any) -> dict[str, Any]:
     segments = settings.pop("segments", [(0.0, None, None)])
     config = PrepareConfig(**({"detector": "motion"} | settings))
     source = ScanSource(str(path), VideosConfig(), config.analysis_size)
-    ((_, item),) = source.inputs()
+    (item,) = source.inputs()
     examination = Examination(config, min_length_s=None, min_frames=16, segments=segments, faces=FaceFinder())
     for chunk in source.clips(item):
         examination.add(chunk)

@@ -26,7 +26,7 @@ def noise(count: int, height: int, width: int) -> list[np.ndarray]:
 def test_odd_sizes_and_lengths_are_examined(tmp_path: Path, count: int, height: int, width: int, detector: str) -> None:
     path = write(tmp_path / "odd.mp4", noise(count, height, width))
     source = ScanSource(str(path), VideosConfig(), 640)
-    ((_, item),) = source.inputs()
+    (item,) = source.inputs()
     recipe = PrepareRecipe.model_validate({"prepare": {"detector": detector, "min_size": 8}})
     record = examine_item(item, [(0.0, None, None)], recipe, source.clips)
     assert record["damage"] is None
@@ -42,7 +42,7 @@ def test_a_video_that_cannot_be_examined_is_recorded_and_does_not_stop_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = ScanSource(str(write(tmp_path / "video.mp4", waving(4))), VideosConfig(), PrepareConfig().analysis_size)
-    ((_, item),) = source.inputs()
+    (item,) = source.inputs()
 
     def fail(*_: object) -> None:
         raise cv2.error("an assertion of OpenCV")

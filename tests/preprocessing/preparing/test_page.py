@@ -9,16 +9,7 @@ from preprocessing.preparing import page as pages
 from preprocessing.preparing.decisions import Video, decide
 from preprocessing.preparing.job import PAGE
 from preprocessing.preparing.page import make_page
-from tests.pipeline.chromium import Chromium, find_chromium
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Return the path of the browser."""
-    binary = find_chromium()
-    if binary is None:
-        pytest.skip("Chromium is not installed; install it, or set $CHROMIUM to its path")
-    return binary
+from tests.pipeline.chromium import Chromium
 
 
 def test_it_needs_no_network_and_no_script(prepared: Path) -> None:
