@@ -138,8 +138,8 @@ def run_rank(rank: int, size: int, data: str, recipe_path: str, folder: Path) ->
     if size == 2:
         job = replace(job, model=recipe.model)
         for name, changes in OPTIONS.items():
-            changed = replace(job, training=replace(shortened(recipe.training, 6, 5), **changes))
-            found[name] = {"uninterrupted": weights(changed, world, None), "resumed": weights(changed, world, 8)}
+            changed = replace(job, training=replace(shortened(recipe.training, 4, 4), **changes))
+            found[name] = {"uninterrupted": weights(changed, world, None), "resumed": weights(changed, world, 6)}
     torch.save(found, folder / f"{rank}of{size}")
     if size > 1:
         dist.destroy_process_group()

@@ -85,8 +85,8 @@ def test_clusters_without_structure_get_one_mixture() -> None:
 
 
 def test_the_same_codes_and_seed_give_the_same_density() -> None:
-    codes = added_attributes(60, PEOPLE, 1)[0][:, :4]
-    fits = [fit_code_density(codes, codes[:20], NOISE, seed=2) for _ in range(2)]
+    codes = added_attributes(30, PEOPLE, 1)[0][:, :3]
+    fits = [fit_code_density(codes, codes[:10], NOISE, seed=2) for _ in range(2)]
     first, second = (fit.density.sample(10, torch.Generator().manual_seed(0)) for fit in fits)
     assert torch.equal(first, second)
 
@@ -99,9 +99,9 @@ def test_one_unusual_validation_clip_does_not_change_the_groups(fit: Fit) -> Non
 
 
 def test_directions_outside_the_basis_are_not_sampled() -> None:
-    codes, _ = added_attributes(60, PEOPLE, 1)
+    codes, _ = added_attributes(30, PEOPLE, 1)
     basis = np.linalg.qr(np.random.default_rng(5).normal(size=(9, 4)))[0]
-    density = fit_code_density(codes, codes[:20], NOISE, 0, basis).density
+    density = fit_code_density(codes, codes[:10], NOISE, 0, basis).density
     deviations = density.sample(50, torch.Generator().manual_seed(0)).double().numpy() - codes.mean(0)
     np.testing.assert_allclose(deviations, deviations @ basis @ basis.T, atol=1e-5)
     assert density.mixing.shape == (9, 4)

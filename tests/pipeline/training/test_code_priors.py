@@ -23,7 +23,13 @@ pytestmark = pytest.mark.slow
 
 Jobs = Callable[..., Job]
 Recorders = Callable[..., Any]
-PRIORS = {"prior_clips": 12, "picture_interval": 0, "num_workers": 1}
+PRIORS = {
+    "prior_clips": 12,
+    "picture_interval": 0,
+    "num_workers": 1,
+    "stage1": {"steps": 12},
+    "stage2": {"steps": 8},
+}
 
 
 def loaded(state: TrainState) -> Disentangler:
@@ -52,9 +58,9 @@ def recorded(tiny_job: Jobs, recorder: Recorders) -> Any:
 
 def test_only_the_ends_of_stages_have_priors_and_stage_1_only_that_of_the_static_code(recorded: Any) -> None:
     parts = {at: set(state.priors) for at, state in recorded.states.items() if state.priors is not None}
-    assert parts == {(1, 24): {"static"}, (2, 16): {"static", "dynamics"}}
+    assert parts == {(1, 12): {"static"}, (2, 8): {"static", "dynamics"}}
     fitted = [event for event in recorded.events if event["event"] == "priors fitted"]
-    assert [(event["stage"], event["step"]) for event in fitted] == [(1, 24), (2, 16)]
+    assert [(event["stage"], event["step"]) for event in fitted] == [(1, 12), (2, 8)]
     assert fitted[1].keys() == {"event", "stage", "step", "static", "dynamics"}
     assert sum(map(len, fitted[1]["dynamics"]["groups"])) <= 5
     assert fitted[1]["dynamics"]["kl_from_published"] > 0
@@ -69,7 +75,7 @@ def test_priors_are_those_of_the_weights_that_are_used(
         recorded = recorder()
         job = tiny_job(**PRIORS, ema_decay=0.9)
         train_run(job, recorded)
-    state = recorded.states[2, 16]
+    state = recorded.states[2, 8]
     train, validation = (
         code_priors.encode_posteriors(loaded(state), job, chosen, DistributedContext())
         for chosen in code_priors.prior_clips(stage_order(job, 2), 12)
@@ -81,23 +87,23 @@ def test_priors_are_those_of_the_weights_that_are_used(
 def test_a_run_that_was_stopped_and_resumed_has_the_same_priors(
     tiny_job: Jobs, recorder: Recorders, recorded: Any
 ) -> None:
-    resumed = recorder(stop_after=30)
+    resumed = recorder(stop_after=15)
     train_run(tiny_job(**PRIORS), resumed)
     resumed.stop_after = None
     train_run(tiny_job(**PRIORS), resumed, resume=resumed.restore())
-    assert equal(resumed.states[2, 16].priors, recorded.states[2, 16].priors)
+    assert equal(resumed.states[2, 8].priors, recorded.states[2, 8].priors)
 
 
 def test_priors_do_not_change_the_training(tiny_job: Jobs, recorder: Recorders, recorded: Any) -> None:
     without = recorder()
     train_run(tiny_job(**{**PRIORS, "prior_clips": 0}), without)
     assert all(state.priors is None for state in without.states.values())
-    assert equal(without.states[2, 16].weights, recorded.states[2, 16].weights)
+    assert equal(without.states[2, 8].weights, recorded.states[2, 8].weights)
 
 
 def test_codes_are_of_the_first_frames_of_training_clips_and_of_validation_clips(tiny_job: Jobs, recorded: Any) -> None:
     job = tiny_job(**PRIORS)
-    order, model = stage_order(job, 2), loaded(recorded.states[2, 16])
+    order, model = stage_order(job, 2), loaded(recorded.states[2, 8])
     train, validation = code_priors.prior_clips(order, 12)
     assert len(train) == 12
     assert len(validation) == 4
@@ -122,7 +128,7 @@ class OneOfThree(DistributedContext):
 
 
 def test_ranks_encode_parts_that_add_up(tiny_job: Jobs, recorded: Any) -> None:
-    job, model = tiny_job(**PRIORS), loaded(recorded.states[2, 16])
+    job, model = tiny_job(**PRIORS), loaded(recorded.states[2, 8])
     clips = np.arange(7)
     every = code_priors.encode_posteriors(model, job, clips, DistributedContext())
     parts = [code_priors.encode_posteriors(model, job, clips, OneOfThree(rank)) for rank in range(3)]
@@ -137,7 +143,7 @@ def test_without_scikit_learn_a_run_ends_without_priors(
 ) -> None:
     monkeypatch.setattr(code_priors, "is_installed", lambda module: module != "sklearn")
     found = recorder()
-    assert train_run(tiny_job(**PRIORS, stages="1", stage1={"steps": 6}), found).finished
+    assert train_run(tiny_job(**{**PRIORS, "stages": "1", "stage1": {"steps": 6}}), found).finished
     assert found.states[1, 6].priors is None
     assert found.events == [
         {"event": "priors not fitted", "stage": 1, "step": 6, "reason": "scikit-learn is not installed"}
@@ -146,12 +152,12 @@ def test_without_scikit_learn_a_run_ends_without_priors(
 
 def test_one_clip_is_too_few(tiny_job: Jobs, recorder: Recorders) -> None:
     found = recorder()
-    assert train_run(tiny_job(**{**PRIORS, "prior_clips": 1}, stages="1", stage1={"steps": 6}), found).finished
+    assert train_run(tiny_job(**{**PRIORS, "prior_clips": 1, "stages": "1", "stage1": {"steps": 6}}), found).finished
     assert [event.get("reason") for event in found.events] == ["it takes two training clips"]
 
 
 def test_checkpoints_without_priors_are_read_as_before(recorded: Any) -> None:
-    content = copy.deepcopy(recorded.states[2, 16].to_dict())
+    content = copy.deepcopy(recorded.states[2, 8].to_dict())
     assert loaded(TrainState.from_dict(content)).fitted_priors is not None
     del content["priors"]
     assert loaded(TrainState.from_dict(content)).fitted_priors is None

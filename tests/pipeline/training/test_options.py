@@ -35,6 +35,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "best": {"stage2_start": "best"},
     "all": {"precision": "bf16", "ema_decay": 0.8, "stage2_start": "best", **TWICE},
 }
+SHORTLY = ("fp16", "average kept, not used", "all")
 
 
 def short(**options: Any) -> dict[str, Any]:
@@ -50,7 +51,11 @@ def same(here: dict[str, Any], there: dict[str, Any]) -> bool:
     return here.keys() == there.keys() and all(torch.equal(here[name], there[name]) for name in here)
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize(
+    "option",
+    # Those that are a part of "all" too take as long again.
+    [pytest.param(name, marks=[] if name in SHORTLY else pytest.mark.long) for name in OPTIONS],
+)
 def test_a_resumed_run_ends_with_the_same_state_bit_for_bit(
     tiny_job: Jobs, recorder: Recorders, tmp_path: Path, option: str
 ) -> None:
@@ -60,18 +65,21 @@ def test_a_resumed_run_ends_with_the_same_state_bit_for_bit(
     end = (1, first) if job.training.stages == "1" else (2, second)
     assert train_run(job, uninterrupted) == (*end, True)
     middle = second // 2 + 1
-    for stop_after, position in ((7, (1, 7)), (first + middle, (2, middle)))[: end[0]]:
-        stopped = recorder(stop_after=stop_after)
-        train_run(job, stopped)
-        assert max(stopped.states) == position
-        checkpoint.save(stopped.states.pop(position).to_dict(), tmp_path / "state.pt")
-        resumed = recorder(states=stopped.states)
-        train_run(job, resumed, resume=TrainState.from_dict(checkpoint.load(tmp_path / "state.pt")))
-        one, two = uninterrupted.states[end], resumed.states[end]
-        assert same(one.weights, two.weights)
-        assert same(one.ema or {}, two.ema or {})
-        assert one.loss_scale == two.loss_scale
-        assert one.best_validation == two.best_validation
+    resumed = recorder()
+    state = None
+    for stop_after, position in ((7, (1, 7)), (first + middle - 7, (2, middle)))[: end[0]]:
+        resumed.steps, resumed.stop_after = 0, stop_after
+        train_run(job, resumed, resume=state)
+        assert max(resumed.states) == position
+        checkpoint.save(resumed.states.pop(position).to_dict(), tmp_path / "state.pt")
+        state = TrainState.from_dict(checkpoint.load(tmp_path / "state.pt"))
+    resumed.stop_after = None
+    train_run(job, resumed, resume=state)
+    one, two = uninterrupted.states[end], resumed.states[end]
+    assert same(one.weights, two.weights)
+    assert same(one.ema or {}, two.ema or {})
+    assert one.loss_scale == two.loss_scale
+    assert one.best_validation == two.best_validation
 
 
 @pytest.mark.long
@@ -116,24 +124,24 @@ def test_lower_precision_stays_near_fp32_and_the_weights_stay_fp32(tiny_job: Job
 
 def test_the_ema_follows_the_weights(tiny_job: Jobs, recorder: Recorders) -> None:
     recorded = recorder()
-    train_run(tiny_job(stages="1", picture_interval=0, checkpoint_interval=1, ema_decay=0.75), recorded)
+    train_run(tiny_job(stages="1", picture_interval=0, checkpoint_interval=1, ema_decay=0.75, stage1={"steps": 12}), recorded)
     name = "sequence_model.frame_model.static_loc.weight"
     average = None
-    for step in range(1, 25):
+    for step in range(1, 13):
         weights = recorded.states[1, step].weights[name].double()
         if average is not None:
             average = 0.75 * average + 0.25 * weights
             torch.testing.assert_close(recorded.states[1, step].ema[name].double(), average, rtol=1e-5, atol=1e-7)
         else:
             average = recorded.states[1, 1].ema[name].double()
-    assert not same(recorded.states[1, 24].ema, recorded.states[1, 24].weights)
+    assert not same(recorded.states[1, 12].ema, recorded.states[1, 12].weights)
 
 
 def test_stage_2_and_users_of_the_checkpoint_get_the_ema(tiny_job: Jobs, recorder: Recorders, tmp_path: Path) -> None:
     for used in (True, False):
         recorded = recorder()
-        train_run(tiny_job(picture_interval=0, ema_decay=0.9, ema_used=used), recorded)
-        end, start = recorded.states[2, 16], recorded.states[1, 24]
+        train_run(tiny_job(**short(ema_decay=0.9, ema_used=used)), recorded)
+        end, start = recorded.states[2, 8], recorded.states[1, 10]
         frozen = "sequence_model.frame_model.decoder.layers.0.kernels"
         assert torch.equal(end.weights[frozen], (start.ema if used else start.weights)[frozen])
         checkpoint.save(end.to_dict(), tmp_path / "state.pt")
@@ -145,26 +153,29 @@ def test_stage_2_starts_from_the_selected_weights(tiny_job: Jobs, recorder: Reco
     frozen = "sequence_model.frame_model.decoder.layers.0.kernels"
     # A learning rate that rises until the end spoils the last weights; the regularisers would then blow up.
     stage1 = {"warmup_steps": 24, "learning_rate": 0.5, "annealing": AnnealingConfig()}
+    stage2 = {"steps": 4, "annealing": STAGE_2_ANNEALING}
+    changes = {"picture_interval": 0, "validation_interval": 2, "stage1": stage1, "stage2": stage2}
+    first = recorder()
+    train_run(tiny_job(stages="1", **changes), first)
+    measured = {r["step"]: r["elbo"] for r in first.records if r["kind"] == "validation"}
     for start in ("last", "best"):
-        recorded = recorder()
-        changes = {"picture_interval": 0, "validation_interval": 2, "stage1": stage1, "stage2_start": start}
-        train_run(tiny_job(stage2={"annealing": STAGE_2_ANNEALING}, **changes), recorded)
-        step, elbo = recorded.states[2, 16].best_validation[1]
-        measured = {r["step"]: r["elbo"] for r in recorded.records if r["kind"] == "validation" and r["stage"] == 1}
+        recorded = recorder(states=dict(first.states))
+        train_run(tiny_job(stages="2", stage2_start=start, **changes), recorded, resume=first.states[1, 24])
+        step, elbo = recorded.states[2, 4].best_validation[1]
         assert elbo == max(measured.values()) == measured[step]
         assert step < 24
-        selected = recorded.states[1, step if start == "best" else 24].weights[frozen]
-        assert torch.equal(recorded.states[2, 16].weights[frozen], selected)
+        selected = first.states[1, step if start == "best" else 24].weights[frozen]
+        assert torch.equal(recorded.states[2, 4].weights[frozen], selected)
 
 
 @pytest.mark.parametrize(
     ("fails_at", "restored"),
     [
-        (14, [(1, 10), (1, 10)]),
-        (5, [(1, 0), (1, 0)]),
-        (11, [(1, 10), (1, 0)]),  # a checkpoint whose next step diverges is not used twice
-        (30, [(1, 24), (1, 24)]),
-        (25, [(1, 24), (1, 20)]),
+        (7, [(1, 5), (1, 5)]),
+        (3, [(1, 0), (1, 0)]),
+        (6, [(1, 5), (1, 0)]),  # a checkpoint whose next step diverges is not used twice
+        (15, [(1, 12), (1, 12)]),
+        (13, [(1, 12), (1, 10)]),
     ],
 )
 def test_a_loss_that_is_not_finite_rolls_the_run_back_with_a_lower_learning_rate(
@@ -180,16 +191,17 @@ def test_a_loss_that_is_not_finite_rolls_the_run_back_with_a_lower_learning_rate
 
     def poisoned(self: Any, step: int) -> Any:
         weights = loss_weights(self, step)
-        overall = step + 1 + (24 if self.stage == 2 else 0)
+        overall = step + 1 + (12 if self.stage == 2 else 0)
         # Until the learning rate is low enough.
         return weights._replace(pose=float("nan")) if overall == fails_at and self.lr_scale > 0.3 else weights
 
     monkeypatch.setattr(Stepper, "loss_weights", poisoned)
     recorded = recorder()
-    changes = {"picture_interval": 0, "validation_interval": 1000, "rollback_rate": 0.5}
-    assert train_run(tiny_job(**changes), recorded) == (2, 16, True)
+    steps = {"checkpoint_interval": 5, "stage1": {"steps": 12}, "stage2": {"steps": 8}}
+    changes = {"picture_interval": 0, "validation_interval": 1000, "rollback_rate": 0.5, **steps}
+    assert train_run(tiny_job(**changes), recorded) == (2, 8, True)
     assert [event["event"] for event in recorded.events] == ["divergence", "rollback"] * 2
-    position = (1, fails_at) if fails_at <= 24 else (2, fails_at - 24)
+    position = (1, fails_at) if fails_at <= 12 else (2, fails_at - 12)
     assert [(e["stage"], e["step"]) for e in recorded.events] == [
         position,
         restored[0],
@@ -198,13 +210,13 @@ def test_a_loss_that_is_not_finite_rolls_the_run_back_with_a_lower_learning_rate
     ]
     assert recorded.events[0]["clips"]
     rates = {r["overall_step"]: r["learning_rate"] for r in recorded.records if r["kind"] == "train"}
-    assert rates[40] == 0.25 * 1e-3
-    assert recorded.states[2, 16].lr_scale == 0.25
+    assert rates[20] == 0.25 * 1e-3
+    assert recorded.states[2, 8].lr_scale == 0.25
     # A resumed run restores it.
     resumed = recorder()
-    last = max(at for at in recorded.states if at < (2, 16))
+    last = max(at for at in recorded.states if at < (2, 8))
     train_run(tiny_job(**changes), resumed, resume=recorded.states[last])
-    assert same(resumed.states[2, 16].weights, recorded.states[2, 16].weights)
+    assert same(resumed.states[2, 8].weights, recorded.states[2, 8].weights)
 
 
 def test_a_copy_of_a_state_shares_nothing_with_it() -> None:
