@@ -10,25 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.listeners import session
+from tests.reachability import assert_only_its_owner_reaches
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 DRIVER = """
-import sys
 from cluster.ray_runtime import connect
-
-def where():
-    import preprocessing.clip, vdsm.config, os
-    return preprocessing.clip.__file__, os.environ.get("AWS_ENDPOINT_URL")
 
 with connect(num_cpus=1):
     import ray
-    with connect():
-        print(*ray.get(ray.remote(where).remote()), flush=True)
-    assert ray.is_initialized()
-    if "stay" in sys.argv:
-        import time
-        time.sleep(600)
-assert not ray.is_initialized()
+    print(ray.get(ray.remote(abs).remote(-1)), flush=True)
+    import time
+    time.sleep(600)
 """
 
 
@@ -51,29 +45,10 @@ def session_processes(session: int) -> dict[int, str]:
     return found
 
 
-def test_workers_import_the_project_when_the_driver_runs_elsewhere(root: Path, tmp_path: Path) -> None:
-    script = tmp_path / "driver.py"
-    script.write_text(f"import sys; sys.path.insert(0, {str(root)!r})\n" + DRIVER)
-    variables = environment(root)
-    del variables["PYTHONPATH"]
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        cwd=tmp_path,
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(root / "preprocessing" / "clip.py"), "http://127.0.0.1:1"]
-    assert done.stderr == ""
-
-
 @pytest.mark.long
 def test_a_killed_driver_stops_its_ray(root: Path, tmp_path: Path) -> None:
     driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, "stay"],
+        [sys.executable, "-c", DRIVER],
         cwd=tmp_path,
         env=environment(root),
         stdout=subprocess.PIPE,
@@ -120,6 +95,10 @@ import os, tempfile, time
 from cluster.cli.run import run
 from cluster.ray_runtime import connect
 
+def where():
+    import preprocessing.clip, vdsm.config
+    return preprocessing.clip.__file__, os.environ.get("AWS_ENDPOINT_URL")
+
 def wait(marker):
     os.mkdir(os.path.join(tempfile.mkdtemp(), "left behind"))
     with open(marker, "w") as file:
@@ -127,26 +106,37 @@ def wait(marker):
     time.sleep(600)
 
 def work(args):
-    with connect(num_cpus=1):
-        import ray
-        task = ray.remote(wait).remote(os.path.abspath("marker"))
-        while not (os.path.exists("marker") and open("marker").read()):
-            time.sleep(0.1)
-        print(open("marker").read(), flush=True)
-        ray.get(task)
+    import ray
+    try:
+        with connect(num_cpus=1):
+            with connect():
+                print(*ray.get(ray.remote(where).remote()), flush=True)
+            assert ray.is_initialized()
+            task = ray.remote(wait).remote(os.path.abspath("marker"))
+            while not (os.path.exists("marker") and open("marker").read()):
+                time.sleep(0.1)
+            print(open("marker").read(), flush=True)
+            ray.get(task)
+    finally:
+        print(ray.is_initialized(), flush=True)
 
 run(work, [])
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_command_that_is_asked_to_stop_ends_its_ray_and_leaves_no_file(
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.long)])
+def test_workers_import_the_project_and_a_command_that_is_asked_to_stop_ends_its_ray_and_leaves_no_file(
     root: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
+    script, home = tmp_path / "driver.py", tmp_path / "home"
+    home.mkdir()  # without a token of Ray
+    script.write_text(f"import sys; sys.path.insert(0, {str(root)!r})\n" + STOPPED)
+    variables = environment(root) | {"HOME": str(home)}
+    del variables["PYTHONPATH"]
     driver = subprocess.Popen(
-        [sys.executable, "-c", STOPPED],
+        [sys.executable, str(script)],
         cwd=tmp_path,
-        env=environment(root),
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -154,14 +144,17 @@ def test_a_command_that_is_asked_to_stop_ends_its_ray_and_leaves_no_file(
     )
     try:
         assert driver.stdout is not None
+        assert driver.stdout.readline().split() == [str(root / "preprocessing" / "clip.py"), "http://127.0.0.1:1"]
         folder = Path(driver.stdout.readline().strip())
         assert folder.name.startswith("ray-")
+        assert_only_its_owner_reaches(session(driver.pid), home)
         if number == signal.SIGHUP:
             os.killpg(driver.pid, number)  # as a terminal that closes
         else:
             driver.send_signal(number)
-        _, errors = driver.communicate(timeout=60)
+        output, errors = driver.communicate(timeout=60)
         assert (driver.returncode, errors) == (130, "interrupted; rerun the same command to resume\n")
+        assert output.split() == ["False"]  # Ray is shut down when the block ends
         assert not folder.exists()
         assert session_processes(driver.pid) == {}
     finally:

@@ -19,6 +19,7 @@ from pipeline.runs.checkpoints import position_of
 from pipeline.runs.store import load_run
 from pipeline.train import main
 from tests.e2e.training_runs import (
+    S3_INTERVAL,
     STAGES,
     accidents,
     assert_every_clip_once,
@@ -45,14 +46,14 @@ def test_an_outage_of_s3_costs_nothing_but_time_and_traces_and_pictures_change_n
 ) -> None:
     for name in storage.list_files(str(small_figures)):
         storage.upload(small_figures / name, f"{s3_bucket}/data/{name}")
-    for number, (dice, instants) in enumerate(accidents(trials(1), "storage", last=70)):
+    for number, (dice, instants) in enumerate(accidents(trials(1), "storage", last=36)):
         run, survived, is_training = f"{s3_bucket}/runs/run{number}", list[bool](), threading.Event()
         thread = threading.Thread(target=interrupt_storage, args=(s3_store, run, dice, instants, is_training, survived))
         is_training.set()
         thread.start()
         try:
             # Frequent checkpoints, so that some are being written when the storage becomes unreachable.
-            args = ["--training.checkpoint-interval", "2", "--profile", "--training.picture-interval", "25"]
+            args = ["--training.checkpoint-interval", "2", "--profile", "--training.picture-interval", "15"]
             main([*train_args(f"{s3_bucket}/runs", f"run{number}", f"{s3_bucket}/data"), *args])
         finally:
             is_training.clear()
@@ -67,11 +68,11 @@ def test_an_outage_of_s3_costs_nothing_but_time_and_traces_and_pictures_change_n
 
 def assert_complete(run: str) -> None:
     _, _, origin = load_run(run)
-    assert (origin["stage"], origin["step"], origin["finished"]) == (2, 40, True)
+    assert (origin["stage"], origin["step"], origin["finished"]) == (2, 24, True)
     files = storage.list_files(run)
     assert {"config.yaml", "events.jsonl", "metrics.jsonl", "run.json", "stage1.pt", "stage2.pt"} <= set(files)
     assert any(name.startswith("tensorboard/") for name in files)
-    assert "checkpoints/stage2-step00000040.pt" in files
+    assert "checkpoints/stage2-step00000024.pt" in files
     assert ".lock" not in files
 
 
@@ -93,7 +94,7 @@ def assert_traces_and_pictures(run: str, scratch: Path) -> None:
     assert shown == {
         f"stage {stage}/{name}": steps
         for name in ("reconstruction", "action transfer")
-        for stage, steps in ((1, [25, 50, 60]), (2, [85, 100]))
+        for stage, steps in ((1, [15, 30, 36]), (2, [51, 60]))
     }
 
 
@@ -107,7 +108,7 @@ def interrupt_storage(
 ) -> None:
     """Kill the server once the run has saved each of the steps, and restart it; record whether the run waited."""
     for instant in instants:
-        wait(functools.partial(has_saved, run, instant), "it has saved the step")
+        wait(functools.partial(has_saved, run, instant), "it has saved the step", interval=S3_INTERVAL)
         time.sleep(dice.uniform(0, 0.4))
         store.kill()
         time.sleep(10)  # longer than the S3 client itself retries a refused connection: less than 7 s

@@ -16,7 +16,7 @@ from cluster.storage.errors import StorageError
 from preprocessing import shard, verify
 from tests.cluster.storage.fault_proxy import Fault, fault_proxy
 from tests.e2e.shard_job import SETTINGS, ShardJob, tree
-from tests.e2e.training_runs import wait
+from tests.e2e.training_runs import S3_INTERVAL, wait
 from tests.s3_store import ACCESS_KEY, READER, READERS_SECRET, SECRET, S3Store
 
 pytestmark = pytest.mark.slow
@@ -67,8 +67,11 @@ def test_a_server_that_is_killed_and_restarted_costs_only_time(
 ) -> None:
     sharding, survived = threading.Event(), []
 
+    def shard_is_written() -> bool:
+        return any(name.endswith(".tar") for name in storage.list_files(f"{bucket}/data"))
+
     def disturb() -> None:
-        wait(lambda: any(name.endswith(".tar") for name in storage.list_files(f"{bucket}/data")), "a shard is written")
+        wait(shard_is_written, "a shard is written", interval=S3_INTERVAL)
         s3_store.kill()
         time.sleep(10)  # longer than the S3 client itself retries a refused connection: less than 7 s
         survived.append(sharding.is_set())

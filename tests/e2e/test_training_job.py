@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,24 @@ import pytest
 import torch
 
 from cluster.storage import api as storage
+from pipeline.ray_train.network import STORE_PORTS
 from pipeline.runs.store import load_run
 from pipeline.train import main
 from pipeline.training.state import TrainState
+from tests.e2e.killed import kill_driver, kill_worker
 from tests.e2e.training_runs import (
     LONGER,
     accidents,
     assert_every_clip_once,
     assert_same_weights,
-    descendants,
     events,
     lines,
     newest,
-    started,
     training,
     wait,
     workers,
 )
+from tests.listeners import Listener
 from vdsm import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -39,21 +39,21 @@ pytestmark = pytest.mark.slow
 def test_a_run_writes_what_others_rely_on(undisturbed: Path) -> None:
     assert events(undisturbed) == ["start", "stage finished", "stage finished", "finished"]
     model, recipe, origin = load_run(str(undisturbed))
-    assert (origin["stage"], origin["step"], origin["finished"]) == (2, 40, True)
-    assert recipe.training.stage1.steps == 60
+    assert (origin["stage"], origin["step"], origin["finished"]) == (2, 24, True)
+    assert recipe.training.stage1.steps == 36
     assert model.sample_dynamics(3, torch.Generator()).shape == (3, 5)
     # The newest two, and the best of each stage.
     kept = {path.name for path in (undisturbed / "checkpoints").iterdir()}
     state = TrainState.from_dict(checkpoint.load(undisturbed / "stage2.pt"))
     best = {f"stage{stage}-step{step:08d}.pt" for stage, (step, _) in state.best_validation.items()}
     assert len(best) == 2
-    assert best | {"stage2-step00000040.pt"} <= kept
-    assert kept - best <= {"stage2-step00000040.pt", "stage2-step00000036.pt", "stage2-step00000030.pt"}
+    assert best | {"stage2-step00000024.pt"} <= kept
+    assert kept - best <= {"stage2-step00000024.pt", "stage2-step00000020.pt"}
     assert len(kept) in (3, 4)
     train = [line for line in lines(undisturbed / "metrics.jsonl") if line["kind"] == "train"]
-    assert [line["overall_step"] for line in train] == list(range(4, 101, 4))
+    assert [line["overall_step"] for line in train] == list(range(4, 61, 4))
     assert list((undisturbed / "tensorboard").iterdir())
-    assert state.provenance.recipe["training"]["stage1"]["steps"] == 60
+    assert state.provenance.recipe["training"]["stage1"]["steps"] == 36
     assert len(state.provenance.manifest_sha256) == 64
 
 
@@ -92,11 +92,13 @@ def test_killed_workers_cost_nothing_but_time(undisturbed: Path, train_args: Any
         assert_same_weights(run, undisturbed, tmp_path)
         assert_every_clip_once(run, undisturbed)
         train = [line["overall_step"] for line in lines(run / "metrics.jsonl") if line["kind"] == "train"]
-        assert train == list(range(4, 101, 4))
+        assert train == list(range(4, 61, 4))
     assert all(b"glibc.malloc.arena_max=1" in environment for environment in environments)
 
 
+@pytest.mark.parametrize("own_ray", [False, pytest.param(True, marks=pytest.mark.long)], ids=["joined", "own Ray"])
 def test_a_killed_driver_and_a_killed_worker_cost_nothing_but_time(
+    own_ray: bool,
     root: Path,
     local_ray: None,
     undisturbed: Path,
@@ -110,12 +112,14 @@ def test_a_killed_driver_and_a_killed_worker_cost_nothing_but_time(
         run, args = tmp_path / str(number) / "run", [*train_args(tmp_path / str(number), "run"), *LONGER]
         *drivers, last = instants
         for group, instant in enumerate(drivers, start=1):
-            kill_driver(root, args, run, training(run, group, instant), dice)
-        thread = threading.Thread(target=kill_worker, args=(run, training(run, len(instants), last), dice))
+            kill_driver(root, args, run, training(run, group, instant), dice, own_ray=own_ray)
+        ports: list[Listener] = []
+        thread = threading.Thread(target=kill_worker, args=(run, training(run, len(instants), last), dice, ports))
         thread.start()
         with caplog.at_level("INFO"):
             main(args)
         thread.join()
+        assert {one.port for one in ports} & set(STORE_PORTS)  # torch's store, on loopback as all others
         assert (f"resuming {run} from stage " in caplog.text) == bool(drivers)
         logged = [event for event in events(run) if event != "stage finished"]
         resumed = ["resume"] * len(drivers)
@@ -126,13 +130,6 @@ def test_a_killed_driver_and_a_killed_worker_cost_nothing_but_time(
         assert_every_clip_once(run, undisturbed)
         output = tmp_path / str(number) / "output.txt"
         assert "Traceback" not in (output.read_text() if drivers else "")
-
-
-def kill_worker(run: Path, reached: Callable[[], bool], dice: random.Random) -> None:
-    """Kill one of the workers once the run has reached a step."""
-    wait(reached, "it has reached the step")
-    time.sleep(dice.uniform(0, 0.2))
-    os.kill(workers(run)[dice.randrange(2)]["pid"], signal.SIGKILL)
 
 
 @pytest.mark.long
@@ -161,24 +158,6 @@ def test_an_interruption_saves_a_checkpoint_and_costs_nothing_but_time(
     ]
     assert_same_weights(run, undisturbed, tmp_path)
     assert_every_clip_once(run, undisturbed)
-
-
-def kill_driver(root: Path, args: list[str], run: Path, reached: Callable[[], bool], dice: random.Random) -> None:
-    """Train in a process with a Ray of its own, and kill the driver once the run has reached a step."""
-    with started(root, args, run.parent) as process:
-        wait(reached, "it has reached the step", process=process)
-        time.sleep(dice.uniform(0, 0.2))
-        family = descendants(process.pid)
-        assert sum("RayTrainWorker" in name for name in family.values()) == 2
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        # Ray's own agents stay a minute longer; whatever trains or writes is gone in seconds.
-        working = [pid for pid, name in family.items() if "Train" in name or "raylet/raylet" in name]
-        wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in working), "they are gone")
-        for pid in family:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    assert lines(run / "events.jsonl")[-1]["event"] in ("start", "resume", "stage finished")
 
 
 def interrupt(reached: Callable[[], bool]) -> None:
@@ -259,8 +238,8 @@ def test_a_dry_run_prints_what_would_happen_and_writes_nothing(
 ) -> None:
     main([*train_args(tmp_path, "run"), "--dry-run"])
     output = capsys.readouterr().out
-    assert "stage 1: 60 steps of 4 clips x 8 frames" in output
-    assert "stage 2: 40 steps of 4 clips x 4 frames, 3 of them decoded" in output
+    assert "stage 1: 36 steps of 4 clips x 8 frames" in output
+    assert "stage 2: 24 steps of 4 clips x 4 frames, 3 of them decoded" in output
     assert "GB per worker" in output
     assert "2 workers x 1 threads" in output
     assert f"run: {tmp_path}/run, a new one" in output

@@ -19,13 +19,15 @@ from cluster.storage.errors import MissingFileError
 from pipeline.training.state import TrainState
 from vdsm import checkpoint
 
-STAGES = (60, 40)
+STAGES = (36, 24)
 """Steps of the trainings here."""
+S3_INTERVAL = 0.1
+"""Seconds between two requests for the state of a run in S3."""
 LONGER = ["--training.picture-interval", "4"]
 """Slows a run down, so that it does not end before it is disturbed, and changes nothing else."""
 
 
-def accidents(trials: int, seed: str, last: int = 80) -> list[tuple[random.Random, list[int]]]:
+def accidents(trials: int, seed: str, last: int = 40) -> list[tuple[random.Random, list[int]]]:
     """Distribute `trials` accidents over runs, at most five each, which takes far less time than a run for each.
 
     Return, for each run, its random generator and the overall steps at which its accidents happen, in order, one in
@@ -80,14 +82,21 @@ def descendants(pid: int) -> dict[int, str]:
 
 
 def wait(
-    condition: Callable[[], Any], what: str, seconds: float = 300, process: "subprocess.Popen[Any] | None" = None
+    condition: Callable[[], Any],
+    what: str,
+    seconds: float = 300,
+    process: "subprocess.Popen[Any] | None" = None,
+    interval: float = 0.04,
 ) -> None:
-    """Wait until `condition` holds; the limit only ends a test that would hang. `process` must run until then."""
+    """Wait until `condition` holds; the limit only ends a test that would hang. `process` must run until then.
+
+    A condition that asks S3 takes the time of a core if it is evaluated all the time: `S3_INTERVAL`.
+    """
     end = time.monotonic() + seconds
     while not condition():
         assert process is None or process.poll() is None, f"the training ended before {what}"
         assert time.monotonic() < end, f"waited {seconds} s without success until {what}"
-        time.sleep(0.02)
+        time.sleep(interval)
 
 
 def lines(url: Path | str) -> list[dict[str, Any]]:

@@ -124,7 +124,9 @@ def test_lower_precision_stays_near_fp32_and_the_weights_stay_fp32(tiny_job: Job
 
 def test_the_ema_follows_the_weights(tiny_job: Jobs, recorder: Recorders) -> None:
     recorded = recorder()
-    train_run(tiny_job(stages="1", picture_interval=0, checkpoint_interval=1, ema_decay=0.75, stage1={"steps": 12}), recorded)
+    train_run(
+        tiny_job(stages="1", picture_interval=0, checkpoint_interval=1, ema_decay=0.75, stage1={"steps": 12}), recorded
+    )
     name = "sequence_model.frame_model.static_loc.weight"
     average = None
     for step in range(1, 13):

@@ -1,0 +1,58 @@
+"""Kills of the driver and of a worker of a training that has reached a step."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tests.e2e.training_runs import descendants, lines, started, wait, workers
+from tests.listeners import Listener
+from tests.reachability import listeners_on_loopback
+
+
+def kill_worker(run: Path, reached: Callable[[], bool], dice: random.Random, ports: list[Listener]) -> None:
+    """Kill one of the workers once the run has reached a step. Take the ports that are open then."""
+    wait(reached, "it has reached the step")
+    ports += listeners_on_loopback(descendants(os.getpid()))
+    time.sleep(dice.uniform(0, 0.2))
+    os.kill(workers(run)[dice.randrange(2)]["pid"], signal.SIGKILL)
+
+
+def kill_driver(
+    root: Path,
+    args: list[str],
+    run: Path,
+    reached: Callable[[], bool],
+    dice: random.Random,
+    *,
+    own_ray: bool,
+) -> None:
+    """Train in a process of its own, and kill it once the run has reached a step.
+
+    It joins the Ray of this process like a job that was submitted, or starts a Ray of its own.
+    """
+    joined = {} if own_ray else {"RAY_ADDRESS": shared_ray(), "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+    with started(root, args, run.parent, **joined) as process:
+        wait(reached, "it has reached the step", process=process)
+        time.sleep(dice.uniform(0, 0.2))
+        family = descendants(process.pid if own_ray else os.getpid())
+        working = [pid for pid, name in family.items() if "Train" in name or (own_ray and "raylet/raylet" in name)]
+        assert sum("RayTrainWorker" in family[pid] for pid in working) == 2
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        # Ray's own agents stay a minute longer; whatever trains or writes is gone in seconds.
+        wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in working), "they are gone")
+        for pid in family if own_ray else ():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert lines(run / "events.jsonl")[-1]["event"] in ("start", "resume", "stage finished")
+
+
+def shared_ray() -> str:
+    """Return the address of the Ray of this process."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
