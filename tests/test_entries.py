@@ -30,49 +30,77 @@ def file_of(root: Path, command: str) -> Path:
     return (root / COMMANDS[command][0].replace(".", "/")).with_suffix(".py")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_each_entry_file_runs_by_path_from_another_folder(root: Path, tmp_path: Path, command: str) -> None:
-    # -S -E would also hide an installed copy, but all libraries with it.
-    done = start(tmp_path, str(file_of(root, command)), "--help")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert f"usage: vdsm {command}" in done.stdout
-
-
-@pytest.fixture(scope="module")
-def own_repository(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return what each entry file imported from, in one process that starts from another folder."""
-    # Its folder must not be on the import path: `import config` would find a module of ours.
-    code = """
+RUN_EACH = """
 import contextlib, io, json, runpy, sys
 found, libraries, ours = {}, list(sys.path), ("cluster", "pipeline", "preprocessing", "vdsm")
-for command, path in json.loads(sys.argv[1]).items():
+way, option, commands = json.loads(sys.argv[1])
+for command, target in commands.items():
     for name in [name for name in sys.modules if name.split(".")[0] in ours]:
         del sys.modules[name]
-    sys.argv, sys.path[:] = [path, "--help"], [path.rpartition("/")[0], *libraries[1:]]
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-        runpy.run_path(path, run_name="__main__")
+    sys.argv[:] = [target, option]
+    # As Python does before it runs a file or a module.
+    sys.path[:] = [target.rpartition("/")[0] if way == "file" else libraries[0], *libraries[1:]]
+    code, run = None, runpy.run_path if way == "file" else runpy.run_module
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as errors:
+        try:
+            run(target, run_name="__main__")
+        except SystemExit as stopped:
+            code = stopped.code
     import pipeline, preprocessing
-    found[command] = [sys.path[0], pipeline.__path__[0]]
+    found[command] = {"code": code, "out": out.getvalue(), "errors": errors.getvalue()}
+    found[command]["paths"] = [sys.path[0], pipeline.__path__[0]]
 print(json.dumps(found))
 """
-    files = {command: str(file_of(root, command)) for command in COMMANDS}
-    done = start(tmp_path_factory.mktemp("elsewhere"), "-c", code, json.dumps(files))
-    assert done.returncode == 0, done.stderr
+"""Runs every command in one process, each with fresh modules of ours: a process for each would import the same
+libraries again and again."""
+
+
+def run_each(root: Path, folder: Path, way: str, option: str) -> dict[str, Any]:
+    """Return exit code, output, errors and import paths of each command, run as a file or a module from a folder."""
+    targets = {
+        command: str(file_of(root, command)) if way == "file" else module for command, (module, *_) in COMMANDS.items()
+    }
+    done = start(folder, "-c", RUN_EACH, json.dumps([way, option, targets]))
+    assert (done.returncode, done.stderr) == (0, "")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_each_entry_file_imports_its_own_repository(root: Path, own_repository: dict[str, Any], command: str) -> None:
-    assert own_repository[command] == [str(root), str(root / "pipeline")]
+@pytest.fixture(scope="module")
+def as_files(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what the help of each entry file gives, started by path from another folder."""
+    return run_each(root, tmp_path_factory.mktemp("elsewhere"), "file", "--help")
+
+
+@pytest.fixture(scope="module")
+def as_modules(root: Path) -> dict[str, Any]:
+    """Return what the help of each command gives, run as a module."""
+    return run_each(root, root, "module", "--help")
+
+
+@pytest.fixture(scope="module")
+def with_a_typo(root: Path) -> dict[str, Any]:
+    """Return what each command answers to an option with a typo."""
+    return run_each(root, root, "file", "--dry-rum")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_runs_as_a_module(root: Path, command: str) -> None:
-    done = start(root, "-m", COMMANDS[command][0], "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"usage: vdsm {command}" in done.stdout
+def test_each_entry_file_runs_by_path_from_another_folder(as_files: dict[str, Any], command: str) -> None:
+    found = as_files[command]
+    assert (found["code"] or 0, found["errors"]) == (0, "")
+    assert f"usage: vdsm {command}" in found["out"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_entry_file_imports_its_own_repository(root: Path, as_files: dict[str, Any], command: str) -> None:
+    assert as_files[command]["paths"] == [str(root), str(root / "pipeline")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_runs_as_a_module(as_modules: dict[str, Any], command: str) -> None:
+    found = as_modules[command]
+    assert (found["code"] or 0, found["errors"]) == (0, "")
+    assert f"usage: vdsm {command}" in found["out"]
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +135,10 @@ def test_each_command_runs_as_a_subcommand_and_its_help_needs_no_heavy_library(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_reports_a_typo_in_one_line_and_exits_with_2(root: Path, command: str) -> None:
-    done = start(root, str(file_of(root, command)), "--dry-rum")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: unknown option --dry-rum; did you mean --dry-run?\n"
+def test_each_command_reports_a_typo_in_one_line_and_exits_with_2(with_a_typo: dict[str, Any], command: str) -> None:
+    found = with_a_typo[command]
+    assert (found["code"], found["out"]) == (2, "")
+    assert found["errors"] == "error: unknown option --dry-rum; did you mean --dry-run?\n"
 
 
 def test_the_list_of_commands_needs_no_library_at_all(root: Path) -> None:
