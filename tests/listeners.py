@@ -38,6 +38,13 @@ def session(leader: int) -> list[int]:
     return found
 
 
+def store_ports() -> set[int]:
+    """Return the ports of torch's store."""
+    from pipeline.ray_train.network import STORE_PORTS  # which takes seconds to import
+
+    return set(STORE_PORTS)
+
+
 def _all_listeners() -> list[tuple[str, int, str]]:
     found = []
     for table in ("tcp", "tcp6"):

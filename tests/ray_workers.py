@@ -105,9 +105,12 @@ def serve(listener: socket.socket) -> dict[str, Any]:
     while listener in select.select([listener, sys.stdin], [], [])[0]:
         connection, _ = listener.accept()
         with connection:
-            size, files, _, _ = socket.recv_fds(connection, 4, 3)
-            with connection.makefile("rb") as stream:
-                request: dict[str, Any] = json.loads(stream.read(int.from_bytes(size, "big")))
+            try:
+                size, files, _, _ = socket.recv_fds(connection, 4, 3)
+                with connection.makefile("rb") as stream:
+                    request: dict[str, Any] = json.loads(stream.read(int.from_bytes(size, "big")))
+            except (OSError, ValueError):  # Ray ended this worker while it started, as on a busy machine
+                continue
             wanted = read_at_start({"GLIBC_TUNABLES": os.environ["GLIBC_TUNABLES"]} | request["variables"])
             accepted = wanted == read_at_start(os.environ)
             if accepted and os.fork() == 0:
@@ -116,7 +119,8 @@ def serve(listener: socket.socket) -> dict[str, Any]:
                     os.dup2(file, number)
                     os.close(file)
                 return request
-            connection.sendall(b"y" if accepted else b"n")
+            with contextlib.suppress(OSError):  # ended likewise
+                connection.sendall(b"y" if accepted else b"n")
         for file in files:
             os.close(file)
     os._exit(0)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from cluster.errors import UserError
 from cluster.ray_folder import check_socket_length
@@ -21,6 +20,8 @@ TIMEOUT = Exception("The current node timed out during startup. This could happe
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Any]]:
     """Return `start(*outcomes)`: connect, with the outcomes of successive calls of ray.init; return its options."""
+
+    import ray
 
     def connected(*outcomes: BaseException | None) -> list[dict[str, Any]]:
         calls: list[dict[str, Any]] = []

@@ -34,7 +34,7 @@ def kill_driver(
 
     It joins the Ray of this process like a job that was submitted, or starts a Ray of its own.
     """
-    joined = {} if own_ray else {"RAY_ADDRESS": shared_ray(), "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+    joined = {} if own_ray else shared_ray()
     with started(root, args, run.parent, **joined) as process:
         wait(reached, "it has reached the step", process=process)
         time.sleep(dice.uniform(0, 0.2))
@@ -51,8 +51,10 @@ def kill_driver(
     assert lines(run / "events.jsonl")[-1]["event"] in ("start", "resume", "stage finished")
 
 
-def shared_ray() -> str:
-    """Return the address of the Ray of this process."""
+def shared_ray() -> dict[str, str]:
+    """Return the variables by which the driver of a submitted job joins the Ray of this process."""
     import ray
 
-    return str(ray.get_runtime_context().gcs_address)
+    address = str(ray.get_runtime_context().gcs_address)
+    # It listens on loopback, an address that Ray would otherwise replace.
+    return {"RAY_ADDRESS": address, "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}

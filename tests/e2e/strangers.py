@@ -2,17 +2,17 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.ray_train.network import STORE_PORTS
 from tests.e2e.namespaces import BIN, TOKEN, Machines
 from tests.e2e.submitted_jobs import ADDRESS
+from tests.listeners import store_ports
 
 BETWEEN_NODES = {22, 6379, 6380, 6381, 6382, 6383, 6384, 6385, 44217, 44227, 10001, *range(10002, 11000)}
 """Ports that may listen on the network: SSH, those in the cluster files, Ray Client, and the metrics of autoscaler and
 dashboard, whose ports Ray fixes. On AWS the security group closes all but 22."""
 
 
-DURING_TRAINING = {*STORE_PORTS, *range(32_768, 61_000)}
-"""Ports that a training adds: torch's store, and those of gloo, which the system chooses."""
+GLOO_PORTS = range(32_768, 61_000)
+"""Ports of gloo, which the system chooses; a training adds them, and that of torch's store."""
 FIREWALL = "".join(
     f"nft add {line}\n"
     for line in (
@@ -30,7 +30,7 @@ FIREWALL = "".join(
 def check_ports(net: Machines, address: str, must: set[int], *, training: bool = False) -> set[int]:
     """Check that another machine can reach only the named ports of a node, and not the job API (8265)."""
     found = net.open_ports(address)
-    allowed = BETWEEN_NODES | (DURING_TRAINING if training else set())
+    allowed = BETWEEN_NODES | ({*store_ports(), *GLOO_PORTS} if training else set())
     assert must <= found
     assert found <= allowed, sorted(found - allowed)
     return found

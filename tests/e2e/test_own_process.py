@@ -10,11 +10,10 @@ import boto3
 import pytest
 
 from cluster.storage import api as storage
-from pipeline.ray_train.network import STORE_PORTS
 from pipeline.runs.lock import _claim
 from pipeline.train import main
 from tests.e2e.training_runs import S3_INTERVAL, started, wait
-from tests.listeners import session
+from tests.listeners import session, store_ports
 from tests.reachability import assert_only_its_owner_reaches, listeners_on_loopback
 
 pytestmark = pytest.mark.slow
@@ -58,7 +57,7 @@ def test_only_its_owner_reaches_a_local_training_and_it_writes_nothing_after_ano
     with started(root, [*train_args(out, "run"), *ENDLESS], tmp_path, HOME=str(home)) as process:
         wait(lambda: has_checkpoint(run), "it has saved a checkpoint", process=process, interval=S3_INTERVAL)
         ports = listeners_on_loopback(session(process.pid))
-        assert {one.port for one in ports} & set(STORE_PORTS)  # torch's store
+        assert {one.port for one in ports} & store_ports()  # torch's store
         assert len(ports) > 8  # the GCS, the raylet, the agents, the workers
         assert_only_its_owner_reaches(session(process.pid), home)
         os.kill(process.pid, signal.SIGSTOP)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.ray_train.network import STORE_PORTS
 from tests.e2e.namespaces import BIN, Machines, ip, machines, until, until_nothing_runs
 from tests.e2e.strangers import FIREWALL, check_job_api, check_ports
 from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, TRAIN, URL, copy_code, lines, stored, submit
+from tests.listeners import store_ports
 
 
 def overlay(root: Path, net: Machines) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_the_same_jobs_on_private_machines(root: Path, tmp_path: Path) -> None:
         submit(net, code, *endless, options=("--no-wait", "--submission-id", "endless"))
         until(lambda: '"start"' in stored(net, code, "runs/stopped/events.jsonl"), "the endless training has started")
         found = set().union(*(check_ports(net, host.address, must={22}, training=True) for host in net.hosts))
-        assert found & set(STORE_PORTS)  # the training runs, and its ports were tried
+        assert found & store_ports()  # the training runs, and its ports were tried
         if shutil.which("nft"):
             nodes = ", ".join(host.address for host in net.hosts)
             for host in net.hosts:

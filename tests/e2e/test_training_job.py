@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from cluster.storage import api as storage
-from pipeline.ray_train.network import STORE_PORTS
 from pipeline.runs.store import load_run
 from pipeline.train import main
 from pipeline.training.state import TrainState
@@ -30,7 +29,7 @@ from tests.e2e.training_runs import (
     wait,
     workers,
 )
-from tests.listeners import Listener
+from tests.listeners import Listener, store_ports
 from vdsm import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -119,7 +118,7 @@ def test_a_killed_driver_and_a_killed_worker_cost_nothing_but_time(
         with caplog.at_level("INFO"):
             main(args)
         thread.join()
-        assert {one.port for one in ports} & set(STORE_PORTS)  # torch's store, on loopback as all others
+        assert {one.port for one in ports} & store_ports()  # torch's store, on loopback as all others
         assert (f"resuming {run} from stage " in caplog.text) == bool(drivers)
         logged = [event for event in events(run) if event != "stage finished"]
         resumed = ["resume"] * len(drivers)

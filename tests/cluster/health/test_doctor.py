@@ -1,6 +1,7 @@
 """The doctor passes a healthy cluster and finds each planted fault; the cluster is closed to outsiders."""
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cluster import doctor
 from cluster.development.ray_cluster import LocalCluster, local_cluster
 from cluster.development.s3_server import serve
 from tests.cluster.storage.fault_proxy import Fault, fault_proxy
@@ -70,12 +72,20 @@ def submitted(root: Path, cluster: LocalCluster, *args: str) -> Report:
     return report
 
 
-def here(root: Path, variables: Mapping[str, str], *args: str) -> tuple[int, dict[str, Report]]:
-    """Return the exit code and the findings of `vdsm doctor` on this machine."""
-    start = [sys.executable, str(root / "cluster" / "doctor.py"), "--json", *LENIENT, *args]
-    done = subprocess.run(start, env=clean(variables), capture_output=True, text=True, timeout=120, check=False)
-    assert done.stdout, done.stderr
-    return done.returncode, {one["check"]: one for one in json.loads(done.stdout)["findings"]}
+def here(variables: Mapping[str, str], *args: str) -> tuple[int, dict[str, Report]]:
+    """Return the exit code and the findings of `vdsm doctor` on this machine, with these variables."""
+    code: Any = 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as output:
+        wanted = clean(variables)
+        for name in os.environ.keys() - wanted.keys():
+            patch.delenv(name)
+        for name, value in wanted.items():
+            patch.setenv(name, value)
+        try:
+            doctor.main(["--json", *LENIENT, *args])
+        except SystemExit as ended:
+            code = ended.code
+    return code, {one["check"]: one for one in json.loads(output.getvalue())["findings"]}
 
 
 @pytest.mark.long
@@ -178,16 +188,14 @@ def test_planted_faults_of_a_node_are_found_with_their_remedies(
         assert remedy in failed[check]["remedy"], check
 
 
-def test_planted_faults_of_storage_are_found_with_their_remedies(
-    root: Path, store: dict[str, str], tmp_path: Path
-) -> None:
+def test_planted_faults_of_storage_are_found_with_their_remedies(store: dict[str, str], tmp_path: Path) -> None:
     import boto3
 
     url = ("--storage", "s3://store/vdsm")
-    assert here(root, store, *url)[0] == 0
+    assert here(store, *url)[0] == 0
 
     def fault(found: str, remedy: str, variables: Mapping[str, str], *args: str, check: str = "storage") -> None:
-        code, findings = here(root, {**store, **variables}, *(args or url))
+        code, findings = here({**store, **variables}, *(args or url))
         assert code == 1
         assert findings[check]["outcome"] == "failed", findings[check]
         assert found in findings[check]["found"]

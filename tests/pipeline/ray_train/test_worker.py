@@ -2,39 +2,46 @@
 
 import errno
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
-import ray.train
 
 from cluster.storage.errors import MachineError
-from pipeline.ray_train import worker
-from pipeline.ray_train.worker import RayReporter, WorkerConfig
 from pipeline.recipe import Recipe
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.reporter import StopDecision
 
+pytestmark = pytest.mark.slow  # for the import of Ray Train
+
 
 @pytest.fixture
-def reporter(tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> RayReporter:
+def worker() -> ModuleType:
+    from pipeline.ray_train import worker
+
+    return worker
+
+
+@pytest.fixture
+def reporter(worker: ModuleType, tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return the reporter of a single worker, without a driver."""
-    monkeypatch.setattr(RayReporter, "_watch_for_stop", lambda self: None)
-    config = WorkerConfig(recipe=tiny_recipe, data="data", manifest_sha256="", run_url=str(tmp_path))
-    return RayReporter(None, config, DistributedContext())
+    monkeypatch.setattr(worker.RayReporter, "_watch_for_stop", lambda self: None)
+    config = worker.WorkerConfig(recipe=tiny_recipe, data="data", manifest_sha256="", run_url=str(tmp_path))
+    return worker.RayReporter(None, config, DistributedContext())
 
 
-def test_a_stop_is_requested_at_every_step_after_the_driver_asked(reporter: RayReporter) -> None:
+def test_a_stop_is_requested_at_every_step_after_the_driver_asked(reporter: Any) -> None:
     assert reporter.should_stop() == StopDecision(stop=False, preempted=False)
     reporter._stop.set()
     assert [reporter.should_stop().stop for _ in range(2)] == [True, True]
 
 
 def test_a_preemption_is_reported_once_and_polled_at_its_interval(
-    reporter: RayReporter, monkeypatch: pytest.MonkeyPatch
+    reporter: Any, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = [None, "spot instance reclaimed"]
-    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: answers.pop(0), raising=False)
+    monkeypatch.setattr(worker.ray.train, "get_preemption_info", lambda: answers.pop(0), raising=False)
     assert not reporter.should_stop().preempted  # the interval has just begun
     assert len(answers) == 2
     monkeypatch.setattr(worker, "PREEMPTION_POLL_S", 0.0)
@@ -43,16 +50,16 @@ def test_a_preemption_is_reported_once_and_polled_at_its_interval(
 
 
 def test_a_version_of_ray_without_preemption_info_reports_none(
-    reporter: RayReporter, monkeypatch: pytest.MonkeyPatch
+    reporter: Any, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(ray.train, "get_preemption_info", raising=False)
+    monkeypatch.delattr(worker.ray.train, "get_preemption_info", raising=False)
     monkeypatch.setattr(worker, "PREEMPTION_POLL_S", 0.0)
     assert reporter.should_stop() == StopDecision()
 
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_fault_of_this_machine_is_reported_and_not_tried_again(
-    size: int, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    size: int, worker: ModuleType, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: size)
 
@@ -66,7 +73,7 @@ def test_a_fault_of_this_machine_is_reported_and_not_tried_again(
     monkeypatch.setattr(worker.torch, "set_num_threads", lambda count: None)
     coordinator = Mock()
     coordinator.user_error.remote.return_value = None
-    config = WorkerConfig(recipe=tiny_recipe, data="data", manifest_sha256="", run_url="run")
+    config = worker.WorkerConfig(recipe=tiny_recipe, data="data", manifest_sha256="", run_url="run")
     message = "/data/x: No space left on device; free space on this disk, or choose another folder"
     if size == 1:  # at once
         assert worker.worker(config, coordinator) == {"error": message}

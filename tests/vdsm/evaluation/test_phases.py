@@ -1,5 +1,6 @@
 """A measurement starts exactly the phases of progress that it announces, and finishes each of them."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -16,15 +17,23 @@ from vdsm.evaluation.samples import Samples, sample_phases, score_samples
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_resamples", "rough_probes")]
 
 
+SHORTLY = [(True, True, True), (True, False, False), (False, True, False), (False, False, True)]
+
+
 @pytest.fixture(scope="module")
 def untrained_judge(test_clips: Squares) -> Judge:
     torch.manual_seed(0)
     return Judge(3, 32, {name: len(names) for name, names in test_clips.vocabulary.items()})
 
 
-@pytest.mark.parametrize("judged", [True, False])
-@pytest.mark.parametrize("sequence_stage", [True, False])
-@pytest.mark.parametrize("extended", [True, False])
+@pytest.mark.parametrize(
+    ("judged", "sequence_stage", "extended"),
+    [
+        # Each flag with and without the others on which its phases depend; `long` are the other combinations.
+        pytest.param(*flags, marks=() if flags in SHORTLY else pytest.mark.long)
+        for flags in itertools.product((True, False), repeat=3)
+    ],
+)
 def test_of_a_model(
     judged: bool, sequence_stage: bool, extended: bool,
     renderer: PerfectModel, drawing: SquaresProgram, untrained_judge: Judge, train_clips: Squares, test_clips: Squares,

@@ -94,7 +94,8 @@ def test_model_that_ignores_the_static_code_has_a_perfect_action_and_is_caught(
     """The field's table rates this model as perfect, which is why ours has the attributes too."""
     generator = np.random.default_rng(0)
     model = wrong_renderer(lambda static, action: draw(*generator.choice(test_clips.people), action))
-    measured = measure(model, test_clips, judge, CONFIG, train=train_clips)
+    with rough_scores():
+        measured = measure(model, test_clips, judge, CONFIG, train=train_clips)
     assert value(measured, "swap.action.accuracy") == 1
     assert value(measured, "is") == pytest.approx(4, abs=0.2)
     for name in ("joint", *(f"{name}.accuracy" for name in ATTRIBUTES)):
@@ -145,7 +146,8 @@ def test_entangled_copy_fails_the_swap_and_leaks_everything(
         def sample_dynamics(self, count: int, generator: torch.Generator) -> torch.Tensor:
             return torch.cat((renderer.sample_static(count, generator), renderer.sample_dynamics(count, generator)), 1)
 
-    measured = measure(Copy(), test_clips, judge, CONFIG)
+    with rough_scores():
+        measured = measure(Copy(), test_clips, judge, CONFIG)
     assert value(measured, "swap.action.accuracy") == 1
     assert value(measured, "reconstruction.mse") == 0
     for name in ATTRIBUTES:
