@@ -62,6 +62,7 @@ def assert_complete(out: str, wanted: dict[str, str]) -> None:
         assert secret.encode() not in stored
 
 
+@pytest.mark.long
 def test_a_server_that_is_killed_and_restarted_costs_only_time(
     local_ray: None, s3_store: S3Store, bucket: str, wanted: dict[str, str], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,7 +127,7 @@ def run_rank(rank: int, size: int, data: str, recipe_path: str, folder: Path) ->
     recipe = Recipe.model_validate(yaml.safe_load(Path(recipe_path).read_text()))
     # Dropout is drawn per rank; without it, the number of ranks only affects rounding.
     model = replace(recipe.model, rnn_dropout=0.0)
-    training = shortened(recipe.training, 14, 6)  # more than an epoch of stage 1
+    training = shortened(recipe.training, 13, 3)  # more than an epoch of stage 1
     training = replace(training, log_interval=1, validation_interval=7, audit=True)
     job = Job(model=model, training=training, seed=3, clips=ClipDataset(data, "train"))
     world = DistributedContext(rank, size)

@@ -51,8 +51,15 @@ def test_of_a_model(
     assert progress.done == progress.totals
 
 
-@pytest.mark.parametrize("kinds", [("swap",), ("swap", "prior_static", "reconstruction")])
-@pytest.mark.parametrize("extended", [True, False])
+@pytest.mark.parametrize(
+    ("kinds", "extended"),
+    [
+        (("swap",), False),
+        (("swap", "prior_static", "reconstruction"), True),
+        pytest.param(("swap",), True, marks=pytest.mark.long),
+        pytest.param(("swap", "prior_static", "reconstruction"), False, marks=pytest.mark.long),
+    ],
+)
 def test_of_samples(
     kinds: tuple[str, ...], extended: bool,
     make_samples: Callable[..., Samples], pairs: Pairs, drawing: SquaresProgram, untrained_judge: Judge,
