@@ -153,6 +153,7 @@ def test_marks_of_a_map_differ_by_shape(root: Path) -> None:
     assert all(f".value-{number} " in style for number in range(13)), json.dumps(style[:10])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequence_stage", [True, False])
 def test_gallery_starts_the_promised_number_of_phases(sequence_stage: bool) -> None:
     progress = CountingProgress()

@@ -10,6 +10,8 @@ import pytest
 
 from preprocessing.dataset.reader import ClipDataset
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_plain_webdataset_gives_every_clip_once_in_order(figures_dataset: Path, split: str) -> None:
