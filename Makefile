@@ -22,7 +22,7 @@ help:
 	@echo "make cluster-demo the same as jobs on two Ray nodes and an S3 server, here (DEMO=folder)"
 	@echo "make test         run the tests that a pull request must pass (TESTS=path to run some of them)"
 	@echo "make test-quick   run the fast ones, which start no Ray, S3 server or browser"
-	@echo "make test-long    run those that take more than a minute each: whole jobs that are killed again and again"
+	@echo "make test-long    run the long ones: whole jobs that are killed again and again, and variants of what make test covers"
 	@echo "make campaign     kill and damage TRIALS=$(TRIALS) times in each test that does so at random; hours"
 	@echo "make fuzz         fuzz each reader of foreign bytes (FUZZ=index SECONDS_EACH=3600)"
 	@echo "make mutants      test SAMPLE=$(SAMPLE) mutants of each group; hours"

@@ -11,7 +11,7 @@ MARKED_BY_FIXTURE = {"local_ray": "ray", "s3_server": "s3", "chromium": "browser
 """Fixture -> marker of every test that uses it, directly or not."""
 LEFT_OUT = {
     "campaign": "that take five minutes each; `make campaign` runs them",
-    "long": "that take more than a minute each; `make test-long` runs them",
+    "long": "that take long or vary one that ran; `make test-long` runs them",
     "ray": "that start Ray; `make test` runs them",
     "s3": "that start an S3 server; `make test` runs them",
     "browser": "that start a browser; `make test` runs them",
