@@ -55,8 +55,10 @@ def files_with_local_ray(items: Sequence[pytest.Item]) -> set[Path]:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """Let one process run each file, and one the group of tests that share a Ray."""
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """With --dist loadgroup, let one process run each file, and one the group of tests that share a Ray."""
+    if config.getoption("dist") != "loadgroup":
+        return None
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
