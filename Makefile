@@ -8,7 +8,7 @@ DEMO ?= cluster-demo
 TESTS ?= tests
 TRIALS ?= 20
 # One process per core, at most four: more of them would start more Rays than a laptop carries.
-PYTEST := $(BIN)/python -m pytest -rs -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -rs -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # A PYTHONPATH of the calling shell would put other copies of packages before those of .venv. Without stored bytecode,
 # each process of the tests would compile all of them for ten seconds.

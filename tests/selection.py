@@ -19,9 +19,6 @@ LEFT_OUT = {
 }
 """Marker -> description of the tests that a command left out. A test counts for the first of its markers."""
 
-RAY_GROUP = "shared-ray"
-"""Name of the group of tests that share a Ray."""
-
 _left_out = pytest.StashKey[Counter[str]]()
 
 
@@ -37,35 +34,17 @@ def mark_by_fixture(items: list[pytest.Item]) -> None:
 def arrange(items: list[pytest.Item]) -> None:
     """Start the longest files first: those that share a Ray, those of slow tests, of which some start Ray, the others.
 
-    Otherwise the order stays the random one. One process runs all files that share a Ray, which takes 20 seconds to
-    start; with several processes, the names of their tests end with @ and the name of this group.
+    Otherwise the order stays the random one.
     """
     ray = {item.path for item in items if item.get_closest_marker("ray")}
     quick = {item.path for item in items if not item.get_closest_marker("slow")}
     sharing = files_with_local_ray(items)
-    for item in items:
-        if item.path in sharing:
-            item.add_marker(pytest.mark.xdist_group(RAY_GROUP))
     items.sort(key=lambda item: (item.path not in sharing, item.path in quick, item.path not in ray))
 
 
 def files_with_local_ray(items: Sequence[pytest.Item]) -> set[Path]:
     """Return the files with tests that use the Ray that the tests of a process share, directly or not."""
     return {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
-    """With --dist loadgroup, let one process run each file, and one the group of tests that share a Ray."""
-    if config.getoption("dist") != "loadgroup":
-        return None
-    from xdist.scheduler import LoadFileScheduling
-
-    class Scheduling(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return RAY_GROUP if nodeid.endswith(f"@{RAY_GROUP}") else super()._split_scope(nodeid)
-
-    return Scheduling(config, log)
 
 
 def count_left_out(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
