@@ -88,10 +88,7 @@ def _fit_shifts(
     model: FrameModel, clip: Tensor, poses: Tensor, static: Tensor, config: AdaptationConfig, progress: Progress
 ) -> tuple[KernelShift, ...]:
     """Return the shifts for one clip [1, T, C, H, W] with given poses [1, T, Z] and static code [1, K]."""
-    shifts = tuple(
-        KernelShift(torch.zeros_like(layer.kernels[0]), torch.zeros_like(layer.biases[0]))
-        for layer in model.decoder.layers
-    )
+    shifts = model.decoder.no_shifts()
     parts = [part for shift in shifts for part in shift]
     generator = torch.Generator().manual_seed(config.seed)
     optimiser = torch.optim.Adam(parts, lr=config.learning_rate)

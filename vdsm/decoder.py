@@ -114,11 +114,18 @@ class Decoder(nn.Module):
             x = layer(x, static, shifts[index] if shifts is not None else None)
         return x
 
+    def no_shifts(self) -> tuple[KernelShift, ...]:
+        """Return shifts of 0, one per layer."""
+        kernels, biases = ([getattr(layer, name)[0] for layer in self.layers] for name in ("kernels", "biases"))
+        return tuple(
+            KernelShift(torch.zeros_like(k), torch.zeros_like(b)) for k, b in zip(kernels, biases, strict=True)
+        )
+
     @torch.no_grad()
     def add_shifts(self, shifts: Sequence[KernelShift]) -> None:
         """Add a shift to the blended weights of each layer, for good: a share of it to every expert."""
         for layer, shift in zip(self.layers, shifts, strict=True):
             assert isinstance(layer, ExpertTransposedConv)
             # The weights of a blend sum to 1 per group.
-            layer.kernels += shift.kernels / self.static_groups
-            layer.biases += shift.biases / self.static_groups
+            layer.kernels.add_(shift.kernels / self.static_groups)
+            layer.biases.add_(shift.biases / self.static_groups)

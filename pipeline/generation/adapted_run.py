@@ -63,7 +63,8 @@ class AdaptationWork:
         every = np.concatenate([self.clips.frames(index) for index in range(len(self.clips))])
         if len(every) <= self.request.max_frames:
             return every
-        return every[np.linspace(0, len(every) - 1, self.request.max_frames).round().astype(int)]
+        chosen = np.linspace(0, len(every) - 1, self.request.max_frames).round().astype(int)
+        return np.take(every, chosen, axis=0)
 
     def summary(self) -> str:
         """Return a line on what is adapted to what."""

@@ -140,7 +140,10 @@ def _read_picture(path: str, size: int, channels: int) -> ClipList | None:
 
 
 def _read_video(path: str, size: int, channels: int, frames: int | None, fps: float | None, *, still: bool) -> ClipList:
-    """Return a video, or its first `frames` frames, as one clip; with `still`, a single frame suffices, such as that of a HEIC picture."""
+    """Return a video, or its first `frames` frames, as one clip.
+
+    With `still`, a single frame suffices, such as that of a HEIC picture.
+    """
     from preprocessing.clip import RejectedInputError, TransientError
     from preprocessing.decoding.video import read_video
 
