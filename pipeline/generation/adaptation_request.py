@@ -18,9 +18,9 @@ class AdaptationRequest(Section):
     out: Location
     """Folder for the adapted model, a run for `vdsm generate --run`; may be in S3."""
     data: Location | None = None
-    """Dataset whose clips `videos` can name by key, or that has clips of `identity`."""
+    """Dataset of the person's clips: all of them, or those that `videos` names by key, or those of `identity`."""
     identity: str | None = None
-    """Adapt to all clips of this identity of the data, in addition to `videos`."""
+    """Adapt to the clips of this identity of the data, in addition to `videos`."""
     clip_fps: float | None = Field(default=None, gt=0)
     """Frames per second at which your own videos are read; by default those of the data, or every frame."""
     max_frames: int = Field(default=512, ge=1)

@@ -158,8 +158,8 @@ def prepare(request: AdaptationRequest) -> AdaptationWork:
         raise UserError(f"{out}: holds a run that `vdsm train` wrote, which would be replaced; give another --out")
     if request.identity is not None and request.data is None:
         raise UserError(f"--identity {request.identity} names clips of a dataset; give --data, too")
-    if not request.videos and request.identity is None:
-        raise UserError("no clips to adapt to; give --videos, or --data and --identity")
+    if not request.videos and request.data is None:
+        raise UserError("no clips to adapt to; give --videos or --data")
     model, _, origin = load_run(request.run)
     if storage.exists(storage.join(request.run, DESCRIPTION)):
         raise UserError(f"{request.run}: is adapted to a person already; give the run that it was adapted from")
@@ -180,12 +180,12 @@ def _find_clips(request: AdaptationRequest, model: Disentangler) -> ClipList:
         )
         for name in request.videos
     ]
-    if request.identity is not None:
+    if request.identity is not None or not request.videos:
         chosen = [
             (clips, index)
             for clips in splits
             for index, identity in enumerate(clips.identities)
-            if identity == request.identity
+            if request.identity in (None, identity)
         ]
         if not chosen:
             known = sorted({identity for clips in splits for identity in clips.identities})
@@ -193,7 +193,6 @@ def _find_clips(request: AdaptationRequest, model: Disentangler) -> ClipList:
                 f"{request.data}: has no clip of the identity {request.identity}; it has {len(known)}, "
                 f"such as {known[0]}"
             )
-        found += [
-            checked(clips.keys[index], select_clips(clips, [index]), size, channels, 1) for clips, index in chosen
-        ]
+        for clips, index in chosen:
+            found.append(checked(clips.keys[index], select_clips(clips, [index]), size, channels, 1))
     return concatenate(found)

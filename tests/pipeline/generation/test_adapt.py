@@ -102,10 +102,19 @@ def test_a_picture_and_the_clips_of_an_identity_can_be_adapted_to(
     assert f"{1 + len(own)} clips" in capsys.readouterr().out
 
 
+def test_data_alone_means_all_of_its_clips(
+    run: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everything = sum(len(ClipDataset(str(small_figures), split)) for split in ("train", "test"))
+    args = ["--run", str(run), "--data", str(small_figures), "--max-frames", "10", "--out", str(tmp_path / "all")]
+    adapt_module.main([*args, "--dry-run"])
+    assert f"to {everything} clips, 10 of " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "no clips to adapt to; give --videos"),
+        ([], "no clips to adapt to; give --videos or --data"),
         (["--identity", "anna"], "--identity anna names clips of a dataset; give --data"),
         (["--data", "DATA", "--identity", "nobody"], "has no clip of the identity nobody; it has "),
         (["--videos", "missing.mp4"], "missing.mp4: there is no such file"),
