@@ -16,6 +16,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from vdsm.code_density import density_at
 from vdsm.decoder import KernelShift
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
@@ -112,8 +113,10 @@ def _fit_shifts(
 
 @torch.no_grad()
 def apply(model: Disentangler, adaptation: Adaptation) -> None:
-    """Turn `model` into one that shows the person: with the shifts, and one static code, whatever clip is encoded."""
+    """Turn `model` into one that shows the person: with the shifts, and one static code, encoded or sampled."""
     stage1 = model.frame_model
     stage1.decoder.add_shifts(adaptation.shifts)
     stage1.static_loc.weight.zero_()
     stage1.static_loc.bias.copy_(adaptation.static[0])
+    if model.fitted_priors is not None:
+        model.fitted_priors = model.fitted_priors._replace(static=density_at(adaptation.static[0]))

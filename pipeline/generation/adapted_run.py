@@ -128,6 +128,8 @@ class AdaptationWork:
             content = checkpoint.load(local_copy(origin["checkpoint"], scratch))
             kept = {key: value for key, value in content.items() if key not in ("optimiser", "ema", checkpoint.USED)}
             path = scratch / "adapted.pt"
+            if self.model.fitted_priors is not None:
+                kept[checkpoint.PRIORS] = self.model.fitted_priors.to_dict()
             checkpoint.save(kept | {checkpoint.WEIGHTS: self.model.state_dict()}, path)
             storage.write_bytes(stage_file(out, origin["stage"]), path.read_bytes())
         description = {

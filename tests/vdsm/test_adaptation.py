@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vdsm.adaptation import Adaptation, AdaptationConfig, apply, fit
+from vdsm.code_density import Block, CodeDensity, FittedPriors
 from vdsm.config import ModelConfig
 from vdsm.decoder import SLOPE, KernelShift
 from vdsm.disentangler import Disentangler
@@ -137,6 +138,18 @@ def test_an_adapted_model_shows_the_person_whatever_clip_is_encoded(model: Disen
     swapped = model.swap(dynamics_of=dynamics_of, static_of=others)
     assert torch.equal(swapped, model.swap(dynamics_of=dynamics_of, static_of=others.flip(0)))
     assert not torch.equal(swapped[0], swapped[1])
+
+
+def test_samples_of_an_adapted_model_show_the_person(model: Disentangler, frames: Tensor) -> None:
+    eye, blocks = torch.eye(6), (Block(torch.arange(6), torch.ones(1), torch.zeros(1, 6), torch.eye(6)[None]),)
+    model.fitted_priors = FittedPriors(CodeDensity(torch.zeros(6), eye, blocks))
+    fitted = fit(model, frames, QUICK)
+    apply(model, fitted)
+    sampled = model.sample_static(5, torch.Generator().manual_seed(0))
+    code = model.frame_model.static_code(fitted.static, model.temperature)
+    torch.testing.assert_close(sampled, code.expand(5, -1), atol=1e-4, rtol=0)
+    stored = FittedPriors.from_dict(model.fitted_priors.to_dict(), 6, 4)
+    torch.testing.assert_close(stored.static.mean, fitted.static[0])
 
 
 def test_a_strong_anchor_holds_the_decoder_and_none_lets_it_go(model: Disentangler, frames: Tensor) -> None:
