@@ -61,9 +61,9 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
     """
     vectors = _quantised(descriptors)
     if video.most_windows() > 1:
-        wholes = _quantised(_sums(vectors, video.sources))
-        video_pairs, mutual_share = _neighbour_pairs(wholes, settings)
-        pairs = _windows_of_pairs(video_pairs, video.sources, vectors.any(axis=1))
+        numbers = np.unique(video.sources, return_inverse=True)[1].astype(np.int64)
+        video_pairs, mutual_share = _neighbour_pairs(_quantised(_sums(vectors, numbers)), settings)
+        pairs = _windows_of_pairs(video_pairs, numbers, vectors.any(axis=1))
         pairs = _with_windows_of_its_video(pairs, video, len(vectors), settings.neighbours)
     else:
         pairs, mutual_share = _neighbour_pairs(vectors, settings)
@@ -95,9 +95,9 @@ def _neighbour_pairs(vectors: NDArray[np.int16], settings: MiningSettings) -> tu
 
 
 def _sums(vectors: NDArray[np.int16], sources: Indices) -> NDArray[np.int64]:
-    """Return the sum of the descriptors of each video's windows, exactly: [videos, D]."""
+    """Return the sum of the descriptors of each video's windows, exactly: [videos, D]. Videos are numbered from 0."""
     order = np.argsort(sources, kind="stable")
-    starts = np.searchsorted(sources[order], np.arange(sources.max(initial=-1) + 1))
+    starts = np.searchsorted(sources[order], np.arange(int(sources.max()) + 1))
     return np.add.reduceat(vectors[order].astype(np.int64), starts, axis=0)
 
 
@@ -108,7 +108,7 @@ def _windows_of_pairs(video_pairs: Indices, sources: Indices, is_described: NDAr
     """
     order = np.argsort(sources, kind="stable")
     order = order[is_described[order]]
-    bounds = np.searchsorted(sources[order], np.arange(sources.max(initial=-1) + 2))
+    bounds = np.searchsorted(sources[order], np.arange(int(sources.max()) + 2))
     limit = MAX_PARTNERS // np.maximum(np.bincount(video_pairs[:, 0], minlength=len(bounds)), 1)
     found = [np.zeros((0, 2), dtype=np.int64)]
     for one, other in video_pairs.tolist():
