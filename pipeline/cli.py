@@ -23,6 +23,7 @@ COMMANDS = {
     "pairs": ("pipeline.pairs", "export the fixed pairs of test clips, to evaluate other models by the same protocol"),
     "compare": ("pipeline.compare", "compare several evaluations side by side"),
     "generate": ("pipeline.generate", "action transfer, samples and reconstructions as images and animations"),
+    "adapt": ("pipeline.adapt", "fit a trained model to one new person from a few clips"),
     "dashboards": ("pipeline.dashboards", "TensorBoard for runs and optuna-dashboard for sweeps, on this machine only"),
     "s3": ("cluster.s3_development", "run an S3 server on this machine, for development"),
     "doctor": ("cluster.doctor", "check this machine, or every node of a cluster, and report what to fix"),

@@ -96,6 +96,15 @@ class CodeDensity:
         return density
 
 
+def density_at(code: Tensor) -> CodeDensity:
+    """Return a density all of whose samples are `code` [K], up to a millionth in its first entry."""
+    mixing = torch.zeros(len(code), 1).to(code)
+    mixing[0] = 1e-6
+    one = torch.ones(1, 1).to(code)
+    block = Block(torch.zeros(1, dtype=torch.int64), one[0], torch.zeros_like(one), one[None])
+    return CodeDensity(code.clone(), mixing, (block,))
+
+
 class FittedPriors(NamedTuple):
     """The fitted priors of a trained model."""
 

@@ -1,6 +1,8 @@
 """The expert decoder p(x_t | z_t, s): the static code s of a clip blends the kernels of K expert decoders."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,15 @@ LARGEST_FOLDED = 4
 """Largest width (in pixels) of the maps that a layer upsamples by a matrix product and `fold`. On larger maps a grouped
 transposed convolution is faster, since the products are many times larger than the kernels (docs/performance.md).
 """
+
+
+class KernelShift(NamedTuple):
+    """What is added to the blended weights of one layer, whichever static code blends them."""
+
+    kernels: Tensor
+    """[Cin * Cout * 16]"""
+    biases: Tensor
+    """[Cout]"""
 
 
 class ExpertTransposedConv(nn.Module):
@@ -35,12 +46,14 @@ class ExpertTransposedConv(nn.Module):
         self.kernels = nn.Parameter(kernels)
         self.biases = nn.Parameter(torch.zeros(config.num_experts, out_channels))
 
-    def forward(self, x: Tensor, static: Tensor) -> Tensor:
+    def forward(self, x: Tensor, static: Tensor, shift: KernelShift | None = None) -> Tensor:
         """Map [B, T, Cin, H, W] and s [B, K] to [B, T, Cout, H', W']: 1x1 to 4x4 at stride 1, doubled at stride 2."""
         clips, frames = x.shape[:2]
         in_channels, out_channels = self.shape[:2]
         kernels = static @ self.kernels
         biases = static @ self.biases
+        if shift is not None:
+            kernels, biases = kernels + shift.kernels, biases + shift.biases
         drawn: Tensor
         if self.stride == 1:
             drawn = torch.bmm(x.flatten(2), kernels.view(clips, in_channels, -1))
@@ -75,6 +88,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [config.pose_size + config.num_experts, *config.decoder_channels, config.channels]
         relu_gain = math.sqrt(2 / (1 + SLOPE**2))
+        self.static_groups = config.static_groups
         self.normalises = config.decoder_normalisation == "layer"
         self.layers = nn.ModuleList(
             ExpertTransposedConv(
@@ -87,12 +101,31 @@ class Decoder(nn.Module):
             for index in range(len(widths) - 1)
         )
 
-    def forward(self, pose: Tensor, static: Tensor) -> Tensor:
-        """Decode poses [B, T, Z] and static codes [B, K] on the simplex to logits [B, T, C, H, W]."""
+    def forward(self, pose: Tensor, static: Tensor, shifts: Sequence[KernelShift] | None = None) -> Tensor:
+        """Decode poses [B, T, Z] and static codes [B, K] on the simplex to logits [B, T, C, H, W].
+
+        `shifts`, one per layer, are added to the blended weights.
+        """
         code = static[:, None].expand(-1, pose.shape[1], -1)
         x = torch.cat([pose, code], dim=-1)[..., None, None]
         for index, layer in enumerate(self.layers):
             if index > 0:
                 x = F.leaky_relu(normalise(x) if self.normalises else x, SLOPE)
-            x = layer(x, static)
+            x = layer(x, static, shifts[index] if shifts is not None else None)
         return x
+
+    def no_shifts(self) -> tuple[KernelShift, ...]:
+        """Return shifts of 0, one per layer."""
+        kernels, biases = ([getattr(layer, name)[0] for layer in self.layers] for name in ("kernels", "biases"))
+        return tuple(
+            KernelShift(torch.zeros_like(k), torch.zeros_like(b)) for k, b in zip(kernels, biases, strict=True)
+        )
+
+    @torch.no_grad()
+    def add_shifts(self, shifts: Sequence[KernelShift]) -> None:
+        """Add a shift to the blended weights of each layer, for good: a share of it to every expert."""
+        for layer, shift in zip(self.layers, shifts, strict=True):
+            assert isinstance(layer, ExpertTransposedConv)
+            # The weights of a blend sum to 1 per group.
+            layer.kernels.add_(shift.kernels / self.static_groups)
+            layer.biases.add_(shift.biases / self.static_groups)

@@ -57,6 +57,7 @@ def read_clips(
     fps: float | None,
     splits: Sequence["ClipDataset"] = (),
     still_frames: int | None = None,
+    complete: bool = False,
 ) -> ClipList:
     """Read the clips that one argument names; an array can hold several clips, everything else is one clip.
 
@@ -70,13 +71,14 @@ def read_clips(
         fps: frames per second at which a video is read; None reads every frame.
         splits: splits of a dataset whose clips can be named by key.
         still_frames: number of times that a still picture is repeated; None if the clip must move.
+        complete: read videos to their end; otherwise their first `min_frames` frames.
 
     Raises:
         UserError: the clip does not exist, is unreadable, too short, or of the wrong size.
     """
     for clips in splits:
         if name in clips.keys:
-            return _checked(name, select_clips(clips, [clips.keys.index(name)]), size, channels, min_frames)
+            return checked(name, select_clips(clips, [clips.keys.index(name)]), size, channels, min_frames)
     if not storage.is_s3(name) and Path(name).is_dir():
         found = _read_folder(Path(name), size, channels)
     elif not storage.exists(name):
@@ -86,13 +88,13 @@ def read_clips(
         found = _read_array(name)
     else:
         found = _read_picture(name, size, channels) or _read_video(
-            name, size, channels, min_frames, fps, still=still_frames is not None
+            name, size, channels, None if complete else min_frames, fps, still=still_frames is not None
         )
     if still_frames is not None:
         found = _repeat_stills(found, still_frames)
     elif all(len(found.frames(index)) == 1 for index in range(len(found))):
         raise UserError(f"{name}: is a still picture, which shows no action; give a video, or give it to --static-of")
-    return _checked(name, found, size, channels, min_frames)
+    return checked(name, found, size, channels, min_frames)
 
 
 def concatenate(lists: Sequence[ClipList]) -> ClipList:
@@ -137,8 +139,11 @@ def _read_picture(path: str, size: int, channels: int) -> ClipList | None:
     return ClipList([path], [frame[None]])
 
 
-def _read_video(path: str, size: int, channels: int, frames: int, fps: float | None, *, still: bool) -> ClipList:
-    """Return a video as one clip; with `still`, a single frame suffices, such as that of a HEIC picture."""
+def _read_video(path: str, size: int, channels: int, frames: int | None, fps: float | None, *, still: bool) -> ClipList:
+    """Return a video, or its first `frames` frames, as one clip.
+
+    With `still`, a single frame suffices, such as that of a HEIC picture.
+    """
     from preprocessing.clip import RejectedInputError, TransientError
     from preprocessing.decoding.video import read_video
 
@@ -207,7 +212,7 @@ def _read_array(path: str) -> ClipList:
     return ClipList([f"{path}[{number}]" for number in range(len(array))], list(array))
 
 
-def _checked(name: str, clips: ClipList, size: int, channels: int, min_frames: int) -> ClipList:
+def checked(name: str, clips: ClipList, size: int, channels: int, min_frames: int) -> ClipList:
     """Return the clips if their size and length suffice; raise UserError otherwise."""
     for index in range(len(clips)):
         clip = clips.frames(index)

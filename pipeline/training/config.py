@@ -95,6 +95,30 @@ class AppearanceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """Random changes of each training sample, the same in all its frames; 0 changes nothing."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    colour: float = 0.0
+    """Size of changes of contrast, saturation, hue and brightness, such as 0.2; for data with few different looks."""
+    crop: float = 0.0
+    """Size of changes of the zoom, and of shifts, as a fraction of the frame, such as 0.1."""
+    flip: float = 0.0
+    """Probability of mirroring left and right. Only for data whose actions mean the same when mirrored."""
+
+    def __post_init__(self) -> None:
+        for name, limit in (("colour", 1), ("crop", 0.5), ("flip", 1)):
+            if not 0 <= getattr(self, name) <= limit:
+                raise ValueError(f"augmentation.{name} is {getattr(self, name)}; it must be in [0, {limit}]")
+
+    @property
+    def is_active(self) -> bool:
+        """Return whether anything is changed."""
+        return bool(self.colour or self.crop or self.flip)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """Both stages, their workers, and what the run keeps."""
 
@@ -108,6 +132,8 @@ class TrainingConfig:
     """The sequence stage."""
     appearance: AppearanceConfig = AppearanceConfig()
     """How `pairing: appearance` finds clips that look alike."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Random changes of the training samples of both stages; validation sees the clips unchanged."""
     stage2_start: Literal["last", "best"] = "last"
     """Stage-1 weights that stage 2 starts from: the last ones, which alone have completed the annealing, or those with
     the best un-annealed validation ELBO."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.training.augmentation import Augmentation, augment, draw_augmentation
 from pipeline.training.batches import Batch, to_model
 from pipeline.training.distributed import DistributedContext, wrap_ddp
 from pipeline.training.divergence import has_diverged, raise_divergence
@@ -111,12 +112,15 @@ class Stepper:
         noise = self.module.draw_noise(*size, generator)
         noise = type(noise)(*map(self.world.local_rows, noise))
         decoded = self.world.local_rows(draw_frames(*size, self.config.num_decoded_frames, generator))
+        changes = self._augmentation(step)
         torch.manual_seed(derive_seed(self.job.seed, self.stage, step, "dropout", self.world.rank))
         passes, clips = self.config.accumulation, len(frames)
         found = []
         for number in range(passes):
             rows = slice(clips * number // passes, clips * (number + 1) // passes)
             part = to_model(frames[rows], self.world.device)
+            if changes is not None:
+                part = augment(part, Augmentation(*(tensor[rows] for tensor in changes)))
             # The part's share of the global batch, times the ranks over which DDP takes the mean.
             share = len(part) * self.world.size / self.config.batch_clips
             with self._reducing(number == passes - 1):
@@ -128,6 +132,16 @@ class Stepper:
                 self.precision.backward(scaled.loss)
             found.append(torch.stack([term.detach() for term in scaled]))
         return LossTerms(*torch.stack(found).sum(dim=0))
+
+    def _augmentation(self, step: int) -> Augmentation | None:
+        """Return the changes of this rank's samples of a step; None if there are none."""
+        config = self.job.training.augmentation
+        if not config.is_active:
+            return None
+        # A generator of its own, so that augmentation does not change the noise of the latents.
+        generator = torch.Generator().manual_seed(derive_seed(self.job.seed, self.stage, step, "augmentation"))
+        changes = draw_augmentation(config, self.config.batch_clips, generator)
+        return Augmentation(*map(self.world.local_rows, changes))
 
     def warm_up_ddp_buckets(self, step: int, batch: Batch) -> None:
         """Run one backward pass and discard it.

@@ -4,6 +4,10 @@ A clip's neighbours are the clips with the smallest cosine distance between desc
 d_1 <= d_2 <= ... they end at the widest gap d_(j+1) - d_j: another clip of the same person differs by its view alone,
 the next person in what it wears. A pair counts if each of the two clips is a neighbour of the other.
 
+Windows of a video show one look, and look alike because they show the same action. So videos are compared as wholes, by
+the mean of their windows' descriptors: a clip's partners are windows of the videos that are neighbours of its own.
+Otherwise the many windows of one other video could be all its neighbours.
+
 Letters: N clips, D values of a descriptor, K neighbours.
 """
 
@@ -19,14 +23,14 @@ from preprocessing.appearance.pairs import MinedPairs, Video
 
 Indices = NDArray[np.int64]
 
-MINING_VERSION = 1
+MINING_VERSION = 2
 """Version of the search; raise it when its pairs change."""
 EXACT_CLIPS = 50_000
 """Up to this many clips are compared with all others; more are compared within clusters (an inverted file)."""
 LISTS_PROBED = 24
 """Clusters searched for the neighbours of a clip."""
-MAX_SET_ASIDE = 256
-"""Windows of a clip's own video that are set aside in the search for its neighbours."""
+MAX_PARTNERS = 32
+"""Windows that are partners of one clip, over all neighbouring videos."""
 SPARE = 16
 """Further clips that the search, which rounds, returns for each, so that the exact order decides."""
 RANDOM_PAIRS = 20_000
@@ -38,11 +42,11 @@ class MiningSettings:
     """How neighbours become pairs."""
 
     neighbours: int = 8
-    """Most neighbours of a clip, K."""
+    """Most neighbours of a clip, or of a video, K."""
     mutual: bool = True
-    """Whether a pair needs each clip to be a neighbour of the other."""
+    """Whether a pair needs each of the two to be a neighbour of the other."""
     max_distance: float | None = None
-    """Cosine distance beyond which clips are not paired; None means no limit."""
+    """Cosine distance beyond which there is no pair; None means no limit."""
     threads: int = 1
 
 
@@ -52,31 +56,19 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
     Args:
         descriptors: [N, D]; their length does not matter unless they are int16, which must be of one length. A clip
             with zeros alone has no partner.
-        video: where each clip was cut from. Windows of one video show the same action more often than not, so they are
-            no pair, unless a clip has no other partner.
+        video: where each clip was cut from. Windows of one video are no pair, unless a clip has no other partner.
         settings: see there.
     """
     vectors = _quantised(descriptors)
-    count = len(vectors)
-    described = np.flatnonzero(vectors.any(axis=1))
-    reach = min(settings.neighbours, max(len(described) - 2, 0))
-    near, distances = np.full((count, reach), -1, dtype=np.int64), np.full((count, reach + 1), np.inf)
-    if reach:
-        own = vectors[described]
-        wanted = min(reach + 2 + SPARE + min(video.most_windows() - 1, MAX_SET_ASIDE), len(described))
-        found = _nearest(own, wanted, settings.threads)
-        for first in range(0, len(own), _CHUNK):
-            rows = np.arange(first, min(first + _CHUNK, len(own)))
-            clips = described[rows]
-            chosen, far = _ranked(own, rows, found[rows], clips, described, video, reach + 1)
-            near[clips], distances[clips] = chosen[:, :reach], far
-    kept = _before_widest_gap(distances) & (near >= 0)
-    if settings.max_distance is not None:
-        kept &= distances[:, :-1] <= settings.max_distance
-    pairs, mutual_share = _pairs(near, kept, settings.mutual)
-    pairs = _with_windows_of_its_video(pairs, video, count, settings.neighbours)
+    if video.most_windows() > 1:
+        numbers = np.unique(video.sources, return_inverse=True)[1].astype(np.int64)
+        video_pairs, mutual_share = _neighbour_pairs(_quantised(_sums(vectors, numbers)), settings)
+        pairs = _windows_of_pairs(video_pairs, numbers, vectors.any(axis=1))
+        pairs = _with_windows_of_its_video(pairs, video, len(vectors), settings.neighbours)
+    else:
+        pairs, mutual_share = _neighbour_pairs(vectors, settings)
     return MinedPairs.of(
-        count,
+        len(vectors),
         pairs,
         _distances(vectors, pairs[:, 0], pairs[:, 1]),
         mutual_share=mutual_share,
@@ -84,7 +76,55 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
     )
 
 
-def _quantised(descriptors: NDArray[np.floating] | NDArray[np.int16]) -> NDArray[np.int16]:
+def _neighbour_pairs(vectors: NDArray[np.int16], settings: MiningSettings) -> tuple[Indices, float]:
+    """Return the pairs among N descriptors [N, D], as `_pairs` does."""
+    described = np.flatnonzero(vectors.any(axis=1))
+    reach = min(settings.neighbours, max(len(described) - 2, 0))
+    near, distances = np.full((len(vectors), reach), -1, dtype=np.int64), np.full((len(vectors), reach + 1), np.inf)
+    if reach:
+        own = vectors[described]
+        found = _nearest(own, min(reach + 2 + SPARE, len(described)), settings.threads)
+        for first in range(0, len(own), _CHUNK):
+            rows = np.arange(first, min(first + _CHUNK, len(own)))
+            chosen, far = _ranked(own, rows, found[rows], described, reach + 1)
+            near[described[rows]], distances[described[rows]] = chosen[:, :reach], far
+    kept = _before_widest_gap(distances) & (near >= 0)
+    if settings.max_distance is not None:
+        kept &= distances[:, :-1] <= settings.max_distance
+    return _pairs(near, kept, settings.mutual)
+
+
+def _sums(vectors: NDArray[np.int16], sources: Indices) -> NDArray[np.int64]:
+    """Return the sum of the descriptors of each video's windows, exactly: [videos, D]. Videos are numbered from 0."""
+    order = np.argsort(sources, kind="stable")
+    starts = np.searchsorted(sources[order], np.arange(int(sources.max()) + 1))
+    return np.add.reduceat(vectors[order].astype(np.int64), starts, axis=0)
+
+
+def _windows_of_pairs(video_pairs: Indices, sources: Indices, is_described: NDArray[np.bool_]) -> Indices:
+    """Return pairs of clips, [M, 2] in ascending order: each with windows of the videos paired with its own.
+
+    They are spread evenly over each of those videos, `MAX_PARTNERS` in all.
+    """
+    order = np.argsort(sources, kind="stable")
+    order = order[is_described[order]]
+    bounds = np.searchsorted(sources[order], np.arange(int(sources.max()) + 2))
+    limit = MAX_PARTNERS // np.maximum(np.bincount(video_pairs[:, 0], minlength=len(bounds)), 1)
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    for one, other in video_pairs.tolist():
+        own, theirs = (order[bounds[number] : bounds[number + 1]] for number in (one, other))
+        chosen = theirs[_spread(len(theirs), max(int(limit[one]), 1))]
+        found.append(np.stack([np.repeat(own, len(chosen)), np.tile(chosen, len(own))], axis=1))
+    pairs = np.concatenate(found)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _spread(count: int, limit: int) -> Indices:
+    """Return up to `limit` of the numbers below `count`, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64))
+
+
+def _quantised(descriptors: NDArray[np.floating] | NDArray[np.signedinteger]) -> NDArray[np.int16]:
     """Return unit vectors times SCALE, rounded, so that their products are exact."""
     if descriptors.dtype == np.int16:
         return descriptors.astype(np.int16)
@@ -119,15 +159,9 @@ def _nearest(vectors: NDArray[np.int16], wanted: int, threads: int) -> Indices:
 
 
 def _ranked(
-    vectors: NDArray[np.int16],
-    rows: Indices,
-    found: Indices,
-    clips: Indices,
-    described: Indices,
-    video: Video,
-    wanted: int,
+    vectors: NDArray[np.int16], rows: Indices, found: Indices, described: Indices, wanted: int
 ) -> tuple[Indices, NDArray[np.float64]]:
-    """Return the nearest other clips of each row and their distances, both [rows, wanted], in order.
+    """Return the nearest others of each row and their distances, both [rows, wanted], in order.
 
     The search works in float32, whose rounding depends on the machine; here distances are exact, and ties go to the
     clip that comes first.
@@ -135,7 +169,7 @@ def _ranked(
     safe = np.where(found < 0, 0, found)
     others = described[safe]
     distances = np.stack([_distances(vectors, rows, safe[:, column]) for column in range(found.shape[1])], axis=1)
-    useless = (found < 0) | (others == clips[:, None]) | video.same(clips[:, None], others)
+    useless = (found < 0) | (safe == rows[:, None])
     distances[useless] = np.inf
     order = np.lexsort((others, distances), axis=1)[:, :wanted]
     distances = np.take_along_axis(distances, order, axis=1)
@@ -190,7 +224,7 @@ def _with_windows_of_its_video(pairs: Indices, video: Video, count: int, limit: 
     for clip in lone.tolist():
         windows = order[bounds[video.sources[clip]] : bounds[video.sources[clip] + 1]]
         others = windows[windows != clip]
-        chosen = others[np.unique(np.linspace(0, len(others) - 1, min(limit, len(others))).round().astype(int))]
+        chosen = others[_spread(len(others), limit)]
         added.append(np.stack([np.full(len(chosen), clip), chosen], axis=1))
     together = np.concatenate([pairs, *added])
     return together[np.lexsort((together[:, 1], together[:, 0]))]

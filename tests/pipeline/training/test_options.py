@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline.runs.checkpoints import copy_to_cpu
+from pipeline.training.config import AugmentationConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
@@ -30,6 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     # On a CPU only stage 1 can run in fp16.
     "fp16": {"precision": "fp16", "use_gpu": True, "stages": "1"},
     "accumulation": TWICE,
+    "augmentation": {"augmentation": AugmentationConfig(colour=0.3, crop=0.1, flip=0.5)},
     "average": {"ema_decay": 0.8},
     "average kept, not used": {"ema_decay": 0.8, "ema_used": False},
     "best": {"stage2_start": "best"},

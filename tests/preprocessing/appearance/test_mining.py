@@ -160,6 +160,22 @@ def test_windows_of_a_video_are_no_pair_while_a_clip_has_another_partner() -> No
         assert [other for one, other in found.pairs if one == clip] == [n for n in range(20, 25) if n != clip]
 
 
+def test_many_windows_of_one_video_do_not_crowd_out_the_others() -> None:
+    """Four videos of each of three people, of 30 windows each: partners come from all other videos of the person."""
+    generator = np.random.default_rng(3)
+    person, action = (
+        np.repeat(generator.normal(size=(count, 16)), 30 * 4 // each, axis=0) for count, each in ((3, 1), (12, 4))
+    )
+    vectors = person + 0.2 * action + 0.02 * generator.normal(size=person.shape)
+    video = Video(np.arange(12).repeat(30), np.tile(np.arange(30.0), 12))
+    found = mine(vectors, video, dataclasses.replace(SETTINGS, neighbours=4))
+    for clip in range(0, 360, 7):
+        partners = found.partners[found.offsets[clip] : found.offsets[clip + 1]]
+        others = {number for number in range(12) if number // 4 == clip // 120} - {clip // 30}
+        assert set((partners // 30).tolist()) == others
+        assert 3 * 8 <= len(partners) <= mining.MAX_PARTNERS
+
+
 @pytest.mark.parametrize("mutual", [True, False])
 def test_moving_the_clips_moves_the_pairs(mutual: bool) -> None:
     vectors, settings = people(10, 4, noise=0.4), dataclasses.replace(SETTINGS, mutual=mutual)

@@ -1,0 +1,150 @@
+"""`vdsm adapt`: a run of its own that shows one person, the same every time, and nothing else replaced."""
+
+import json
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+
+from pipeline import adapt as adapt_module
+from pipeline import generate as generate_module
+from pipeline.recipe import Recipe
+from preprocessing.dataset.reader import ClipDataset
+from tests.pipeline.untrained_report import untrained_run
+from vdsm.checkpoint import load_disentangler
+
+STEPS = ["--static-steps", "2", "--decoder-steps", "3"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, small_figures: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    untrained_run(folder, tiny_recipe, small_figures, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory, small_figures: Path) -> Path:
+    path = tmp_path_factory.mktemp("mine") / "me.mp4"
+    frames = ClipDataset(str(small_figures), "test").frames(1).repeat(2, 1).repeat(2, 2)
+    imageio.imwrite(path, frames, plugin="pyav", codec="libx264", fps=12, out_pixel_format="yuv420p")
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_an_adapted_run_transfers_actions_onto_the_person(
+    run: Path, video: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "me"
+    before = contents(run)
+    adapt_module.main(["--run", str(run), "--videos", str(video), "--out", str(out), *STEPS])
+    assert contents(run) == before
+    printed = capsys.readouterr().out
+    assert "adapting" in printed
+    assert "dB before" in printed
+    description = json.loads((out / "adapted.json").read_text())
+    assert description["clips"] == [str(video)]
+    assert description["frames"] == 8, "the entire video"
+    assert set(description["psnr_db"]) == {"before", "after"}
+    assert imageio.imread(out / "adapted.gif").ndim == 4
+
+    def transfer(static_of: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        keys = ClipDataset(str(small_figures), "test").keys
+        path = tmp_path / f"{static_of}.npz"
+        generate_module.main(
+            ["--run", str(out), "--data", str(small_figures), "--what", "transfer", "--out", str(path)]
+            + ["--dynamics-of", keys[2], "--static-of", keys[static_of]]
+        )  # fmt: skip
+        with np.load(path) as arrays:
+            frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = arrays["frames"]
+            return frames
+
+    assert np.array_equal(transfer(0), transfer(5)), "an adapted model shows one person"
+
+
+def test_a_rerun_writes_the_same_model_and_a_trained_run_is_never_replaced(
+    run: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--run", str(run), "--videos", str(video), *STEPS, "--out"]
+    adapt_module.main([*args, str(tmp_path / "a")])
+    adapt_module.main([*args, str(tmp_path / "a")])
+    adapt_module.main([*args, str(tmp_path / "b")])
+    first, second = (load_disentangler(tmp_path / name / "stage2.pt").state_dict() for name in "ab")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (tmp_path / "a" / "adapted.gif").read_bytes() == (tmp_path / "b" / "adapted.gif").read_bytes()
+    before = contents(run)
+    with pytest.raises(SystemExit):
+        adapt_module.main([*args, str(run)])
+    assert "holds a run that `vdsm train` wrote" in capsys.readouterr().err
+    assert contents(run) == before
+
+
+def test_a_picture_and_the_clips_of_an_identity_can_be_adapted_to(
+    run: Path, video: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = ClipDataset(str(small_figures), "test")
+    picture = tmp_path / "me.png"
+    imageio.imwrite(picture, test.frames(0)[0])
+    name = test.identities[0]
+    adapt_module.main(
+        ["--run", str(run), "--data", str(small_figures), "--identity", name, "--videos", str(picture)]
+        + ["--out", str(tmp_path / "me"), *STEPS]
+    )  # fmt: skip
+    description = json.loads((tmp_path / "me" / "adapted.json").read_text())
+    own = [key for key, identity in zip(test.keys, test.identities, strict=True) if identity == name]
+    assert description["clips"] == [str(picture), *own]
+    assert description["frames"] == 1 + sum(len(test.frames(test.keys.index(key))) for key in own)
+    assert f"{1 + len(own)} clips" in capsys.readouterr().out
+
+
+def test_data_alone_means_all_of_its_clips(
+    run: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everything = sum(len(ClipDataset(str(small_figures), split)) for split in ("train", "test"))
+    args = ["--run", str(run), "--data", str(small_figures), "--max-frames", "10", "--out", str(tmp_path / "all")]
+    adapt_module.main([*args, "--dry-run"])
+    assert f"to {everything} clips, 10 of " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "no clips to adapt to; give --videos or --data"),
+        (["--identity", "anna"], "--identity anna names clips of a dataset; give --data"),
+        (["--data", "DATA", "--identity", "nobody"], "has no clip of the identity nobody; it has "),
+        (["--videos", "missing.mp4"], "missing.mp4: there is no such file"),
+    ],
+)
+def test_what_cannot_be_adapted_to_is_one_line_before_any_work(
+    run: Path,
+    small_figures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    given = [str(small_figures) if option == "DATA" else option for option in options]
+    with pytest.raises(SystemExit):
+        adapt_module.main(["--run", str(run), "--out", str(tmp_path / "me"), *given])
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "me").exists()
+
+
+def test_an_adapted_run_is_not_adapted_again_and_a_dry_run_writes_nothing(
+    run: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--videos", str(video), *STEPS]
+    adapt_module.main(["--run", str(run), *args, "--out", str(tmp_path / "b"), "--dry-run"])
+    assert not (tmp_path / "b").exists()
+    assert "would write" in capsys.readouterr().out
+    adapt_module.main(["--run", str(run), *args, "--out", str(tmp_path / "a")])
+    with pytest.raises(SystemExit):
+        adapt_module.main(["--run", str(tmp_path / "a"), *args, "--out", str(tmp_path / "b")])
+    assert "is adapted to a person already" in capsys.readouterr().err

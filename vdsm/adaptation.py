@@ -1,0 +1,122 @@
+"""Adapt a trained model to one person whom it has not seen, from a few clips of that person.
+
+A static code can only blend people of the training. What a new person needs beyond that is fitted as a shift of the
+blended kernels, W(s) + D, which is held close to 0: the poses keep their meaning, since the image encoder is frozen and
+a small shift cannot redraw them, even poses that the clips do not show.
+
+1. The static latent i of all clips together is refined (`vdsm.refinement`).
+2. D minimises  mean over frames of -log p(x_t | z_t, s, D) / (C H W)  +  anchor |D|^2,  with z_t and s fixed.
+
+|D|^2 sums over all kernels and biases, so that the anchor is a Gaussian prior on each of them.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vdsm.code_density import density_at
+from vdsm.decoder import KernelShift
+from vdsm.disentangler import Disentangler
+from vdsm.evaluation.progress import NO_PROGRESS, Progress
+from vdsm.frames import FrameModel
+from vdsm.refinement import refine_static
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptationConfig:
+    """How a model is adapted."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    static_steps: int = 150
+    """Gradient steps that refine the static code; 0 keeps the encoder's."""
+    decoder_steps: int = 250
+    """Gradient steps that shift the decoder's kernels; 0 leaves them unchanged."""
+    anchor: float = 8e-4
+    """Weight of the squared shift, relative to the reconstruction in nats per pixel value. More keeps poses that the
+    clips do not show closer to the original model, less shows more of the person's detail."""
+    batch_frames: int = 12
+    """Frames per step."""
+    learning_rate: float = 1e-3
+    """Learning rate of Adam for the shift."""
+    seed: int = 0
+    """Seed of the choice of frames."""
+
+    def __post_init__(self) -> None:
+        for name in ("static_steps", "decoder_steps", "anchor"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        if self.batch_frames < 1:
+            raise ValueError(f"batch_frames is {self.batch_frames}; it must be at least 1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
+
+
+class Adaptation(NamedTuple):
+    """What was fitted to the clips of one person."""
+
+    static: Tensor
+    """Static latent i, [1, K]."""
+    shifts: tuple[KernelShift, ...]
+    """One per layer of the decoder."""
+
+
+def fit(model: Disentangler, frames: Tensor, config: AdaptationConfig, progress: Progress = NO_PROGRESS) -> Adaptation:
+    """Fit a static latent and a shift of the decoder to frames of one person. The model is not changed.
+
+    Args:
+        model: the trained model.
+        frames: the frames of all clips, one after the other, [T, C, H, W] in [0, 1].
+        config: steps and weights.
+        progress: receives the phases "fitting the static code" and "fitting the decoder".
+    """
+    stage1, clip = model.frame_model, frames[None]
+    progress.start("fitting the static code", 1, unit="fits")
+    with torch.no_grad():
+        latents = stage1.encoder(clip)
+        latent, _ = stage1.pool_static(latents)
+    if config.static_steps:
+        latent = refine_static(stage1, clip, latents.pose_loc, latent, model.temperature, config.static_steps)
+    progress.advance()
+    static = stage1.static_code(latent, model.temperature)
+    shifts = _fit_shifts(stage1, clip, latents.pose_loc, static, config, progress)
+    return Adaptation(latent, shifts)
+
+
+def _fit_shifts(
+    model: FrameModel, clip: Tensor, poses: Tensor, static: Tensor, config: AdaptationConfig, progress: Progress
+) -> tuple[KernelShift, ...]:
+    """Return the shifts for one clip [1, T, C, H, W] with given poses [1, T, Z] and static code [1, K]."""
+    shifts = model.decoder.no_shifts()
+    parts = [part for shift in shifts for part in shift]
+    generator = torch.Generator().manual_seed(config.seed)
+    optimiser = torch.optim.Adam(parts, lr=config.learning_rate)
+    progress.start("fitting the decoder", config.decoder_steps, unit="steps")
+    with torch.inference_mode(False), torch.enable_grad():
+        for part in parts:
+            part.requires_grad_()
+        for _ in range(config.decoder_steps):
+            chosen = torch.randint(clip.shape[1], (config.batch_frames,), generator=generator)
+            logits = model.decoder(poses[:, chosen], static, shifts)
+            observed = clip[:, chosen]
+            reconstruction = -model.likelihood(logits).log_prob(observed).sum() / observed.numel()
+            size = torch.stack([part.square().sum() for part in parts]).sum()
+            gradients = torch.autograd.grad(reconstruction + config.anchor * size, parts)
+            for part, gradient in zip(parts, gradients, strict=True):
+                part.grad = gradient
+            optimiser.step()
+            progress.advance()
+    return tuple(KernelShift(*(part.detach() for part in shift)) for shift in shifts)
+
+
+@torch.no_grad()
+def apply(model: Disentangler, adaptation: Adaptation) -> None:
+    """Turn `model` into one that shows the person: with the shifts, and one static code, encoded or sampled."""
+    stage1 = model.frame_model
+    stage1.decoder.add_shifts(adaptation.shifts)
+    stage1.static_loc.weight.zero_()
+    stage1.static_loc.bias.copy_(adaptation.static[0])
+    if model.fitted_priors is not None:
+        model.fitted_priors = model.fitted_priors._replace(static=density_at(adaptation.static[0]))
