@@ -25,17 +25,18 @@ pytestmark = pytest.mark.slow
 Recorders = Callable[..., Any]
 Jobs = Callable[..., Job]
 
+CHANGED = {"augmentation": AugmentationConfig(colour=0.3, crop=0.1, flip=0.5)}
 TWICE = {"stage1": {"accumulation": 2}, "stage2": {"accumulation": 2}}
 OPTIONS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     # On a CPU only stage 1 can run in fp16.
     "fp16": {"precision": "fp16", "use_gpu": True, "stages": "1"},
     "accumulation": TWICE,
-    "augmentation": {"augmentation": AugmentationConfig(colour=0.3, crop=0.1, flip=0.5)},
+    "augmentation": CHANGED,
     "average": {"ema_decay": 0.8},
     "average kept, not used": {"ema_decay": 0.8, "ema_used": False},
     "best": {"stage2_start": "best"},
-    "all": {"precision": "bf16", "ema_decay": 0.8, "stage2_start": "best", **TWICE},
+    "all": {"precision": "bf16", "ema_decay": 0.8, "stage2_start": "best", **TWICE, **CHANGED},
 }
 SHORTLY = ("fp16", "average kept, not used", "all")
 
