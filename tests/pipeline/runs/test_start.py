@@ -207,10 +207,10 @@ def test_a_dry_run_prints_what_the_training_starts_from_or_what_is_wrong_with_it
 
 
 def test_the_model_is_named_absolutely_and_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOME", str(tmp_path / "own"))
     monkeypatch.chdir(tmp_path)
     for given, named in [
-        ("runs/a", f"{tmp_path}/runs/a"), ("~/runs/a", f"{tmp_path}/home/runs/a"), ("s3://b/runs/a", "s3://b/runs/a"),
+        ("runs/a", f"{tmp_path}/runs/a"), ("~/runs/a", f"{tmp_path}/own/runs/a"), ("s3://b/runs/a", "s3://b/runs/a"),
     ]:  # fmt: skip
         command = parse(TrainCommand, ["--data", "d", "--training.start-from", given], prog="vdsm train")
         assert Recipe.of(command).training.start_from == named
