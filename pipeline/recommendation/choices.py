@@ -71,7 +71,8 @@ def _choose_experts(draft: Draft, found: Survey, kind: Kind) -> None:
 
 
 def _choose_pairs(draft: Draft, found: Survey) -> None:
-    seen = f"{found.paired_share:.0%} of clips look like a clip of another video"
+    other = "another clip" if found.videos is None else "a clip of another video"
+    seen = f"{found.paired_share:.0%} of clips look like {other}"
     far = found.pair_distance > FAR * found.pairs.random_distance
     is_doubtful = found.paired_share < FEW_PAIRED or far
     if is_doubtful and found.videos is not None and found.video_s >= LONG_VIDEO_S:
@@ -89,6 +90,11 @@ def _choose_pairs(draft: Draft, found: Survey) -> None:
         f". The {found.identities:,} identities of the dataset are not read; `identity` would" if identities else ""
     )
     draft.set("training.stage1.pairing", pairing, f"{why}. No label is read{labels}")
+    if pairing == "appearance" and found.neighbours != draft.get("training.appearance.neighbours"):
+        draft.set(
+            "training.appearance.neighbours", found.neighbours,
+            "fewer give a smaller share of clips a partner of another video, because each video gives many clips",
+        )  # fmt: skip
     if pairing != "appearance":
         draft.remove("training.appearance.descriptor")
     elif found.descriptor == "texture":
@@ -107,6 +113,8 @@ def _choose_lengths(draft: Draft, found: Survey) -> None:
         "training.stage1.clip_frames", first,
         f"of each of the two clips; {length}, and a clip without a partner is paired with another part of itself",
     )  # fmt: skip
+    if (draft.get("training.stage1.num_decoded_frames") or 0) > 2 * first:
+        draft.remove("training.stage1.num_decoded_frames")
     second = min(shortest, LONGEST)
     seconds = f"; {second / found.fps:.1f} s, which must be enough to see what happens"
     draft.set("training.stage2.clip_frames", second, length + seconds)
@@ -121,16 +129,16 @@ def _choose_lengths(draft: Draft, found: Survey) -> None:
 def _choose_steps(draft: Draft, found: Survey, kind: Kind) -> None:
     least = [draft.get(f"training.stage{stage}.steps") for stage in (1, 2)]
     batch = draft.get("training.stage1.batch_clips")
-    by_data = found.clips * kind.epochs / batch
-    first = _rounded(min(max(by_data, least[0]), max(kind.max_steps[0], least[0])))
-    second = _rounded(min(max(least[1] * first / least[0], least[1]), max(kind.max_steps[1], least[1])))
-    seen = f"each of {found.clips:,} clips about {first * batch / found.clips:,.0f} times"
-    known = f"at least {least[0]:,}, at most {max(kind.max_steps[0], least[0]):,}, else {kind.epochs:g} times"
-    draft.set("training.stage1.steps", first, f"{seen} ({known})")
-    draft.set("training.stage2.steps", second, f"poses are learned already; at least {least[1]:,}")
+    most, most_second = (max(most, fewest) for most, fewest in zip(kind.max_steps, least, strict=True))
+    first = min(max(_in_hundreds(found.clips * kind.epochs / batch), least[0]), most)
+    second = min(max(_in_hundreds(least[1] * first / least[0]), least[1]), most_second)
+    limits = f"at least {least[0]:,}, as in configs/{draft.base}" + (f", at most {most:,}" if most > least[0] else "")
+    why = f"each of {found.clips:,} clips is seen about {first * batch / found.clips:,.0f} times; {limits}"
+    draft.set("training.stage1.steps", first, why)
+    draft.set("training.stage2.steps", second, "in proportion to stage 1: poses are learned already")
 
 
-def _rounded(steps: float) -> int:
+def _in_hundreds(steps: float) -> int:
     return round(steps / 100) * 100
 
 

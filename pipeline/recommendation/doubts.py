@@ -19,8 +19,8 @@ def doubts(found: Survey, draft: Draft) -> list[str]:
     kind, lines = kind_of(found), []
     if found.clips < kind.few_clips:
         lines.append(
-            f"{found.clips:,} training clips are few (at least {kind.few_clips:,} are better); add recordings, lower "
-            "the stride of the source for overlapping clips, or start from a trained model (--training.start-from)"
+            f"{found.clips:,} training clips are few (at least {kind.few_clips:,} are better); add recordings, or "
+            "start from a trained model (--training.start-from)"
         )
     if found.looks < kind.few_looks:
         lines.append(
@@ -50,7 +50,7 @@ def _about_pairs(found: Survey, draft: Draft) -> list[str]:
     if pairing == "appearance" and found.paired_share < FEW_PAIRED:
         lines.append(
             f"{1 - found.paired_share:.0%} of clips look like no clip of another video; they are paired with their own "
-            "video or with themselves, which teaches the static code their action as well"
+            "video or with themselves, which teaches the static code their action as well; film people more than once"
         )
     if pairing == "appearance" and found.pair_distance > FAR * found.pairs.random_distance:
         lines.append(

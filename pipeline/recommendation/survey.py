@@ -25,6 +25,13 @@ MOVED = 16
 """A pixel moves from one frame to the next if a channel changes by more than this, of 255."""
 STILL = 0.002
 """A clip is still if a smaller share of its pixels moves: about eight pixels of 64x64."""
+NEIGHBOURS = (MiningSettings.neighbours, 16, 32, 64)
+"""Numbers of neighbours that are tried, until enough clips look like one of another video."""
+ENOUGH_PAIRED = 0.8
+"""Share of clips that is enough."""
+CLOSE = 0.25
+"""More neighbours are taken only if clips of two videos that are paired are, at the median, within this share of the
+distance of two clips at random: otherwise they show different people."""
 GREY = 2.0
 """Colour frames are grey if the channels of a pixel differ by less than this on average, of 255."""
 
@@ -66,6 +73,8 @@ class Survey:
     pixels: PixelSurvey
     descriptor: Name
     """What clips were compared by: patterns if the frames are grey, colours otherwise."""
+    neighbours: int
+    """Number of neighbours of a clip among which its pairs were looked for."""
     pairs: MinedPairs
     """Clips that look alike by the descriptor."""
     looks: int
@@ -91,8 +100,7 @@ def survey(clips: ClipDataset, test_clips: int) -> Survey:
     pixels = _pixels(clips)
     is_grey = clips.frame_shape[2] == 1 or pixels.colourfulness < GREY
     descriptor: Name = "texture" if is_grey else "colour"
-    pairs = find_pairs(clips, descriptor, MiningSettings(threads=len(os.sched_getaffinity(0))))
-    is_across = ~video.same(pairs.firsts, pairs.partners)
+    neighbours, pairs = _pairs(clips, video, descriptor)
     columns = {"identity": np.unique(np.asarray(clips.identities), return_inverse=True)[1], **clips.labels}
     return Survey(
         clips=len(clips),
@@ -107,13 +115,49 @@ def survey(clips: ClipDataset, test_clips: int) -> Survey:
         frame_shape=clips.frame_shape,
         pixels=pixels,
         descriptor=descriptor,
+        neighbours=neighbours,
         pairs=pairs,
         looks=len(np.unique(pairs.groups(video))),
-        paired_share=len(np.unique(pairs.firsts[is_across])) / len(clips),
-        pair_distance=float(np.median(pairs.distances[is_across])) if is_across.any() else 0.0,
+        paired_share=_paired_share(pairs, video),
+        pair_distance=_pair_distance(pairs, video),
         agreement=agreement(pairs, clips.identities, clips.labels),
         chance={name: _chance(values) for name, values in columns.items()},
     )
+
+
+def _pairs(clips: ClipDataset, video: Video, descriptor: Name) -> tuple[int, MinedPairs]:
+    """Return pairs, and the fewest neighbours with which enough clips look like one of another video.
+
+    With few neighbours and many windows of each video, hardly any pair is mutual: the windows that look like a clip
+    have all been taken by its own neighbours. Clips then fall back on windows of their own video, which show the same
+    action.
+    """
+    threads = len(os.sched_getaffinity(0))
+    tried: list[tuple[int, MinedPairs]] = []
+    for neighbours in NEIGHBOURS:
+        pairs = find_pairs(clips, descriptor, MiningSettings(neighbours=neighbours, threads=threads))
+        if tried and _pair_distance(pairs, video) > CLOSE * pairs.random_distance:
+            break
+        tried.append((neighbours, pairs))
+        if video.most_windows() == 1 or _paired_share(pairs, video) >= ENOUGH_PAIRED:
+            break
+    return max(tried, key=lambda entry: _paired_share(entry[1], video))
+
+
+def _across(pairs: MinedPairs, video: Video) -> NDArray[np.bool_]:
+    """Return which pairs are of two videos."""
+    return ~video.same(pairs.firsts, pairs.partners)
+
+
+def _paired_share(pairs: MinedPairs, video: Video) -> float:
+    """Return the share of clips that have a pair in another video."""
+    return len(np.unique(pairs.firsts[_across(pairs, video)])) / len(pairs)
+
+
+def _pair_distance(pairs: MinedPairs, video: Video) -> float:
+    """Return the median distance of these pairs; 0 if there are none."""
+    distances = pairs.distances[_across(pairs, video)]
+    return float(np.median(distances)) if len(distances) else 0.0
 
 
 def _pixels(clips: ClipDataset) -> PixelSurvey:

@@ -44,6 +44,7 @@ def write_videos(
     moves: bool = True,
     grey: bool = False,
     looks: int | None = None,
+    stripes: tuple[int, ...] = (0,),
     test_people: int = 1,
 ) -> str:
     """Write a dataset with a video of each of `people`, and return its URL.
@@ -58,6 +59,7 @@ def write_videos(
         moves: whether anything moves but the noise.
         grey: whether the three channels are the same.
         looks: number of different looks; by default each person has its own.
+        stripes: width in pixels of a white stripe at the edge of the first, second, ... video of each look.
         test_people: number of people in the test split.
     """
     items, clips = [], {}
@@ -66,6 +68,8 @@ def write_videos(
         items.append(Item(key=key, split=split, estimated_bytes=1, group=f"person{number}", path=f"{key}.mp4"))
         look = number % (looks or people) if number < people else number
         made = person(look, windows, length, size, noise=noise, moves=moves, grey=grey)
+        for clip in made:
+            clip.frames[:, :, : stripes[number // (looks or people) % len(stripes)]] = 255
         clips[key] = [
             Clip(
                 f"{key}-{n}", clip.frames, clip.labels, f"person{number}", f"{key}.mp4", clip.start_s, clip.fps

@@ -37,7 +37,7 @@ def dataset(**changes: Any) -> Survey:
         clips=1800, test_clips=300, identities=300, labels=("action",), videos=None, video_s=0.0, min_frames=8,
         max_frames=8, fps=8.0, frame_shape=(64, 64, 3),
         pixels=PixelSurvey(clips=128, flat_share=0.9, colourfulness=30, moving_share=0.1, still_share=0.0),
-        descriptor="colour", pairs=pairs, looks=300, paired_share=1.0, pair_distance=0.02,
+        descriptor="colour", neighbours=8, pairs=pairs, looks=300, paired_share=1.0, pair_distance=0.02,
         agreement={"identity": 1.0, "action": 0.0}, chance={"identity": 0.01, "action": 0.2},
     )  # fmt: skip
     return replace(good, **changes)
@@ -109,6 +109,11 @@ def test_windows_of_a_video_are_paired_if_nothing_looks_alike_and_videos_are_lon
     assert draft.recipe().training.stage1.annealing.static_consistency > 0
 
 
+def test_more_neighbours_are_set_where_they_were_needed() -> None:
+    assert choose(filmed(neighbours=32), MACHINE).recipe().training.appearance.neighbours == 32
+    assert "neighbours" not in choose(filmed(), MACHINE).tree["training"]["appearance"]
+
+
 def test_grey_frames_are_compared_by_their_texture() -> None:
     grey = choose(dataset(descriptor="texture"), MACHINE)
     assert grey.get("training.appearance.descriptor") == "texture"
@@ -117,7 +122,7 @@ def test_grey_frames_are_compared_by_their_texture() -> None:
 
 @pytest.mark.parametrize("shortest", [1, 3, 8, 16, 60, 500])
 def test_windows_are_within_the_shortest_clip(shortest: int) -> None:
-    training = choose(filmed(min_frames=shortest, max_frames=500), MACHINE).recipe().training
+    training = choose(dataset(min_frames=shortest, max_frames=500), MACHINE).recipe().training
     assert 1 <= training.stage1.clip_frames <= max(1, shortest // 2)
     assert training.stage2.clip_frames == min(shortest, 60)
     assert (training.stage2.num_decoded_frames or 0) <= training.stage2.clip_frames
@@ -190,7 +195,7 @@ def test_the_text_is_that_of_the_recipe_with_a_reason_for_each_setting(tmp_path:
     assert all(len(line) <= 120 or url in line for line in lines)
     assert warnings
     for warning in warnings:
-        assert " ".join(f"# WARNING: {warning}".split()) in " ".join(text.replace("\n#", "").split())
+        assert f"WARNING: {warning}" in " ".join(line.removeprefix("# ") for line in lines)
     assert yaml.safe_load(text).keys() == {"model", "training"}
     assert "Time:" not in text
 
