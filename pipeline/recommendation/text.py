@@ -50,8 +50,8 @@ def recipe_text(
         f"Comments say why. Settings without a number of this dataset are those of configs/{draft.base}, shown to work "
         f"on {kind_of(found).shown}."
     )
-    for name in SECTIONS:
-        lines += [f"{name}:", *_section(draft, draft.tree[name], name)]
+    for section in SECTIONS:
+        lines += [f"{section}:", *_section(draft, draft.tree[section], section)]
     return "\n".join(lines) + "\n"
 
 
