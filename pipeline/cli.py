@@ -17,6 +17,7 @@ COMMANDS = {
     "prepare": ("preprocessing.prepare", "find cuts, people and near-duplicates in recordings, before sharding"),
     "shard": ("preprocessing.shard", "convert a source of clips to WebDataset shards and a manifest"),
     "verify": ("preprocessing.verify", "check a dataset: hashes, counts, shapes"),
+    "recipe": ("pipeline.recommend", "write a commented recipe for a dataset and this machine"),
     "train": ("pipeline.train", "train both stages under Ray Train, or resume a run"),
     "tune": ("pipeline.tune", "search for better settings with Ray Tune and Optuna, or resume a sweep"),
     "evaluate": ("pipeline.evaluate", "measure a run on test clips: metrics.json and report.html"),

@@ -20,8 +20,8 @@ from cluster.cli.paths import Location
 from cluster.cli.progress import format_duration
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
-from cluster.errors import UserError
 from pipeline.recipe import Recipe
+from pipeline.shipped_recipes import shipped_recipe
 from preprocessing.recipe import DataRecipe
 
 log = logging.getLogger(__name__)
@@ -56,11 +56,7 @@ def recipe_path() -> Path:
     Raises:
         UserError: the recipe is in neither folder.
     """
-    folders = (Path(__file__).resolve().parents[1] / "configs", Path(sys.prefix) / "share" / "vdsm" / "configs")
-    for folder in folders:
-        if (folder / RECIPE).is_file():
-            return folder / RECIPE
-    raise UserError(f"no {RECIPE} in {folders[0]} or {folders[1]}; give a recipe with --config")
+    return shipped_recipe(RECIPE)
 
 
 def quickstart(command: QuickstartCommand) -> None:

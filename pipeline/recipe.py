@@ -1,10 +1,13 @@
 """The recipe: one configuration for every job."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from cluster.cli.paths import expand_home
 from cluster.cli.settings import Section
 from pipeline import former_names
 from pipeline.training.config import TrainingConfig
@@ -44,5 +47,13 @@ class Recipe(DataRecipe):
 
     @classmethod
     def of(cls, command: "Recipe") -> "Recipe":
-        """Return the recipe within a command, which extends it by fields of its own."""
-        return Recipe.model_validate({name: getattr(command, name) for name in Recipe.model_fields})
+        """Return the recipe within a command, which extends it by fields of its own.
+
+        A run that it names is named absolutely: workers run in other folders, and so may the next call.
+        """
+        recipe = Recipe.model_validate({name: getattr(command, name) for name in Recipe.model_fields})
+        start = recipe.training.start_from
+        if start is None or "://" in start:
+            return recipe
+        training = replace(recipe.training, start_from=str(Path(expand_home(start)).resolve()))
+        return recipe.model_copy(update={"training": training})

@@ -41,6 +41,7 @@ def train(command: TrainCommand) -> None:
     """
     # torch and Ray take seconds to import, which --help and invalid input should not wait for.
     from pipeline.ray_train.run import log_plan, train_recipe
+    from pipeline.runs.start import new_start
     from pipeline.runs.store import absolute, run_url
 
     recipe = Recipe.of(command)
@@ -51,6 +52,7 @@ def train(command: TrainCommand) -> None:
         return
     if run is None:
         raise UserError("--out and --name are required: the folder of the runs, and a name for this run")
+    new_start(recipe, run)  # raises what is wrong with it before pairs are searched
     log_plan(recipe, data)
     train_recipe(recipe, data, run, profile=command.profile)
 

@@ -9,6 +9,7 @@ from cluster.storage import api as storage
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import is_end, newest_intact
 from pipeline.runs.pairs import run_pairs
+from pipeline.runs.start import new_start
 from pipeline.runs.store import changed_settings, data_hash
 from pipeline.training.job import Job
 from pipeline.training.plan import StagePlan, make_plan, plan_of
@@ -56,6 +57,11 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
     resources += f", one {training.worker_resource} each" if training.worker_resource else ""
     lines.append(f"{least}{training.num_workers} workers x {training.threads_per_worker} threads{resources}")
     missing += _missing_resources(recipe, plans)
+    try:
+        start = new_start(recipe, run)
+        lines += start.describe() if start else []
+    except UserError as error:
+        missing.append(f"start: {error}")
     if run is None:
         missing.append("run: give --out and --name")
     else:

@@ -33,13 +33,16 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
     """
     # torch takes seconds to import, which --help and invalid input should not wait for.
     from pipeline.runs.checkpoints import CheckpointStore, is_end
+    from pipeline.runs.start import keep_start, new_start
     from pipeline.runs.store import open_run
     from preprocessing.dataset.manifest import read_manifest
 
     manifest, manifest_sha256 = read_manifest(data)
     storage.check_writable(run)
     with run_lock(run):
+        start = new_start(recipe, run)  # before the run is created, which a model that does not fit prevents
         open_run(run, recipe, data, manifest)
+        keep_start(run, start)
         _keep_pairs(recipe, data, run)
         checkpoints = CheckpointStore(run, recipe.training)
         position = checkpoints.newest()

@@ -188,32 +188,40 @@ def _train(worker_config: WorkerConfig, reporter: RayReporter, world: Distribute
         resume = reporter.restore()
     except ValueError as error:
         raise UserError(str(error)) from error
-    _log_start(reporter, world, resume)
+    _log_start(reporter, world, resume, job.provenance)
     outcome = train_run(job, reporter, world, resume)
     reporter.close()
     return outcome._asdict()
 
 
-def _log_start(reporter: RayReporter, world: DistributedContext, resume: TrainState | None) -> None:
+def _log_start(
+    reporter: RayReporter, world: DistributedContext, resume: TrainState | None, provenance: Provenance
+) -> None:
     processes = world.gather({"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()})
     if world.is_first:
         position = resume.position if resume else START
-        event = {"kind": "event", "event": "resume" if resume else "start", **position._asdict()}
+        event: dict[str, Any] = {"kind": "event", "event": "resume" if resume else "start", **position._asdict()}
+        if provenance.start and resume is None:
+            event["start_from"] = provenance.start["checkpoint"]
         reporter.log(event | {"workers": world.size, "processes": processes})
 
 
 def _job(worker_config: WorkerConfig) -> Job:
     from pipeline.runs.pairs import run_pairs
+    from pipeline.runs.start import stored_origin, stored_weights
     from preprocessing.dataset.reader import ClipDataset
 
-    recipe = worker_config.recipe
+    recipe, run = worker_config.recipe, worker_config.run_url
     clips = ClipDataset(worker_config.data, "train", cache_bytes=round(recipe.training.cache_gb * 1e9))
-    provenance = Provenance(recipe.model_dump(mode="json"), worker_config.manifest_sha256)
+    provenance = Provenance(
+        recipe.model_dump(mode="json"), worker_config.manifest_sha256, start=stored_origin(run, recipe)
+    )
     return Job(
         model=recipe.model,
         training=recipe.training,
         seed=recipe.seed,
         clips=clips,
-        pairs=run_pairs(recipe.training, clips, worker_config.run_url),
+        pairs=run_pairs(recipe.training, clips, run),
+        start_weights=(lambda: stored_weights(run)) if recipe.training.start_from else None,
         provenance=provenance,
     )

@@ -2,6 +2,8 @@
 
 <out>/<name>/run.json       the data it was trained on; its presence makes the folder a run
              config.yaml    the resolved recipe
+             start.json     with a warm start: the checkpoint whose weights were the initial ones
+             start.pt       these weights
              checkpoints/   stage1-step00000200.pt, ...
              stage1.pt      the last checkpoint of each stage, kept permanently
              stage2.pt

@@ -208,6 +208,11 @@ class TrainingConfig:
     storage_patience_s: float = 300.0
     """Seconds that storage may be unreachable before a worker gives up."""
 
+    start_from: str | None = None
+    """Warm start: the model whose weights are the initial ones, in place of random ones. A run's folder or S3 URL
+    (its newest checkpoint), or the path or URL of one of its checkpoints or stage files. It is read once, when the run
+    is started."""
+
     def __post_init__(self) -> None:
         counts = ("num_workers", "threads_per_worker", "keep_checkpoints", "block_shards")
         intervals = ("validation_interval", "checkpoint_interval", "log_interval")
@@ -224,6 +229,11 @@ class TrainingConfig:
             raise ValueError(f"max_failures is {self.max_failures}; it must be at least 0, or -1 for no limit")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; it must be in (0, 1)")
+        if self.start_from is not None and "@" in self.start_from.partition("://")[2].partition("/")[0]:
+            raise ValueError(
+                "start_from holds credentials, which would be stored with the run; name s3://bucket/prefix alone, and "
+                "give credentials in the environment"
+            )
         if self.precision == "fp16" and not self.use_gpu:
             raise ValueError("precision is fp16, which needs use_gpu (CPUs have no LSTM in fp16); choose bf16 or fp32")
         if not 0 <= self.ema_decay < 1:

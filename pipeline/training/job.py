@@ -1,10 +1,11 @@
 """The input of the training loop, and how far a run got."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from pipeline.training.batches import Clips
 from pipeline.training.config import TrainingConfig
@@ -25,6 +26,8 @@ class Job:
     clips: Clips
     pairs: MinedPairs | None = None
     """Pairs of clips that look alike, if stage 1 is paired by appearance."""
+    start_weights: Callable[[], Mapping[str, Tensor]] | None = None
+    """Return the weights of a warm start; called only if there is no checkpoint to resume from. None: random ones."""
     provenance: Provenance = field(default_factory=Provenance)
     """Stored in every checkpoint."""
 

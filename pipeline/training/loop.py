@@ -22,6 +22,7 @@ from pipeline.training.reporter import Reporter
 from pipeline.training.stage import StageRun
 from pipeline.training.state import BestValidation, TrainState
 from vdsm.disentangler import Disentangler
+from vdsm.warm_start import load_start_weights
 
 
 def train_run(
@@ -103,6 +104,8 @@ def _train_from(
     disentangler = Disentangler(job.model)
     if resume is not None:
         disentangler.load_state_dict(resume.weights)
+    elif job.start_weights is not None:
+        load_start_weights(disentangler, job.start_weights())
     else:
         disentangler.load_given_weights()
     disentangler.to(world.device)

@@ -34,6 +34,8 @@ class Provenance:
     """The complete recipe, as plain values."""
     manifest_sha256: str = ""
     """SHA-256 of the manifest of the dataset."""
+    start: Mapping[str, Any] = field(default_factory=dict)
+    """The checkpoint whose weights the training started from; empty without a warm start."""
 
 
 @dataclass(kw_only=True)
@@ -85,6 +87,8 @@ class TrainState:
             "recipe": dict(self.provenance.recipe),
             "manifest_sha256": self.provenance.manifest_sha256,
         }
+        if self.provenance.start:
+            content["start"] = dict(self.provenance.start)
         if self.ema is not None:
             content |= {"ema": dict(self.ema), checkpoint.USED: "ema" if self.uses_ema else checkpoint.WEIGHTS}
         if self.priors is not None:
@@ -125,7 +129,7 @@ class TrainState:
             best_validation={int(stage): BestValidation(step, elbo) for stage, (step, elbo) in best.items()},
             epoch=int(content.get("epoch", 0)),
             seed=int(content.get("seed", 0)),
-            provenance=Provenance(recipe, content.get("manifest_sha256", "")),
+            provenance=Provenance(recipe, content.get("manifest_sha256", ""), content.get("start", {})),
         )
 
 

@@ -1,0 +1,1 @@
+"""A recipe for a dataset: what the data is like, what the machine has, and which settings follow from both."""
