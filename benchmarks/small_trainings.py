@@ -1,7 +1,7 @@
 """Short trainings of varying quality on built-in figures of half the size, for `label_free.py`.
 
-Each variant changes the settings of a good training such that the model gets worse in one respect: it ignores the static
-code, its dynamics code carries the identity, and so on. No variant is chosen by its scores.
+Each variant changes the settings of a good training such that the model gets worse in one respect: it ignores the
+static code, its dynamics code carries the identity, and so on. No variant is chosen by its scores.
 """
 
 import math

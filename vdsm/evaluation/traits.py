@@ -1,7 +1,7 @@
 """What a clip looks like and how it moves, as numbers that need no label, no judge and no training.
 
-The appearance forgets positions, so that it does not change with what a person does. The motion forgets colours, so that
-it does not change with who does it. `docs/evaluation.md` has the measurements by which they were chosen.
+The appearance forgets positions, so that it does not change with what a person does. The motion forgets colours, so
+that it does not change with who does it. `docs/evaluation.md` has the measurements by which they were chosen.
 
 Letters: B clips, T frames, C channels, H W image.
 """
