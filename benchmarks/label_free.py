@@ -3,11 +3,11 @@
     vdsm shard --config configs/figures-short.yaml --out DATA
     python benchmarks/label_free.py --data DATA --out OUT --seeds 0 1 --json
 
-Trains every variant of `small_trainings.py` with every seed, measures its snapshots on the same pairs of test figures
-by the judge and without labels, and prints Spearman's rank correlation of each pair of scores. The 95% interval draws
-whole trainings with replacement, because the snapshots of one training are alike. Snapshots of stage 1 are swapped by their
-poses, those of stage 2 by their dynamics codes; `stage 2` are the latter alone. `--only` limits the seeds that are
-correlated. If interrupted, rerun it to resume.
+Trains every variant of `small_trainings.py` with every seed, measures its snapshots on the same pairs of test
+figures by the judge and without labels, and prints Spearman's rank correlation of each pair of scores. The 95%
+interval draws whole trainings with replacement, because the snapshots of one training are alike. Snapshots of stage 1
+are swapped by their poses, those of stage 2 by their dynamics codes; `stage 2` are the latter alone. `--only` limits
+the seeds that are correlated. If interrupted, rerun it to resume.
 """
 
 import json
