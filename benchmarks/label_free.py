@@ -11,7 +11,7 @@ the seeds that are correlated. If interrupted, rerun it to resume.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ import small_trainings
 import torch
 from arguments import add_threads, machine, parser
 from numpy.typing import NDArray
+from torch import Tensor
 
 from preprocessing.dataset.reader import ClipDataset
 from vdsm.config import ModelConfig
 from vdsm.disentangler import Disentangler
+from vdsm.evaluation.clips import LabelledClips
 from vdsm.evaluation.cycle import ReencodedSwaps
 from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.judge import Judge, JudgeConfig, dump_judge, parse_judge, train_judge
@@ -31,7 +33,7 @@ from vdsm.evaluation.likeness import transfer_scores
 from vdsm.evaluation.model import encode_clips
 from vdsm.evaluation.moving_pixels import moving_scores
 from vdsm.evaluation.outputs import SwapDecoder, judge_pairs, slice_decoder
-from vdsm.evaluation.pairs import draw_pairs
+from vdsm.evaluation.pairs import Indices, draw_pairs
 from vdsm.evaluation.progress import NO_PROGRESS
 from vdsm.evaluation.reconstruction import subsample
 from vdsm.evaluation.scores import Score
@@ -91,11 +93,11 @@ def _measured(
     rows = []
     for seed in seeds:
         for variant in variants:
-            for stage, step in small_trainings.snapshots():
+            for stage, step in small_trainings.own_snapshots(variant):
                 file = small_trainings.snapshot_file(out, variant, seed, stage, step)
                 scores = file.with_suffix(".json")
                 if not scores.exists():
-                    measured = measure(file, stage, judge, clips, real, count)
+                    measured = measure_snapshot(file, stage, judge, clips, real, count)
                     scores.write_text(json.dumps(measured))
                 row = {"variant": variant, "seed": seed, "stage": stage, "step": step}
                 rows.append(row | json.loads(scores.read_text()))
@@ -112,14 +114,22 @@ def load(file: Path) -> Disentangler:
 
 
 @torch.inference_mode()
-def measure(
-    file: Path, stage: int, judge: Judge, clips: small_trainings.HalfSize, real: Traits, count: int
+def measure_snapshot(
+    file: Path, stage: int, judge: Judge, clips: LabelledClips, real: Traits, count: int
 ) -> dict[str, float]:
-    """Return the judged scores of a snapshot, and those that need no label."""
-    model, pairs = load(file), draw_pairs(clips, count, 0)
+    """Return the scores of a snapshot."""
+    model = load(file)
     decoder = SwapDecoder(model, encode_clips(model, clips, LENGTH, AT_ONCE), LENGTH, AT_ONCE)
-    swap = decoder.swap if stage == 2 else decoder.pose_swap
-    traits, reencoded = TraitCollector(), ReencodedSwaps(model)
+    return measure(decoder, decoder.swap if stage == 2 else decoder.pose_swap, stage, judge, clips, real, count)
+
+
+def measure(
+    decoder: SwapDecoder, swap: Callable[[Indices, Indices], Tensor], stage: int, judge: Judge, clips: LabelledClips,
+    real: Traits, count: int,
+) -> dict[str, float]:  # fmt: skip
+    """Return the judged scores of a way to swap the codes of clips, and those that need no label."""
+    pairs = draw_pairs(clips, count, 0)
+    traits, reencoded = TraitCollector(), ReencodedSwaps(decoder.model)
     verdicts = judge_pairs(judge, pairs, slice_decoder(swap, pairs), AT_ONCE, "", NO_PROGRESS, traits, reencoded)
     judged = swap_scores(clips, pairs, verdicts.values, 0)
     people = identity_indices(clips.identities)

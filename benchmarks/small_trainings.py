@@ -64,12 +64,6 @@ VARIANTS = {
     "no static": Variant(stage1={"static": CosineRamp(start=50, end=50, fraction=0.5)}),
     "weak pose prior": Variant(stage1={"pose": Spline(knots=((0, 0.05), (0.5, 0.05), (1, 0.05)))}),
     "no dynamics": Variant(stage2={"dynamics": CosineRamp(start=30, end=30, fraction=1.0)}),
-    "published shapes": Variant(
-        model={
-            "static_groups": 1, "expert_init": "independent", "static_prior_scale": None, "encoder_init": "default",
-            "encoder_slope": 0.01,
-        },
-    ),
 }  # fmt: skip
 
 
@@ -101,6 +95,13 @@ def _halved(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def snapshots() -> list[tuple[int, int]]:
     """Return stage and step of every snapshot of a training."""
     return [(stage, step) for stage, steps in SNAPSHOTS.items() for step in steps]
+
+
+def own_snapshots(name: str) -> list[tuple[int, int]]:
+    """Return the snapshots of a variant, without stage 1 if it is that of the good training."""
+    variant = VARIANTS[name]
+    shared = variant.paired and not variant.model and not variant.stage1 and variant.stage2
+    return [(stage, step) for stage, step in snapshots() if stage == 2 or not shared]
 
 
 def snapshot_file(out: Path, name: str, seed: int, stage: int, step: int) -> Path:

@@ -76,7 +76,7 @@ def test_outputs_that_are_all_the_same_score_chance() -> None:
 def test_each_score_compares_with_the_right_clip_and_people() -> None:
     """With clips on a line, each rank can be counted by hand."""
     line = np.arange(6, dtype=np.float32)[:, None]
-    real = Traits(line, line[::-1], np.arange(1.0, 7.0), np.arange(2.0, 8.0))
+    real = Traits(line, 5 - line, np.arange(1.0, 7.0), np.arange(2.0, 8.0))
     pairs = Pairs(np.array([0, 4]), np.array([2, 1]))  # ann moves, bob is shown; cat moves, ann is shown
     outputs = Traits(
         np.array([[2.4], [2.4]], dtype=np.float32), np.array([[4.8], [2.2]], dtype=np.float32),
@@ -157,7 +157,7 @@ def test_labels_change_none_of_these_scores_and_identities_do(renderer: PerfectM
             for clips in (test_clips, Relabelled(test_clips, labels), Relabelled(test_clips, {}))
         )
         assert as_given == other == without
-        assert len(as_given) == 22
+        assert len(as_given) == 24
         sources = Relabelled(test_clips, {})
         sources.identities = [f"file {index // 2}" for index in range(len(test_clips))]
         assert label_free(measure(renderer, sources, None, CONFIG)) != as_given
@@ -182,5 +182,5 @@ def test_a_model_that_draws_the_right_square_is_near_the_top_and_the_controls_ar
     assert controls["ignores_dynamics"]["likeness.action"].value == pytest.approx(0.5, abs=0.1)
     assert controls["shuffled"]["likeness.identity"].value == pytest.approx(0.5, abs=0.1)
     assert controls["copies"]["likeness.identity"].value == pytest.approx(0.5, abs=0.1)
-    assert controls["copies"]["likeness.action"].value == 1
+    assert controls["copies"]["likeness.action"].value > 0.98  # some clips differ in their colours alone
     assert controls["copies"]["likeness.leakage.identity"].value > 0.99

@@ -86,7 +86,7 @@ def test_motion_hardly_depends_on_colours_and_is_zero_where_nothing_moves() -> N
     first, second = motion(frames)
     assert float(first @ second) > 0.999
     assert float(first @ motion(frames[:1].flip(1))[0]) < 0.7
-    assert motion(frames[:, :1].expand(-1, 6, -1, -1, -1)).abs().max() == 0
+    assert motion(frames[:1, :1].expand(-1, 6, -1, -1, -1)).abs().max() == 0
 
 
 def test_motion_of_long_clips_has_a_bounded_size() -> None:
