@@ -1,11 +1,13 @@
 """How the scores without labels and the judged ones follow a fault of known size in a finished run.
 
     vdsm quickstart --out QUICKSTART
-    python benchmarks/label_free_doses.py --run QUICKSTART/runs/figures --data QUICKSTART/data --judges QUICKSTART/report
+    python benchmarks/label_free_doses.py --run QUICKSTART/runs/figures --data QUICKSTART/data \
+        --judges QUICKSTART/report
 
 Swaps are decoded from mixtures of codes. `static` at dose d: (1 - d) of the static code of B and d of that of A, which
-should not be there. `dynamics` at dose d: (1 - d) of the dynamics code of A and d of that of B. `still` at dose d: every
-pose moved by d towards the mean pose of its clip, so that the motion gets smaller. Prints one JSON object per dose.
+should not be there. `dynamics` at dose d: (1 - d) of the dynamics code of A and d of that of B. `still` at dose d:
+every pose moved by d towards the mean pose of its clip, so that the motion gets smaller. Prints one JSON object per
+dose.
 """
 
 import json
