@@ -21,7 +21,7 @@ from vdsm.evaluation.progress import Progress
 
 COLOUR_LEVELS = 6
 """Colours are counted in bins around this many levels per channel, each colour shared between the nearest bins."""
-SIDE = 64
+SIDE = 32
 """Frames with more pixels than SIDE x SIDE are reduced to that size before their colours are counted."""
 GRID = 8
 """Motion is averaged over the cells of a GRID x GRID grid."""

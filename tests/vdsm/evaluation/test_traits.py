@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from vdsm.evaluation.traits import COLOUR_LEVELS, GRID, HALF_CHANGE, STEPS, appearance, join_traits, motion, traits_of
+from vdsm.evaluation.traits import (
+    COLOUR_LEVELS,
+    GRID,
+    HALF_CHANGE,
+    SIDE,
+    STEPS,
+    appearance,
+    join_traits,
+    motion,
+    traits_of,
+)
 
 
 def clips_of(*shape: int) -> torch.Tensor:
@@ -51,7 +61,7 @@ def test_appearance_forgets_positions_and_times_and_is_that_of_each_clip_alone()
 
 
 def test_large_frames_are_reduced_before_their_colours_are_counted() -> None:
-    small = clips_of(1, 2, 3, 64, 64)
+    small = clips_of(1, 2, 3, SIDE, SIDE)
     large = small.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
     torch.testing.assert_close(appearance(large), appearance(small))
 
