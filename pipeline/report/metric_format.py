@@ -7,8 +7,8 @@ Metric = dict[str, Any]
 Metrics = dict[str, Any]
 """The content of metrics.json; see `pipeline.evaluation.schema`."""
 
-_SHARES = ("judge", "swap", "leakage", "pose_swap", "pose_leakage", "prior", "consistency", "probe")
-"""First parts of the names of metrics that are shares of clips or pairs, if they are about a label."""
+_SHARES = ("judge", "swap", "leakage", "pose_swap", "pose_leakage", "prior", "consistency", "probe", "likeness")
+"""First parts of the names of metrics that are shares of clips or pairs, if not about a number."""
 _NUMBERS = ("r2", "mse", "psnr", "ssim", "mae", "is", "h_y", "h_y_given_x")
 """Parts of a name that make the metric a plain number nevertheless."""
 MISSING = "–"

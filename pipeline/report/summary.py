@@ -121,7 +121,7 @@ def tiles(metrics: Metrics) -> list[Tile]:
     return [
         Tile(
             title, name, values[name], lower_is_better=direction(name) < 0,
-            share=is_share(name, metrics) or name.startswith(("cycle.", "likeness.")),
+            share=is_share(name, metrics) or name.startswith("cycle."),
         )
         for title, name in chosen
         if name in values

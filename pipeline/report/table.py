@@ -3,7 +3,7 @@
 import io
 from dataclasses import dataclass
 
-from pipeline.report.metric_format import Metric, Metrics, format_interval, format_value, percent
+from pipeline.report.metric_format import Metric, Metrics, format_interval, format_value, is_share, percent
 from pipeline.report.without_labels import label_free_rows
 
 
@@ -74,8 +74,9 @@ def text_table(metrics: Metrics) -> str:
         for name in ("", "value", "95% interval", "chance", "perfect"):
             plain.add_column(name, justify="left" if not name else "right")
         for one in rows:
-            value, chance = (format_value(one.metric[key], share=False) for key in ("value", "chance"))
-            plain.add_row(one.title, value, format_interval(one.metric, share=False), chance, one.best)
+            share = is_share(one.name, metrics)
+            value, chance = (format_value(one.metric[key], share) for key in ("value", "chance"))
+            plain.add_row(one.title, value, format_interval(one.metric, share), chance, one.best)
         console.print(plain)
     for warning in metrics["warnings"]:
         console.print(f"note: {warning}")

@@ -187,7 +187,7 @@ def test_data_without_an_action_label_has_cycle_and_elbo_and_no_judge(
     assert [text for text in found["warnings"] if "worse than its first frame repeated" in text]
     table = text_table(found)
     assert "without labels" in table
-    assert f"{found['figures']['likeness.identity']['value']:.4g}" in table
+    assert f"{found['figures']['likeness.identity']['value']:.1%}" in table
     page = (out / "report.html").read_text()
     assert "A transfer looks more like the donor of its appearance than" in page
     assert page.index('id="without-labels"') < page.index('id="samples"')
