@@ -116,8 +116,14 @@ def find_warnings(scores: Mapping[str, Score], swap_by: str) -> list[str]:
             found.append(
                 f"The {code} code holds the {factor} too: a linear probe reads it in {score.value:.1%} of clips."
             )
+    gain = scores.get("moving.poses.gain" if swap_by == "poses" else "moving.self_swap.gain")
+    if gain is not None and gain.n and gain.value <= 0:
+        found.append(
+            f"Where pixels move, a clip decoded from its own codes is {-gain.value:.1f} dB worse than its first frame "
+            "repeated."
+        )
     if action is None:
-        found.append("The clips have no action label, so that nothing here was judged: see the cycle and the ELBO.")
+        found.append("The clips have no action label, so that nothing here was judged: see the metrics without labels.")
     if swap_by == "poses":
         found.append("There is no sequence stage yet: the poses of every frame were swapped, not one dynamics code.")
     return found

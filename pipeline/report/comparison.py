@@ -128,7 +128,9 @@ def check_comparable(reports: Sequence[Report]) -> list[str]:
         notes.append("Some reports were measured without a sequence stage: they swap the poses of every frame.")
     if "samples" in swapped_by and len(swapped_by) > 1:
         names = ", ".join(report.name for report in reports if report.is_samples)
-        notes.append(f"Of {names} there are only samples: cycle, probes and ELBO need the model itself.")
+        notes.append(
+            f"Of {names} there are only samples: probes, ELBO and what needs no label are measured on runs alone."
+        )
     if not all(report.metrics["provenance"].get("finished", True) for report in reports):
         notes.append("Some runs were measured before their training was finished.")
     return notes

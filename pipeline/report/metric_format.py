@@ -7,8 +7,8 @@ Metric = dict[str, Any]
 Metrics = dict[str, Any]
 """The content of metrics.json; see `pipeline.evaluation.schema`."""
 
-_SHARES = ("judge", "swap", "leakage", "pose_swap", "pose_leakage", "prior", "consistency", "probe")
-"""First parts of the names of metrics that are shares of clips or pairs, if they are about a label."""
+_SHARES = ("judge", "swap", "leakage", "pose_swap", "pose_leakage", "prior", "consistency", "probe", "likeness")
+"""First parts of the names of metrics that are shares of clips or pairs, if not about a number."""
 _NUMBERS = ("r2", "mse", "psnr", "ssim", "mae", "is", "h_y", "h_y_given_x")
 """Parts of a name that make the metric a plain number nevertheless."""
 MISSING = "–"
@@ -48,7 +48,12 @@ def direction(name: str) -> int:
     parts = name.split(".")
     if "leakage" in parts or parts[0] in ("pose_leakage", "frechet") or parts[-1] in ("mse", "h_y_given_x"):
         return -1
+    if parts[0] == "moving":
+        return 1 if parts[1] in ("self_swap", "poses") else 0
+    if name in ("likeness.identity", "likeness.action"):
+        return 1
     if parts[0] in ("swap", "pose_swap", "prior", "reconstruction", "consistency", "cycle", "elbo", "is", "h_y"):
         return 1
-    # Whether a probe's value is good depends on its code; the judge and the still image do not depend on the model.
+    # Whether a probe's value is good depends on its code; the judge, the still image and the likeness of real clips do
+    # not depend on the model; the smoothness is best at 1.
     return 0

@@ -27,6 +27,7 @@ from pipeline.report.line_chart import LineChart
 from pipeline.report.metric_format import Metrics, format_interval, format_value, is_share, percent
 from pipeline.report.paired_clips import PairedClips
 from pipeline.report.table import headline
+from pipeline.report.without_labels import label_free_rows
 from vdsm.evaluation.clips import LabelledClips
 from vdsm.evaluation.measurement import Measurement, Swapped
 from vdsm.evaluation.progress import Progress
@@ -125,6 +126,7 @@ def render(metrics: Metrics, gallery: Gallery, title: str, charts: list[LineChar
         tiles=summary.tiles(metrics),
         rows=rows,
         controls=list(rows[0].controls) if rows else [],
+        label_free=label_free_rows(metrics),
         probes=summary.probes(metrics),
         confusions=summary.confusions(metrics),
         groups=summary.groups(metrics),

@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.report.metric_format import Metric, Metrics, direction, is_share, percent
 from pipeline.report.table import swap_prefix
+from pipeline.report.without_labels import label_free_sentence
 
 GROUPS = {
     "judge": "Accuracy of the judge on real test clips",
@@ -18,6 +19,9 @@ GROUPS = {
     "reconstruction": "Reconstruction (PSNR in dB)",
     "still": "Baseline without motion: the mean frame of the clip, repeated",
     "consistency": "Agreement of the judge on a clip and on its reconstruction",
+    "likeness": "Likeness without labels: whose appearance and whose motion transfers show",
+    "moving": "Fidelity on the pixels that move (PSNR and gain over the first frame in dB)",
+    "smoothness": "Change over time, relative to real clips",
     "cycle": "Cycle consistency without labels: the codes of a swap are nearest to those of its donors",
     "frechet": "Fréchet distance",
     "elbo": "ELBO, not annealed",
@@ -84,7 +88,8 @@ def headline_sentence(metrics: Metrics) -> str:
     prefix = swap_prefix(metrics)
     action, joint = values.get(f"{prefix}swap.action.accuracy"), values.get(f"{prefix}swap.static.joint")
     if action is None:
-        return f"{measured} The clips have no action label, so this page shows only metrics that need none."
+        text = "The clips have no action label, so this page shows only metrics that need none."
+        return " ".join(filter(None, (measured, label_free_sentence(metrics), text)))
     text = (
         f"{measured} When one identity is given the action of another, the judge recognises the requested action in "
         f"{percent(action['value'])} of the swaps (chance {percent(action['chance'])})"
@@ -106,7 +111,12 @@ def tiles(metrics: Metrics) -> list[Tile]:
     if leakage:
         worst = max(leakage, key=lambda name: leakage[name]["value"] - leakage[name]["chance"])
         chosen.append((f"worst leakage: {worst.rpartition('.')[2]}", worst))
-    chosen += [("reconstruction, PSNR in dB", "reconstruction.psnr")]
+    judged = chosen[0][1] in values
+    chosen += [("reconstruction, PSNR in dB", "reconstruction.psnr")] if judged else []
+    chosen += [("looks like its donor", "likeness.identity"), ("moves like its donor", "likeness.action")]
+    code = "self_swap" if "moving.self_swap.gain" in values else "poses"
+    chosen += [("moving pixels, dB above a still", f"moving.{code}.gain")]
+    chosen += [("motion relative to real clips", "smoothness.change")]
     chosen += [("nearest static code", "cycle.static"), ("nearest dynamics code", "cycle.dynamics")]
     return [
         Tile(

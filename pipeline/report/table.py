@@ -3,7 +3,8 @@
 import io
 from dataclasses import dataclass
 
-from pipeline.report.metric_format import Metric, Metrics, format_interval, percent
+from pipeline.report.metric_format import Metric, Metrics, format_interval, format_value, is_share, percent
+from pipeline.report.without_labels import label_free_rows
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def headline(metrics: Metrics) -> list[Row]:
 
 
 def text_table(metrics: Metrics) -> str:
-    """Return the headline table and the warnings as text for a terminal."""
+    """Return the headline table and the warnings as text for a terminal; without labels, the table that needs none."""
     from rich.console import Console
     from rich.table import Table
 
@@ -68,6 +69,15 @@ def text_table(metrics: Metrics) -> str:
         console.print(table)
         console.print("chance: an output unrelated to the pair; ceiling: real clips through the judge")
         console.print("leakage: share of swaps in which the replaced factor is still visible; chance level means none")
+    elif rows := label_free_rows(metrics):
+        plain = Table(title=f"transfers by {metrics['swap_by']}, without labels", title_justify="left")
+        for name in ("", "value", "95% interval", "chance", "perfect"):
+            plain.add_column(name, justify="left" if not name else "right")
+        for one in rows:
+            share = is_share(one.name, metrics)
+            value, chance = (format_value(one.metric[key], share) for key in ("value", "chance"))
+            plain.add_row(one.title, value, format_interval(one.metric, share), chance, one.best)
+        console.print(plain)
     for warning in metrics["warnings"]:
         console.print(f"note: {warning}")
     return buffer.getvalue()

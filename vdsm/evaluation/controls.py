@@ -12,9 +12,11 @@ from vdsm.evaluation.clips import LabelledClips
 from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.judge import Verdicts
 from vdsm.evaluation.judged_scores import Outputs, output_scores
+from vdsm.evaluation.likeness import transfer_scores
 from vdsm.evaluation.pairs import Pairs, oracle
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
 from vdsm.evaluation.scores import Score
+from vdsm.evaluation.traits import Traits
 
 CONTROLS = {
     "perfect": "the real clip of B's identity in A's action: the judge's ceiling",
@@ -30,9 +32,12 @@ CONTROL_PHASES = ("scoring the controls",)
 
 
 def control_scores(
-    clips: LabelledClips, pairs: Pairs, real: Verdicts, seed: int, progress: Progress = NO_PROGRESS
-) -> dict[str, dict[str, Score]]:
+    clips: LabelledClips, pairs: Pairs, real: Verdicts, seed: int, progress: Progress = NO_PROGRESS,
+    traits: Traits | None = None,
+) -> dict[str, dict[str, Score]]:  # fmt: skip
     """Return the swap scores and the Frechet distance of every control, from the verdicts on all real test clips.
+
+    With the traits of all real test clips, the scores of `transfer_scores` too.
 
     Where the data lacks some (identity, action) combinations, `perfect`, `ignores_*` and `shuffled` are measured on the
     pairs whose answer exists.
@@ -48,7 +53,7 @@ def control_scores(
     }
     answered = sum(bool((answer >= 0).any()) for answer in answers.values())
     progress.start(CONTROL_PHASES[0], answered * frechet.RESAMPLES, unit="resamples")
-    return {name: _scores(clips, pairs, answer, real, seed, progress) for name, answer in answers.items()}
+    return {name: _scores(clips, pairs, answer, real, seed, progress, traits) for name, answer in answers.items()}
 
 
 def _random_member(
@@ -60,11 +65,15 @@ def _random_member(
 
 
 def _scores(
-    clips: LabelledClips, pairs: Pairs, answer: NDArray[np.int64], real: Verdicts, seed: int, progress: Progress
-) -> dict[str, Score]:
+    clips: LabelledClips, pairs: Pairs, answer: NDArray[np.int64], real: Verdicts, seed: int, progress: Progress,
+    traits: Traits | None,
+) -> dict[str, Score]:  # fmt: skip
     exists = answer >= 0
     if not exists.any():
         return {}
     outputs = Outputs(real.select(answer[exists]))
     answered = Pairs(pairs.dynamics_of[exists], pairs.static_of[exists])
-    return output_scores(clips, answered, outputs, real, seed, progress)
+    scores = output_scores(clips, answered, outputs, real, seed, progress)
+    if traits is not None:
+        scores |= transfer_scores(traits.select(answer[exists]), answered, traits, clips.identities, seed)
+    return scores

@@ -1,5 +1,6 @@
 """The protocol: everything that is measured on a model with the test clips, and its controls."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +16,19 @@ from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.inception import Inception, InceptionFeatures, inception_features
 from vdsm.evaluation.judge import Judge, judge_clips
 from vdsm.evaluation.judged_scores import Combinations, combinations, judge_scores, output_scores
+from vdsm.evaluation.likeness import real_scores, transfer_scores
 from vdsm.evaluation.measurement import Latents, Measurement, Swapped, collect_latents, summarise_swaps
 from vdsm.evaluation.model import SwapModel, encode_clips
+from vdsm.evaluation.moving_pixels import Decoders, moving_scores
 from vdsm.evaluation.outputs import SwapDecoder, decode_batches, judge_pairs, judged_outputs, slice_decoder
-from vdsm.evaluation.pairs import Pairs, draw_pairs
+from vdsm.evaluation.pairs import Indices, Pairs, draw_pairs
 from vdsm.evaluation.probes import probe_scores
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
 from vdsm.evaluation.reconstruction import reconstruction_scores, subsample
 from vdsm.evaluation.renderer import RENDERER_PHASES, Renderer, renderer_scores
 from vdsm.evaluation.scores import Score, entropy_scores
 from vdsm.evaluation.swap_scores import swap_scores
+from vdsm.evaluation.traits import TraitCollector, Traits, traits_of_clips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,7 @@ def phases(
     model: SwapModel, config: ProtocolConfig, *, judged: bool, train: bool, renderer: bool, inception: bool
 ) -> list[str]:
     """Return the phases of progress that `measure` starts, in order; the flags say which arguments it is given."""
-    found = ["encoding test clips"]
+    found = ["encoding test clips", "describing real test clips"]
     if judged:
         found += ["judging real test clips", "swapping poses", "reconstructing"]
         if config.sequence_stage:
@@ -64,7 +68,7 @@ def phases(
         found += ["swapping"]
     if inception:
         found += ["Inception features of real clips", "Frechet distance of Inception features"]
-    found += ["comparing reconstructions"]
+    found += ["comparing reconstructions", "comparing moving pixels"]
     if train:
         found += ["encoding training clips", "fitting probes"]
     if isinstance(model, Disentangler):
@@ -88,8 +92,8 @@ def measure(
     Args:
         model: the model to measure.
         clips: the test split.
-        judge: trained on the training split. None for data without an action label: only the cycle, the ELBO, the
-            reconstruction and probes of the available labels can be measured.
+        judge: trained on the training split. None for data without an action label: only what needs no judge can be
+            measured.
         config: how much is measured.
         progress: receives the phases listed by `phases`.
         train: the training split, from whose codes the probes learn; None skips the probes.
@@ -104,11 +108,14 @@ def measure(
     decoder = SwapDecoder(model, codes, length, size)
     latents = collect_latents(clips, codes)
     seen = None if train is None or judge is None else combinations(train, judge)
-    scores, controls, swapped = _swaps(judge, clips, pairs, decoder, config, renderer, inception, progress, seen)
+    real = traits_of_clips(clips, length, size, progress)
+    scores, controls, swapped = _swaps(judge, clips, pairs, decoder, config, real, renderer, inception, progress, seen)
+    scores |= real_scores(real, clips.identities, seed)
     compared = subsample(np.unique(pairs.dynamics_of))
     scores |= reconstruction_scores(
         clips, compared, length, lambda batch: decoder.pose_swap(batch, batch), size, seed, progress
     )
+    scores |= moving_scores(clips, compared, length, _own_decoders(decoder, config), size, seed, progress)
     if train is not None:
         probes, shuffled = _probes(model, train, latents, config, progress)
         scores |= probes
@@ -127,6 +134,7 @@ def _swaps(
     pairs: Pairs,
     decoder: SwapDecoder,
     config: ProtocolConfig,
+    traits: Traits,
     renderer: Renderer | None,
     inception: Inception | None,
     progress: Progress,
@@ -136,7 +144,8 @@ def _swaps(
     seed, size, stage2 = config.seed, config.clips_at_once, config.sequence_stage
     reencoded = ReencodedSwaps(decoder.model)
     features = InceptionFeatures(inception) if inception else None
-    observers = (reencoded, *((features,) if features else ()))
+    collector = TraitCollector()
+    observers = (reencoded, collector, *((features,) if features else ()))
     swap = decoder.swap if stage2 else decoder.pose_swap
     scores: dict[str, Score] = {}
     controls: dict[str, dict[str, Score]] = {}
@@ -153,12 +162,13 @@ def _swaps(
         outputs = judged_outputs(judge, decoder, pairs, stage2, seed, progress, *observers)
         progress.start("scoring the outputs", outputs.frechet_resamples, unit="resamples")
         scores |= output_scores(clips, pairs, outputs, real, seed, progress, seen)
-        controls = control_scores(clips, pairs, real, seed, progress)
+        controls = control_scores(clips, pairs, real, seed, progress, traits)
         if renderer is not None:
             controls["renderer"] = renderer_scores(
                 judge, clips, pairs, renderer, real, config.clip_frames, size, seed, progress
             )
         swapped = summarise_swaps(clips, pairs, (outputs.swap or by_pose).values)
+    scores |= transfer_scores(collector.traits, pairs, traits, clips.identities, seed)
     if stage2:
         scores |= reencoded.scores(pairs, decoder.codes, identity_indices(clips.identities), seed)
     if inception is not None and features is not None:
@@ -169,6 +179,14 @@ def _swaps(
             features.features, real_features, clusters, seed, progress
         )
     return scores, controls, swapped
+
+
+def _own_decoders(decoder: SwapDecoder, config: ProtocolConfig) -> Decoders:
+    """Return the decoders of a clip from its own static code and from its poses or its one dynamics code."""
+    found: dict[str, Callable[[Indices], Tensor]] = {"poses": lambda batch: decoder.pose_swap(batch, batch)}
+    if config.sequence_stage:
+        found["self_swap"] = lambda batch: decoder.swap(batch, batch)
+    return found
 
 
 def _probes(

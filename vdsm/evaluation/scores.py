@@ -50,6 +50,22 @@ def mean_score(values: NDArray[np.generic], clusters: NDArray[np.int64], chance:
     return Score(float(numbers.mean()), len(numbers), chance, low, high)
 
 
+def ratio_score(
+    numerators: Floats, denominators: Floats, clusters: NDArray[np.int64], chance: float | None, seed: int
+) -> Score:
+    """Return sum(numerators) / sum(denominators), both [N] and not negative, with an interval as in `mean_score`.
+
+    Unlike the mean of ratios, it is finite if some denominators are 0; not all of them may be.
+    """
+    above, _ = _by_cluster(numerators, clusters)
+    below, _ = _by_cluster(denominators, clusters)
+    drawn = _draws(len(below), seed)
+    sizes = drawn @ below
+    positive = sizes > 0
+    low, high = _interval((drawn[positive] @ above) / sizes[positive])
+    return Score(float(numerators.sum() / denominators.sum()), len(numerators), chance, low, high)
+
+
 def r2_score(errors: Floats, spread: Floats, clusters: NDArray[np.int64], seed: int) -> Score:
     """Return R2 = 1 - sum(errors) / sum(spread).
 

@@ -59,6 +59,9 @@ def test_metrics_have_a_version_and_every_figure_its_n_chance_and_interval(metri
     wanted |= {f"leakage.{name}" for name in ["action", *attributes]}
     wanted |= {"reconstruction.mse", "reconstruction.psnr", "reconstruction.ssim", "consistency.action"}
     wanted |= {"cycle.static", "cycle.dynamics", "experts.in_use", "judge.joint", "consistency.joint"}
+    wanted |= {"likeness.identity", "likeness.action", "likeness.leakage.identity", "likeness.leakage.action"}
+    wanted |= {"likeness.real", "moving.self_swap.gain", "moving.poses.psnr", "moving.first_frame.psnr", "moving.share"}
+    wanted |= {"smoothness.change", "smoothness.acceleration"}
     wanted |= {"elbo.frame", "elbo.sequence", "frechet.judge.swap", "frechet.judge.reconstruction"}
     wanted |= {"frechet.judge.prior_static", "frechet.judge.prior_dynamics", "prior.dynamics.h_y"}
     wanted |= {
@@ -169,11 +172,19 @@ def test_data_without_an_action_label_has_cycle_and_elbo_and_no_judge(
     evaluate_module.main(["--run", str(run), "--data", str(data), "--out", str(out), "--other-data", *SMALL])
     found = json.loads((out / "metrics.json").read_text())
     groups = {name.partition(".")[0] for name in found["figures"]}
-    assert groups == {"cycle", "elbo", "reconstruction", "still", "experts"} | ({"probe"} if names else set())
+    label_free = {"cycle", "likeness", "moving", "smoothness"}
+    assert groups == label_free | {"elbo", "reconstruction", "still", "experts"} | ({"probe"} if names else set())
     assert found["controls"] == {}
     assert found["provenance"]["judge"] is None
     assert not list(out.glob("judge-*"))
     assert [text for text in found["warnings"] if "no action label" in text]
+    assert [text for text in found["warnings"] if "worse than its first frame repeated" in text]
+    table = text_table(found)
+    assert "without labels" in table
+    assert f"{found['figures']['likeness.identity']['value']:.1%}" in table
+    page = (out / "report.html").read_text()
+    assert "A transfer looks more like the donor of its appearance than" in page
+    assert page.index('id="without-labels"') < page.index('id="samples"')
 
 
 def test_static_codes_are_refined_where_the_settings_say_so(

@@ -39,8 +39,20 @@ def test_every_name_that_is_promised_is_allowed_and_no_other() -> None:
     promised += [f"probe.{code}.hat.{kind}" for code in ("static", "dynamics") for kind in ("linear", "mlp")]
     promised += ["reconstruction.mse", "reconstruction.psnr", "reconstruction.ssim", "consistency.action"]
     promised += ["frechet.judge.swap", "frechet.inception.swap", "cycle.static", "is", "h_y_given_x", "h_y"]
+    promised += ["likeness.identity", "likeness.action", "likeness.leakage.identity", "likeness.real"]
+    promised += ["moving.self_swap.psnr", "moving.poses.gain", "moving.first_frame.mse", "moving.share"]
+    promised += ["smoothness.change", "smoothness.acceleration"]
     Metrics.model_validate({**SMALLEST, "figures": dict.fromkeys(promised, FIGURE)})
-    for wrong in ("swap.accuracy", "probe.static.hat", "reconstruction.mae", "his", "swap.leakage.hat"):
+    for wrong in (
+        "likeness.hat",
+        "moving.first_frame.gain",
+        "smoothness",
+        "swap.accuracy",
+        "probe.static.hat",
+        "reconstruction.mae",
+        "his",
+        "swap.leakage.hat",
+    ):
         with pytest.raises(ValidationError, match="pattern"):
             Metrics.model_validate({**SMALLEST, "figures": {wrong: FIGURE}})
 
@@ -68,6 +80,18 @@ def test_the_written_schema_is_that_of_the_program(root: Path) -> None:
     written = json.loads((root / "docs" / "metrics.schema.json").read_text())
     assert written == json_schema(), "write it again: json.dumps(json_schema(), indent=1)"
     assert written["properties"]["schema_version"]["const"] == SCHEMA_VERSION
+
+
+def test_a_model_worse_than_a_still_is_named() -> None:
+    def found(swap_by: str, **gains: float) -> list[str]:
+        scores = {f"moving.{name}.gain": Score(value, 10, 0.0, value, value) for name, value in gains.items()}
+        warnings = find_warnings({"swap.action.accuracy": Score(1, 10, 0.1, 1, 1), **scores}, swap_by)
+        return [text for text in warnings if "first frame" in text]
+
+    assert found("dynamics code", self_swap=0.1, poses=-1) == []
+    (warning,) = found("dynamics code", self_swap=-2.31, poses=4)
+    assert "is 2.3 dB worse than its first frame repeated" in warning
+    assert len(found("poses", poses=-2)) == 1
 
 
 def test_a_code_that_holds_what_it_should_not_is_named() -> None:

@@ -105,10 +105,12 @@ def test_samples_of_another_system_stand_beside_runs(
     found = json.loads((tmp_path / "compare.json").read_text())
     assert [report["name"] for report in found["reports"]] == ["first <run>", "second", "theirs <b> | x"]
     assert len(found["reports"][2]["samples_sha256"]) == 64
-    assert found["notes"] == ["Of theirs <b> | x there are only samples: cycle, probes and ELBO need the model itself."]
+    note = "Of theirs <b> | x there are only samples: probes, ELBO and what needs no label are measured on runs alone."
+    assert found["notes"] == [note]
     copied = found["figures"]["swap.action.accuracy"]["values"][2]
     assert copied == json.loads((peer / "metrics.json").read_text())["figures"]["swap.action.accuracy"]
-    assert [value is None for value in found["figures"]["cycle.static"]["values"]] == [False, False, True]
+    for name in ("cycle.static", "likeness.identity", "moving.self_swap.gain", "smoothness.change"):
+        assert [value is None for value in found["figures"][name]["values"]] == [False, False, True]
     assert found["settings"]["seed"] == [0, 5, None]
     assert [name for name in found["settings"] if name.startswith(("model.", "training."))] == []
     with Chromium(chromium) as browser:

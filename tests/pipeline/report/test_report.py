@@ -189,7 +189,7 @@ def test_map_is_coloured_by_the_chosen_factor_and_values_can_be_highlighted(
 def test_report_without_labels_gives_the_reasons_for_absent_sections(
     metrics: dict[str, Any], tmp_path: Path, browser: Chromium
 ) -> None:
-    kept = ("cycle", "reconstruction", "still", "experts")
+    kept = ("cycle", "likeness", "moving", "smoothness", "reconstruction", "still", "experts")
     bare = {
         **metrics,
         "figures": {name: figure for name, figure in metrics["figures"].items() if name.split(".")[0] in kept},
@@ -207,6 +207,13 @@ def test_report_without_labels_gives_the_reasons_for_absent_sections(
     absent = browser.run("[...document.querySelectorAll('.absent')].map(text => text.textContent)")
     assert set(reasons.values()) < set(absent)
     assert [text for text in absent if "no action label" in text]
+    rows = browser.run(
+        "[...document.querySelectorAll('#label-free tbody tr')].map(row => row.lastElementChild.textContent)"
+    )
+    assert len(rows) == 13
+    assert min(map(len, rows)) > 30  # each has its meaning
+    shown = browser.run("[...document.querySelectorAll('.tile b')].map(tile => tile.dataset.metric)")
+    assert shown == ["likeness.identity", "likeness.action", "moving.self_swap.gain", "smoothness.change"]
     assert browser.console_errors == []
     assert browser.run("document.getElementById('player').hidden")
 
