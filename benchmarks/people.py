@@ -43,6 +43,7 @@ from vdsm.disentangler import Disentangler
 from vdsm.evaluation.judge import Judge, JudgeConfig, dump_judge, judge_frames, parse_judge, train_judge
 
 FRAMES = 16
+LOSSES = ("loss", "reconstruction", "kl_static", "kl_pose", "kl_dynamics", "pose_distillation")
 MOVES = 0.15
 """Range over a clip, for values in [0, 1], above which a pixel counts as moving."""
 
@@ -87,8 +88,11 @@ class Printer(QuietReporter):
     def log(self, record: dict[str, Any]) -> None:
         """Print some of the losses."""
         if record.get("kind") == "train" and record["step"] % 100 == 0:
-            losses = {name: round(value, 4) for name, value in record.items() if isinstance(value, float)}
-            print(f"{time.monotonic() - self.began:.0f} s, stage {record['stage']}, step {record['step']}: {losses}", file=sys.stderr, flush=True)  # fmt: skip
+            losses = {name: round(value, 4) for name, value in record.items() if name in LOSSES}
+            spent = time.monotonic() - self.began
+            print(
+                f"{spent:.0f} s, stage {record['stage']}, step {record['step']}: {losses}", file=sys.stderr, flush=True
+            )
 
     def save(self, state: Any, **_: Any) -> None:
         """Keep the weights."""
@@ -176,7 +180,11 @@ class Judged:
         found = {}
         for by in ("dynamics", "poses"):
             action, person = self.transfers(model, static_of, dynamics_of, by)
-            found[by] = {"action": float(action.mean()), "identity": float(person.mean()), "both": float((action & person).mean())}  # fmt: skip
+            found[by] = {
+                "action": float(action.mean()),
+                "identity": float(person.mean()),
+                "both": float((action & person).mean()),
+            }
         return found
 
     @torch.no_grad()
@@ -188,7 +196,8 @@ class Judged:
         by_code = model.decode(model.poses(codes.dynamics, FRAMES), codes.static)
         first = real[:, :1].expand_as(real)
         kinds = {"poses": by_poses, "dynamics": by_code, "first frame": first}
-        return {f"{name}, {where}": psnr(clip, real, m) for name, clip in kinds.items() for where, m in (("all", None), ("moving", mask))}  # fmt: skip
+        masks = {"all": None, "moving": mask}
+        return {f"{name}, {m}": psnr(clip, real, masks[m]) for name, clip in kinds.items() for m in masks}
 
 
 def picture(model: Disentangler, judged: Judged, static_of: int) -> Tensor:
@@ -242,7 +251,11 @@ def leave_out(held: str, people: Path, recipe_path: Path, out: Path, judge_steps
         adaptation.apply(adapted.eval(), fitted)
         rest = judged.own[videos[judged.own] != video]
         name = clips.vocabulary["action"][clips.labels["action"][own[0]]]
-        found["adapted"][name] = {"seconds": time.monotonic() - began, "onto": judged.scores(adapted, own[:1], judged.others), "psnr, other recordings": judged.reconstruction(adapted, rest)}  # fmt: skip
+        found["adapted"][name] = {
+            "seconds": time.monotonic() - began,
+            "onto": judged.scores(adapted, own[:1], judged.others),
+            "psnr, other recordings": judged.reconstruction(adapted, rest),
+        }
         images.append(picture(adapted, judged, own[0])[:, 64:])
     image = torch.cat(images, 1).permute(1, 2, 0).clamp(0, 1).mul(255).byte().numpy()
     imageio.imwrite(folder / "transfers.png", image)

@@ -17,7 +17,7 @@ from pipeline.recommendation.kinds import (
     Kind,
     kind_of,
 )
-from pipeline.recommendation.survey import Survey
+from pipeline.recommendation.survey import VIDEO_NEIGHBOURS, Survey
 from pipeline.training.plan import plan_of
 
 FRAME_SIZES = (32, 64, 128)
@@ -93,7 +93,7 @@ def _choose_pairs(draft: Draft, found: Survey) -> None:
     if pairing == "appearance" and found.neighbours != draft.get("training.appearance.neighbours"):
         draft.set(
             "training.appearance.neighbours", found.neighbours,
-            "fewer give a smaller share of clips a partner of another video, because each video gives many clips",
+            "neighbouring videos" if found.neighbours == VIDEO_NEIGHBOURS else "neighbouring clips",
         )  # fmt: skip
     if pairing != "appearance":
         draft.remove("training.appearance.descriptor")

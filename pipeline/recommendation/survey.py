@@ -25,13 +25,9 @@ MOVED = 16
 """A pixel moves from one frame to the next if a channel changes by more than this, of 255."""
 STILL = 0.002
 """A clip is still if a smaller share of its pixels moves: about eight pixels of 64x64."""
-NEIGHBOURS = (MiningSettings.neighbours, 16, 32, 64)
-"""Numbers of neighbours that are tried, until enough clips look like one of another video."""
-ENOUGH_PAIRED = 0.8
-"""Share of clips that is enough."""
-CLOSE = 0.25
-"""More neighbours are taken only if clips of two videos that are paired are, at the median, within this share of the
-distance of two clips at random: otherwise they show different people."""
+VIDEO_NEIGHBOURS = 4
+"""Neighbouring videos of a video among which pairs are looked for: with more than the videos of one person, pairs show
+two people."""
 GREY = 2.0
 """Colour frames are grey if the channels of a pixel differ by less than this on average, of 255."""
 
@@ -74,7 +70,7 @@ class Survey:
     descriptor: Name
     """What clips were compared by: patterns if the frames are grey, colours otherwise."""
     neighbours: int
-    """Number of neighbours of a clip among which its pairs were looked for."""
+    """Number of neighbours of a clip, or of its video, among which its pairs were looked for."""
     pairs: MinedPairs
     """Clips that look alike by the descriptor."""
     looks: int
@@ -100,7 +96,9 @@ def survey(clips: ClipDataset, test_clips: int) -> Survey:
     pixels = _pixels(clips)
     is_grey = clips.frame_shape[2] == 1 or pixels.colourfulness < GREY
     descriptor: Name = "texture" if is_grey else "colour"
-    neighbours, pairs = _pairs(clips, video, descriptor)
+    neighbours = VIDEO_NEIGHBOURS if video.most_windows() > 1 else MiningSettings.neighbours
+    settings = MiningSettings(neighbours=neighbours, threads=len(os.sched_getaffinity(0)))
+    pairs = find_pairs(clips, descriptor, settings)
     columns = {"identity": np.unique(np.asarray(clips.identities), return_inverse=True)[1], **clips.labels}
     return Survey(
         clips=len(clips),
@@ -123,25 +121,6 @@ def survey(clips: ClipDataset, test_clips: int) -> Survey:
         agreement=agreement(pairs, clips.identities, clips.labels),
         chance={name: _chance(values) for name, values in columns.items()},
     )
-
-
-def _pairs(clips: ClipDataset, video: Video, descriptor: Name) -> tuple[int, MinedPairs]:
-    """Return pairs, and the fewest neighbours with which enough clips look like one of another video.
-
-    With few neighbours and many windows of each video, hardly any pair is mutual: the windows that look like a clip
-    have all been taken by its own neighbours. Clips then fall back on windows of their own video, which show the same
-    action.
-    """
-    threads = len(os.sched_getaffinity(0))
-    tried: list[tuple[int, MinedPairs]] = []
-    for neighbours in NEIGHBOURS:
-        pairs = find_pairs(clips, descriptor, MiningSettings(neighbours=neighbours, threads=threads))
-        if tried and _pair_distance(pairs, video) > CLOSE * pairs.random_distance:
-            break
-        tried.append((neighbours, pairs))
-        if video.most_windows() == 1 or _paired_share(pairs, video) >= ENOUGH_PAIRED:
-            break
-    return max(tried, key=lambda entry: _paired_share(entry[1], video))
 
 
 def _across(pairs: MinedPairs, video: Video) -> NDArray[np.bool_]:

@@ -109,9 +109,9 @@ def test_windows_of_a_video_are_paired_if_nothing_looks_alike_and_videos_are_lon
     assert draft.recipe().training.stage1.annealing.static_consistency > 0
 
 
-def test_more_neighbours_are_set_where_they_were_needed() -> None:
-    assert choose(filmed(neighbours=32), MACHINE).recipe().training.appearance.neighbours == 32
-    assert "neighbours" not in choose(filmed(), MACHINE).tree["training"]["appearance"]
+def test_neighbours_are_those_among_which_pairs_were_found() -> None:
+    for number in (4, 8):
+        assert choose(filmed(neighbours=number), MACHINE).recipe().training.appearance.neighbours == number
 
 
 def test_grey_frames_are_compared_by_their_texture() -> None:
