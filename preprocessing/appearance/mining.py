@@ -63,7 +63,8 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
     if video.most_windows() > 1:
         numbers = np.unique(video.sources, return_inverse=True)[1].astype(np.int64)
         video_pairs, mutual_share = _neighbour_pairs(_quantised(_sums(vectors, numbers)), settings)
-        pairs = _windows_of_pairs(video_pairs, numbers, vectors.any(axis=1))
+        is_described: NDArray[np.bool_] = np.asarray(vectors.any(axis=1))
+        pairs = _windows_of_pairs(video_pairs, numbers, is_described)
         pairs = _with_windows_of_its_video(pairs, video, len(vectors), settings.neighbours)
     else:
         pairs, mutual_share = _neighbour_pairs(vectors, settings)
