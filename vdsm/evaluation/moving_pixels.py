@@ -37,7 +37,8 @@ def moving_pixels(real: Tensor) -> Tensor:
 
     Of an even number of frames, the median is the lower of the two in the middle.
     """
-    deviation = (real - real.median(dim=1, keepdim=True).values).abs().amax((1, 2))
+    median = real.contiguous().median(dim=1, keepdim=True).values  # of an expanded tensor, torch returns nonsense
+    deviation = (real - median).abs().amax((1, 2))
     # Half a level more, so that rounding decides nothing.
     moving = (deviation > (GREY_LEVELS + 0.5) / 255).float()[:, None]
     return functional.max_pool2d(moving, 2 * REACH + 1, stride=1, padding=REACH)[:, 0] > 0

@@ -100,7 +100,8 @@ def motion(frames: Tensor) -> Tensor:
 
     The difference d of a pixel counts d / (d + HALF_CHANGE).
     """
-    difference = (frames - frames.median(dim=1, keepdim=True).values).abs().amax(2)
+    median = frames.contiguous().median(dim=1, keepdim=True).values  # of an expanded tensor, torch returns nonsense
+    difference = (frames - median).abs().amax(2)
     seen = difference / (difference + HALF_CHANGE)
     size = (min(seen.shape[1], STEPS), GRID, GRID)
     return functional.normalize(functional.adaptive_avg_pool3d(seen[:, None], size).flatten(1), dim=1)

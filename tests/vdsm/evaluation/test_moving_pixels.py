@@ -145,3 +145,7 @@ def test_a_model_that_repeats_the_first_frame_gains_nothing() -> None:
 
     found = moving_scores(DOTS, np.arange(4), 4, {"self_swap": still}, 4, SEED, NO_PROGRESS)
     assert found["moving.self_swap.gain"].value == 0
+
+
+def test_nothing_moves_in_a_frame_that_is_repeated_without_a_copy() -> None:
+    assert not moving_pixels(as_frames(jittered(3))[:, :1].expand(-1, 6, -1, -1, -1)).any()
