@@ -23,6 +23,7 @@ NOT_PATHS = {
     "label_names",
     "worker_resource",
     "system",
+    "identity",
     "descriptor",
 }
 """Last part of the dotted path of those settings that hold text but no path."""
