@@ -113,6 +113,7 @@ def serve(listener: socket.socket) -> dict[str, Any]:
                 continue
             wanted = read_at_start({"GLIBC_TUNABLES": os.environ["GLIBC_TUNABLES"]} | request["variables"])
             accepted = wanted == read_at_start(os.environ)
+            draw_ids()
             if accepted and os.fork() == 0:
                 listener.close()
                 for number, file in enumerate(files):
@@ -124,6 +125,21 @@ def serve(listener: socket.socket) -> dict[str, Any]:
         for file in files:
             os.close(file)
     os._exit(0)
+
+
+def draw_ids() -> None:
+    """Draw random IDs of Ray, so that the next fork draws others than the last one.
+
+    Forks inherit the state of Ray's random numbers. Two workers that start at once would put objects of the same ID,
+    which ends one of them, and a driver that waits for both waits for ever. Each thread has a state of its own, which
+    starts from that of the process.
+    """
+    from ray._raylet import NodeID
+
+    NodeID.from_random()
+    thread = threading.Thread(target=NodeID.from_random)
+    thread.start()
+    thread.join()
 
 
 def read_at_start(variables: Mapping[str, str]) -> dict[str, str]:
