@@ -257,7 +257,7 @@ class CheckpointStore:
             url = storage.join(self._url, "audit", name.replace(".pt", ".jsonl"))
             self._patiently(lambda: storage.write_bytes(url, lines))
         target = storage.join(self._url, FOLDER, name)
-        check_write(target)
+        self._patiently(lambda: check_write(target))
         with scratch_folder() as scratch:
             path = scratch / "state.pt"
             if storage.is_s3(self._url):

@@ -13,8 +13,8 @@ import pytest
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage import s3, s3_client
-from cluster.storage.errors import StorageError
-from cluster.storage.fence import active_fences, check_all, check_write, fenced
+from cluster.storage.errors import StorageError, UnreachableError
+from cluster.storage.fence import Fence, active_fences, check_all, check_write, fenced
 from pipeline.recipe import Recipe
 from pipeline.runs import lock as locks
 from pipeline.runs.checkpoints import CheckpointStore
@@ -216,6 +216,21 @@ def test_a_checkpoint_that_is_written_after_its_worker_has_failed_is_fenced_too(
         store.flush()
     store.close()
     assert not any(name.endswith(".pt") for name in contents(run))
+
+
+def test_a_checkpoint_waits_while_its_lock_cannot_be_read(tmp_path: Path) -> None:
+    """An outage of the storage between two checkpoints is met by the check of the lock first."""
+    run, outages = str(tmp_path / "run"), [0, 1, 2]
+
+    def check() -> None:
+        if outages:
+            outages.pop()
+            raise UnreachableError("the S3 server does not respond")
+
+    with fenced(Fence(run, check)):
+        save_checkpoint(run, last=False, audit=())
+    assert not outages
+    assert any(name.endswith(".pt") for name in contents(run))
 
 
 def test_other_folders_are_not_fenced(run: str, lost: Any) -> None:
