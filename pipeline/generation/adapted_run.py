@@ -27,6 +27,8 @@ from pipeline.report.animation import display_fps, median_fps
 from pipeline.report.images import enlarge, mosaic
 from pipeline.runs.checkpoints import local_copy, stage_file
 from pipeline.runs.store import load_run
+from pipeline.training.batches import to_model
+from preprocessing.appearance.mining import evenly_spread
 from preprocessing.dataset.reader import ClipDataset
 from vdsm import adaptation, checkpoint
 from vdsm.adaptation import AdaptationConfig
@@ -63,8 +65,7 @@ class AdaptationWork:
         every = np.concatenate([self.clips.frames(index) for index in range(len(self.clips))])
         if len(every) <= self.request.max_frames:
             return every
-        chosen = np.linspace(0, len(every) - 1, self.request.max_frames).round().astype(int)
-        return np.take(every, chosen, axis=0)
+        return np.take(every, evenly_spread(len(every), self.request.max_frames), axis=0)
 
     def summary(self) -> str:
         """Return a line on what is adapted to what."""
@@ -77,7 +78,7 @@ class AdaptationWork:
         storage.check_writable(self.request.out)
         use_all_cpus()
         began = time.monotonic()
-        fitted = adaptation.fit(self.model, to_model(self.frames()), self.config, progress)
+        fitted = adaptation.fit(self.model, _as_clip(self.frames())[0], self.config, progress)
         before = self._decoded()
         adaptation.apply(self.model, fitted)
         after = self._decoded()
@@ -96,7 +97,7 @@ class AdaptationWork:
         decoded = []
         for index in range(len(self.clips)):
             parts = [
-                self.model.reconstruct(to_model(part)[None])[0]
+                self.model.reconstruct(_as_clip(part))[0]
                 for part in np.array_split(self.clips.frames(index), -(-self.clips.clip_frames[index] // 256))
             ]
             frames = torch.cat(parts).mul(255).round().to(torch.uint8)
@@ -131,7 +132,7 @@ class AdaptationWork:
             if self.model.fitted_priors is not None:
                 kept[checkpoint.PRIORS] = self.model.fitted_priors.to_dict()
             checkpoint.save(kept | {checkpoint.WEIGHTS: self.model.state_dict()}, path)
-            storage.write_bytes(stage_file(out, origin["stage"]), path.read_bytes())
+            storage.upload(path, stage_file(out, origin["stage"]))
         description = {
             "run": origin["run"],
             "checkpoint_sha256": origin["checkpoint_sha256"],
@@ -144,9 +145,9 @@ class AdaptationWork:
         storage.write_bytes(storage.join(out, DESCRIPTION), json.dumps(description, indent=1).encode())
 
 
-def to_model(frames: NDArray[np.uint8]) -> Tensor:
-    """Convert frames uint8 [T, H, W, C] to float32 [T, C, H, W] in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).contiguous().float().div_(255)
+def _as_clip(frames: NDArray[np.uint8]) -> Tensor:
+    """Convert frames uint8 [T, H, W, C] to one clip, float32 [1, T, C, H, W] in [0, 1]."""
+    return to_model(torch.from_numpy(np.ascontiguousarray(frames))[None], torch.device("cpu"))
 
 
 def prepare(request: AdaptationRequest) -> AdaptationWork:

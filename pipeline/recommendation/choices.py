@@ -102,7 +102,7 @@ def _choose_pairs(draft: Draft, found: Survey) -> None:
             "training.appearance.descriptor", "texture", "the frames are grey: patterns, not colours, tell looks apart"
         )
     else:
-        draft.set("training.appearance.descriptor", "colour", "people are told apart by the colours that they wear")
+        draft.set("training.appearance.descriptor", "colour", "people differ in the colours that they wear")
 
 
 def _choose_lengths(draft: Draft, found: Survey) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from preprocessing.appearance.agreement import agreement
 from preprocessing.appearance.descriptors import Name
-from preprocessing.appearance.mining import MiningSettings
+from preprocessing.appearance.mining import MiningSettings, evenly_spread
 from preprocessing.appearance.pairs import MinedPairs, Video
 from preprocessing.appearance.search import find_pairs
 from preprocessing.dataset.reader import ClipDataset
@@ -142,9 +142,9 @@ def _pair_distance(pairs: MinedPairs, video: Video) -> float:
 def _pixels(clips: ClipDataset) -> PixelSurvey:
     shards = np.asarray(clips.clip_shards)
     present = np.unique(shards)
-    candidates = np.flatnonzero(np.isin(shards, _spread(present, SAMPLED_SHARDS)))
+    candidates = np.flatnonzero(np.isin(shards, present[evenly_spread(len(present), SAMPLED_SHARDS)]))
     rows = []
-    for clip in _spread(candidates, SAMPLED_CLIPS).tolist():
+    for clip in candidates[evenly_spread(len(candidates), SAMPLED_CLIPS)].tolist():
         frames = clips.frames(clip).astype(np.int16)
         flat = (frames[:, :, 1:] == frames[:, :, :-1]).all(axis=-1).mean()
         colour = (frames.max(axis=-1) - frames.min(axis=-1)).mean()
@@ -153,13 +153,6 @@ def _pixels(clips: ClipDataset) -> PixelSurvey:
     flats, colours, moves = np.array(rows).T
     flat, colour, moving = (float(np.median(column)) for column in (flats, colours, moves))
     return PixelSurvey(len(rows), flat, colour, moving, float((moves < STILL).mean()))
-
-
-def _spread(values: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return at most `count` of the values, evenly spread."""
-    chosen = np.unique(np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int))
-    spread: NDArray[np.int64] = values[chosen]
-    return spread
 
 
 def _video_seconds(clips: ClipDataset, video: Video) -> float:

@@ -114,13 +114,13 @@ def _windows_of_pairs(video_pairs: Indices, sources: Indices, is_described: NDAr
     found = [np.zeros((0, 2), dtype=np.int64)]
     for one, other in video_pairs.tolist():
         own, theirs = (order[bounds[number] : bounds[number + 1]] for number in (one, other))
-        chosen = theirs[_spread(len(theirs), max(int(limit[one]), 1))]
+        chosen = theirs[evenly_spread(len(theirs), max(int(limit[one]), 1))]
         found.append(np.stack([np.repeat(own, len(chosen)), np.tile(chosen, len(own))], axis=1))
     pairs = np.concatenate(found)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
-def _spread(count: int, limit: int) -> Indices:
+def evenly_spread(count: int, limit: int) -> Indices:
     """Return up to `limit` of the numbers below `count`, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64))
 
@@ -225,7 +225,7 @@ def _with_windows_of_its_video(pairs: Indices, video: Video, count: int, limit: 
     for clip in lone.tolist():
         windows = order[bounds[video.sources[clip]] : bounds[video.sources[clip] + 1]]
         others = windows[windows != clip]
-        chosen = others[_spread(len(others), limit)]
+        chosen = others[evenly_spread(len(others), limit)]
         added.append(np.stack([np.full(len(chosen), clip), chosen], axis=1))
     together = np.concatenate([pairs, *added])
     return together[np.lexsort((together[:, 1], together[:, 0]))]

@@ -19,6 +19,7 @@ from vdsm.evaluation.pairs import Indices
 from vdsm.evaluation.progress import Progress
 from vdsm.evaluation.reconstruction import HIGHEST_PSNR
 from vdsm.evaluation.scores import Score, mean_score
+from vdsm.evaluation.traits import median_frame
 
 GREY_LEVELS = 20
 """A pixel moves if, in some frame, some channel differs by more than this, of 255, from its median over the frames.
@@ -33,12 +34,8 @@ Decoders = Mapping[str, Callable[[Indices], Tensor]]
 
 
 def moving_pixels(real: Tensor) -> Tensor:
-    """Return which pixels of clips f32 [B, T, C, H, W] in [0, 1] move: bool [B, H, W], the same for all frames.
-
-    Of an even number of frames, the median is the lower of the two in the middle.
-    """
-    median = real.contiguous().median(dim=1, keepdim=True).values  # of an expanded tensor, torch returns nonsense
-    deviation = (real - median).abs().amax((1, 2))
+    """Return which pixels of clips f32 [B, T, C, H, W] in [0, 1] move: bool [B, H, W], the same for all frames."""
+    deviation = (real - median_frame(real)).abs().amax((1, 2))
     # Half a level more, so that rounding decides nothing.
     moving = (deviation > (GREY_LEVELS + 0.5) / 255).float()[:, None]
     return functional.max_pool2d(moving, 2 * REACH + 1, stride=1, padding=REACH)[:, 0] > 0

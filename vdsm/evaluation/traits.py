@@ -100,11 +100,18 @@ def motion(frames: Tensor) -> Tensor:
 
     The difference d of a pixel counts d / (d + HALF_CHANGE).
     """
-    median = frames.contiguous().median(dim=1, keepdim=True).values  # of an expanded tensor, torch returns nonsense
-    difference = (frames - median).abs().amax(2)
+    difference = (frames - median_frame(frames)).abs().amax(2)
     seen = difference / (difference + HALF_CHANGE)
     size = (min(seen.shape[1], STEPS), GRID, GRID)
     return functional.normalize(functional.adaptive_avg_pool3d(seen[:, None], size).flatten(1), dim=1)
+
+
+def median_frame(frames: Tensor) -> Tensor:
+    """Return the median over time of clips [B, T, C, H, W]: [B, 1, C, H, W].
+
+    Of an even number of frames, it is the lower of the two in the middle.
+    """
+    return frames.contiguous().median(dim=1, keepdim=True).values  # of an expanded tensor, torch returns nonsense
 
 
 class TraitCollector:

@@ -10,19 +10,10 @@ import torch
 
 from pipeline import adapt as adapt_module
 from pipeline import generate as generate_module
-from pipeline.recipe import Recipe
 from preprocessing.dataset.reader import ClipDataset
-from tests.pipeline.untrained_report import untrained_run
 from vdsm.checkpoint import load_disentangler
 
 STEPS = ["--static-steps", "2", "--decoder-steps", "3"]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, small_figures: Path) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "first"
-    untrained_run(folder, tiny_recipe, small_figures, seed=0)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,6 @@ from vdsm.checkpoint import load_disentangler
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, small_figures: Path) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "first"
-    untrained_run(folder, tiny_recipe, small_figures, seed=0)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def own_clips(tmp_path_factory: pytest.TempPathFactory, small_figures: Path) -> Path:
     """Provide a user's clips in every form, valid and invalid: a wide video, a folder of images, and arrays."""
     folder, test = tmp_path_factory.mktemp("own_clips"), ClipDataset(str(small_figures), "test")
