@@ -28,8 +28,8 @@ from pipeline.report.images import enlarge, mosaic
 from pipeline.runs.checkpoints import local_copy, stage_file
 from pipeline.runs.store import load_run
 from pipeline.training.batches import to_model
-from preprocessing.appearance.mining import evenly_spread
 from preprocessing.dataset.reader import ClipDataset
+from preprocessing.spread import evenly_spread
 from vdsm import adaptation, checkpoint
 from vdsm.adaptation import AdaptationConfig
 from vdsm.disentangler import Disentangler

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from preprocessing.appearance.agreement import agreement
 from preprocessing.appearance.descriptors import Name
-from preprocessing.appearance.mining import MiningSettings, evenly_spread
+from preprocessing.appearance.mining import MiningSettings
 from preprocessing.appearance.pairs import MinedPairs, Video
 from preprocessing.appearance.search import find_pairs
 from preprocessing.dataset.reader import ClipDataset
+from preprocessing.spread import evenly_spread
 
 SAMPLED_CLIPS = 128
 SAMPLED_SHARDS = 8

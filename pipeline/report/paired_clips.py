@@ -9,6 +9,7 @@ from pipeline.report.animation import Animation, animate_grid, display_fps, medi
 from pipeline.runs.pairs import run_pairs
 from preprocessing.appearance.agreement import agreement, describe
 from preprocessing.dataset.reader import ClipDataset
+from preprocessing.spread import evenly_spread
 
 COLUMNS = 10
 """Pairs shown."""
@@ -37,7 +38,7 @@ def draw_paired_clips(run: str, recipe: Recipe, train: ClipDataset) -> PairedCli
         return None
     first, second = pairs.firsts, pairs.partners
     once = np.flatnonzero(first < second)
-    chosen = once[np.unique(np.linspace(0, len(once) - 1, min(COLUMNS, len(once))).round().astype(int))]
+    chosen = once[evenly_spread(len(once), COLUMNS)]
     length = min(train.clip_frames[clip] for clip in [*first[chosen], *second[chosen]])
     rows = [[train.frames(int(clip))[:length] for clip in clips[chosen]] for clips in (first, second)]
     return PairedClips(

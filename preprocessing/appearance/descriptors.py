@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.npy_header import read_header
+from preprocessing.spread import evenly_spread
 
 Name = Literal["colour", "texture"]
 NAMES: tuple[Name, ...] = get_args(Name)
@@ -95,7 +96,7 @@ def texture_counts(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
 
     Source: BRIEF (Calonder et al., ECCV 2010), here counted as words.
     """
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(int))
+    chosen = evenly_spread(len(frames), MAX_FRAMES)
     step = -(-max(frames.shape[1:3]) // MAX_SIDE)
     grey = _grey(frames[chosen, ::step, ::step])
     height, width = (max(side - PATCH + 1, 0) for side in grey.shape[1:])

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from preprocessing.appearance.descriptors import SCALE
 from preprocessing.appearance.pairs import MinedPairs, Video
+from preprocessing.spread import evenly_spread
 
 Indices = NDArray[np.int64]
 
@@ -118,11 +119,6 @@ def _windows_of_pairs(video_pairs: Indices, sources: Indices, is_described: NDAr
         found.append(np.stack([np.repeat(own, len(chosen)), np.tile(chosen, len(own))], axis=1))
     pairs = np.concatenate(found)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-
-
-def evenly_spread(count: int, limit: int) -> Indices:
-    """Return up to `limit` of the numbers below `count`, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(limit, count)).round().astype(np.int64))
 
 
 def _quantised(descriptors: NDArray[np.floating] | NDArray[np.signedinteger]) -> NDArray[np.int16]:

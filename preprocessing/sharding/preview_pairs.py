@@ -12,6 +12,7 @@ from preprocessing.appearance.mining import MiningSettings, mine
 from preprocessing.appearance.pairs import Video
 from preprocessing.dataset.format import Manifest, Sample, ShardEntry
 from preprocessing.dataset.index import read_index
+from preprocessing.spread import evenly_spread
 
 PAIRS = 8
 """Pairs shown."""
@@ -39,7 +40,7 @@ def find_alike(url: str, shard: ShardEntry, manifest: Manifest) -> Alike | None:
     shares = agreement(found, [sample["identity"] for sample in samples], labels)
     once = np.stack([found.firsts, found.partners], axis=1)
     once = once[once[:, 0] < once[:, 1]]
-    chosen = once[np.unique(np.linspace(0, len(once) - 1, min(PAIRS, len(once))).round().astype(int))]
+    chosen = once[evenly_spread(len(once), PAIRS)]
     return Alike(entry["name"], describe(found, shares), [(int(a), int(b)) for a, b in chosen])
 
 
