@@ -14,7 +14,12 @@ import pytest
 from filelock import FileLock
 
 from tests import selection
-from tests.selection import pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown  # noqa: F401 (hooks)
+from tests.selection import (  # noqa: F401 (hooks)
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+    pytest_xdist_make_scheduler,
+)
 
 if TYPE_CHECKING:
     from cluster.development.s3_server import S3Server

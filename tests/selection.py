@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,30 @@ def arrange(items: list[pytest.Item]) -> None:
 def files_with_local_ray(items: Sequence[pytest.Item]) -> set[Path]:
     """Return the files with tests that use the Ray that the tests of a process share, directly or not."""
     return {item.path for item in items if "local_ray" in getattr(item, "fixturenames", ())}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Give all files that may use the shared Ray to one worker, so that a single one starts; other files to any."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneRay(LoadFileScheduling):
+        """Whole files, and those of the shared Ray together."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            file = str(super()._split_scope(nodeid))
+            return "shared Ray" if names_local_ray(config.rootpath / file) else file
+
+    return OneRay(config, log)
+
+
+@lru_cache
+def names_local_ray(file: Path) -> bool:
+    """Return whether the file, or the fixtures of its folder, name `local_ray`."""
+    texts = [path.read_text() for path in (file, file.parent / "conftest.py") if path.is_file()]
+    return any("local_ray" in text for text in texts)
 
 
 def count_left_out(config: pytest.Config, items: Sequence[pytest.Item]) -> None:

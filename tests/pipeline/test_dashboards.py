@@ -68,7 +68,7 @@ def test_dashboards_listen_on_loopback_only_and_leave_no_process(root: Path, run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGHUP, marks=pytest.mark.long), signal.SIGKILL])
 def test_no_process_is_left_however_it_ends(root: Path, tmp_path: Path, number: signal.Signals) -> None:
     first = next(free_ports(27006))
     command = [sys.executable, str(root / "pipeline" / "dashboards.py"), "--out", str(tmp_path), "--port", str(first)]

@@ -43,19 +43,25 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+CUSTOM = "Custom endpoint"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("endpoint", "words"),
+    ("variable", "endpoint", "words"),
     [
-        ("127.0.0.1:9000", "Invalid endpoint: 127.0.0.1:9000"),
-        ("localhost:9000", "Invalid endpoint: localhost:9000"),
-        ("http://", "Invalid endpoint: http://"),
-        ("http://127.0.0.1:99999", "Custom endpoint `http://127.0.0.1:99999` was not a valid URI"),
-        ("ftp://127.0.0.1:9", "Custom endpoint `ftp://127.0.0.1:9` was not a valid URI"),
-        ("http://me:secret@127.0.0.1:99999", "Custom endpoint `http://***@127.0.0.1:99999` was not a valid URI"),
+        ("AWS_ENDPOINT_URL", "127.0.0.1:9000", "Invalid endpoint: 127.0.0.1:9000"),
+        ("AWS_ENDPOINT_URL_S3", "localhost:9000", "Invalid endpoint: localhost:9000"),
+        ("AWS_ENDPOINT_URL", "http://", "Invalid endpoint: http://"),
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:99999", f"{CUSTOM} `http://127.0.0.1:99999` was not a valid URI"),
+        ("AWS_ENDPOINT_URL", "ftp://127.0.0.1:9", f"{CUSTOM} `ftp://127.0.0.1:9` was not a valid URI"),
+        (
+            "AWS_ENDPOINT_URL",
+            "http://me:secret@127.0.0.1:99999",
+            f"{CUSTOM} `http://***@127.0.0.1:99999` was not a valid URI",
+        ),
     ],
 )
-@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
 def test_an_address_that_is_no_url(aws: pytest.MonkeyPatch, variable: str, endpoint: str, words: str) -> None:
     aws.setenv(variable, endpoint)
     for action in (storage.read_bytes, storage.list_files, storage.check_writable):

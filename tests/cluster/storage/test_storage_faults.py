@@ -152,7 +152,7 @@ def test_of_sixteen_writers_exactly_one_wins(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest, trials: Callable[[int], int]
 ) -> None:
     base = str(tmp_path) if kind == "local" else str(request.getfixturevalue("s3_bucket"))
-    for trial in range(trials(2)):
+    for trial in range(trials(1)):
         url = storage.join(base, f"lock-{trial}")
         start = threading.Barrier(16)
 

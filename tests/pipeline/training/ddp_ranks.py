@@ -1,14 +1,15 @@
-"""Small groups of ranks: `python ddp_ranks.py DATA RECIPE OUT`. Run by test_ddp.py.
+"""Small groups of ranks: `python ddp_ranks.py DATA RECIPE OUT SIZES OPTION...`. Run by test_ddp.py.
 
 Each rank is a fork of one process, which has imported everything. It writes to OUT/<rank>of<size> the gradients of one
 backward pass of each stage, what a training of a few steps reports, which clips it saw, and, for the pair, the weights
-of trainings with every multi-rank option: uninterrupted and resumed.
+of trainings with some multi-rank options: uninterrupted and resumed.
 """
 
 import copy
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def weights(job: Job, world: DistributedContext, stop_after: int | None) -> Any:
     return dict(found.ema if found.uses_ema and found.ema is not None else found.weights)
 
 
-def run_rank(rank: int, size: int, data: str, recipe_path: str, folder: Path) -> None:
+def run_rank(rank: int, size: int, data: str, recipe_path: str, folder: Path, options: Sequence[str]) -> None:
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/store{size}", rank=rank, world_size=size)
     Recorder.folder = folder
@@ -137,24 +138,24 @@ def run_rank(rank: int, size: int, data: str, recipe_path: str, folder: Path) ->
     found |= {"records": recorder.records, "audit": recorder.audit}
     if size == 2:
         job = replace(job, model=recipe.model)
-        for name, changes in OPTIONS.items():
-            changed = replace(job, training=replace(shortened(recipe.training, 4, 4), **changes))
+        for name in options:
+            changed = replace(job, training=replace(shortened(recipe.training, 4, 4), **OPTIONS[name]))
             found[name] = {"uninterrupted": weights(changed, world, None), "resumed": weights(changed, world, 6)}
     torch.save(found, folder / f"{rank}of{size}")
     if size > 1:
         dist.destroy_process_group()
 
 
-def main(data: str, recipe_path: str, out: str) -> int:
+def main(data: str, recipe_path: str, out: str, sizes: str, *options: str) -> int:
     """Run all ranks, and return the number of those that failed."""
     torch.set_num_threads(1)  # before the first operation: no thread may exist when the process forks
     children = []
-    for size in (1, 2, 4):
+    for size in map(int, sizes):
         for rank in range(size):
             child = os.fork()
             if child == 0:
                 try:
-                    run_rank(rank, size, data, recipe_path, Path(out))
+                    run_rank(rank, size, data, recipe_path, Path(out), options)
                 except BaseException:
                     traceback.print_exc()
                     os._exit(1)

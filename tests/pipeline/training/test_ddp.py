@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,27 @@ import torch
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = ("plain", "static graph", "sharded optimiser", "compressed gradients", "all")
+SINGLE_OPTIONS = ("static graph", "sharded optimiser", "compressed gradients")
+Results = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def results(root: Path, small_figures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Return what ddp_ranks.py wrote for groups of one, two and four ranks, by `<rank>of<size>`."""
-    folder = tmp_path_factory.mktemp("ddp")
+def results(root: Path, small_figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Return what the ranks of groups of one, two and four wrote, by `<rank>of<size>`."""
+    return run_ranks(root, small_figures, tmp_path_factory.mktemp("ddp"), (1, 2, 4), ("plain", "all"))
+
+
+@pytest.fixture(scope="module")
+def single_options(root: Path, small_figures: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Return what a pair wrote that trained with one option at a time."""
+    return run_ranks(root, small_figures, tmp_path_factory.mktemp("ddp"), (2,), ("plain", *SINGLE_OPTIONS))
+
+
+def run_ranks(root: Path, data: Path, folder: Path, sizes: Sequence[int], options: Sequence[str]) -> Results:
+    """Run ddp_ranks.py, and return what each rank wrote, by `<rank>of<size>`."""
     script, recipe = str(root / "tests" / "pipeline" / "training" / "ddp_ranks.py"), str(root / "tests" / "tiny.yaml")
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    args = [sys.executable, script, str(small_figures), recipe, str(folder)]
+    args = [sys.executable, script, str(data), recipe, str(folder), "".join(map(str, sizes)), *options]
     ranks = subprocess.Popen(args, env=environment, start_new_session=True)
     try:
         assert ranks.wait(timeout=400) == 0
@@ -31,14 +43,14 @@ def results(root: Path, small_figures: Path, tmp_path_factory: pytest.TempPathFa
         with contextlib.suppress(ProcessLookupError):
             os.killpg(ranks.pid, signal.SIGKILL)
         ranks.wait()
-    names = [f"{rank}of{size}" for size in (1, 2, 4) for rank in range(size)]
+    names = [f"{rank}of{size}" for size in sizes for rank in range(size)]
     return {name: torch.load(folder / name, weights_only=True) for name in names}
 
 
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("stage", [1, 2])
 def test_gradients_are_equal_on_all_ranks_and_are_those_of_the_whole_batch(
-    results: dict[str, dict[str, Any]], stage: int, size: int
+    results: Results, stage: int, size: int
 ) -> None:
     alone = results["0of1"]["gradients"][stage]
     first, *others = (results[f"{rank}of{size}"]["gradients"][stage] for rank in range(size))
@@ -51,7 +63,7 @@ def test_gradients_are_equal_on_all_ranks_and_are_those_of_the_whole_batch(
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_losses_are_equal_up_to_rounding(results: dict[str, dict[str, Any]], size: int) -> None:
+def test_losses_are_equal_up_to_rounding(results: Results, size: int) -> None:
     alone, group = results["0of1"]["records"], results[f"0of{size}"]["records"]
     assert not results[f"1of{size}"]["records"]  # rank 0 reports
     assert [record["overall_step"] for record in alone] == [record["overall_step"] for record in group]
@@ -63,7 +75,7 @@ def test_losses_are_equal_up_to_rounding(results: dict[str, dict[str, Any]], siz
                 assert one[name] == pytest.approx(two[name], rel=1e-4), (name, one["overall_step"])
 
 
-def test_every_number_of_workers_sees_the_same_clips_in_the_same_order(results: dict[str, dict[str, Any]]) -> None:
+def test_every_number_of_workers_sees_the_same_clips_in_the_same_order(results: Results) -> None:
     orders = {}
     for size in (1, 2, 4):
         lines = sorted(results[f"0of{size}"]["audit"], key=lambda line: (line["stage"], line["step"], line["rank"]))
@@ -79,22 +91,31 @@ def test_every_number_of_workers_sees_the_same_clips_in_the_same_order(results: 
     assert set(Counter(visited[: len(visited) // epoch * epoch]).values()) == {len(visited) // epoch}
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_a_pair_that_was_stopped_ends_with_the_same_weights_bit_for_bit(
-    results: dict[str, dict[str, Any]], option: str
+@pytest.mark.parametrize("option", ["plain", "all"])
+def test_a_pair_that_was_stopped_ends_with_the_same_weights_bit_for_bit(results: Results, option: str) -> None:
+    assert_stopped_equals_uninterrupted(results, option)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("option", SINGLE_OPTIONS)
+def test_a_pair_with_one_option_that_was_stopped_ends_with_the_same_weights_bit_for_bit(
+    single_options: Results, option: str
 ) -> None:
+    assert_stopped_equals_uninterrupted(single_options, option)
+
+
+def assert_stopped_equals_uninterrupted(results: Results, option: str) -> None:
     first, second = results["0of2"][option], results["1of2"][option]
     for name, value in first["uninterrupted"].items():
         assert torch.equal(value, first["resumed"][name]), name
         assert torch.equal(value, second["uninterrupted"][name]), name
 
 
-def test_options_for_speed_and_memory_do_not_change_the_weights(
-    results: dict[str, dict[str, Any]],
-) -> None:
-    plain = results["0of2"]["plain"]["uninterrupted"]
+@pytest.mark.long
+def test_options_for_speed_and_memory_do_not_change_the_weights(single_options: Results) -> None:
+    plain = single_options["0of2"]["plain"]["uninterrupted"]
     for option in ("sharded optimiser", "static graph"):
-        for name, value in results["0of2"][option]["uninterrupted"].items():
+        for name, value in single_options["0of2"][option]["uninterrupted"].items():
             assert torch.equal(value, plain[name]), (option, name)
-    compressed = results["0of2"]["compressed gradients"]["uninterrupted"]
+    compressed = single_options["0of2"]["compressed gradients"]["uninterrupted"]
     assert not all(torch.equal(value, plain[name]) for name, value in compressed.items())

@@ -25,7 +25,7 @@ SPACE = {
 }
 
 
-@pytest.mark.parametrize("objective", ["disentanglement", "both"])
+@pytest.mark.parametrize("objective", [pytest.param("disentanglement", marks=pytest.mark.long), "both"])
 def test_the_page_shows_its_charts_fits_a_phone_and_makes_no_requests(
     tmp_path: Path, objective: str, chromium: str
 ) -> None:
