@@ -180,6 +180,9 @@ class TrainingConfig:
     validation_fraction: float = 0.1
     """Fraction of the training identities held out for validation; with pairing by appearance or video, which read no
     labels, of the groups of clips that look alike, or of the videos."""
+    validation_unit: Literal["group", "clip"] = "group"
+    """What is held out: whole groups, so that validation is about people who are not trained on; or single clips, where
+    there are so few people that nobody can be spared. Then windows of a video that overlap are on both sides."""
     validation_interval: int = 500
     """Steps between evaluations of the un-annealed validation ELBO."""
     checkpoint_interval: int = 200

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -82,4 +82,6 @@ def clip_table(job: Job) -> ClipTable:
         groups = clips.identities
     frames, shards = (np.asarray(column, dtype=np.int64) for column in (clips.clip_frames, clips.clip_shards))
     pairs = job.pairs if pairing == "appearance" else None
-    return ClipTable(clips.keys, groups, frames, shards, pairs, "refuse" if pairing == "identity" else "keep")
+    lone: Literal["refuse", "keep"] = "refuse" if pairing == "identity" else "keep"
+    held_out_by = clips.keys if job.training.validation_unit == "clip" else None
+    return ClipTable(clips.keys, groups, frames, shards, pairs, lone, held_out_by)

@@ -110,8 +110,8 @@ class GlobalOrder:
                 f"clip {table.keys[short[0]]} has {self._frames[short[0]]} frames and stage{stage}.clip_frames is "
                 f"{window} ({len(short)} clips are too short); lower clip_frames or shard longer clips"
             )
-        validation = held_out(table.groups, seed, validation_fraction)
-        held = np.fromiter((group in validation for group in table.groups), dtype=bool)
+        validation = held_out(table.validation_groups, seed, validation_fraction)
+        held = np.fromiter((group in validation for group in table.validation_groups), dtype=bool)
         self.train: Indices = np.flatnonzero(~held)
         """Clips to train on, by index in the dataset."""
         self.validation: Indices = np.flatnonzero(held)

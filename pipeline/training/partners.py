@@ -30,6 +30,13 @@ class ClipTable:
     """Partners of each clip, where they are not all clips of its group."""
     lone: Literal["refuse", "keep"] = "refuse"
     """What to do about a clip without a partner: raise ValueError, or take another window of itself."""
+    held_out_by: Sequence[str] | None = None
+    """Group of clips that each clip is held out with, if it is not its group."""
+
+    @property
+    def validation_groups(self) -> Sequence[str]:
+        """Return the group of each clip, of which all clips are held out or none."""
+        return self.groups if self.held_out_by is None else self.held_out_by
 
 
 class Partners(Protocol):

@@ -94,6 +94,8 @@ def prepare_judge(recipe: Recipe, sweep: Sweep, clips: ClipDataset, url: str, ph
     rule = f"{recipe.training.validation_fraction} {recipe.seed}"
     if recipe.training.stage1.pairing in ("video", "appearance"):
         rule += f" by {recipe.training.stage1.pairing} {recipe.training.appearance}"
+    if recipe.training.validation_unit == "clip":
+        rule += " by clip"
     data_id = f"{data_hash(clips.manifest)} without {rule}"
     with ProgressDisplay(phases=phases) as progress:
         _, stored = load_or_train(url, split_as_training(clips, recipe).train, data_id, config, progress)

@@ -60,7 +60,7 @@ def split_as_training(clips: "ClipDataset", recipe: "Recipe", run: str | None = 
     """
     pairs = run_pairs(recipe.training, clips, run)
     job = Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, pairs=pairs)
-    groups = clip_table(job).groups
+    groups = clip_table(job).validation_groups
     kept_out = held_out(groups, recipe.seed, recipe.training.validation_fraction)
     held = np.array([group in kept_out for group in groups])
     enough = np.asarray(clips.clip_frames) >= recipe.training.stage2.clip_frames

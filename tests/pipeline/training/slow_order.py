@@ -51,7 +51,7 @@ def _key_hash(table: ClipTable, clip: int) -> int:
 
 def held_out(table: ClipTable, settings: Settings) -> set[str]:
     """Return the groups of the validation split."""
-    ranked = sorted(set(table.groups), key=lambda one: (_seed(settings.seed, "validation", one), one))
+    ranked = sorted(set(table.validation_groups), key=lambda one: (_seed(settings.seed, "validation", one), one))
     wanted = round(settings.validation_fraction * len(ranked))
     return set(ranked[: min(max(1, wanted), len(ranked) - 1)])
 
@@ -59,7 +59,7 @@ def held_out(table: ClipTable, settings: Settings) -> set[str]:
 def epoch(table: ClipTable, settings: Settings, number: int) -> list[Sample]:
     """Return the samples of one epoch, in order."""
     held = held_out(table, settings)
-    clips = [clip for clip, group in enumerate(table.groups) if group not in held]
+    clips = [clip for clip, group in enumerate(table.validation_groups) if group not in held]
     members: dict[int, list[int]] = {}
     for clip in clips:
         members.setdefault(0 if table.shards is None else int(table.shards[clip]), []).append(clip)

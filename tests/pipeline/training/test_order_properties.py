@@ -50,11 +50,15 @@ def cases(draw: st.DrawFn, *, pairing: bool | None = None, min_clips: int = 1) -
     frames = draw(st.lists(st.integers(window, window + 6), min_size=count, max_size=count))
     shards = draw(st.none() | st.lists(st.integers(-1, 5), min_size=count, max_size=count))
     prefix = draw(st.text(st.sampled_from("abc-_0"), max_size=3))
+    keys = [f"{prefix}{number}" for number in draw(st.permutations(range(count)))]
+    by_clip = draw(st.booleans())
     table = ClipTable(
-        keys=[f"{prefix}{number}" for number in draw(st.permutations(range(count)))],
+        keys=keys,
         groups=identities,
         frames=np.array(frames),
         shards=None if shards is None else np.array(shards),
+        lone="keep" if by_clip else "refuse",  # of a group, a single clip may be left to train on
+        held_out_by=keys if by_clip else None,
     )
     return Case(table, draw(order_settings(window, pairing=paired)))
 
@@ -117,15 +121,16 @@ def test_ranks_partition_the_global_batch_at_any_world_size(case: Case, step: in
 @given(cases(), st.integers(0, 40))
 def test_windows_lie_within_clips_of_the_training_identities(case: Case, step: int) -> None:
     table, settings = case.table, case.settings
-    held = held_out(table.groups, settings.seed, settings.validation_fraction)
-    for clip, start, partner, partner_start in rows(case.order().at(step)):
+    held = held_out(table.validation_groups, settings.seed, settings.validation_fraction)
+    order = case.order()
+    for clip, start, partner, partner_start in rows(order.at(step)):
         assert 0 <= start <= table.frames[clip] - settings.window
-        assert table.groups[clip] not in held
+        assert table.validation_groups[clip] not in held
         assert (partner is not None) == (partner_start is not None) == settings.pairing
         if partner is not None and partner_start is not None:
             assert 0 <= partner_start <= table.frames[partner] - settings.window
-            assert table.groups[partner] == table.groups[clip]
-            assert partner != clip
+            others = {one for one in order.train.tolist() if table.groups[one] == table.groups[clip]} - {clip}
+            assert partner in (others or {clip})
 
 
 @examples(30)
@@ -150,6 +155,7 @@ def test_the_order_is_that_of_the_keys_however_clips_are_listed_and_shards_numbe
     listed = ClipTable(
         keys=[table.keys[clip] for clip in moved],
         groups=[table.groups[clip] for clip in moved],
+        held_out_by=None if table.held_out_by is None else [table.held_out_by[clip] for clip in moved],
         frames=table.frames[moved],
         shards=None if table.shards is None else 100 - factor * table.shards[moved],
     )
@@ -176,7 +182,7 @@ def test_another_seed_stage_or_epoch_gives_another_order(case: Case, what: str, 
 @examples(30)
 @given(cases())
 def test_validation_holds_out_whole_identities_and_shows_each_of_their_clips_once(case: Case) -> None:
-    order, settings, identities = case.order(), case.settings, case.table.groups
+    order, settings, identities = case.order(), case.settings, case.table.validation_groups
     held = slow_order.held_out(case.table, settings)
     assert held_out(identities, settings.seed, settings.validation_fraction) == held
     assert 0 < len(held) < len(set(identities))
