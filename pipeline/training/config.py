@@ -85,7 +85,14 @@ class AppearanceConfig:
     max_distance: float | None = MiningSettings.max_distance
     """Cosine distance above which clips are never paired; none means that the widest gap alone decides."""
 
+    join: float = 0.6
+    """Part of stage 1 after which clips join whose look is seen doing a single thing, such as somebody who changed
+    clothes for one action: pairs of them would teach the static code the action. 0 means from the start. Only where
+    clips are windows of videos, at most 20,000 of them."""
+
     def __post_init__(self) -> None:
+        if not 0 <= self.join <= 1:
+            raise ValueError(f"join is {self.join}; it must be in [0, 1]")
         if self.neighbours < 1:
             raise ValueError(f"neighbours is {self.neighbours}; it must be at least 1")
         if self.descriptor not in DESCRIPTORS and not self.descriptor.endswith(".npz"):

@@ -56,6 +56,7 @@ def stage_order(job: Job, stage: int) -> GlobalOrder:
         validation_fraction=job.training.validation_fraction,
         pairing=config.pairing != "none",
         block_shards=job.training.block_shards,
+        late_from=round(job.training.appearance.join * config.steps) if stage == 1 else 0,
     )
 
 
@@ -84,4 +85,5 @@ def clip_table(job: Job) -> ClipTable:
     pairs = job.pairs if pairing == "appearance" else None
     lone: Literal["refuse", "keep"] = "refuse" if pairing == "identity" else "keep"
     held_out_by = clips.keys if job.training.validation_unit == "clip" else None
-    return ClipTable(clips.keys, groups, frames, shards, pairs, lone, held_out_by)
+    late = None if pairs is None else pairs.one_motion
+    return ClipTable(clips.keys, groups, frames, shards, pairs, lone, late, held_out_by)

@@ -83,6 +83,7 @@ class GlobalOrder:
         validation_fraction: fraction of the groups held out for validation.
         pairing: whether a sample is two windows joined in time, of a clip and of one of its partners.
         block_shards: number of shards whose clips are shuffled together.
+        late_from: step from which on the late clips of the table are visited.
 
     Raises:
         ValueError: a clip is shorter than the window, or pairing finds no second clip of a group.
@@ -99,6 +100,7 @@ class GlobalOrder:
         validation_fraction: float,
         pairing: bool = False,
         block_shards: int = 32,
+        late_from: int = 0,
     ) -> None:
         self.seed, self.stage, self.window, self.batch = seed, stage, window, batch
         self._frames = np.asarray(table.frames, dtype=np.int64)
@@ -117,6 +119,12 @@ class GlobalOrder:
         self.validation: Indices = np.flatnonzero(held)
         """Clips of the groups held out for validation."""
         self._block_shards = block_shards
+        self._is_late = np.zeros(len(held), dtype=bool) if table.late is None else np.asarray(table.late)
+        early = len(self.train) - int(self._is_late[self.train].sum())
+        self._early = early
+        """Number of clips to train on that are not late."""
+        self._late_from = late_from if 0 < early < len(self.train) else 0
+        self._early_epochs = -(-self._late_from * batch // max(early, 1))
         shards = np.zeros(len(held), dtype=np.int64) if table.shards is None else np.asarray(table.shards)
         _, self._shard = np.unique(shards[self.train], return_inverse=True)
         # A shard is identified by its clips, because its number depends on where the dataset is stored.
@@ -140,14 +148,28 @@ class GlobalOrder:
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch of the first sample of `step`."""
-        return step * self.batch // len(self.train)
+        return int(self._positions(step)[0][0])
+
+    def _positions(self, step: int) -> tuple[Indices, Indices]:
+        """Return the epoch of each sample of `step`, and its number in the epoch; both int64 [B].
+
+        Epochs without the late clips come first. The last of them is left unfinished where the late clips join.
+        """
+        samples = np.arange(step * self.batch, (step + 1) * self.batch)
+        if step < self._late_from:
+            return np.divmod(samples, self._early)
+        epochs, offsets = np.divmod(samples - self._late_from * self.batch, len(self.train))
+        return epochs + self._early_epochs, offsets
 
     def at(self, step: int) -> Windows:
         """Return the global batch of `step` (from 0). A batch may span two epochs, so none is incomplete."""
-        epochs, offsets = np.divmod(np.arange(step * self.batch, (step + 1) * self.batch), len(self.train))
+        epochs, offsets = self._positions(step)
         pieces = []
         for epoch in np.unique(epochs).tolist():
-            pieces.append(self._windows(epoch, self.epoch(epoch)[offsets[epochs == epoch]]))
+            visited = self.epoch(epoch)
+            if step < self._late_from:
+                visited = visited[~self._is_late[visited]]
+            pieces.append(self._windows(epoch, visited[offsets[epochs == epoch]]))
         if len(pieces) == 1:
             return pieces[0]
         columns = zip(*pieces, strict=True)

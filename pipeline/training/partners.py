@@ -30,6 +30,8 @@ class ClipTable:
     """Partners of each clip, where they are not all clips of its group."""
     lone: Literal["refuse", "keep"] = "refuse"
     """What to do about a clip without a partner: raise ValueError, or take another window of itself."""
+    late: NDArray[np.bool_] | None = None
+    """Whether each clip is visited only from step `late_from` of the order on; None means that none is late."""
     held_out_by: Sequence[str] | None = None
     """Group of clips that each clip is held out with, if it is not its group."""
 

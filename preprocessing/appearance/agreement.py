@@ -31,6 +31,11 @@ def describe(pairs: MinedPairs, shares: Mapping[str, float]) -> list[str]:
             f"cosine distance of a pair: median {np.median(pairs.distances):.3f}, largest {pairs.distances.max():.3f}; "
             f"of two clips at random: median {pairs.random_distance:.3f}"
         )
+    if pairs.one_motion.any():
+        lines.append(
+            f"{pairs.one_motion.mean():.1%} of clips are of a look that is seen doing a single thing, and join the "
+            "training of stage 1 late"
+        )
     if shares:
         found = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
         lines.append(f"pairs that agree, by labels that no training reads here: {found}")

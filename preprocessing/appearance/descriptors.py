@@ -98,18 +98,19 @@ def texture_counts(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
     """
     chosen = evenly_spread(len(frames), MAX_FRAMES)
     step = -(-max(frames.shape[1:3]) // MAX_SIDE)
-    grey = _grey(frames[chosen, ::step, ::step])
-    height, width = (max(side - PATCH + 1, 0) for side in grey.shape[1:])
-    word = np.zeros((len(grey), height, width), dtype=np.int16)
+    shown = grey(frames[chosen, ::step, ::step])
+    height, width = (max(side - PATCH + 1, 0) for side in shown.shape[1:])
+    word = np.zeros((len(shown), height, width), dtype=np.int16)
     is_textured = np.zeros(word.shape, dtype=bool)
     for bit, ((y1, x1), (y2, x2)) in enumerate(_comparisons()):
-        difference = grey[:, y1 : y1 + height, x1 : x1 + width] - grey[:, y2 : y2 + height, x2 : x2 + width]
+        difference = shown[:, y1 : y1 + height, x1 : x1 + width] - shown[:, y2 : y2 + height, x2 : x2 + width]
         word |= (difference > 0).astype(np.int16) << bit
         is_textured |= np.abs(difference) > FLAT
     return np.bincount(word[is_textured], minlength=1 << COMPARISONS)
 
 
-def _grey(frames: NDArray[np.uint8]) -> NDArray[np.int16]:
+def grey(frames: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Return the grey levels of frames [T, H, W, C]: [T, H, W]."""
     if frames.shape[-1] < 3:
         return frames[..., 0].astype(np.int16)
     weights = np.array([77, 150, 29], dtype=np.int32)  # ITU-R BT.601, in parts of 256

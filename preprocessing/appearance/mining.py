@@ -24,7 +24,7 @@ from preprocessing.spread import evenly_spread
 
 Indices = NDArray[np.int64]
 
-MINING_VERSION = 2
+MINING_VERSION = 3
 """Version of the search; raise it when its pairs change."""
 EXACT_CLIPS = 50_000
 """Up to this many clips are compared with all others; more are compared within clusters (an inverted file)."""

@@ -66,6 +66,8 @@ class MinedPairs:
     """[M], cosine distance of each pair."""
     summary: NDArray[np.float64]
     """[2]: `mutual_share` and `random_distance`."""
+    one_motion: NDArray[np.bool_]
+    """[N], clips whose look is seen doing a single thing (`preprocessing.appearance.motion`)."""
 
     @classmethod
     def of(
@@ -80,7 +82,8 @@ class MinedPairs:
         """Return `count` clips with the given pairs, [M, 2] in ascending order."""
         offsets = np.searchsorted(pairs[:, 0], np.arange(count + 1)).astype(np.int64)
         median = float(np.median(random_distances)) if len(random_distances) else 0.0
-        return cls(offsets, pairs[:, 1].copy(), distances.astype(np.float32), np.array([mutual_share, median]))
+        summary, one_motion = np.array([mutual_share, median]), np.zeros(count, dtype=np.bool_)
+        return cls(offsets, pairs[:, 1].copy(), distances.astype(np.float32), summary, one_motion)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -128,7 +131,9 @@ class MinedPairs:
         """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-                pairs = cls(*(stored[name] for name in cls.__dataclass_fields__))
+                columns = {name: stored[name] for name in cls.__dataclass_fields__ if name in stored}
+                # Older files say nothing of the motion.
+                pairs = cls(**{"one_motion": np.zeros(columns["offsets"].size - 1, dtype=np.bool_), **columns})
         except Exception as error:  # zipfile, zlib and numpy raise many kinds for foreign bytes
             raise ValueError(f"not a list of pairs: {error}") from None
         count = pairs.offsets.size - 1
@@ -143,6 +148,8 @@ class MinedPairs:
             and pairs.offsets[-1] == len(pairs.partners) == len(pairs.distances)
             and bool(((pairs.partners >= 0) & (pairs.partners < count)).all())
             and len(pairs.summary) == 2
+            and pairs.one_motion.dtype == np.bool_
+            and len(pairs.one_motion) == count
         )
         if not is_valid:
             raise ValueError("not a list of pairs")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from cluster.cli.progress import ProgressDisplay
 from cluster.storage import api as storage
 from preprocessing.appearance.descriptors import NAMES, VERSION, usual
 from preprocessing.appearance.mining import MINING_VERSION, MiningSettings, mine
+from preprocessing.appearance.motion import MAX_CLIPS, motion_map, shows_one_motion
 from preprocessing.appearance.pairs import MinedPairs, Video
 from preprocessing.appearance.stored import read_descriptors, read_embeddings
 from preprocessing.dataset.cache import cache_folder
@@ -59,6 +60,9 @@ def find_pairs(clips: ClipDataset, descriptor: str, settings: MiningSettings, ca
         found = _cached(kept, len(clips))
         if found is None:
             found = mine(vectors, video, settings)
+            if video.most_windows() > 1 and len(clips) <= MAX_CLIPS:
+                maps = np.stack([motion_map(clips.frames(index)) for index in range(len(clips))])
+                found = replace(found, one_motion=shows_one_motion(found, video, maps))
             storage.write_bytes(str(kept), found.to_bytes())
     return found
 
@@ -68,7 +72,9 @@ def _identity(
 ) -> str:
     """Return a hash of everything that the pairs depend on."""
     chosen = {name: value for name, value in asdict(settings).items() if name != "threads"}
-    digest = hashlib.sha256(json.dumps([VERSION, MINING_VERSION, chosen, vectors.shape, clips.keys]).encode())
+    shards = [shard["sha256"] for shard in clips.shards]  # the motion is that of the frames
+    stated = [VERSION, MINING_VERSION, chosen, vectors.shape, clips.keys, shards]
+    digest = hashlib.sha256(json.dumps(stated).encode())
     for array in (vectors, video.sources, video.starts):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

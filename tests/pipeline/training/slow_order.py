@@ -22,6 +22,7 @@ class Settings(NamedTuple):
     validation_fraction: float
     pairing: bool
     block_shards: int
+    late_from: int = 0
 
 
 class Sample(NamedTuple):
@@ -107,6 +108,21 @@ def _listed(table: ClipTable, clip: int, clips: list[int], drawn: int) -> int:
 def samples(table: ClipTable, settings: Settings) -> Iterator[Sample]:
     """Yield the samples of a stage, epoch after epoch, without end."""
     number = 0
+    early = early_samples(table, settings)
+    while early > 0:
+        visited = [
+            sample for sample in epoch(table, settings, number) if table.late is None or not table.late[sample.clip]
+        ]
+        yield from visited[:early]
+        early -= len(visited)
+        number += 1
     while True:
         yield from epoch(table, settings, number)
         number += 1
+
+
+def early_samples(table: ClipTable, settings: Settings) -> int:
+    """Return the number of samples before the late clips join; 0 if none or all of the clips to train on are late."""
+    clips = {sample.clip for sample in epoch(table, settings, 0)}
+    late = {clip for clip in clips if table.late is not None and table.late[clip]}
+    return settings.late_from * settings.batch if late and late != clips else 0
