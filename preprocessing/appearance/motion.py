@@ -21,7 +21,7 @@ ONE_MOTION = 0.4
 """A video shows the motion of its partners if the distance to their motion maps is less than this share of the median
 over all videos with partners."""
 MAX_SHARE = 0.5
-"""Largest share of clips that may count as such: with more of them, the pairs of the others are too few to start with."""
+"""Largest share of clips that may count as such: with more, the pairs of the others are too few to start with."""
 MAX_CLIPS = 20_000
 """Largest number of clips whose motion is compared, because their frames are read for it."""
 

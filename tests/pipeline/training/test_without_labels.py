@@ -123,6 +123,20 @@ def test_clips_that_are_linked_through_another_are_no_partners(tiny_job: Jobs, t
     assert [drawn[clip] for clip in (0, 1, 2)] == [{1}, {0, 2}, {1}]
 
 
+@pytest.mark.parametrize("join", [0.5, 0.0])
+def test_clips_of_a_look_that_does_a_single_thing_join_stage_1_late(
+    tiny_job: Jobs, tiny_clips: ClipDataset, cache: Path, join: float
+) -> None:
+    late = np.arange(len(tiny_clips)) % 3 == 0
+    pairs = replace(find_pairs(tiny_clips, "colour", SETTINGS, cache), one_motion=late)
+    job = tiny_job(stage1={"steps": 400, "pairing": "appearance"}, appearance=AppearanceConfig(join=join))
+    first, second = (stage_order(replace(job, pairs=pairs), stage) for stage in (1, 2))
+    visits = [late[first.at(step).clips].any() for step in range(400)]
+    assert any(visits[:200]) == (join == 0)
+    assert any(visits[200:220])
+    assert any(late[second.at(step).clips].any() for step in range(20))
+
+
 @pytest.mark.parametrize("pairs", [None, "of fewer clips"])
 def test_pairing_by_appearance_needs_the_pairs_of_these_clips(
     tiny_job: Jobs, tiny_clips: ClipDataset, pairs: str | None

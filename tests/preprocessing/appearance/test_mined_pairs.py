@@ -111,6 +111,11 @@ def test_an_npz_of_the_same_arrays_is_a_list_of_pairs() -> None:
     assert MinedPairs.from_bytes(npz()).partners.tolist() == PAIRS.partners.tolist()
 
 
+def test_of_older_pairs_no_clip_joins_late() -> None:
+    assert MinedPairs.from_bytes(npz(one_motion=None)).one_motion.tolist() == [False] * len(PAIRS)
+    assert MinedPairs.from_bytes(npz(one_motion=~PAIRS.one_motion)).one_motion.all()
+
+
 HOSTILE: dict[str, bytes] = {
     "empty": b"",
     "text": b"no pairs",
@@ -119,7 +124,7 @@ HOSTILE: dict[str, bytes] = {
     "half": npz()[: len(npz()) // 2],
     "pickle": npz(offsets=np.array([{}], dtype=object)),
     "pickled partners": npz(partners=np.array([1, "a"], dtype=object)),
-    **{f"no {name}": npz(**{name: None}) for name in ARRAYS},
+    **{f"no {name}": npz(**{name: None}) for name in ARRAYS if name != "one_motion"},
     **{f"two dimensions of {name}": npz(**{name: array[:, None]}) for name, array in ARRAYS.items()},
     **{f"no dimension of {name}": npz(**{name: array[0]}) for name, array in ARRAYS.items()},
     **{f"text for {name}": npz(**{name: array.astype(str)}) for name, array in ARRAYS.items()},
@@ -136,6 +141,8 @@ HOSTILE: dict[str, bytes] = {
     "fractions": npz(offsets=ARRAYS["offsets"].astype(np.float64)),
     "a distance too few": npz(distances=ARRAYS["distances"][1:]),
     "long summary": npz(summary=np.zeros(3)),
+    "the motion of a clip too many": npz(one_motion=np.append(ARRAYS["one_motion"], True)),
+    "numbers for the motion": npz(one_motion=ARRAYS["one_motion"].astype(np.int64)),
 }
 
 

@@ -1,5 +1,7 @@
 """Which looks are seen doing a single thing."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ def test_a_motion_map_holds_the_changes_of_each_cell() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (5, 20, 12, 3), dtype=np.uint8)
     grey = [[[(77 * int(r) + 150 * int(g) + 29 * int(b)) >> 8 for r, g, b in row] for row in one] for one in frames]
     slow = np.zeros((CELLS, CELLS), dtype=np.int64)
-    for before, after in zip(grey, grey[1:], strict=False):
+    for before, after in itertools.pairwise(grey):
         for y in range(20):
             for x in range(12):
                 slow[y * CELLS // 20, x * CELLS // 12] += abs(after[y][x] - before[y][x])

@@ -7,6 +7,7 @@ import pytest
 
 from preprocessing.appearance import search
 from preprocessing.appearance.mining import MiningSettings
+from preprocessing.appearance.pairs import Video
 from preprocessing.appearance.search import find_pairs
 from preprocessing.appearance.stored import read_descriptors
 from preprocessing.dataset.reader import ClipDataset
@@ -37,6 +38,21 @@ def test_pairs_are_mined_once_for_the_same_settings(
     find_pairs(clips, "texture", SETTINGS, tmp_path)
     find_pairs(ClipDataset(str(small_figures), "test"), "colour", SETTINGS, tmp_path)
     assert len(mined) == 7
+
+
+@pytest.mark.parametrize("most", [20_000, 10])
+def test_the_motion_of_windows_of_videos_is_compared_unless_they_are_many(
+    small_figures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    clips = ClipDataset(str(small_figures), "train")
+    clips.sources = [f"video{number // 3}.mp4" for number in range(len(clips))]
+    clips.starts_s = np.arange(len(clips)) % 3 * 1.5
+    monkeypatch.setattr(search, "MAX_CLIPS", most)
+    # Every second video is of a look that does a single thing.
+    monkeypatch.setattr(search, "shows_one_motion", lambda pairs, video, maps: video.sources % 2 == len(maps) % 2)
+    found = find_pairs(clips, "colour", SETTINGS, tmp_path)
+    assert found.one_motion.sum() == (0 if most < len(clips) else (Video.of(clips).sources % 2 == len(clips) % 2).sum())
+    assert find_pairs(clips, "colour", SETTINGS, tmp_path).to_bytes() == found.to_bytes()
 
 
 def test_embeddings_of_a_users_own_are_mined(small_figures: Path, tmp_path: Path) -> None:
