@@ -14,6 +14,7 @@ from pipeline.recommendation.kinds import (
     MEMORY_SHARE,
     MOST_THREADS,
     MOST_WORKERS,
+    TOO_FEW_TO_SPARE,
     Kind,
     kind_of,
 )
@@ -34,6 +35,7 @@ def choose(found: Survey, machine: Hardware) -> Draft:
     _choose_frames(draft, found)
     _choose_experts(draft, found, kind)
     _choose_pairs(draft, found)
+    _choose_validation(draft, found)
     _choose_lengths(draft, found)
     _choose_steps(draft, found, kind)
     _choose_workers(draft, machine)
@@ -103,6 +105,16 @@ def _choose_pairs(draft: Draft, found: Survey) -> None:
         )
     else:
         draft.set("training.appearance.descriptor", "colour", "people differ in the colours that they wear")
+
+
+def _choose_validation(draft: Draft, found: Survey) -> None:
+    if found.looks < TOO_FEW_TO_SPARE:
+        why = f"single clips, because none of {found.looks:,} distinct looks can be spared"
+        draft.set("training.validation_unit", "clip", why)
+        draft.set("training.validation_fraction", 0.05, "of the clips")
+    else:
+        draft.remove("training.validation_unit")
+        draft.remove("training.validation_fraction")
 
 
 def _choose_lengths(draft: Draft, found: Survey) -> None:

@@ -7,7 +7,6 @@ from pipeline.recommendation.survey import Survey
 SHORT_CLIP = 6
 """Clips with fewer frames hardly show a movement."""
 MANY_STILL = 0.1
-FEW_GROUPS = 10
 DISAGREEING = 0.7
 """A pair should show one identity at least this often, if identities are labelled."""
 SAME_ACTION = 0.2
@@ -27,10 +26,10 @@ def doubts(found: Survey, draft: Draft) -> list[str]:
             f"{found.looks:,} distinct looks are few (at least {kind.few_looks:,} are better): somebody who is not "
             "among them will come out as a blend of those who are"
         )
-    if found.looks < FEW_GROUPS:
+    if draft.get("training.validation_unit") == "clip":
         lines.append(
-            f"validation holds out 1 group of clips that look alike, of {found.looks:,}; its numbers say little about "
-            "others"
+            f"validation holds out single clips, because none of {found.looks:,} distinct looks can be spared; its "
+            "numbers say little about others"
         )
     lines += _about_pairs(found, draft) + _about_clips(found)
     if not found.test_clips:

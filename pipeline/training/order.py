@@ -47,8 +47,8 @@ def held_out(groups: Sequence[str], seed: int, fraction: float) -> frozenset[str
     distinct = sorted(set(groups), key=lambda group: (derive_seed(seed, "validation", group), group))
     if len(distinct) < 2:
         raise ValueError(
-            f"the training split has {len(distinct)} group of clips (an identity, a video, or clips that look alike); "
-            "validation holds out whole groups, so it needs at least 2"
+            f"the training split has {len(distinct)} group of clips (an identity, a video, clips that look alike, or a "
+            "single clip where validation_unit is clip); validation holds out whole groups, so it needs at least 2"
         )
     count = min(max(1, round(fraction * len(distinct))), len(distinct) - 1)
     return frozenset(distinct[:count])

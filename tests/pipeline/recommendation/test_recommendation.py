@@ -1,5 +1,6 @@
 """The recipe that is recommended: it fits the data and the machine, and says why."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,15 @@ def test_the_networks_fit_the_frames(size: int, layers: int, channels: int) -> N
 def test_frames_that_no_model_takes_are_one_line(shape: tuple[int, int, int]) -> None:
     with pytest.raises(UserError, match="frames are {}x{}x{}; the model needs squares".format(*shape)):
         choose(dataset(frame_shape=shape), MACHINE)
+
+
+@pytest.mark.parametrize("kind", [dataset, filmed])
+@pytest.mark.parametrize(("looks", "unit", "fraction"), [(29, "clip", 0.05), (30, "group", 0.1)])
+def test_where_looks_are_few_validation_takes_none_of_them(
+    kind: Callable[..., Survey], looks: int, unit: str, fraction: float
+) -> None:
+    training = choose(kind(looks=looks), MACHINE).recipe().training
+    assert (training.validation_unit, training.validation_fraction) == (unit, fraction)
 
 
 def test_more_looks_get_more_experts() -> None:
@@ -168,7 +178,7 @@ def test_batches_are_split_until_they_fit_the_memory() -> None:
     [
         ({"clips": 76}, "76 training clips are few (at least 300 are better)"),
         ({"looks": 12}, "12 distinct looks are few (at least 30 are better)"),
-        ({"looks": 6}, "validation holds out 1 group of clips that look alike, of 6"),
+        ({"looks": 6}, "validation holds out single clips, because none of 6 distinct looks can be spared"),
         ({"videos": 1800}, "each of the 1,800 videos gives a single clip"),
         ({"paired_share": 0.3}, "70% of clips look like no clip of another video"),
         ({"pair_distance": 0.4}, "pairs are hardly more alike (distance 0.400) than clips at random (0.500)"),
@@ -212,7 +222,7 @@ def test_only_comments_hold_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_a_training_split_that_cannot_be_divided_is_one_line(tmp_path: Path) -> None:
-    url = write_videos(tmp_path / "data", people=1)
+    url = write_videos(tmp_path / "data", people=1, windows=1)
     with pytest.raises(UserError, match="the training split has 1 group of clips") as error:
         recommendation(url, 0, MACHINE)
     assert "\n" not in str(error.value)
