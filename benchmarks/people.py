@@ -13,6 +13,8 @@ the action and the identity of real clips of everybody, the person left out incl
 `action` and `identity` are the shares of transfers whose action, and whose person, are judged right. `codes` says where
 the poses come from: the `dynamics` code, as in a swap, or the `poses` of the frames. PSNR is in dB, of clips decoded
 from their own codes, on the pixels that move and on all; `first frame` repeats the first frame instead.
+
+With `--prepare`, `vdsm prepare` finds and crops the people first, as in the frames that `people_in_frames.py` makes.
 """
 
 import argparse
@@ -99,8 +101,9 @@ class Printer(QuietReporter):
         self.weights = {name: tensor.clone() for name, tensor in state.weights.items()}
 
 
-def make_dataset(people: Path, held: str, recipe: Path, folder: Path) -> Path:
+def make_dataset(people: Path, held: str, recipe: Path, folder: Path, is_prepared: bool) -> Path:
     """Shard the recordings with one person as the test split; return the folder of the dataset."""
+    from preprocessing.prepare import main as prepare
     from preprocessing.shard import main as shard
 
     data = folder / "data"
@@ -112,7 +115,11 @@ def make_dataset(people: Path, held: str, recipe: Path, folder: Path) -> Path:
             if not (split / person.name).exists():
                 (split / person.name).symlink_to(person.resolve())
         labels = ["--source.videos.labels.folders", "split", "identity", "action"]
-        shard(["--config", str(recipe), "--source.path", str(source), *labels, "--out", str(data)])
+        given = ["--config", str(recipe), "--source.path", str(source)]
+        if is_prepared:
+            prepare([*given, *labels, "--out", str(folder / "prepared")])
+            labels = ["--source.videos.labels.sidecar", str(folder / "prepared" / "sidecar.csv")]
+        shard([*given, *labels, "--out", str(data)])
     return data
 
 
@@ -213,13 +220,15 @@ def picture(model: Disentangler, judged: Judged, static_of: int) -> Tensor:
     return torch.cat([top, torch.cat([clip[t] for clip in swapped for t in times], 2)], 1)
 
 
-def leave_out(held: str, people: Path, recipe_path: Path, out: Path, judge_steps: int) -> dict[str, Any]:
+def leave_out(
+    held: str, people: Path, recipe_path: Path, out: Path, judge_steps: int, is_prepared: bool
+) -> dict[str, Any]:
     """Train without one person; return what was measured."""
     folder = out / held
     folder.mkdir(parents=True, exist_ok=True)
     tree = merge(settings.defaults(Recipe), read_recipe(recipe_path, Recipe))
     recipe = settings.validated(Recipe, merge(tree, {"training": {"num_workers": 1}}), lambda _: f" (in {recipe_path})")
-    data = make_dataset(people, held, recipe_path, folder)
+    data = make_dataset(people, held, recipe_path, folder, is_prepared)
     model, seconds = train(recipe, data, folder)
     clips = Recordings([ClipDataset(str(data), "train"), ClipDataset(str(data), "test")])
     stored = out / "judge.pt"
@@ -273,12 +282,16 @@ def main() -> None:
     )
     command.add_argument("--held", nargs="*", help="people to leave out, one after the other; by default everybody")
     command.add_argument("--judge-steps", type=int, default=400, help="steps of the judge")
+    command.add_argument("--prepare", action="store_true", help="run `vdsm prepare` before `vdsm shard`")
     command.add_argument("--json", action="store_true", help="print JSON")
     args = command.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     everybody = sorted(path.name for path in args.people.iterdir() if path.is_dir())
-    results = [leave_out(h, args.people, args.recipe, args.out, args.judge_steps) for h in args.held or everybody]
+    results = [
+        leave_out(held, args.people, args.recipe, args.out, args.judge_steps, args.prepare)
+        for held in args.held or everybody
+    ]
     print(json.dumps(results, indent=1 if not args.json else None))
 
 
