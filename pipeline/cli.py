@@ -17,7 +17,8 @@ COMMANDS = {
     "prepare": ("preprocessing.prepare", "find cuts, people and near-duplicates in recordings, before sharding"),
     "shard": ("preprocessing.shard", "convert a source of clips to WebDataset shards and a manifest"),
     "verify": ("preprocessing.verify", "check a dataset: hashes, counts, shapes"),
-    "recipe": ("pipeline.recommend", "write a commented recipe for a dataset and this machine"),
+    "recipes": ("pipeline.recipes", "list the recipes and sweeps that --config and --sweep take by name, or print one"),
+    "recommend": ("pipeline.recommend", "write a new, commented recipe for a dataset and this machine"),
     "train": ("pipeline.train", "train both stages under Ray Train, or resume a run"),
     "tune": ("pipeline.tune", "search for better settings with Ray Tune and Optuna, or resume a sweep"),
     "evaluate": ("pipeline.evaluate", "measure a run on test clips: metrics.json and report.html"),
@@ -31,7 +32,10 @@ COMMANDS = {
 }
 """Command name -> module, whose `main` takes the arguments after the name, and a one-line description."""
 
-USAGE = """usage: vdsm COMMAND [--config RECIPE.yaml] [--section.setting VALUE ...]
+FORMER_NAMES = {"recipe": "recommend"}
+"""Former name of a command, which still works -> its name."""
+
+USAGE = """usage: vdsm COMMAND [--config RECIPE] [--section.setting VALUE ...]
 
 {commands}
 
@@ -55,6 +59,7 @@ def _dispatch(args: list[str]) -> None:
         sys.stdout.write(USAGE.format(commands="\n".join(lines)))
         return
     name, *rest = args
+    name = FORMER_NAMES.get(name, name)
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]}?" if close else f"known commands: {', '.join(COMMANDS)}"

@@ -38,6 +38,20 @@ def value_of(name: str, argv: Sequence[str]) -> str | None:
     return found
 
 
+def values_of(name: str, argv: Sequence[str]) -> list[str]:
+    """Return all values of one option, which may be given several times and with several values each."""
+    found: list[str] = []
+    for position, arg in enumerate(argv):
+        if arg != f"--{name}" and not arg.startswith(f"--{name}="):
+            continue
+        values = [arg.partition("=")[2]] if "=" in arg else []
+        values += itertools.takewhile(lambda value: not value.startswith("--"), argv[position + 1 :])
+        if not all(values or [""]):
+            raise UserError(f"--{name} needs a value")
+        found += values
+    return found
+
+
 def read(command: type[BaseModel], argv: Sequence[str], prog: str, shown: Tree) -> Tree:
     """Return the settings given as options: a tree of strings, or of lists of strings for settings of several values.
 

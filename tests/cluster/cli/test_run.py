@@ -26,7 +26,7 @@ def test_without_options_a_command_has_the_defaults_of_its_recipe() -> None:
     command = read()
     assert command.model == ModelConfig()
     assert command.training.stage2.annealing == STAGE_2_ANNEALING
-    assert (command.data, command.out, command.config, command.dry_run) == ("here", Path("runs"), None, False)
+    assert (command.data, command.out, command.config, command.dry_run) == ("here", Path("runs"), (), False)
 
 
 def test_dotted_options_reach_every_kind_of_field() -> None:
