@@ -39,7 +39,8 @@ USAGE = """usage: vdsm COMMAND [--config RECIPE] [--section.setting VALUE ...]
 
 {commands}
 
-`vdsm COMMAND --help` lists every setting with its default and unit.
+`vdsm COMMAND --help` lists the main settings with default and unit, `--help-all` all of them.
+`vdsm --version` prints the version, `vdsm completion bash` (or zsh, fish) a script for the shell; see docs/index.md.
 """
 
 
@@ -59,12 +60,28 @@ def _dispatch(args: list[str]) -> None:
         sys.stdout.write(USAGE.format(commands="\n".join(lines)))
         return
     name, *rest = args
+    if name == "--version":
+        from vdsm import __version__
+
+        sys.stdout.write(f"vdsm {__version__}\n")
+        return
+    if name == "completion":
+        sys.stdout.write(_completion(rest))
+        return
     name = FORMER_NAMES.get(name, name)
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]}?" if close else f"known commands: {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {name}; {hint}")
     importlib.import_module(COMMANDS[name][0]).main(rest)
+
+
+def _completion(args: list[str]) -> str:
+    from cluster.cli.completion import SHELLS, completion_script
+
+    if len(args) != 1 or args[0] not in SHELLS:
+        raise UserError(f"`vdsm completion` takes the name of a shell: {', '.join(SHELLS)}")
+    return completion_script(COMMANDS, args[0])
 
 
 if __name__ == "__main__":

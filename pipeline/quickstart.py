@@ -14,12 +14,13 @@ import logging
 import os
 import sys
 import time
+from typing import ClassVar
 
 from cluster.cli.paths import Location
 from cluster.cli.progress import format_duration
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
-from pipeline.recipe import Recipe
+from pipeline.recipe import TRAINING_SETTINGS, Recipe
 from preprocessing.recipe import DataRecipe
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ explains how to label them and what else can be set; docs/preprocessing.md lists
 
 class QuickstartCommand(Recipe, Controls):
     """Shard built-in figures, train both stages, evaluate, and write a report. If interrupted, rerun it to resume."""
+
+    MAIN: ClassVar[tuple[str, ...]] = ("source.figures", *TRAINING_SETTINGS)
 
     out: Location = "quickstart"
     """Folder for the data, the run and the report; may be s3://bucket/prefix."""

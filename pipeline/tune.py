@@ -12,7 +12,7 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from cluster.cli.paths import Location
 from cluster.cli.run import entry
@@ -20,7 +20,7 @@ from cluster.cli.settings import Controls
 from cluster.cli.shipped_recipes import sweep_path
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from pipeline.recipe import Recipe
+from pipeline.recipe import TRAINING_SETTINGS, Recipe
 
 if TYPE_CHECKING:
     from pipeline.tuning.space import Space
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 class TuneCommand(Recipe, Controls):
     """Search for better settings of a recipe. If interrupted, rerun with the same name to resume."""
+
+    MAIN: ClassVar[tuple[str, ...]] = TRAINING_SETTINGS
+    UNUSED: ClassVar[tuple[str, ...]] = ("source", "shards")
 
     sweep: Location
     """The searched settings and ranges: a name that `vdsm recipes` lists, or a YAML file."""

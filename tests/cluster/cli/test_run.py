@@ -138,7 +138,7 @@ def test_help_lists_every_setting_with_its_description_and_default(
     monkeypatch.setenv("COLUMNS", "100")
     path = recipe(tmp_path, "model: {num_experts: 17}")
     with pytest.raises(SystemExit) as stopped:
-        parse(TrainLike, ["--config", path, "--help"], prog="vdsm train")
+        parse(TrainLike, ["--config", path, "--help-all"], prog="vdsm train")
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.translate({ord(bar): " " for bar in "│|"}).split())
     for name in settings.paths(TrainLike):
