@@ -29,6 +29,7 @@ from cluster.cli.run import entry
 from cluster.cli.settings import Controls, Section
 from cluster.development.child_process import die_with_parent, terminate
 from cluster.errors import UserError
+from cluster.extras import install
 from cluster.storage import api as storage
 from cluster.storage.scratch import scratch_file
 
@@ -143,7 +144,7 @@ def optuna_dashboard() -> str:
     """
     path = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent))
     if path is None or importlib.util.find_spec("optuna_dashboard") is None:
-        raise UserError("optuna-dashboard is not installed; pip install 'vdsm-pipeline[dashboards]'")
+        raise UserError(f"optuna-dashboard is not installed; {install('dashboards')}")
     return path
 
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
 
+from cluster import extras
 from cluster.cli import stop_signals
 from cluster.errors import UserError, one_line
 from cluster.storage import os_errors
@@ -132,6 +133,11 @@ def run(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) 
     except KeyboardInterrupt:
         _print_last("interrupted; rerun the same command to resume")
         raise SystemExit(130) from None
+    except ModuleNotFoundError as error:
+        line = extras.remedy(error.name)
+        if line is None:
+            raise
+        _fail(UserError(line))
     except BrokenPipeError:  # the reader of our output, `head` for instance, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
