@@ -87,6 +87,8 @@ def dashboards(command: DashboardsCommand) -> None:
 
 def _servers(folder: Path, studies: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the name and the command line, without a port, of each dashboard."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError(f"TensorBoard is not installed; {install('dashboards')}")
     yield "TensorBoard", [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(folder), "--host", HOST]
     for study in studies:
         yield f"optuna-dashboard of {_label(study)}", [optuna_dashboard(), study, "--host", HOST, "--quiet"]
