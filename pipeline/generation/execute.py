@@ -81,7 +81,9 @@ class Generation:
     def _encode(self, grid: GeneratedGrid) -> bytes:
         if self.outputs.format == "npz":
             return encode_npz(grid.arrays())
-        return encode(enlarge(grid.frames(), self.request.scale), self.outputs.format, self._fps)
+        bare = self.request.bare
+        frames = enlarge(grid.bare() if bare else grid.frames(), self.request.scale)
+        return encode(frames, self.outputs.format, self._fps, repeat=not bare)
 
     @property
     def _length(self) -> int:

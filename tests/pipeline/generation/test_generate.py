@@ -117,6 +117,25 @@ def test_mp4_holds_the_frames(run: Path, small_figures: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["mp4", "webm"])
+def test_the_bare_clip_holds_the_result_alone(suffix: str, run: Path, small_figures: Path, tmp_path: Path) -> None:
+    import av
+
+    keys = ClipDataset(str(small_figures), "test").keys
+    args = ["--run", str(run), "--data", str(small_figures), "--dynamics-of", keys[0], "--static-of", keys[1], "--bare"]
+    for scale in ("1", "3"):
+        generate_module.main([*args, "--scale", scale, "--out", str(tmp_path / f"{scale}.{suffix}")])
+    generate_module.main([*args, "--out", str(tmp_path / "same.npz")])
+    (expected,) = frames_in(tmp_path / "same.npz")
+    with av.open(str(tmp_path / f"1.{suffix}")) as video:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+    assert frames.shape == expected.shape == (4, 32, 32, 3)  # not repeated, and without the donors
+    assert np.abs(frames.astype(int) - expected).mean() < 12
+    with av.open(str(tmp_path / f"3.{suffix}")) as video:
+        assert {(frame.width, frame.height) for frame in video.decode(video=0)} == {(96, 96)}
+
+
+@pytest.mark.slow
 def test_identity_of_one_user_clip_performs_the_action_of_another(
     run: Path, own_clips: Path, small_figures: Path, tmp_path: Path
 ) -> None:
@@ -289,6 +308,19 @@ def test_unknown_keys_and_contradictions_are_reported_in_one_line(
     assert "is one file for 6 outputs; choose one of them with --what" in refused([*args, "--out", "a.gif"], capsys)
     assert "but --format is mp4" in refused([*args, "--out", "a.gif", "--format", "mp4"], capsys)
     assert not Path("nowhere").exists()
+
+
+@pytest.mark.parametrize("name", ["x.mov", "x.JPEG", "x.html"])
+def test_a_file_of_a_type_that_is_not_written_is_refused(
+    name: str, run: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--run", str(run), "--data", str(small_figures), "--what", "samples"]
+    line = refused([*args, "--out", str(tmp_path / name)], capsys)
+    assert f"ends in .{name.partition('.')[2]}, which is not written; end it in .gif, .mp4, .webm, .png, .npz" in line
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / name).mkdir()  # a folder may have any name
+    generate_module.main([*args, "--out", str(tmp_path / name)])
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["samples.gif"]
 
 
 def test_run_without_a_sequence_stage_generates_what_it_can(
