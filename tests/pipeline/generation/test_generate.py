@@ -1,6 +1,7 @@
 """`vdsm generate`: outputs of every kind and format, the same every time."""
 
 import io
+import re
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -23,6 +24,7 @@ from preprocessing.decoding.video import read_video
 from tests.pipeline.untrained_report import untrained_run
 from tests.vdsm.evaluation.counting_progress import CountingProgress
 from vdsm.checkpoint import load_disentangler
+from vdsm.code_density import FittedPriors, density_at
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,33 @@ def test_the_bare_clip_holds_the_result_alone(suffix: str, run: Path, small_figu
     assert np.abs(frames.astype(int) - expected).mean() < 12
     with av.open(str(tmp_path / f"3.{suffix}")) as video:
         assert {(frame.width, frame.height) for frame in video.decode(video=0)} == {(96, 96)}
+
+
+@pytest.mark.slow
+def test_clips_of_the_user_that_are_unlike_the_training_data_are_named_with_numbers(
+    run: Path, own_clips: Path, small_figures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warnings(place: float, **clips: str) -> list[str]:
+        """Return the warnings of a model whose training codes are all at one place."""
+        given = {name: (value,) for name, value in clips.items()}
+        request = GenerationRequest(
+            run=str(run), out=str(tmp_path / "x.gif"), data=str(small_figures), what="transfer", rows=1, columns=1,
+            dynamics_of=given.get("dynamics_of", ()), static_of=given.get("static_of", ()),
+        )  # fmt: skip
+        generation = prepare(request)
+        model = generation.trained.model
+        model.fitted_priors = FittedPriors(density_at(torch.full((model.config.num_experts,), place)))
+        caplog.clear()
+        list(generation.execute(CountingProgress()))
+        return [message for message in caplog.messages if "unlike" in message]
+
+    found = warnings(1000.0, dynamics_of=str(own_clips / "wide.mp4"), static_of=str(own_clips / "images"))
+    assert [line.partition(" is unlike the training data")[0] for line in found] == [
+        str(own_clips / "wide.mp4"),
+        str(own_clips / "images"),
+    ]
+    assert re.search(r"less likely than 100.0% of the training distribution, and .* PSNR of \d+\.\d dB", found[0])
+    assert warnings(1000.0, static_of=str(own_clips / "images")) == found[1:]  # test clips of the data are not named
 
 
 @pytest.mark.slow
