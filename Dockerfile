@@ -22,11 +22,12 @@ ENV VIRTUAL_ENV=/home/ray/venv \
     RAY_USAGE_STATS_ENABLED=0
 
 # The libraries change rarely: a layer of their own, before the project's code.
-COPY --chown=1000:1000 constraints.txt pyproject.toml README.md LICENSE vdsm_command.py /home/ray/vdsm/
+COPY --chown=1000:1000 constraints.txt pyproject.toml setup.py README.md LICENSE vdsm_command.py /home/ray/vdsm/
 COPY --chown=1000:1000 configs /home/ray/vdsm/configs
 RUN python -m venv "$VIRTUAL_ENV" \
     && mkdir -p vdsm/cluster vdsm/pipeline vdsm/preprocessing vdsm/vdsm \
-    && pip install --no-cache-dir -c vdsm/constraints.txt "./vdsm[dashboards]" \
+    && echo '__version__ = "0"' > vdsm/vdsm/__init__.py \
+    && pip install --no-cache-dir -c vdsm/constraints.txt "./vdsm[tune,dashboards]" \
     && pip uninstall -y vdsm-pipeline
 
 COPY --chown=1000:1000 cluster /home/ray/vdsm/cluster

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+# Written by `make quickstart`, which installs a part of it.
+QUICK := $(VENV)/installed-quickstart
 OUT ?= quickstart
 DEMO ?= cluster-demo
 TESTS ?= tests
@@ -36,13 +38,19 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[test,cluster-test,s3-server,dashboards,prepare,dev,docs]"
-	@touch $(STAMP)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[tune,test,cluster-test,s3-server,dashboards,prepare,dev,docs]"
+	@touch $(QUICK) $(STAMP)
+
+$(QUICK): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a minute or two)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[train]"
+	@touch $(QUICK)
 
 cluster-demo: $(STAMP)
 	$(BIN)/python pipeline/cluster_demo.py --out $(DEMO)
 
-quickstart: $(STAMP)
+quickstart: $(QUICK)
 	$(BIN)/vdsm quickstart --out $(OUT)
 
 test: $(STAMP)

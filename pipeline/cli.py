@@ -17,7 +17,8 @@ COMMANDS = {
     "prepare": ("preprocessing.prepare", "find cuts, people and near-duplicates in recordings, before sharding"),
     "shard": ("preprocessing.shard", "convert a source of clips to WebDataset shards and a manifest"),
     "verify": ("preprocessing.verify", "check a dataset: hashes, counts, shapes"),
-    "recipe": ("pipeline.recommend", "write a commented recipe for a dataset and this machine"),
+    "recipes": ("pipeline.recipes", "list the recipes and sweeps that --config and --sweep take by name, or print one"),
+    "recommend": ("pipeline.recommend", "write a new, commented recipe for a dataset and this machine"),
     "train": ("pipeline.train", "train both stages under Ray Train, or resume a run"),
     "tune": ("pipeline.tune", "search for better settings with Ray Tune and Optuna, or resume a sweep"),
     "evaluate": ("pipeline.evaluate", "measure a run on test clips: metrics.json and report.html"),
@@ -31,11 +32,15 @@ COMMANDS = {
 }
 """Command name -> module, whose `main` takes the arguments after the name, and a one-line description."""
 
-USAGE = """usage: vdsm COMMAND [--config RECIPE.yaml] [--section.setting VALUE ...]
+FORMER_NAMES = {"recipe": "recommend"}
+"""Former name of a command, which still works -> its name."""
+
+USAGE = """usage: vdsm COMMAND [--config RECIPE] [--section.setting VALUE ...]
 
 {commands}
 
-`vdsm COMMAND --help` lists every setting with its default and unit.
+`vdsm COMMAND --help` lists the main settings with default and unit, `--help-all` all of them.
+`vdsm --version` prints the version, `vdsm completion bash` (or zsh, fish) a script for the shell; see docs/index.md.
 """
 
 
@@ -55,11 +60,28 @@ def _dispatch(args: list[str]) -> None:
         sys.stdout.write(USAGE.format(commands="\n".join(lines)))
         return
     name, *rest = args
+    if name == "--version":
+        from vdsm import __version__
+
+        sys.stdout.write(f"vdsm {__version__}\n")
+        return
+    if name == "completion":
+        sys.stdout.write(_completion(rest))
+        return
+    name = FORMER_NAMES.get(name, name)
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]}?" if close else f"known commands: {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {name}; {hint}")
     importlib.import_module(COMMANDS[name][0]).main(rest)
+
+
+def _completion(args: list[str]) -> str:
+    from cluster.cli.completion import SHELLS, completion_script
+
+    if len(args) != 1 or args[0] not in SHELLS:
+        raise UserError(f"`vdsm completion` takes the name of a shell: {', '.join(SHELLS)}")
+    return completion_script(COMMANDS, args[0])
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from cluster.cli.run import entry
 from cluster.cli.settings import Controls, Section
 from cluster.development.child_process import die_with_parent, terminate
 from cluster.errors import UserError
+from cluster.extras import install
 from cluster.storage import api as storage
 from cluster.storage.scratch import scratch_file
 
@@ -86,6 +87,8 @@ def dashboards(command: DashboardsCommand) -> None:
 
 def _servers(folder: Path, studies: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the name and the command line, without a port, of each dashboard."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError(f"TensorBoard is not installed; {install('dashboards')}")
     yield "TensorBoard", [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(folder), "--host", HOST]
     for study in studies:
         yield f"optuna-dashboard of {_label(study)}", [optuna_dashboard(), study, "--host", HOST, "--quiet"]
@@ -143,7 +146,7 @@ def optuna_dashboard() -> str:
     """
     path = shutil.which("optuna-dashboard", path=str(Path(sys.executable).parent))
     if path is None or importlib.util.find_spec("optuna_dashboard") is None:
-        raise UserError("optuna-dashboard is not installed; pip install 'vdsm-pipeline[dashboards]'")
+        raise UserError(f"optuna-dashboard is not installed; {install('dashboards')}")
     return path
 
 

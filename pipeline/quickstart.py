@@ -14,31 +14,32 @@ import logging
 import os
 import sys
 import time
-from pathlib import Path
+from typing import ClassVar
 
 from cluster.cli.paths import Location
 from cluster.cli.progress import format_duration
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
-from pipeline.recipe import Recipe
-from pipeline.shipped_recipes import shipped_recipe
+from pipeline.recipe import TRAINING_SETTINGS, Recipe
 from preprocessing.recipe import DataRecipe
 
 log = logging.getLogger(__name__)
 
-RECIPE = "quickstart.yaml"
+RECIPE = "quickstart"
 RUN = "figures"
-NEXT_STEPS = """The same for your own videos takes three commands. The recipe explains how to label them and
-what else can be set; docs/preprocessing.md lists the other sources of clips.
+NEXT_STEPS = """The same for your own videos takes three commands. `vdsm recipes videos` prints the recipe, which
+explains how to label them and what else can be set; docs/preprocessing.md lists the other sources of clips.
 
-  vdsm shard --config configs/videos.yaml --source.path FOLDER --out DATA
-  vdsm train --config configs/videos.yaml --data DATA --out RUNS --name first
+  vdsm shard --config videos --source.path FOLDER --out DATA
+  vdsm train --config videos --data DATA --out RUNS --name first
   vdsm evaluate --run RUNS/first --data DATA --out REPORT
 """
 
 
 class QuickstartCommand(Recipe, Controls):
     """Shard built-in figures, train both stages, evaluate, and write a report. If interrupted, rerun it to resume."""
+
+    MAIN: ClassVar[tuple[str, ...]] = ("source.figures", *TRAINING_SETTINGS)
 
     out: Location = "quickstart"
     """Folder for the data, the run and the report; may be s3://bucket/prefix."""
@@ -47,16 +48,7 @@ class QuickstartCommand(Recipe, Controls):
 def _with_recipe(args: list[str]) -> list[str]:
     if any(arg.partition("=")[0] == "--config" for arg in args):
         return args
-    return ["--config", str(recipe_path()), *args]
-
-
-def recipe_path() -> Path:
-    """Return the path of the quickstart's recipe, in the repository or where an installation puts it.
-
-    Raises:
-        UserError: the recipe is in neither folder.
-    """
-    return shipped_recipe(RECIPE)
+    return ["--config", RECIPE, *args]
 
 
 def quickstart(command: QuickstartCommand) -> None:

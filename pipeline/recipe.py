@@ -14,6 +14,19 @@ from pipeline.training.config import TrainingConfig
 from preprocessing.recipe import DataRecipe
 from vdsm.config import ModelConfig
 
+TRAINING_SETTINGS = (
+    "seed",
+    *(f"model.{name}" for name in ("num_experts", "static_groups", "pose_size", "dynamics_size", "frame_size")),
+    "training.stage1.pairing",
+    *(
+        f"training.stage{stage}.{name}"
+        for stage in (1, 2)
+        for name in ("steps", "batch_clips", "clip_frames", "learning_rate")
+    ),
+    *(f"training.{name}" for name in ("stages", "num_workers", "use_gpu", "precision", "augmentation", "start_from")),
+)
+"""Dotted paths of the settings that someone who trains meets first."""
+
 
 class EvaluationConfig(Section):
     """How a trained model is evaluated."""

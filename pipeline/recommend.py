@@ -1,4 +1,4 @@
-"""`vdsm recipe`: look at a dataset and at this machine, and write a commented recipe for `vdsm train`."""
+"""`vdsm recommend`: look at a dataset and at this machine, and write a commented recipe for `vdsm train`."""
 
 if __name__ == "__main__":  # import from the repository, not from this file's or the working folder
     import sys
@@ -20,7 +20,7 @@ from cluster.storage import api as storage
 log = logging.getLogger(__name__)
 
 
-class RecipeCommand(Section, Controls):
+class RecommendCommand(Section, Controls):
     """Look at a dataset and at this machine, and write a commented recipe for `vdsm train`."""
 
     data: Location
@@ -31,7 +31,7 @@ class RecipeCommand(Section, Controls):
     """Seconds for which real steps are measured, to estimate the time of the training; 0 measures none."""
 
 
-def recommend(command: RecipeCommand) -> None:
+def recommend(command: RecommendCommand) -> None:
     """Write the recipe, and print what is doubtful about the data.
 
     Raises:
@@ -54,7 +54,7 @@ def recommend(command: RecipeCommand) -> None:
     sys.stdout.write(f"{command.out}\n")
 
 
-main = entry(RecipeCommand, recommend, prog="vdsm recipe")
+main = entry(RecommendCommand, recommend, prog="vdsm recommend")
 
 
 if __name__ == "__main__":

@@ -10,16 +10,20 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import sys
+from typing import ClassVar
 
 from cluster.cli.paths import Location
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from cluster.errors import UserError
-from pipeline.recipe import Recipe
+from pipeline.recipe import TRAINING_SETTINGS, Recipe
 
 
 class TrainCommand(Recipe, Controls):
     """Train both stages of the model on a dataset. Rerun with the same --name to resume."""
+
+    MAIN: ClassVar[tuple[str, ...]] = TRAINING_SETTINGS
+    UNUSED: ClassVar[tuple[str, ...]] = ("source", "shards", "evaluation")
 
     data: Location
     """Dataset: the folder or s3://bucket/prefix that `vdsm shard` wrote."""

@@ -12,14 +12,15 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from cluster.cli.paths import LocalPath, Location
+from cluster.cli.paths import Location
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
+from cluster.cli.shipped_recipes import sweep_path
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from pipeline.recipe import Recipe
+from pipeline.recipe import TRAINING_SETTINGS, Recipe
 
 if TYPE_CHECKING:
     from pipeline.tuning.space import Space
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 class TuneCommand(Recipe, Controls):
     """Search for better settings of a recipe. If interrupted, rerun with the same name to resume."""
 
-    sweep: LocalPath
-    """YAML file with the searched settings and ranges; see configs/sweeps."""
+    MAIN: ClassVar[tuple[str, ...]] = TRAINING_SETTINGS
+    UNUSED: ClassVar[tuple[str, ...]] = ("source", "shards")
+
+    sweep: Location
+    """The searched settings and ranges: a name that `vdsm recipes` lists, or a YAML file."""
     data: Location
     """Dataset: the folder or s3://bucket/prefix that `vdsm shard` wrote. Its test split is not read."""
     out: Location
@@ -51,7 +55,7 @@ def tune(command: TuneCommand) -> None:
     from pipeline.tuning.space import Space
     from pipeline.tuning.sweep import read_sweep
 
-    sweep = read_sweep(command.sweep)
+    sweep = read_sweep(sweep_path(command.sweep))
     recipe = Recipe.of(command)
     try:
         space = Space(sweep.space, recipe)

@@ -9,6 +9,8 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
 
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
+from typing import ClassVar
+
 from cluster.cli.paths import Location
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
@@ -18,6 +20,13 @@ from preprocessing.preparing.config import PrepareRecipe
 class PrepareCommand(PrepareRecipe, Controls):
     """Find cuts, people and near-duplicates in videos, and write a sidecar for `vdsm shard` and a page that shows every
     decision. If interrupted, rerun it to resume."""
+
+    MAIN: ClassVar[tuple[str, ...]] = ("source.path", "source.videos.fps", "source.videos.clip_frames", "prepare")
+    UNUSED: ClassVar[tuple[str, ...]] = (
+        "seed",
+        *(f"source.{name}" for name in ("frames", "arrays", "figures", "moving_mnist", "pendulum")),
+        *(f"shards.{name}" for name in ("target_mb", "max_rejected_share")),
+    )
 
     out: Location
     """Folder or s3://bucket/prefix of the sidecar, the page and the records."""

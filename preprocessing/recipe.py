@@ -5,6 +5,13 @@ from pydantic import Field
 from cluster.cli.settings import Section
 from preprocessing.sources.config import SourceConfig
 
+SOURCE_SETTINGS = (
+    *(f"source.{name}" for name in ("name", "path")),
+    *(f"source.videos.{name}" for name in ("size", "channels", "fit", "clip_frames", "stride", "fps", "labels")),
+    "shards.target_mb",
+)
+"""Dotted paths of the settings that someone who shards meets first."""
+
 
 class ShardsConfig(Section):
     """How clips are packed into shards, and how invalid or unreachable inputs are handled."""

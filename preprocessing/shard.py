@@ -10,14 +10,18 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
 
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
+from typing import ClassVar
+
 from cluster.cli.paths import Location
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
-from preprocessing.recipe import DataRecipe
+from preprocessing.recipe import SOURCE_SETTINGS, DataRecipe
 
 
 class ShardCommand(DataRecipe, Controls):
     """Convert a source of clips to WebDataset shards and a manifest. If interrupted, rerun it to resume."""
+
+    MAIN: ClassVar[tuple[str, ...]] = ("seed", *SOURCE_SETTINGS)
 
     out: Location
     """Folder or s3://bucket/prefix of the dataset."""

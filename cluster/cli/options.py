@@ -4,6 +4,7 @@ tyro parses the names, groups the arguments and prints the help. Values stay tex
 those of the recipe (`cluster.cli.settings`), so that both give the same one-line error.
 """
 
+import inspect
 import itertools
 import types
 import typing
@@ -21,7 +22,9 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from cluster.cli.settings import REQUIRED, Tree, descriptions, nearest, option, paths, settings_of
+from cluster.cli import help_page
+from cluster.cli.settings import REQUIRED, Controls, Tree, descriptions, nearest, option, paths, settings_of
+from cluster.cli.shipped_recipes import shipped_recipes, shipped_sweeps
 from cluster.errors import UserError
 
 
@@ -38,6 +41,20 @@ def value_of(name: str, argv: Sequence[str]) -> str | None:
     return found
 
 
+def values_of(name: str, argv: Sequence[str]) -> list[str]:
+    """Return all values of one option, which may be given several times and with several values each."""
+    found: list[str] = []
+    for position, arg in enumerate(argv):
+        if arg != f"--{name}" and not arg.startswith(f"--{name}="):
+            continue
+        values = [arg.partition("=")[2]] if "=" in arg else []
+        values += itertools.takewhile(lambda value: not value.startswith("--"), argv[position + 1 :])
+        if not all(values or [""]):
+            raise UserError(f"--{name} needs a value")
+        found += values
+    return found
+
+
 def read(command: type[BaseModel], argv: Sequence[str], prog: str, shown: Tree) -> Tree:
     """Return the settings given as options: a tree of strings, or of lists of strings for settings of several values.
 
@@ -51,14 +68,17 @@ def read(command: type[BaseModel], argv: Sequence[str], prog: str, shown: Tree) 
         UserError: unknown option, or wrong number of values.
     """
     _check_names(command, argv)
-    registry = ConstructorRegistry()
-    registry.struct_rule(_section)
+    description = " ".join((command.__doc__ or "").split())
+    hidden: frozenset[str] = frozenset()
+    if help_page.is_requested(argv):
+        hidden = help_page.hidden_paths(command, argv)
+        description = f"{description}\n\n{help_page.footer(command, argv)}"
     given, rest = tyro.cli(
-        _branch(command, shown),
-        args=list(argv),
+        branch(command, shown, hidden),
+        args=["--help" if arg == help_page.ALL else arg for arg in argv],
         prog=prog,
-        description=(command.__doc__ or "").strip(),
-        registry=registry,
+        description=description,
+        registry=section_registry(),
         return_unknown_args=True,
     )
     if rest:
@@ -70,7 +90,7 @@ def read(command: type[BaseModel], argv: Sequence[str], prog: str, shown: Tree) 
 def _check_names(command: type[BaseModel], argv: Sequence[str]) -> None:
     known = paths(command)
     for arg in argv:
-        if not arg.startswith("--") or arg in ("--", "--help"):
+        if not arg.startswith("--") or arg in ("--", "--help", help_page.ALL):
             continue
         path = arg[2:].partition("=")[0].replace("-", "_")
         parent, _, last = path.rpartition(".")
@@ -85,6 +105,10 @@ class _Branch:
 
     cls: type
     shown: Tree
+    hidden: frozenset[str]
+    """Dotted paths, relative to the section, of the settings that the help does not list."""
+    choices: bool
+    """Whether tyro knows the accepted values, as completion needs. It would report others in many lines."""
 
 
 class _Default:
@@ -94,23 +118,50 @@ class _Default:
         self.value = value
 
 
-def _branch(cls: type, shown: Tree) -> type[_Branch]:
-    return type(cls.__name__, (_Branch,), {"cls": cls, "shown": shown, "__doc__": cls.__doc__})
+def branch(cls: type, shown: Tree, hidden: frozenset[str] = frozenset(), *, choices: bool = False) -> type[_Branch]:
+    """Return a settings class as a type that tyro parses, with `section_registry`.
+
+    Args:
+        cls: the settings class.
+        shown: tree of the values that the help shows as defaults.
+        hidden: dotted paths of the settings that the help does not list.
+        choices: declare the accepted values, which completion needs; tyro reports others in many lines.
+    """
+    fields = {"cls": cls, "shown": shown, "hidden": hidden, "choices": choices, "__doc__": cls.__doc__}
+    return type(cls.__name__, (_Branch,), fields)
+
+
+def section_registry() -> ConstructorRegistry:
+    """Return what tyro needs to parse the types that `branch` returns."""
+    registry = ConstructorRegistry()
+    registry.struct_rule(_section)
+    return registry
+
+
+def _in_help_order(cls: type) -> list[str]:
+    """Return the names of the fields of a class: those that a command adds to its recipe come first."""
+    names = list(settings_of(cls))
+    own = inspect.get_annotations(cls) if issubclass(cls, Controls) else {}
+    return sorted(names, key=lambda name: name not in own)
 
 
 def _section(info: StructTypeInfo) -> StructConstructorSpec | None:
-    if not issubclass(info.type, _Branch):
+    if not (isinstance(info.type, type) and issubclass(info.type, _Branch)):
         return None
     fields = []
-    for name, setting in settings_of(info.type.cls).items():
+    for name in _in_help_order(info.type.cls):
+        setting = settings_of(info.type.cls)[name]
         value: Any = info.type.shown[name]
         kind: Any = setting.annotation
         if setting.section is not None:
-            kind = _branch(setting.section, value)
+            below = (path.removeprefix(f"{name}.") for path in info.type.hidden if path.startswith(f"{name}."))
+            kind = branch(setting.section, value, frozenset(below), choices=info.type.choices)
             value = kind()
         elif kind is not bool:  # tyro turns a bool into a pair of flags, --x and --no-x
-            kind = _text(kind, required=value is REQUIRED)
+            kind = _text(kind, value is REQUIRED, _choices(name, kind) if info.type.choices else None)
             value = _Default(value)
+        if name in info.type.hidden:
+            kind = Annotated[kind, tyro.conf.Suppress]
         fields.append(
             StructFieldSpec(name=name, type=kind, default=value, helptext=partial(_description, info.type.cls, name))
         )
@@ -130,11 +181,21 @@ def _description(cls: type, name: str) -> str | None:
     return descriptions(cls).get(name)
 
 
-def _text(annotation: Any, required: bool) -> Any:
+def _choices(name: str, annotation: Any) -> tuple[str, ...]:
+    """Return the values that a shell offers for a setting; none if they are countless, or files."""
+    if name in ("config", "sweep"):
+        return tuple(shipped_recipes() if name == "config" else shipped_sweeps())
+    kind, _ = _without_none(annotation)
+    return tuple(map(str, typing.get_args(kind))) if typing.get_origin(kind) is typing.Literal else ()
+
+
+def _text(annotation: Any, required: bool, choices: tuple[str, ...] | None) -> Any:
     """Return the type, for tyro, of an option whose arguments are kept as text."""
     spec = PrimitiveConstructorSpec[Any](
-        nargs="*",  # `_value` reports a wrong number of arguments
+        # `_value` reports a wrong number of arguments. A shell completes no option after one that may take more values.
+        nargs="*" if choices is None else 1,
         metavar=_metavar(annotation),
+        choices=choices or None,
         instance_from_str=lambda args: list(args),
         is_instance=lambda value: True,
         str_from_instance=_as_args,

@@ -6,15 +6,16 @@ Slow libraries are imported when they are needed, so that listing the commands i
 """
 
 import contextlib
+import functools
 import io
 import logging
 import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
 
+from cluster import extras
 from cluster.cli import stop_signals
 from cluster.errors import UserError, one_line
 from cluster.storage import os_errors
@@ -52,8 +53,8 @@ def entry(
 def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
     """Return the command object described by a command line and its recipe.
 
-    Settings come from, in increasing precedence: the defaults of `command`, the YAML file of `--config`, and dotted
-    options such as `--model.num-experts 24`. `--help` and `--print-config` print and exit with code 0.
+    Settings come from, in increasing precedence: the defaults of `command`, the recipes of `--config` in their order,
+    and dotted options such as `--model.num-experts 24`. `--help` and `--print-config` print and exit with code 0.
 
     Args:
         command: a class that adds the fields of the command to a recipe and `cluster.cli.settings.Controls`, such as
@@ -65,25 +66,28 @@ def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
         UserError: unknown key or option, invalid value, unreadable recipe, or missing required setting.
     """
     from cluster.cli import former_names, options, recipe_file, settings
-    from cluster.cli.paths import expand_home
+    from cluster.cli.shipped_recipes import recipe_path
 
     argv, renamed = former_names.current_args(argv, command)
-    recipe_path = options.value_of("config", argv)
-    recipe: Tree = {}
-    if recipe_path is None:
+    recipes: dict[str, Tree] = {}  # in increasing precedence
+    for name in options.values_of("config", argv):
+        recipe = recipe_file.read_recipe(recipe_path(name), command, renamed=renamed)
+        for control in settings.Controls.model_fields:
+            if control in recipe:
+                raise UserError(f"{name}: {control} is an option, not a setting; remove it from the recipe")
+        recipes.pop(name, None)
+        recipes[name] = recipe
+    if not recipes:
         former_names.warn_of_former_names(renamed)
-    else:
-        recipe = recipe_file.read_recipe(Path(expand_home(recipe_path)), command, renamed=renamed)
-        for name in settings.Controls.model_fields:
-            if name in recipe:
-                raise UserError(f"{recipe_path}: {name} is an option, not a setting; remove it from the recipe")
-    base = settings.merge(settings.defaults(command), recipe)
+    base = functools.reduce(settings.merge, recipes.values(), settings.defaults(command))
     given = options.read(command, argv, prog, base)
+    if recipes:
+        given["config"] = list(recipes)
 
     def origin(path: str) -> str:
         if settings.holds(given, path):
             return f" (option {settings.option(path)})"
-        return f" (in {recipe_path})" if settings.holds(recipe, path) else ""
+        return next((f" (in {name})" for name, tree in reversed(recipes.items()) if settings.holds(tree, path)), "")
 
     tree = settings.merge(base, given)
     if tree.get("print_config"):
@@ -129,6 +133,11 @@ def run(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) 
     except KeyboardInterrupt:
         _print_last("interrupted; rerun the same command to resume")
         raise SystemExit(130) from None
+    except ModuleNotFoundError as error:
+        line = extras.remedy(error.name)
+        if line is None:
+            raise
+        _fail(UserError(line))
     except BrokenPipeError:  # the reader of our output, `head` for instance, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cluster.cli.paths import LocalPath
+from cluster.cli.paths import Location
 from cluster.errors import UserError
 
 OTHER_SECTIONS = frozenset({"seed", "source", "prepare", "shards", "model", "training", "evaluation", "tune"})
@@ -56,8 +56,9 @@ class Section(BaseModel):
 class Controls(BaseModel):
     """Fields that every command has and no recipe may hold."""
 
-    config: LocalPath | None = None
-    """Recipe: a YAML file whose values override the defaults. Options override both."""
+    config: tuple[Location, ...] = ()
+    """Recipes, whose values override the defaults: names that `vdsm recipes` lists, or YAML files. Of several, later
+    ones override earlier ones; options override all."""
     print_config: bool = False
     """Print the resulting recipe as YAML, in the format that --config reads, and exit."""
     dry_run: bool = False

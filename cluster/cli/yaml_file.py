@@ -28,7 +28,7 @@ def read_mapping(path: Path) -> Tree:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(
-            f"cannot read the recipe {path}: {error.strerror}; give an existing YAML file to --config"
+            f"cannot read the recipe {path}: {error.strerror}; give an existing YAML file, or a name of `vdsm recipes`"
         ) from None
     return parse_mapping(data, str(path))
 
@@ -49,7 +49,7 @@ def parse_mapping(data: bytes, name: str) -> Tree:
         text = decode_text(data)
     except UnicodeDecodeError:
         raise UserError(
-            f"cannot read the recipe {name}: it is not UTF-8 text; give an existing YAML file to --config"
+            f"cannot read the recipe {name}: it is not UTF-8 text; give a YAML file, or a name of `vdsm recipes`"
         ) from None
     try:
         tree = _load(text)

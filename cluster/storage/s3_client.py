@@ -11,6 +11,7 @@ import functools
 import os
 from typing import Any, Literal, get_args
 
+from cluster.extras import install
 from cluster.storage.errors import StorageError
 from cluster.storage.fence import check_write
 
@@ -126,7 +127,7 @@ def _make_client(_pid: int, wanted: S3Settings, _environment: tuple[str | None, 
         import boto3
         from botocore.config import Config
     except ImportError as error:
-        raise StorageError("s3:// needs boto3: pip install boto3") from error
+        raise StorageError(f"s3:// needs boto3; {install('s3')}") from error
     own_endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     addressing = "path" if wanted.addressing == "auto" and own_endpoint else wanted.addressing
     session = boto3.session.Session()

@@ -14,6 +14,7 @@ from pipeline.generation.media_files import encode, encode_npz
 from pipeline.generation.outputs import Outputs, format_of_out, plan_outputs
 from pipeline.generation.request import GenerationRequest, Kind
 from pipeline.generation.trained_model import TrainedModel, load_model
+from pipeline.generation.unlike_clips import warn_of_unlike_clips
 from pipeline.report.animation import display_fps
 from pipeline.report.images import enlarge
 from pipeline.report.rollouts import rollout_length
@@ -46,6 +47,8 @@ class Generation:
     def execute(self, progress: Progress) -> Iterator[str]:
         """Generate and write each output; yield its URL once it is written."""
         use_all_cpus()
+        if self.donors is not None:
+            warn_of_unlike_clips(self.trained, self.donors, self.request)
         generator = self._generator(progress) if self._needs_donors else None
         for kind, url in self.outputs.urls.items():
             grid = self._generate(kind, generator, progress)
@@ -81,7 +84,9 @@ class Generation:
     def _encode(self, grid: GeneratedGrid) -> bytes:
         if self.outputs.format == "npz":
             return encode_npz(grid.arrays())
-        return encode(enlarge(grid.frames(), self.request.scale), self.outputs.format, self._fps)
+        bare = self.request.bare
+        frames = enlarge(grid.bare() if bare else grid.frames(), self.request.scale)
+        return encode(frames, self.outputs.format, self._fps, repeat=not bare)
 
     @property
     def _length(self) -> int:

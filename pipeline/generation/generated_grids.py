@@ -28,10 +28,16 @@ class GeneratedGrid:
     """Per generated clip, the key of the donor of its action; empty if sampled from the prior."""
     static_of: list[str] = field(default_factory=list)
     """Per generated clip, the key of the donor of its identity; empty if sampled or interpolated."""
+    columns: int = 1
+    """Number of generated clips in a row."""
 
     def frames(self) -> Frames:
         """Return all cells as one clip: uint8 [T, H, W, 4]."""
         return mosaic(self.cells, header_row=self.header_row, header_column=self.header_column)
+
+    def bare(self) -> Frames:
+        """Return the generated clips alone, in the rows of the grid and without gaps: uint8 [T, H, W, 4]."""
+        return mosaic(grids.in_rows(self.generated, self.columns), gap=0)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the generated clips, `frames` uint8 [N, T, H, W, C], with the keys of their donors."""
@@ -125,6 +131,7 @@ class GridGenerator:
             [cell for row in generated for cell in row if cell is not None],
             [keys[int(index)] for index in dynamics_of],
             [""] * len(dynamics_of) if static_of is None else [keys[int(index)] for index in static_of],
+            len(generated[0]),
         )  # fmt: skip
 
 
@@ -135,4 +142,6 @@ def sample_grid(
     progress.start("generating samples of the prior")
     clips = generative.sample_clips(model, rows * columns, length, seed)
     no_donors = [""] * len(clips)
-    return GeneratedGrid(grids.in_rows(clips, columns), generated=clips, dynamics_of=no_donors, static_of=no_donors)
+    return GeneratedGrid(
+        grids.in_rows(clips, columns), generated=clips, dynamics_of=no_donors, static_of=no_donors, columns=columns
+    )

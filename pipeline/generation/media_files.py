@@ -1,4 +1,4 @@
-"""Media files of a clip: GIF, MP4, or a PNG with the frames side by side; and .npz files of clips."""
+"""Media files of a clip: GIF, MP4, WebM, or a PNG with the frames side by side; and .npz files of clips."""
 
 import io
 import math
@@ -13,17 +13,29 @@ from pipeline.report.images import Frames, composite
 
 BACKGROUND = (24, 26, 30)
 """RGB colour between the cells, in formats without transparency."""
-MIN_MP4_S = 4.0
+MIN_VIDEO_S = 4.0
 """Shorter videos are repeated up to this many seconds."""
+CODECS = {"mp4": "libx264", "webm": "libvpx-vp9"}
+"""Format of a video -> its codec."""
 
 
-def encode(clip: Frames, media_format: Literal["gif", "mp4", "png"], fps: float) -> bytes:
-    """Encode a clip uint8 [T, H, W, 4] as the bytes of a file."""
+def encode(
+    clip: Frames, media_format: Literal["gif", "mp4", "webm", "png"], fps: float, *, repeat: bool = True
+) -> bytes:
+    """Encode a clip uint8 [T, H, W, 4] as the bytes of a file.
+
+    Args:
+        clip: the clip.
+        media_format: format of the file.
+        fps: frames per second.
+        repeat: repeat a short video, which a player would end before anyone sees it; a GIF loops in any case.
+    """
     opaque = composite(clip, BACKGROUND)
     if media_format == "gif":
         return _gif(opaque, fps)
-    if media_format == "mp4":
-        return _mp4(opaque, fps)
+    if media_format in CODECS:
+        times = math.ceil(MIN_VIDEO_S * fps / len(opaque)) if repeat else 1
+        return _video(np.concatenate([opaque] * max(1, times)), media_format, fps)
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate(list(opaque), axis=1)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -40,18 +52,18 @@ def _gif(clip: Frames, fps: float) -> bytes:
     return buffer.getvalue()
 
 
-def _mp4(clip: Frames, fps: float) -> bytes:
-    """Encode as H.264 with 4:2:0 chroma, which every player supports."""
+def _video(clip: Frames, media_format: str, fps: float) -> bytes:
+    """Encode as H.264 or VP9 with 4:2:0 chroma, which every player supports."""
     import imageio.v3 as imageio
 
     # 4:2:0 needs even sizes.
     _, height, width, _ = clip.shape
     even = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    repeated = np.concatenate([even] * max(1, math.ceil(MIN_MP4_S * fps / len(even))))
     buffer = io.BytesIO()
     imageio.imwrite(
-        buffer, repeated, extension=".mp4", plugin="pyav", codec="libx264", fps=fps, out_pixel_format="yuv420p"
-    )
+        buffer, even, extension=f".{media_format}", plugin="pyav", codec=CODECS[media_format], fps=fps,
+        out_pixel_format="yuv420p",
+    )  # fmt: skip
     return buffer.getvalue()
 
 

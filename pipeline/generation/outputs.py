@@ -1,6 +1,8 @@
 """Which outputs to write, where, and in which format."""
 
+import mimetypes
 from dataclasses import dataclass
+from pathlib import Path
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
@@ -23,10 +25,16 @@ def format_of_out(request: GenerationRequest) -> Format | None:
     """Return the format if `out` names one file, or None if it names a folder.
 
     Raises:
-        UserError: `out` and `format` contradict each other.
+        UserError: `out` and `format` contradict each other, or it names a file of another type.
     """
-    extension = request.out.rpartition(".")[2].lower()
-    found: Format | None = next((name for name in FORMATS if name == extension), None)
+    name = request.out.rpartition("/")[2]
+    found: Format | None = next((one for one in FORMATS if name.lower().endswith(f".{one}")), None)
+    if found is None and mimetypes.guess_type(name)[0] is not None and not Path(request.out).is_dir():
+        known = ", ".join(f".{one}" for one in FORMATS)
+        raise UserError(
+            f"--out {request.out} ends in .{name.rpartition('.')[2]}, which is not written; "
+            f"end it in {known}, or name a folder"
+        )
     if found and request.format and request.format != found:
         raise UserError(f"--out {request.out} is a .{found}, but --format is {request.format}; omit one of them")
     return found

@@ -11,7 +11,7 @@ Kind = Literal["transfer", "prior", "samples", "interpolation", "rollout", "reco
 KINDS: tuple[Kind, ...] = get_args(Kind)
 NEEDS_SEQUENCE_STAGE: tuple[Kind, ...] = ("samples", "rollout")
 
-Format = Literal["gif", "mp4", "png", "npz"]
+Format = Literal["gif", "mp4", "webm", "png", "npz"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -21,7 +21,7 @@ class GenerationRequest(Section):
     run: Location
     """Folder of the run, <out>/<name> of `vdsm train`; may be s3://bucket/prefix."""
     out: Location
-    """Folder for the output, or one file that ends in .gif, .mp4, .png or .npz; may be in S3."""
+    """Folder for the output, or one file that ends in .gif, .mp4, .webm, .png or .npz; may be in S3."""
     data: Location | None = None
     """Dataset that the run was trained on; its test clips replace donors that you do not give."""
     dynamics_of: tuple[Location, ...] = ()
@@ -35,8 +35,11 @@ class GenerationRequest(Section):
     identity to the next. `rollout`: clips above, their continuation by the model below. `reconstruction`: clips above,
     decoded clips below. By default `transfer` with clips of your own, otherwise `all`."""
     format: Format | None = None
-    """`gif` and `mp4` are animated; `png` shows all frames side by side; `npz` holds the generated clips as `frames`,
-    uint8 [N, T, H, W, C], with the keys of their donors. By default the extension of `out`, or gif."""
+    """`gif`, `mp4` and `webm` are animated; `png` shows all frames side by side; `npz` holds the generated clips as
+    `frames`, uint8 [N, T, H, W, C], with the keys of their donors. By default the extension of `out`, or gif."""
+    bare: bool = False
+    """Write only what the model generated: no donors beside it, no gaps, no repetition. With one action and one
+    identity, that is the clip alone, of `scale` times the model's size."""
     rows: int | None = Field(default=None, ge=1)
     """Maximum number of actions, or of rows of samples; by default all actions, or 4 rows of samples."""
     columns: int = Field(default=8, ge=1)

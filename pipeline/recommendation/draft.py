@@ -6,8 +6,8 @@ from typing import Any
 from cluster.cli import settings
 from cluster.cli.recipe_file import read_recipe
 from cluster.cli.settings import Tree
+from cluster.cli.shipped_recipes import shipped_recipe
 from pipeline.recipe import Recipe
-from pipeline.shipped_recipes import shipped_recipe
 
 SECTIONS = ("model", "training")
 """Sections of the recipe that `vdsm train` reads."""

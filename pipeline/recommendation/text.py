@@ -40,7 +40,7 @@ def recipe_text(
         data: URL of the dataset.
         name: path or URL of the recipe.
     """
-    lines = list(_comment(f"A recipe for {data}, by `vdsm recipe`:"))
+    lines = list(_comment(f"A recipe for {data}, by `vdsm recommend`:"))
     lines += ["#", f"#   vdsm train --config {name} --data {data} --out runs --name first", "#"]
     for line in (*describe(found), *expected(machine, plans, times)):
         lines += _comment(line)

@@ -16,7 +16,7 @@
   let last = null;
 
   function draw(animation) {
-    if (!animation.visible) return;
+    if (!animation.visible && animation.shown >= 0) return; // a page that is printed or captured shows all of them
     const frame = ((Math.floor(clock * animation.fps + 1e-6) % animation.frames) + animation.frames) % animation.frames;
     if (frame === animation.shown) return;
     animation.shown = frame;
@@ -62,6 +62,7 @@
       const animation = { context, sheet, width, height, rows, frames, fps: Number(box.dataset.fps), visible: false, shown: -1 };
       box.animation = animation;
       animations.push(animation);
+      draw(animation);
       watcher.observe(box);
     }).catch(() => {}); // an undecodable sheet shows its first frame or its text alternative
   }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.report.metric_format import Metric, Metrics, direction, is_share, percent
-from pipeline.report.table import swap_prefix
+from pipeline.report.table import headline, swap_prefix
 from pipeline.report.without_labels import label_free_sentence
 
 GROUPS = {
@@ -44,6 +44,8 @@ class Tile:
     lower_is_better: bool
     share: bool
     """Whether it lies between 0 and 1, so that a bar can show it."""
+    leaks: bool = False
+    """Whether it is a leak beyond what a perfect swap shows."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,11 @@ def tiles(metrics: Metrics) -> list[Tile]:
     chosen += [("moving pixels, dB above a still", f"moving.{code}.gain")]
     chosen += [("motion relative to real clips", "smoothness.change")]
     chosen += [("nearest static code", "cycle.static"), ("nearest dynamics code", "cycle.dynamics")]
+    leaking = {row.name for row in headline(metrics) if row.leaks}
     return [
         Tile(
             title, name, values[name], lower_is_better=direction(name) < 0,
-            share=is_share(name, metrics) or name.startswith("cycle."),
+            share=is_share(name, metrics) or name.startswith("cycle."), leaks=name in leaking,
         )
         for title, name in chosen
         if name in values

@@ -21,6 +21,21 @@ class Row:
     controls: dict[str, float | None]
     """The same metric of the other controls."""
 
+    @property
+    def leaks(self) -> bool:
+        """Whether it is a leak beyond what a perfect swap shows."""
+        return self.lower_is_better and leaks(self.metric, self.ceiling)
+
+
+def leaks(metric: Metric, ceiling: float | None) -> bool:
+    """Return whether a leakage is larger than that of a perfect swap, `ceiling`, or than chance where that is unknown.
+
+    Two clips that agree by chance look like a leak, in a perfect swap too. A difference within the interval is none.
+    """
+    allowed = metric["chance"] if ceiling is None else ceiling
+    least = metric["value"] if metric["low"] is None else metric["low"]
+    return bool(metric["value"] > (allowed or 0.0) and least > (allowed or 0.0))
+
 
 def swap_prefix(metrics: Metrics) -> str:
     """Return the prefix of the swap metrics: `pose_` if poses were swapped instead of dynamics codes, else empty."""

@@ -6,10 +6,9 @@ Local shards are read in place. Shards in S3 are downloaded into a local cache; 
 import math
 import os
 import threading
-import zlib
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,6 +164,17 @@ class ClipDataset:
         if found is None and storage.is_s3(self._url):  # the local copy was changed, or the disk is faulty
             self._discard(self._locations[index].shard)
             found = self._read(index)
+        return self._checked(index, found)
+
+    def decode(self, index: int, member: bytes) -> NDArray[np.uint8]:
+        """Return the frames of a clip in the `.frames.npy` member of its shard, read otherwise, as a new array.
+
+        Raises:
+            DamagedDatasetError: it is not the member that was written.
+        """
+        return self._checked(index, self._locations[index].frames(np.frombuffer(member, dtype=np.uint8).copy()))
+
+    def _checked(self, index: int, found: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         if found is not None and "clip_shape" in self.manifest and found.shape[1:] != self.frame_shape:
             size, expected = ("x".join(map(str, shape)) for shape in (found.shape[1:], self.frame_shape))
             problem = f"clip {self.keys[index]} has frames of {size}, but the manifest says {expected}"
@@ -183,10 +193,7 @@ class ClipDataset:
             length = os.preadv(shard.fileno, [buffer], location.offset)
         except OSError as error:
             raise self._failed(location.shard, error) from None
-        if length != location.length or zlib.crc32(buffer) != location.crc32:
-            return None
-        # A .npy file is a header followed by the values; the index gives their number.
-        return member[location.length - int(np.prod(location.shape)) :].reshape(location.shape)
+        return location.frames(member[:length])
 
     def prepare(self, shard: int) -> bool:
         """Prefetch a shard, from S3 into the cache or from disk into memory.
@@ -228,25 +235,32 @@ class ClipDataset:
         """Return a shard, opened on first use."""
         with self._lock:
             if number not in self._open:
-                self._open[number] = self._open_shard(number)
+                self._open[number] = OpenShard(self.open_shard(number))
                 self._prepared.pop(number, None)
                 self._close_oldest()
             self._open.move_to_end(number)
             return self._open[number]
 
-    def _open_shard(self, number: int) -> OpenShard:
+    def open_shard(self, number: int) -> IO[bytes]:
+        """Open the tar of a shard, to read it from start to end.
+
+        Raises:
+            DamagedDatasetError: it is missing, or has another length or hash.
+        """
         shard = self._shards[number]
         try:
             if storage.is_s3(self._url):
-                opened = OpenShard(self._cache.open(self._url, shard))
+                opened: IO[bytes] = self._cache.open(self._url, shard)
             else:
-                opened = OpenShard(storage.open_file(storage.join(self._url, shard["path"]), buffering=0))
+                opened = storage.open_file(storage.join(self._url, shard["path"]), buffering=0)
         except DamagedShardError:
             raise self._damage(number, "its length or SHA-256 does not match the manifest") from None
         except OSError as error:
             raise self._failed(number, error) from None
-        if opened.size != shard["size_bytes"]:
-            raise self._damage(number, f"it has {opened.size} bytes, not {shard['size_bytes']}")
+        size = os.fstat(opened.fileno()).st_size
+        if size != shard["size_bytes"]:
+            opened.close()
+            raise self._damage(number, f"it has {size} bytes, not {shard['size_bytes']}")
         return opened
 
     def _close_oldest(self) -> None:

@@ -1,8 +1,12 @@
 """An open shard, and where the clips are in it."""
 
 import os
+import zlib
 from dataclasses import dataclass
 from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,13 @@ class ClipLocation:
     """CRC-32 of that member."""
     shape: tuple[int, int, int, int]
     """[T, H, W, C]."""
+
+    def frames(self, member: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """Return the frames, uint8 [T, H, W, C], in the bytes of the member; None if its length or CRC-32 is wrong."""
+        if len(member) != self.length or zlib.crc32(memoryview(member)) != self.crc32:  # type: ignore[arg-type]
+            return None
+        # A .npy file is a header followed by the values; the index gives their number.
+        return member[self.length - int(np.prod(self.shape)) :].reshape(self.shape)
 
 
 class OpenShard:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from cluster import ray_runtime
 from cluster.cli.progress import ProgressDisplay
 from cluster.errors import UserError
+from cluster.extras import install
 from cluster.storage import api as storage
 from preprocessing.clip import Item
 from preprocessing.dataset.format import REJECTS
@@ -49,9 +50,7 @@ def prepare_source(recipe: PrepareRecipe, out: str, *, dry_run: bool = False) ->
     """
     missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"vdsm prepare needs {', '.join(missing)}; install its extra: pip install 'vdsm-pipeline[prepare]'"
-        )
+        raise UserError(f"vdsm prepare needs {', '.join(missing)}; {install('prepare')}")
     if recipe.source.name != "videos" or recipe.source.path is None:
         raise UserError(
             "vdsm prepare reads videos; pass --source.path with a folder of videos, a file, a pattern or a list"

@@ -8,7 +8,8 @@ import yaml
 from cluster.cli import settings
 from cluster.cli.recipe_file import read_recipe
 from cluster.cli.settings import merge, prune
-from pipeline.quickstart import QuickstartCommand, recipe_path
+from cluster.cli.shipped_recipes import shipped_recipe
+from pipeline.quickstart import RECIPE, QuickstartCommand
 from pipeline.recipe import Recipe
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
@@ -61,6 +62,7 @@ def test_sprites_is_trained_as_published() -> None:
 
 
 def test_the_quickstart_finds_its_recipe_and_needs_no_files() -> None:
-    assert recipe_path() in RECIPES
-    assert load(recipe_path()).source.name == "figures"
-    assert set(yaml.safe_load(recipe_path().read_text())) <= set(QuickstartCommand.model_fields)
+    path = shipped_recipe(RECIPE)
+    assert path in RECIPES
+    assert load(path).source.name == "figures"
+    assert set(yaml.safe_load(path.read_text())) <= set(QuickstartCommand.model_fields)

@@ -26,7 +26,7 @@ def test_without_options_a_command_has_the_defaults_of_its_recipe() -> None:
     command = read()
     assert command.model == ModelConfig()
     assert command.training.stage2.annealing == STAGE_2_ANNEALING
-    assert (command.data, command.out, command.config, command.dry_run) == ("here", Path("runs"), None, False)
+    assert (command.data, command.out, command.config, command.dry_run) == ("here", Path("runs"), (), False)
 
 
 def test_dotted_options_reach_every_kind_of_field() -> None:
@@ -138,7 +138,7 @@ def test_help_lists_every_setting_with_its_description_and_default(
     monkeypatch.setenv("COLUMNS", "100")
     path = recipe(tmp_path, "model: {num_experts: 17}")
     with pytest.raises(SystemExit) as stopped:
-        parse(TrainLike, ["--config", path, "--help"], prog="vdsm train")
+        parse(TrainLike, ["--config", path, "--help-all"], prog="vdsm train")
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.translate({ord(bar): " " for bar in "│|"}).split())
     for name in settings.paths(TrainLike):

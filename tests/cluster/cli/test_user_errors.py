@@ -55,7 +55,7 @@ from tests.cluster.cli.commands import TrainLike, recipe, user_error
         (["--shards.target-mb", "inf"],
          "shards.target_mb is inf; it must be a finite number (option --shards.target-mb)"),
         (["--config", "absent.yaml"], "cannot read the recipe absent.yaml: No such file or directory; "
-         "give an existing YAML file to --config"),
+         "give an existing YAML file, or a name of `vdsm recipes`"),
         (["--config"], "--config needs a value"),
     ],
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """`vdsm generate`: outputs of every kind and format, the same every time."""
 
 import io
+import re
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -23,6 +24,7 @@ from preprocessing.decoding.video import read_video
 from tests.pipeline.untrained_report import untrained_run
 from tests.vdsm.evaluation.counting_progress import CountingProgress
 from vdsm.checkpoint import load_disentangler
+from vdsm.code_density import FittedPriors, density_at
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +116,52 @@ def test_mp4_holds_the_frames(run: Path, small_figures: Path, tmp_path: Path) ->
     test = ClipDataset(str(small_figures), "test")
     donors = np.sort(np.random.default_rng(0).permutation(identity_donors(test, 100))[:3])
     assert np.abs(frames[0][:32, :32].astype(int) - test.frames(int(donors[0]))[0]).mean() < 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["mp4", "webm"])
+def test_the_bare_clip_holds_the_result_alone(suffix: str, run: Path, small_figures: Path, tmp_path: Path) -> None:
+    import av
+
+    keys = ClipDataset(str(small_figures), "test").keys
+    args = ["--run", str(run), "--data", str(small_figures), "--dynamics-of", keys[0], "--static-of", keys[1], "--bare"]
+    for scale in ("1", "3"):
+        generate_module.main([*args, "--scale", scale, "--out", str(tmp_path / f"{scale}.{suffix}")])
+    generate_module.main([*args, "--out", str(tmp_path / "same.npz")])
+    (expected,) = frames_in(tmp_path / "same.npz")
+    with av.open(str(tmp_path / f"1.{suffix}")) as video:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+    assert frames.shape == expected.shape == (4, 32, 32, 3)  # not repeated, and without the donors
+    assert np.abs(frames.astype(int) - expected).mean() < 12
+    with av.open(str(tmp_path / f"3.{suffix}")) as video:
+        assert {(frame.width, frame.height) for frame in video.decode(video=0)} == {(96, 96)}
+
+
+@pytest.mark.slow
+def test_clips_of_the_user_that_are_unlike_the_training_data_are_named_with_numbers(
+    run: Path, own_clips: Path, small_figures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warnings(place: float, **clips: str) -> list[str]:
+        """Return the warnings of a model whose training codes are all at one place."""
+        given = {name: (value,) for name, value in clips.items()}
+        request = GenerationRequest(
+            run=str(run), out=str(tmp_path / "x.gif"), data=str(small_figures), what="transfer", rows=1, columns=1,
+            dynamics_of=given.get("dynamics_of", ()), static_of=given.get("static_of", ()),
+        )  # fmt: skip
+        generation = prepare(request)
+        model = generation.trained.model
+        model.fitted_priors = FittedPriors(density_at(torch.full((model.config.num_experts,), place)))
+        caplog.clear()
+        list(generation.execute(CountingProgress()))
+        return [message for message in caplog.messages if "unlike" in message]
+
+    found = warnings(1000.0, dynamics_of=str(own_clips / "wide.mp4"), static_of=str(own_clips / "images"))
+    assert [line.partition(" is unlike the training data")[0] for line in found] == [
+        str(own_clips / "wide.mp4"),
+        str(own_clips / "images"),
+    ]
+    assert re.search(r"less likely than 100.0% of the training distribution, and .* PSNR of \d+\.\d dB", found[0])
+    assert warnings(1000.0, static_of=str(own_clips / "images")) == found[1:]  # test clips of the data are not named
 
 
 @pytest.mark.slow
@@ -289,6 +337,19 @@ def test_unknown_keys_and_contradictions_are_reported_in_one_line(
     assert "is one file for 6 outputs; choose one of them with --what" in refused([*args, "--out", "a.gif"], capsys)
     assert "but --format is mp4" in refused([*args, "--out", "a.gif", "--format", "mp4"], capsys)
     assert not Path("nowhere").exists()
+
+
+@pytest.mark.parametrize("name", ["x.mov", "x.JPEG", "x.html"])
+def test_a_file_of_a_type_that_is_not_written_is_refused(
+    name: str, run: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--run", str(run), "--data", str(small_figures), "--what", "samples"]
+    line = refused([*args, "--out", str(tmp_path / name)], capsys)
+    assert f"ends in .{name.partition('.')[2]}, which is not written; end it in .gif, .mp4, .webm, .png, .npz" in line
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / name).mkdir()  # a folder may have any name
+    generate_module.main([*args, "--out", str(tmp_path / name)])
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["samples.gif"]
 
 
 def test_run_without_a_sequence_stage_generates_what_it_can(

@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.report.gallery import Gallery
 from pipeline.report.metric_format import format_interval, format_value, is_share
 from pipeline.report.page import render
-from pipeline.report.table import headline
+from pipeline.report.table import headline, leaks
 from preprocessing.dataset.reader import ClipDataset
 from tests.pipeline.chromium import Chromium
 
@@ -156,6 +156,44 @@ def test_page_fits_the_screen_and_has_enough_contrast(report: Path, browser: Chr
         return (Math.max(ink, paper) + .05) / (Math.min(ink, paper) + .05) })) })()"""
     assert browser.run(contrast) >= 4.5
     assert browser.run("[...document.querySelectorAll('.animation canvas')].every(c => c.ariaLabel.length > 10)")
+
+
+def test_a_page_that_is_printed_or_captured_without_scrolling_shows_every_animation(
+    report: Path, browser: Chromium
+) -> None:
+    browser.open(report / "report.html", height=300)
+    shown = browser.run(
+        "[...document.querySelectorAll('.animation canvas')].map(canvas => "
+        "canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(value => value > 0))"
+    )
+    assert len(shown) > 5
+    assert all(shown)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    bars = "[...document.querySelectorAll('.bar i, .tinted')].map(bar => getComputedStyle(bar).printColorAdjust)"
+    assert set(browser.run(bars)) == {"exact"}  # or a browser leaves out their colour
+    browser.call("Emulation.setEmulatedMedia", media="")
+
+
+def test_only_a_leak_beyond_that_of_a_perfect_swap_has_the_colour_of_a_warning() -> None:
+    def metric(value: float, low: float | None) -> dict[str, Any]:
+        return {"value": value, "low": low, "high": None if low is None else 1.0, "chance": 0.2, "n": 100}
+
+    assert not leaks(metric(0.24, 0.2), 0.24)  # as large as a perfect swap's, though above chance
+    assert not leaks(metric(0.26, 0.22), 0.24)  # not larger beyond the interval
+    assert not leaks(metric(0.1, 0.05), 0.24)
+    assert leaks(metric(0.4, 0.3), 0.24)
+    assert leaks(metric(0.25, None), 0.24)
+    assert leaks(metric(0.4, 0.3), None)  # without a control, chance is what is allowed
+    assert not leaks(metric(0.25, 0.15), None)
+
+
+def test_the_bars_of_leaks_are_coloured_by_that_rule(report: Path, browser: Chromium, metrics: dict[str, Any]) -> None:
+    browser.open(report / "report.html")
+    coloured = browser.run(
+        "[...document.querySelectorAll('#headline tbody tr')].filter(row => row.querySelector('.bar.leak'))"
+        ".map(row => row.querySelector('td.value').dataset.metric)"
+    )
+    assert coloured == [row.name for row in headline(metrics) if row.leaks]
 
 
 def test_map_is_coloured_by_the_chosen_factor_and_values_can_be_highlighted(

@@ -17,6 +17,7 @@ from preprocessing.sharding.manifest import make_manifest
 from preprocessing.sharding.plan import Plan, ShardPlan
 from preprocessing.sharding.rejects import Reject
 from preprocessing.sharding.write_shard import write_shard
+from tests.pipeline.chromium import Chromium
 from tests.preprocessing.dataset.test_statistics import Waves
 
 
@@ -104,3 +105,15 @@ def test_the_same_dataset_gives_the_same_page(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     assert write_page(tmp_path / "a", []) == write_page(tmp_path / "b", [])
+
+
+def test_its_tables_fit_a_phone(chromium: str, figures_dataset: Path, tmp_path: Path) -> None:
+    name = "recordings-of-people/a-folder-with-a-long-name/take-000000017.mp4"
+    records = [Reject(name, "not a video that can be opened", "", n, "train").record() for n in range(9)]
+    write_page(tmp_path, records)
+    with Chromium(chromium) as browser:
+        for page in (figures_dataset / "preview.html", tmp_path / "preview.html"):
+            browser.open(page, width=390)
+            assert browser.run("document.documentElement.scrollWidth") == 390
+            wide = "[...document.querySelectorAll('.wide')].map(table => table.scrollWidth - table.clientWidth)"
+            assert set(browser.run(wide)) == {0}

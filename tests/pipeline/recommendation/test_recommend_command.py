@@ -1,4 +1,4 @@
-"""`vdsm recipe`: what it writes is a recipe that `vdsm train` takes."""
+"""`vdsm recommend`: what it writes is a recipe that `vdsm train` takes."""
 
 from pathlib import Path
 from typing import Any

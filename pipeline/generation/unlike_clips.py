@@ -1,0 +1,28 @@
+"""Warn of clips of the user that are unlike what the model was trained on."""
+
+import logging
+
+from pipeline.generation.donors import Donors
+from pipeline.generation.request import GenerationRequest
+from pipeline.generation.trained_model import TrainedModel
+from vdsm.evaluation.clips import stack
+from vdsm.familiarity import familiarity
+
+log = logging.getLogger(__name__)
+
+
+def warn_of_unlike_clips(trained: TrainedModel, donors: Donors, request: GenerationRequest) -> None:
+    """Log a warning, with numbers, for each clip that the user named and that is unlike the training data."""
+    given = donors.action_clips if request.dynamics_of else []
+    given = [*given, *(clip for clip in donors.identity_clips if request.static_of and clip not in given)]
+    for clip in given:
+        found = familiarity(trained.model, stack(donors.clips, [clip], trained.clip_frames))
+        if found is None or not found.unlike:
+            continue
+        log.warning(
+            "%s is unlike the training data, so the result may show nothing of it: its static code is less likely than "
+            "%.1f%% of the training distribution, and decoded from its own codes it has a PSNR of %.1f dB",
+            donors.clips.keys[clip],
+            100 * (1 - float(found.share)),
+            float(found.psnr_db),
+        )

@@ -1,0 +1,45 @@
+"""How likely a model's training data makes a clip: whether a result for it can be expected to mean anything.
+
+A model encodes and decodes whatever it is given. The static code of a clip that is unlike the training clips lies where
+theirs do not, which the density that was fitted to theirs shows; see `vdsm.code_density`.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vdsm.disentangler import Disentangler
+
+DRAWN = 4000
+"""Static codes that a clip's is compared with."""
+RARE = 0.001
+"""Clips whose codes are more likely than only this share of the drawn ones are unlike the training data."""
+
+
+class Familiarity(NamedTuple):
+    """Of each of B clips."""
+
+    share: Tensor
+    """Share of the training distribution whose static codes are less likely than the clip's: [B] in [0, 1]."""
+    psnr_db: Tensor
+    """PSNR of the clip decoded from its own codes: [B]."""
+
+    @property
+    def unlike(self) -> Tensor:
+        """Whether the clip is unlike the training data: bool [B]."""
+        return self.share < RARE
+
+
+@torch.no_grad()
+def familiarity(model: Disentangler, frames: Tensor) -> Familiarity | None:
+    """Compare clips f32 [B, T, C, H, W] in [0, 1] with the training data; None if the model has no fitted priors."""
+    if model.fitted_priors is None:
+        return None
+    density = model.fitted_priors.static
+    drawn = density.log_prob(density.sample(DRAWN, torch.Generator().manual_seed(0)))
+    static, _ = model.frame_model.pool_static(model.frame_model.encoder(frames))
+    likelihood = density.log_prob(static.to(density.mean))
+    share = torch.searchsorted(drawn.sort().values, likelihood).double() / DRAWN
+    error = (model.reconstruct(frames) - frames).square().mean((1, 2, 3, 4))
+    return Familiarity(share, -10 * error.clamp_min(1e-10).log10())
