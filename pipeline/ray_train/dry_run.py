@@ -12,6 +12,7 @@ from pipeline.runs.pairs import run_pairs
 from pipeline.runs.start import new_start
 from pipeline.runs.store import changed_settings, data_hash
 from pipeline.training.job import Job
+from pipeline.training.notes import notes_on
 from pipeline.training.plan import StagePlan, make_plan, plan_of
 from preprocessing.appearance.agreement import agreement, describe
 from preprocessing.appearance.pairs import MinedPairs
@@ -55,6 +56,7 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
     least = f"{training.min_workers} to " if training.min_workers else ""
     resources = ", one GPU each" if training.use_gpu else ""
     resources += f", one {training.worker_resource} each" if training.worker_resource else ""
+    lines += notes_on(training)
     lines.append(f"{least}{training.num_workers} workers x {training.threads_per_worker} threads{resources}")
     missing += _missing_resources(recipe, plans)
     try:
