@@ -1,8 +1,8 @@
-"""A second device without hardware: tensors that torch takes for those of an accelerator, with their numbers on the CPU.
+"""A second device without hardware: torch takes its tensors for those of an accelerator; their numbers are on the CPU.
 
 It is as strict as a GPU where that can be checked: tensors of two devices never meet in an operation, random numbers of
-the CPU's generators are not drawn on it, and numbers leave it by a copy alone. Whatever makes the host wait for a GPU is
-counted in `waits`, by the function of this repository that caused it. Results are those of the CPU.
+the CPU's generators are not drawn on it, and numbers leave it by a copy alone. Whatever makes the host wait for a GPU
+is counted in `waits`, by the function of this repository that caused it. Results are those of the CPU.
 
 What it cannot show: autocast, streams and pinned memory, and kernels that round differently.
 
@@ -62,7 +62,8 @@ class DeviceTensor(Tensor):
     @staticmethod
     def __new__(cls, on_cpu: Tensor) -> "DeviceTensor":
         layout = {"strides": on_cpu.stride(), "storage_offset": on_cpu.storage_offset(), "dtype": on_cpu.dtype}
-        made: DeviceTensor = torch.Tensor._make_wrapper_subclass(cls, on_cpu.shape, device=DEVICE, **layout)  # type: ignore[attr-defined]
+        with torch.inference_mode(False):  # a wrapper cannot share the version counter of a view in inference mode
+            made: DeviceTensor = torch.Tensor._make_wrapper_subclass(cls, on_cpu.shape, device=DEVICE, **layout)  # type: ignore[attr-defined]
         made.on_cpu = on_cpu
         return made
 
@@ -71,7 +72,14 @@ class DeviceTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if _is_composite(op):  # in inference mode alone they arrive whole
+            return op.decompose(*args, **(kwargs or {}))
         return run(op, *args, **(kwargs or {}))
+
+
+@functools.cache
+def _is_composite(op: Any) -> bool:
+    return op is not aten.lstm.input and bool(op._can_decompose())
 
 
 class Generator(torch.Generator):
@@ -100,7 +108,9 @@ def run(op: Any, *args: Any, **kwargs: Any) -> Any:
     leaves = list(_leaves((*args, *kwargs.values())))
     ours = [leaf for leaf in leaves if isinstance(leaf, DeviceTensor)]
     # 0-dim tensors of the CPU count as numbers, as on a GPU.
-    foreign = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, DeviceTensor) and leaf.dim()]
+    foreign = [
+        leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, DeviceTensor) and leaf.dim()
+    ]
     wanted = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
     if ours and foreign and op not in COPIES | TAKES_INDICES:
         raise RuntimeError(f"{op}: expected all tensors on one device, found {DEVICE} and {foreign[0].device}")

@@ -52,6 +52,13 @@ def device_of(model: object) -> torch.device:
     return CPU if first is None else first.device
 
 
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """Return `values` on `device`; from the CPU, they are copied while the host continues."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()  # from other memory, the copy would wait for the device
+    return values.to(device, non_blocking=values.device.type == "cpu")
+
+
 class Readout:
     """A small tensor on its way to the host, which continues meanwhile."""
 

@@ -288,7 +288,7 @@ class TrainingConfig:
     def _check_stage(self, name: str, stage: StageConfig) -> None:
         if stage.batch_clips < self.num_workers:
             raise ValueError(
-                f"{name}.batch_clips is {stage.batch_clips}, but there are {self.num_workers} workers; make batch_clips "
+                f"{name}.batch_clips is {stage.batch_clips}, but there are {self.num_workers} workers; make it "
                 f"at least {self.num_workers}, or num_workers at most {stage.batch_clips}"
             )
         if stage.batch_clips // self.num_workers < stage.accumulation:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.training.config import TrainingConfig
+from vdsm.device import upload
 
 MAX_JSON = 1 << 26
 """Longest JSON value that a rank accepts from another, in bytes."""
@@ -38,9 +39,7 @@ class DistributedContext:
 
     def local_rows(self, values: Tensor) -> Tensor:
         """Return this rank's rows of the values [B, ...] of a global batch, on its device."""
-        rows = values[self.rows(len(values))]
-        # From other memory than pinned, the copy would wait for the device.
-        return (rows.pin_memory() if self.device.type == "cuda" else rows).to(self.device, non_blocking=True)
+        return upload(values[self.rows(len(values))], self.device)
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over all ranks, on the CPU."""

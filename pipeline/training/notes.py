@@ -14,8 +14,8 @@ def notes_on(training: TrainingConfig) -> Iterator[str]:
         least, rest = divmod(stage.batch_clips, workers)
         if rest:
             yield (
-                f"stage{number}.batch_clips is {stage.batch_clips}: of {workers} workers, {rest} take {least + 1} clips "
-                f"and the others {least}, and wait; {least * workers} or {(least + 1) * workers} would be even"
+                f"stage{number}.batch_clips is {stage.batch_clips}: of {workers} workers, {rest} take {least + 1} "
+                f"clips and the others {least}, and wait; {least * workers} or {(least + 1) * workers} would be even"
             )
         if training.static_graph and not training.uses_static_graph(number):
             yield (

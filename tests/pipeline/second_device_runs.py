@@ -5,17 +5,24 @@ The exit status is UNSUPPORTED, with a line on standard error, if this version o
 """
 
 import collections
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
+import vdsm.device
+from pipeline import adapt as adapt_command
+from pipeline import evaluate as evaluate_command
+from pipeline import generate as generate_command
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import CheckpointStore, copy_to_cpu
+from pipeline.runs.store import open_run
 from pipeline.training.config import AugmentationConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job, Outcome
@@ -25,7 +32,10 @@ from pipeline.training.reporter import QuietReporter, StopDecision
 from pipeline.training.state import TrainState
 from pipeline.training.step import Stepper
 from preprocessing.dataset.reader import ClipDataset
+from tests.resamples import fewer_resamples, rough_scores
+from vdsm import checkpoint
 from vdsm.disentangler import Disentangler
+from vdsm.evaluation import outputs
 from vdsm.warm_start import start_weights
 
 UNSUPPORTED = 3
@@ -88,7 +98,8 @@ def results_of(reporter: Reporter, outcome: Outcome, last: TrainState | None) ->
             (record["stage"], name, torch.from_numpy(image))
             for record in reporter.records if record["kind"] == "images" for name, image in record["images"].items()
         ],
-        "weights": dict(last.weights), "ema": dict(last.ema or {}), "priors": last.priors, "kinds": sorted(reporter.kinds),
+        "weights": dict(last.weights), "ema": dict(last.ema or {}), "priors": last.priors,
+        "kinds": sorted(reporter.kinds),
     }  # fmt: skip
 
 
@@ -112,6 +123,58 @@ def train_from(run: Path, job: Job, device: torch.device) -> dict[str, Any]:
     reporter = Reporter(run, job)
     outcome = train_run(job, reporter, DistributedContext(device=device))
     return results_of(reporter, outcome, reporter.restore())
+
+
+def evaluate(run: Path, data: str, out: Path, device: str) -> dict[str, Any]:
+    """Measure the run and draw its report, with refined codes."""
+    args = ["--run", str(run), "--data", data, "--out", str(out), "--device", device]
+    args += ["--evaluation.judge-steps", "2", "--evaluation.judge-batch-clips", "4", "--evaluation.pairs", "8"]
+    args += ["--evaluation.probe-clips", "12", "--evaluation.grid-clips", "4", "--evaluation.refinement-steps", "1"]
+    with fewer_resamples(), rough_scores():
+        evaluate_command.main(args)
+    metrics = json.loads((out / "metrics.json").read_text())
+    (judge,) = out.glob("judge-*.pt")
+    return {
+        "metrics": {name: value for name, value in metrics.items() if name != "provenance"},
+        "judge": torch.load(judge, weights_only=True)["state"],
+    }  # fmt: skip
+
+
+def generate(run: Path, data: str, out: Path, device: str) -> dict[str, Any]:
+    """Generate everything that there is, from the fitted and from the published priors."""
+    args = ["--run", str(run), "--data", data, "--device", device, "--format", "npz", "--rows", "2", "--columns", "2"]
+    found = {}
+    for prior in ("fitted", "published"):
+        generate_command.main([*args, "--prior", prior, "--length", "5", "--out", str(out / prior)])
+        for path in sorted((out / prior).glob("*.npz")):
+            with np.load(path) as arrays:
+                found[f"{prior} {path.stem}"] = torch.from_numpy(arrays["frames"])
+    return found
+
+
+def adapt(run: Path, data: str, out: Path, device: str) -> dict[str, Any]:
+    """Adapt the run to one person."""
+    args = ["--run", str(run), "--data", data, "--out", str(out), "--device", device, "--max-frames", "8"]
+    identity = ClipDataset(data, "test").identities[0]
+    adapt_command.main([*args, "--identity", identity, "--static-steps", "2", "--decoder-steps", "2"])
+    state = checkpoint.load(out / "stage2.pt")
+    kinds = sorted({type(value).__name__ for value in state["model"].values()})
+    psnr = json.loads((out / "adapted.json").read_text())["psnr_db"]
+    return {"weights": state["model"], "priors": state["priors"], "kinds": kinds, "psnr": psnr}
+
+
+def waits_per_batch(counts: "collections.Counter[str]") -> dict[str, float]:
+    """Have all later batches of decoded frames counted; the result holds the mean waits of each, by phase."""
+    found: dict[str, float] = {}
+    decode: Callable[..., Any] = outputs.decode_batches
+
+    def counted(count: int, frames: Any, batch_clips: int, phase: str, *args: Any) -> None:
+        before = counts.total()
+        decode(count, frames, batch_clips, phase, *args)
+        found[phase] = (counts.total() - before) / -(-count // batch_clips)
+
+    outputs.decode_batches = counted
+    return found
 
 
 def waits_per_step(counts: "collections.Counter[str]") -> dict[int, dict[str, int]]:
@@ -138,16 +201,23 @@ def main(data: str, recipe_path: str, out: str) -> int:
         sys.stderr.write(f"no second device: {error}\n")
         return UNSUPPORTED
     torch.set_num_threads(1)
-    recipe = Recipe.model_validate(yaml.safe_load(Path(recipe_path).read_text()))
-    job, folder = make_job(data, recipe), Path(out)
-    steps = waits_per_step(second_device.waits)
+    devices = {"cpu": CPU, second_device.NAME: second_device.DEVICE}
+    vdsm.device.find_device = devices.__getitem__
+    job, folder = make_job(data, Recipe.model_validate(yaml.safe_load(Path(recipe_path).read_text()))), Path(out)
+    steps, batches = waits_per_step(second_device.waits), waits_per_batch(second_device.waits)
     found: dict[str, Any] = {}
-    for name, device in (("cpu", CPU), ("device", second_device.DEVICE)):
-        found[name] = {
-            "training": train(folder / name / "run", job, device),
-            "warm start": train_from(folder / name / "warm", job, device),
+    for name, device in devices.items():
+        run, place = folder / name / "run", folder / name
+        recipe = Recipe(model=job.model, training=job.training)
+        open_run(str(run), recipe, data, ClipDataset(data, "train").manifest)
+        found["cpu" if device == CPU else "device"] = {
+            "training": train(run, job, device),
+            "warm start": train_from(place / "warm", job, device),
+            "evaluation": evaluate(run, data, place / "report", name),
+            "generation": generate(run, data, place / "generated", name),
+            "adaptation": adapt(run, data, place / "adapted", name),
         }
-    torch.save(copy_to_cpu(found) | {"waits per step": steps}, folder / "results.pt")
+    torch.save(copy_to_cpu(found) | {"waits per step": steps, "waits per batch": batches}, folder / "results.pt")
     return 0
 
 

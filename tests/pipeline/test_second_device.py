@@ -75,3 +75,22 @@ def test_a_step_waits_for_the_device_once(results: Results, stage: int) -> None:
 @pytest.mark.parametrize("work", ["training", "warm start"])
 def test_checkpoints_hold_tensors_of_the_cpu(results: Results, work: str) -> None:
     assert results["device"][work]["kinds"] == ["Tensor"]
+
+
+@pytest.mark.parametrize("work", ["evaluation", "generation", "adaptation"])
+def test_commands_with_a_device_give_what_they_give_on_the_cpu(results: Results, work: str) -> None:
+    assert results["device"][work]
+    assert_equal(results["device"][work], results["cpu"][work], work)
+
+
+def test_every_kind_of_output_was_generated(results: Results) -> None:
+    kinds = ("interpolation", "prior", "reconstruction", "rollout", "samples", "transfer")
+    assert sorted(results["device"]["generation"]) == [f"{prior} {k}" for prior in ("fitted", "published") for k in kinds]
+
+
+def test_an_evaluation_waits_at_most_twice_per_batch(results: Results) -> None:
+    # For the judge's verdicts and, of the swaps, for the frames, whose traits are computed on the CPU.
+    assert results["waits per batch"] == {
+        "swapping poses": 1, "reconstructing": 1, "swapping dynamics codes": 2, "sampling identities": 1,
+        "sampling actions": 1,
+    }  # fmt: skip
