@@ -45,13 +45,13 @@ def final_states(rnn: nn.LSTM, inputs: Tensor, hidden: Tensor, cell: Tensor, dro
         dropout: acts between layers.
     """
     if not dropout.is_active:
-        _, (final, _) = rnn(inputs, (hidden, cell))
-        return final
+        states: tuple[Tensor, Tensor] = rnn(inputs, (hidden, cell))[1]
+        return states[0]
     directions = 2 if rnn.bidirectional else 1
     steps, finals = inputs.transpose(0, 1), []
     for layer in range(rnn.num_layers):
         own = slice(layer * directions, (layer + 1) * directions)
-        weights = [weight for direction in rnn.all_weights[own] for weight in direction]
+        weights: list[Tensor] = [weight for direction in rnn.all_weights[own] for weight in direction]
         steps, final, _ = torch.lstm(
             dropout(steps) if layer > 0 else steps, (hidden[own], cell[own]), weights, rnn.bias, 1, 0.0, True,
             rnn.bidirectional, False,

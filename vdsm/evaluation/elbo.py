@@ -34,16 +34,17 @@ def elbo_scores(
     values: dict[str, list[Tensor]] = {name: [] for name in ("elbo.frame", "elbo.sequence")[: 1 + sequence_stage]}
     counts = [len(batch) for batch in batches.values()]
     progress.start("measuring the ELBO", sum(counts), unit="clips")
-    device, stages = device_of(model), (model.frame_model, model.sequence_model)
+    device = device_of(model)
+    stages: tuple[Any, ...] = (model.frame_model, model.sequence_model)
     for batch in batches.values():
         frames = stack(clips, batch, length, device=device)
         for found, stage in zip(values.values(), stages, strict=False):
             drawn = stage.draw_noise(len(batch), length, generator)
-            noise: Any = type(drawn)(*(upload(part, device) for part in drawn))
+            noise = type(drawn)(*(upload(part, device) for part in drawn))
             found.append(-stage(frames, noise, weights).negative_elbo)
         progress.advance(len(batch))
     clusters = np.repeat(list(batches), counts)
-    bounds = {name: torch.stack(found).double().cpu().numpy() for name, found in values.items()}
+    bounds = {name: torch.stack(found).cpu().double().numpy() for name, found in values.items()}
     return {name: mean_score(np.repeat(each, counts), clusters, None, seed) for name, each in bounds.items()}
 
 
