@@ -30,6 +30,7 @@ from torch import nn
 from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
 from vdsm.disentangler import Disentangler
+from vdsm.float_formats import set_flags
 from vdsm.memory import TUNABLES, keep_freed_memory
 from vdsm.presets import PRESETS
 
@@ -106,8 +107,7 @@ class Case:
     def __init__(self, options: argparse.Namespace) -> None:
         device = torch.device(options.device)
         torch.set_num_threads(options.threads)
-        torch.set_float32_matmul_precision("high" if options.dtype == "tf32" else "highest")
-        torch.backends.cudnn.allow_tf32 = options.dtype == "tf32"
+        set_flags(options.dtype)
         torch.manual_seed(options.seed)
         model = Disentangler(PRESETS[options.preset](num_experts=options.experts)).to(device)
         self.config = config = model.config

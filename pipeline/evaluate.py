@@ -41,6 +41,9 @@ class EvaluateCommand(EvaluationRecipe, Controls):
     """Allow data other than the data that the run was trained on."""
     sheets: Location | None = None
     """Folder of the Sprites sheets that the data was drawn from; adds the renderer itself as a control."""
+    device: str = "auto"
+    """Where the model and the judge compute: cpu, cuda, cuda:1, mps or xpu. `auto` is a CUDA or XPU device if there is
+    one, else the CPU."""
     inception: LocalPath | None = None
     """Local file with weights of the FID's Inception network; adds a Frechet distance on its features."""
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vdsm.code_density import density_at
 from vdsm.decoder import KernelShift
+from vdsm.device import upload
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
 from vdsm.frames import FrameModel
@@ -68,7 +69,7 @@ def fit(model: Disentangler, frames: Tensor, config: AdaptationConfig, progress:
 
     Args:
         model: the trained model.
-        frames: the frames of all clips, one after the other, [T, C, H, W] in [0, 1].
+        frames: the frames of all clips, one after the other, [T, C, H, W] in [0, 1], on the model's device.
         config: steps and weights.
         progress: receives the phases "fitting the static code" and "fitting the decoder".
     """
@@ -98,7 +99,7 @@ def _fit_shifts(
         for part in parts:
             part.requires_grad_()
         for _ in range(config.decoder_steps):
-            chosen = torch.randint(clip.shape[1], (config.batch_frames,), generator=generator)
+            chosen = upload(torch.randint(clip.shape[1], (config.batch_frames,), generator=generator), clip.device)
             logits = model.decoder(poses[:, chosen], static, shifts)
             observed = clip[:, chosen]
             reconstruction = -model.likelihood(logits).log_prob(observed).sum() / observed.numel()
@@ -119,4 +120,4 @@ def apply(model: Disentangler, adaptation: Adaptation) -> None:
     stage1.static_loc.weight.zero_()
     stage1.static_loc.bias.copy_(adaptation.static[0])
     if model.fitted_priors is not None:
-        model.fitted_priors = model.fitted_priors._replace(static=density_at(adaptation.static[0]))
+        model.fitted_priors = model.fitted_priors._replace(static=density_at(adaptation.static[0].cpu()))

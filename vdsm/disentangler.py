@@ -131,6 +131,11 @@ class Disentangler(nn.Module):
         return (1 - position) * first[:, None] + position * second[:, None]
 
     @property
+    def _weight(self) -> Tensor:
+        """Any parameter, for its dtype and device."""
+        return self.sequence_model.combiner.first_pose
+
+    @property
     def _fitted_dynamics(self) -> CodeDensity | None:
         """The fitted prior of the dynamics code, if there is one."""
         return None if self.fitted_priors is None else self.fitted_priors.dynamics
@@ -142,7 +147,7 @@ class Disentangler(nn.Module):
         The published model draws p(i), p(d) and p(z_t | z_{t-1}, d). The poses of a fitted dynamics code are those that
         it drives in a swap.
         """
-        weight = self.sequence_model.combiner.first_pose
+        weight = self._weight
         static = self.sample_static(count, generator).to(weight)
         dynamics = self.sample_dynamics(count, generator).to(weight)
         if self._fitted_dynamics is not None:
@@ -153,17 +158,18 @@ class Disentangler(nn.Module):
 
     @torch.no_grad()
     def sample_static(self, count: int, generator: torch.Generator) -> Tensor:
-        """Sample static codes [count, K] from the prior."""
+        """Sample static codes [count, K] from the prior, on the model's device."""
         if self.fitted_priors is not None:
             latent = self.fitted_priors.static.sample(count, generator)
-            return self.frame_model.static_code(latent.to(generator.device), self.temperature)
-        noise = torch.randn(count, self.config.num_experts, generator=generator, device=generator.device)
-        return self.frame_model.static_code(self.frame_model.static_prior_scale * noise, self.temperature)
+        else:
+            noise = torch.randn(count, self.config.num_experts, generator=generator, device=generator.device)
+            latent = self.frame_model.static_prior_scale * noise
+        return self.frame_model.static_code(latent.to(self._weight.device), self.temperature)
 
     @torch.no_grad()
     def sample_dynamics(self, count: int, generator: torch.Generator) -> Tensor:
-        """Sample dynamics codes [count, D] from the prior."""
+        """Sample dynamics codes [count, D] from the prior, on the model's device."""
         if self._fitted_dynamics is not None:
-            return self._fitted_dynamics.sample(count, generator).to(generator.device)
+            return self._fitted_dynamics.sample(count, generator).to(self._weight.device)
         noise = torch.randn(count, self.config.dynamics_size, generator=generator, device=generator.device)
-        return self.sequence_model.dynamics_prior_scale * noise
+        return (self.sequence_model.dynamics_prior_scale * noise).to(self._weight.device)

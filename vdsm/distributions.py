@@ -41,6 +41,15 @@ class ReparameterizedNormal(dist.Normal):
         return sample
 
 
+def zero_mean(scale: float, like: Tensor) -> dist.TorchDistribution:
+    """Return N(0, scale), 0-dim, with the dtype and device of `like`.
+
+    Filled on the device, and not validated: to copy a number there, or to check one, the host waits for the device.
+    """
+    normal: dist.TorchDistribution = dist.Normal(like.new_zeros(()), like.new_full((), scale), validate_args=False)
+    return normal
+
+
 def symmetric_kl(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
     """Return the mean of KL(first || second) and KL(second || first): [B], in nats.
 

@@ -11,15 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vdsm.dropout import SeededDropout
 
-def feed_back(rnn: nn.LSTM, first: Tensor, hidden: Tensor, cell: Tensor, steps: int) -> Tensor:
+
+def feed_back(
+    rnn: nn.LSTM, first: Tensor, hidden: Tensor, cell: Tensor, steps: int, dropout: SeededDropout | None = None
+) -> Tensor:
     """Return the outputs [B, steps, R], where the input of each step is the output of the previous one.
 
     Args:
-        rnn: unidirectional, with inputs and outputs of the same width R. Dropout acts between layers, as in `nn.LSTM`.
+        rnn: unidirectional, with inputs and outputs of the same width R.
         first: input of the first step, [B, R].
         hidden, cell: states before the first step, [layers, B, R] each.
         steps: number of steps.
+        dropout: acts between layers, in place of that of `rnn`.
     """
     weights, biases, gate_offsets = [], [], []
     inputs: list[list[Tensor]] = [[] for _ in range(rnn.num_layers)]
@@ -40,7 +45,7 @@ def feed_back(rnn: nn.LSTM, first: Tensor, hidden: Tensor, cell: Tensor, steps: 
             cells[layer] = torch.sigmoid(forget_gate) * cells[layer] + torch.sigmoid(input_gate) * torch.tanh(candidate)
             output = hiddens[layer] = torch.sigmoid(output_gate) * torch.tanh(cells[layer])
             if layer < rnn.num_layers - 1:
-                output = F.dropout(output, rnn.dropout, rnn.training)
+                output = F.dropout(output, rnn.dropout, rnn.training) if dropout is None else dropout(output)
         outputs.append(output)
     return torch.stack(outputs, dim=1)
 

@@ -7,7 +7,6 @@ q: q(z_t | x_t),  q(i | x_1..T) = N(loc and scale averaged over the frames)
 from typing import NamedTuple
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
 from vdsm.decoder import Decoder
-from vdsm.distributions import ReparameterizedNormal, symmetric_kl
+from vdsm.distributions import ReparameterizedNormal, symmetric_kl, zero_mean
 from vdsm.encoder import FrameLatents, ImageEncoder, positive_scale, start_scale_at
 from vdsm.likelihood import Likelihood
 from vdsm.loss import LossTerms, loss_terms
@@ -113,15 +112,11 @@ class FrameModel(nn.Module):
     def model(self, frames: Tensor, temperature: float, decoded: Tensor | None = None) -> None:
         """p(i) p(z_1..T) p(x_1..T | z_1..T, i), with x [B, T, C, H, W] observed."""
         clips, length = frames.shape[:2]
-        zero = frames.new_zeros(())
+        static_prior = zero_mean(self.static_prior_scale, frames).expand([clips, self.config.num_experts])
+        pose_prior = zero_mean(1.0, frames).expand([clips, length, self.config.pose_size])
         with pyro.plate("clips", clips):
-            latent = pyro.sample(
-                "static",
-                dist.Normal(zero, self.static_prior_scale).expand([clips, self.config.num_experts]).to_event(1),
-            )
-            pose = pyro.sample(
-                "pose", dist.Normal(zero, 1.0).expand([clips, length, self.config.pose_size]).to_event(2)
-            )
+            latent = pyro.sample("static", static_prior.to_event(1))
+            pose = pyro.sample("pose", pose_prior.to_event(2))
             self.observe(frames, pose, self.static_code(latent, temperature), decoded)
 
     def guide(self, posterior: FramePosterior, noise: FrameNoise) -> None:

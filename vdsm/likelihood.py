@@ -45,7 +45,7 @@ class Likelihood(nn.Module):
     def scale(self, like: Tensor) -> Tensor:
         """Return the scale of `gaussian` and `laplace`: 0-dim, with the dtype and device of `like`."""
         if self.fixed_scale is not None:
-            return like.new_tensor(self.fixed_scale)
+            return like.new_full((), self.fixed_scale)
         return F.softplus(self.raw_scale.to(like.dtype)) + MIN_PIXEL_SCALE
 
     def forward(self, logits: Tensor) -> dist.TorchDistribution:

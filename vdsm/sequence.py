@@ -7,7 +7,6 @@ q: q(d | x_1..T),  q(z_t | z_{t-1}, d) = N(Combiner(z_{t-1}, rnn_t(d), d)),  q(i
 from typing import NamedTuple
 
 import pyro
-import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from pyro import poutine
@@ -16,7 +15,8 @@ from torch.distributions import Normal, kl_divergence
 
 from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
-from vdsm.distributions import GaussianChain, ReparameterizedNormal, symmetric_kl
+from vdsm.distributions import GaussianChain, ReparameterizedNormal, symmetric_kl, zero_mean
+from vdsm.dropout import SeededDropout, final_states
 from vdsm.encoder import FrameLatents, positive_scale, start_scale_at
 from vdsm.feedback import feed_back
 from vdsm.frames import FrameModel
@@ -73,11 +73,13 @@ class GatedTransition(nn.Module):
 class DynamicsEncoder(nn.Module):
     """q(d | x_1..T), from the final states of a bidirectional LSTM over the poses of the clip."""
 
-    def __init__(self, config: ModelConfig, prior_scale: float) -> None:
+    def __init__(self, config: ModelConfig, prior_scale: float, dropout: SeededDropout) -> None:
         super().__init__()
         layers, width = config.rnn_layers, config.rnn_width
-        dropout = config.rnn_dropout if layers > 1 else 0.0
-        self.rnn = nn.LSTM(config.pose_size, width, layers, batch_first=True, dropout=dropout, bidirectional=True)
+        self.rnn = nn.LSTM(
+            config.pose_size, width, layers, batch_first=True, dropout=dropout.probability, bidirectional=True
+        )
+        self.dropout = dropout
         self.initial = nn.Parameter(torch.zeros(2, 2 * layers, 1, width))
         self.loc = nn.Linear(2 * layers * width, config.dynamics_size)
         self.raw_scale = nn.Linear(2 * layers * width, config.dynamics_size)
@@ -87,7 +89,7 @@ class DynamicsEncoder(nn.Module):
         """Return loc and scale of d, each [B, D], given pose locs [B, T, Z]."""
         hidden, cell = self.initial.expand(-1, -1, poses.shape[0], -1).contiguous()
         with full_precision(poses):
-            _, (final, _) = self.rnn(poses, (hidden, cell))
+            final = final_states(self.rnn, poses, hidden, cell, self.dropout)
             features = final.transpose(0, 1).flatten(1)
             return F.leaky_relu(self.loc(features)), positive_scale(self.raw_scale(features))
 
@@ -95,13 +97,14 @@ class DynamicsEncoder(nn.Module):
 class DynamicsDecoder(nn.Module):
     """rnn_1..T(d): an LSTM whose initial state is a function of d and which is fed its own output."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, dropout: SeededDropout) -> None:
         super().__init__()
         layers, width = config.rnn_layers, config.rnn_width
         self.state_shape = (2, layers, width)
         self.start = nn.Linear(config.dynamics_size, 2 * layers * width)
         self.first_input = nn.Parameter(torch.zeros(1, 1, width))
-        self.rnn = nn.LSTM(width, width, layers, batch_first=True, dropout=config.rnn_dropout if layers > 1 else 0.0)
+        self.rnn = nn.LSTM(width, width, layers, batch_first=True, dropout=dropout.probability)
+        self.dropout = dropout
 
     def forward(self, dynamics: Tensor, length: int) -> Tensor:
         """Return rnn_1..T(d) [B, length, R] for dynamics codes [B, D]."""
@@ -109,7 +112,7 @@ class DynamicsDecoder(nn.Module):
         # [B, 2 L R] -> h and c, each [L, B, R].
         with full_precision(dynamics):
             hidden, cell = self.start(dynamics).view(clips, *self.state_shape).permute(1, 2, 0, 3)
-            return feed_back(self.rnn, self.first_input[0].expand(clips, -1), hidden, cell, length)
+            return feed_back(self.rnn, self.first_input[0].expand(clips, -1), hidden, cell, length, self.dropout)
 
 
 class Combiner(nn.Module):
@@ -144,8 +147,9 @@ class SequenceModel(nn.Module):
         self.config = config
         self.dynamics_prior_scale = config.dynamics_prior_scale or 1 / config.dynamics_size
         self.frame_model = frame_model
-        self.dynamics_encoder = DynamicsEncoder(config, self.dynamics_prior_scale)
-        self.dynamics_decoder = DynamicsDecoder(config)
+        self.dropout = SeededDropout(config.rnn_dropout if config.rnn_layers > 1 else 0.0)
+        self.dynamics_encoder = DynamicsEncoder(config, self.dynamics_prior_scale, self.dropout)
+        self.dynamics_decoder = DynamicsDecoder(config, self.dropout)
         self.combiner = Combiner(config)
         self.transition = GatedTransition(config)
 
@@ -237,9 +241,9 @@ class SequenceModel(nn.Module):
     def model(self, frames: Tensor, temperature: float, decoded: Tensor | None = None) -> None:
         """p(i) p(d) p(z_1..T | d) p(x_1..T | z_1..T, i), with x [B, T, C, H, W] observed."""
         clips, length = frames.shape[:2]
-        config, zero = self.config, frames.new_zeros(())
-        static_prior = dist.Normal(zero, self.frame_model.static_prior_scale).expand([clips, config.num_experts])
-        dynamics_prior = dist.Normal(zero, self.dynamics_prior_scale).expand([clips, config.dynamics_size])
+        config = self.config
+        static_prior = zero_mean(self.frame_model.static_prior_scale, frames).expand([clips, config.num_experts])
+        dynamics_prior = zero_mean(self.dynamics_prior_scale, frames).expand([clips, config.dynamics_size])
         with pyro.plate("clips", clips):
             latent = pyro.sample("static", static_prior.to_event(1))
             dynamics = pyro.sample("dynamics", dynamics_prior.to_event(1))

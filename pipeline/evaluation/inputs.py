@@ -14,6 +14,8 @@ from cluster.storage import api as storage
 from pipeline.recipe import EvaluationConfig, Recipe
 
 if TYPE_CHECKING:
+    import torch
+
     from preprocessing.dataset.reader import ClipDataset
     from vdsm.disentangler import Disentangler
 
@@ -80,9 +82,10 @@ def with_recipe_of_run(args: list[str], scratch: Path) -> list[str]:
 
 
 def load(
-    run: str, data: str, other_data: bool = False, refinement_steps: int = 0, prior: str = "fitted"
-) -> EvaluationInputs:
-    """Return the newest model of the run at `run` with the test split of the dataset at `data`.
+    run: str, data: str, other_data: bool = False, refinement_steps: int = 0, prior: str = "fitted",
+    device: "torch.device | None" = None,
+) -> EvaluationInputs:  # fmt: skip
+    """Return the newest model of the run at `run`, by default on the CPU, with the test split of the dataset at `data`.
 
     `refinement_steps` and `prior` are as in `ready`.
 
@@ -110,7 +113,8 @@ def load(
         )
     if info["stage"] < 2:
         log.warning("%s has no sequence stage yet: swapping poses instead of dynamics codes", run)
-    return EvaluationInputs(ready(model, info, refinement_steps, prior), recipe, info, test, data_sha256)
+    model = ready(model, info, refinement_steps, prior)
+    return EvaluationInputs(model if device is None else model.to(device), recipe, info, test, data_sha256)
 
 
 def ready(model: "Disentangler", info: dict[str, Any], refinement_steps: int, prior: str) -> "Disentangler":
@@ -129,6 +133,23 @@ def ready(model: "Disentangler", info: dict[str, Any], refinement_steps: int, pr
     model.refinement_steps = refinement_steps
     model.refined_by = "dynamics" if info["stage"] >= 2 else "poses"
     return model.eval()
+
+
+def chosen_device(name: str) -> "torch.device":
+    """Return the device named by an option `--device`, and have fp32 mean fp32 there.
+
+    Raises:
+        UserError: it is not here.
+    """
+    from vdsm.device import find_device
+    from vdsm.float_formats import set_flags
+
+    try:
+        device = find_device(name)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+    set_flags("fp32")
+    return device
 
 
 def training_split(data: str, test: "ClipDataset", length: int) -> "ClipDataset":

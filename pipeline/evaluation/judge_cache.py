@@ -15,6 +15,8 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 
 if TYPE_CHECKING:
+    import torch
+
     from vdsm.evaluation.clips import LabelledClips
     from vdsm.evaluation.judge import Judge, JudgeConfig
     from vdsm.evaluation.progress import Progress
@@ -48,8 +50,9 @@ class StoredJudge:
 
 
 def load_or_train(
-    folder: str, clips: "LabelledClips", data_id: str, config: "JudgeConfig", progress: "Progress"
-) -> tuple["Judge", StoredJudge]:
+    folder: str, clips: "LabelledClips", data_id: str, config: "JudgeConfig", progress: "Progress",
+    device: "torch.device | None" = None,
+) -> tuple["Judge", StoredJudge]:  # fmt: skip
     """Return the judge for these clips and settings: read from `folder`, or trained and stored there.
 
     Args:
@@ -58,7 +61,9 @@ def load_or_train(
         data_id: identifies `clips`; different clips must have different ones.
         config: how the judge is trained.
         progress: receives one phase.
+        device: where the judge is trained and stays; None means the CPU.
     """
+    from vdsm.device import CPU
     from vdsm.evaluation.judge import dump_judge, judge_key, train_judge
 
     key = judge_key(data_id, config)
@@ -73,8 +78,8 @@ def load_or_train(
                 progress.start("reading the stored judge", 1)
                 progress.advance()
                 log.info("using the stored judge %s", stored.url)
-                return judge, stored
-    judge = train_judge(clips, config, progress)
+                return judge.to(device or CPU), stored
+    judge = train_judge(clips, config, progress, device or CPU)
     stored = candidates[0]
     storage.write_bytes(stored.url, dump_judge(judge, key))
     return judge, stored

@@ -31,6 +31,8 @@ class EvaluationRequest:
     """Whether the data may differ from the data that the run was trained on."""
     sheets: str | None = None
     """Folder of the Sprites sheets that the data was drawn from; adds the renderer as a control."""
+    device: str = "auto"
+    """Where the model and the judge compute; see `vdsm.device.find_device`."""
     inception: Path | None = None
     """Weights of the FID's Inception network; adds a Frechet distance on its features."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from pipeline.evaluation.inputs import EvaluationInputs, load, training_split
+from pipeline.evaluation.inputs import EvaluationInputs, chosen_device, load, training_split
 from pipeline.evaluation.judge_cache import load_or_train
 from pipeline.evaluation.metrics import Metrics, build_metrics, build_provenance, write_metrics
 from pipeline.evaluation.renderer import SpritesRenderer, load_renderer
@@ -14,6 +14,7 @@ from pipeline.report.gallery import PHASES as REPORT_PHASES
 from pipeline.report.page import write_report
 from pipeline.report.paired_clips import PairedClips, draw_paired_clips
 from preprocessing.dataset.reader import ClipDataset
+from vdsm.device import device_of
 from vdsm.evaluation.clips import is_labelled
 from vdsm.evaluation.inception import Inception, load_inception
 from vdsm.evaluation.judge import JudgeConfig
@@ -78,7 +79,9 @@ class RunEvaluation:
                 steps=settings.judge_steps, batch_clips=settings.judge_batch_clips,
                 clip_frames=inputs.clip_frames, seed=request.seed,
             )  # fmt: skip
-            judge, stored = load_or_train(request.judge_folder, self.train, inputs.data_sha256, judge_config, progress)
+            judge, stored = load_or_train(
+                request.judge_folder, self.train, inputs.data_sha256, judge_config, progress, device_of(inputs.model)
+            )
             judge_provenance = (stored.key, judge_config)
         measured = measure(
             inputs.model, inputs.test, judge, self._protocol, progress,
@@ -110,11 +113,12 @@ def prepare_run(run: str, request: EvaluationRequest) -> RunEvaluation:
     Raises:
         UserError: the run or the data is missing or damaged, or does not fit the request.
     """
-    inputs = load(run, request.data, request.other_data, request.evaluation.refinement_steps, request.evaluation.prior)
+    settings, device = request.evaluation, chosen_device(request.device)
+    inputs = load(run, request.data, request.other_data, settings.refinement_steps, settings.prior, device)
     train = training_split(request.data, inputs.test, inputs.clip_frames)
     renderer = load_renderer(inputs.test, request.data, request.sheets) if request.sheets else None
     try:
-        inception = load_inception(request.inception) if request.inception else None
+        inception = load_inception(request.inception).to(device) if request.inception else None
     except ValueError as error:
         raise UserError(str(error)) from error
     storage.check_writable(request.out)

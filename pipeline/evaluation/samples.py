@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from pipeline.evaluation.inputs import training_split
+from pipeline.evaluation.inputs import chosen_device, training_split
 from pipeline.evaluation.judge_cache import load_or_train
 from pipeline.evaluation.metrics import Metrics, build_metrics, build_provenance, write_metrics
 from pipeline.evaluation.pairs_file import PairsDescription, read_pairs
@@ -41,6 +42,8 @@ class SamplesEvaluation:
     test: ClipDataset
     train: ClipDataset
     renderer: SpritesRenderer | None
+    device: torch.device
+    """Where the judge computes."""
 
     @property
     def phases(self) -> int:
@@ -67,7 +70,9 @@ class SamplesEvaluation:
         judge_config = JudgeConfig(
             steps=settings.judge_steps, batch_clips=settings.judge_batch_clips, clip_frames=length, seed=seed
         )
-        judge, stored = load_or_train(request.judge_folder, self.train, wanted.data_sha256, judge_config, progress)
+        judge, stored = load_or_train(
+            request.judge_folder, self.train, wanted.data_sha256, judge_config, progress, self.device
+        )
         provenance = build_provenance(
             self.test, data=request.data, data_sha256=wanted.data_sha256, clip_frames=length,
             judge=(stored.key, judge_config), seed=seed, evaluation=settings.model_dump(mode="json"),
@@ -115,6 +120,7 @@ def prepare_samples(folder: str, request: EvaluationRequest, progress: Progress)
         UserError: the folder has no pairs, its samples are not intact or not those of the pairs, or they were made for
             other data.
     """
+    device = chosen_device(request.device)
     wanted = read_pairs(folder)
     test = ClipDataset(request.data, "test")
     if data_hash(test.manifest) != wanted.data_sha256:
@@ -143,5 +149,5 @@ def prepare_samples(folder: str, request: EvaluationRequest, progress: Progress)
         raise UserError(f"{folder}: {error}; pairs.json lists the samples that are needed") from error
     return SamplesEvaluation(
         request=request, folder=folder, files=files, description=wanted, pairs=pairs, test=test, train=train,
-        renderer=renderer,
+        renderer=renderer, device=device,
     )  # fmt: skip

@@ -32,5 +32,8 @@ class AdaptationRequest(Section):
     anchor: float = Field(default=8e-4, ge=0)
     """How strongly the decoder is held to the trained one, relative to the reconstruction in nats per pixel value. Less
     shows more of the person's detail; too little, and actions that the clips do not show get lost."""
+    device: str = "auto"
+    """Where the model computes: cpu, cuda, cuda:1, mps or xpu. `auto` is a CUDA or XPU device if there is one, else the
+    CPU."""
     seed: int = Field(default=0, ge=0)
     """Seed of the choice of frames."""

@@ -19,19 +19,20 @@ from torch import Tensor
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.scratch import scratch_folder
-from pipeline.evaluation.inputs import use_all_cpus
+from pipeline.evaluation.inputs import chosen_device, use_all_cpus
 from pipeline.generation.adaptation_request import AdaptationRequest
 from pipeline.generation.media_files import encode
 from pipeline.generation.user_clips import ClipList, checked, concatenate, read_clips, select_clips
 from pipeline.report.animation import display_fps, median_fps
 from pipeline.report.images import enlarge, mosaic
-from pipeline.runs.checkpoints import local_copy, stage_file
+from pipeline.runs.checkpoints import copy_to_cpu, local_copy, stage_file
 from pipeline.runs.store import load_run
 from pipeline.training.batches import to_model
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.spread import evenly_spread
 from vdsm import adaptation, checkpoint
 from vdsm.adaptation import AdaptationConfig
+from vdsm.device import device_of
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation.progress import Progress
 
@@ -78,7 +79,7 @@ class AdaptationWork:
         storage.check_writable(self.request.out)
         use_all_cpus()
         began = time.monotonic()
-        fitted = adaptation.fit(self.model, _as_clip(self.frames())[0], self.config, progress)
+        fitted = adaptation.fit(self.model, self._as_clip(self.frames())[0], self.config, progress)
         before = self._decoded()
         adaptation.apply(self.model, fitted)
         after = self._decoded()
@@ -97,12 +98,16 @@ class AdaptationWork:
         decoded = []
         for index in range(len(self.clips)):
             parts = [
-                self.model.reconstruct(_as_clip(part))[0]
+                self.model.reconstruct(self._as_clip(part))[0]
                 for part in np.array_split(self.clips.frames(index), -(-self.clips.clip_frames[index] // 256))
             ]
             frames = torch.cat(parts).mul(255).round().to(torch.uint8)
-            decoded.append(frames.permute(0, 2, 3, 1).numpy())
+            decoded.append(frames.permute(0, 2, 3, 1).cpu().numpy())
         return decoded
+
+    def _as_clip(self, frames: NDArray[np.uint8]) -> Tensor:
+        """Convert frames uint8 [T, H, W, C] to one clip, float32 [1, T, C, H, W] in [0, 1], on the model's device."""
+        return to_model(torch.from_numpy(np.ascontiguousarray(frames))[None], device_of(self.model))
 
     def _psnr(self, decoded: list[NDArray[np.uint8]]) -> float:
         """Return the PSNR of decoded clips in dB, over all their pixels."""
@@ -131,7 +136,7 @@ class AdaptationWork:
             path = scratch / "adapted.pt"
             if self.model.fitted_priors is not None:
                 kept[checkpoint.PRIORS] = self.model.fitted_priors.to_dict()
-            checkpoint.save(kept | {checkpoint.WEIGHTS: self.model.state_dict()}, path)
+            checkpoint.save(kept | {checkpoint.WEIGHTS: copy_to_cpu(self.model.state_dict())}, path)
             storage.upload(path, stage_file(out, origin["stage"]))
         description = {
             "run": origin["run"],
@@ -143,11 +148,6 @@ class AdaptationWork:
             "seconds": round(seconds, 1),
         }
         storage.write_bytes(storage.join(out, DESCRIPTION), json.dumps(description, indent=1).encode())
-
-
-def _as_clip(frames: NDArray[np.uint8]) -> Tensor:
-    """Convert frames uint8 [T, H, W, C] to one clip, float32 [1, T, C, H, W] in [0, 1]."""
-    return to_model(torch.from_numpy(np.ascontiguousarray(frames))[None], torch.device("cpu"))
 
 
 def prepare(request: AdaptationRequest) -> AdaptationWork:
@@ -163,11 +163,12 @@ def prepare(request: AdaptationRequest) -> AdaptationWork:
         raise UserError(f"--identity {request.identity} names clips of a dataset; give --data, too")
     if not request.videos and request.data is None:
         raise UserError("no clips to adapt to; give --videos or --data")
+    device = chosen_device(request.device)
     model, _, origin = load_run(request.run)
     if storage.exists(storage.join(request.run, DESCRIPTION)):
         raise UserError(f"{request.run}: is adapted to a person already; give the run that it was adapted from")
     clips = _find_clips(request, model)
-    return AdaptationWork(request, model, origin, clips)
+    return AdaptationWork(request, model.to(device), origin, clips)
 
 
 def _find_clips(request: AdaptationRequest, model: Disentangler) -> ClipList:

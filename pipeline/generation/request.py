@@ -53,6 +53,9 @@ class GenerationRequest(Section):
     """Frames per second of the output; by default those of the clips."""
     clip_fps: float | None = Field(default=None, gt=0)
     """Frames per second at which your own videos are read; by default those of the data, or every frame."""
+    device: str = "auto"
+    """Where the model computes: cpu, cuda, cuda:1, mps or xpu. `auto` is a CUDA or XPU device if there is one, else the
+    CPU."""
     seed: int = Field(default=0, ge=0)
     """Seed of the choice of identities and of the samples."""
     prior: Literal["fitted", "published"] = "fitted"

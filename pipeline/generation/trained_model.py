@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.evaluation.inputs import load, ready
+from pipeline.evaluation.inputs import chosen_device, load, ready
 from pipeline.generation.request import GenerationRequest
 from pipeline.runs.store import load_run
 
@@ -31,9 +31,10 @@ def load_model(request: GenerationRequest) -> TrainedModel:
     Raises:
         UserError: the run or the data is missing or damaged, or they do not belong together.
     """
+    device = chosen_device(request.device)
     if request.data is not None:
-        inputs = load(request.run, request.data, request.other_data, request.refinement_steps, request.prior)
+        inputs = load(request.run, request.data, request.other_data, request.refinement_steps, request.prior, device)
         return TrainedModel(inputs.model, inputs.clip_frames, inputs.sequence_stage, inputs.test)
     model, recipe, origin = load_run(request.run)
-    model = ready(model, origin, request.refinement_steps, request.prior)
+    model = ready(model, origin, request.refinement_steps, request.prior).to(device)
     return TrainedModel(model, recipe.training.stage2.clip_frames, origin["stage"] >= 2, None)

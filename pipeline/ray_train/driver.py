@@ -97,6 +97,8 @@ def _trainer(worker_config: WorkerConfig, coordinator: Any, folder: Path) -> Tor
         }
     # glibc reads it when a process starts.
     environment = {} if training.use_gpu else {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", TUNABLES)}
+    if training.deterministic:  # read by cuBLAS when it starts; any of two values makes it deterministic
+        environment["CUBLAS_WORKSPACE_CONFIG"] = os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return TorchTrainer(
         lambda: worker(worker_config, coordinator),  # type: ignore[arg-type]
         torch_config=NetworkConfig(timeout_s=math.ceil(training.stall_timeout_s)),

@@ -12,6 +12,7 @@ from pipeline.runs.pairs import run_pairs
 from pipeline.runs.start import new_start
 from pipeline.runs.store import changed_settings, data_hash
 from pipeline.training.job import Job
+from pipeline.training.notes import notes_on
 from pipeline.training.plan import StagePlan, make_plan, plan_of
 from preprocessing.appearance.agreement import agreement, describe
 from preprocessing.appearance.pairs import MinedPairs
@@ -55,6 +56,7 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
     least = f"{training.min_workers} to " if training.min_workers else ""
     resources = ", one GPU each" if training.use_gpu else ""
     resources += f", one {training.worker_resource} each" if training.worker_resource else ""
+    lines += notes_on(training)
     lines.append(f"{least}{training.num_workers} workers x {training.threads_per_worker} threads{resources}")
     missing += _missing_resources(recipe, plans)
     try:
@@ -107,12 +109,26 @@ def _missing_resources(recipe: Recipe, plans: list[StagePlan]) -> list[str]:
 
         if torch.cuda.device_count() < workers:
             missing.append(f"GPUs: {workers} are needed and this machine has {torch.cuda.device_count()}")
+        missing += _missing_gpu_memory(max(plan.memory_bytes for plan in plans), torch.cuda.device_count())
     if training.worker_resource:
         missing.append(f"{training.worker_resource}: {workers} are needed; start Ray with them and set RAY_ADDRESS")
     needed, available = workers * max(plan.memory_bytes for plan in plans), _available_memory()
     if not training.use_gpu and available is not None and needed > available:
         missing.append(f"memory: about {needed / 1e9:.1f} GB are needed and {available / 1e9:.1f} GB are available")
     return missing
+
+
+def _missing_gpu_memory(needed: int, gpus: int) -> list[str]:
+    """Return whether the smallest of this machine's GPUs lacks memory for one worker."""
+    import torch
+
+    smallest = min((torch.cuda.get_device_properties(number).total_memory for number in range(gpus)), default=None)
+    if smallest is None or needed <= smallest:
+        return []
+    return [
+        f"GPU memory: about {needed / 1e9:.1f} GB per worker are needed and the smallest GPU has {smallest / 1e9:.1f} "
+        "GB; raise accumulation, or the number of workers"
+    ]
 
 
 def _available_memory() -> int | None:

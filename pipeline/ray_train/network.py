@@ -85,7 +85,7 @@ def join(backend: str, rank: int, size: int, host: str, port: int, timeout_s: in
     store = dist.TCPStore(  # type: ignore[attr-defined]
         host, port, size, rank == 0, timeout, master_listen_fd=served, multi_tenant=True
     )
-    if backend == "nccl":
+    if "nccl" in backend:
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")  # as Ray Train does: a lost rank ends the others
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
@@ -93,7 +93,8 @@ def join(backend: str, rank: int, size: int, host: str, port: int, timeout_s: in
 class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(set_interfaces)
-        backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"
+        # gloo for what is on the CPU: flags that the host knows, for which no rank should wait for its GPU.
+        backend = "cpu:gloo,cuda:nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"
         size = len(worker_group)
         host, port = worker_group.execute_single(0, open_store)
         joining = [

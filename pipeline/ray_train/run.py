@@ -65,8 +65,11 @@ def _train(
     from pipeline.ray_train.driver import fit
     from pipeline.ray_train.worker import WorkerConfig
     from pipeline.runs.log import RunLog
+    from pipeline.training.notes import notes_on
     from pipeline.training.position import START
 
+    for note in notes_on(recipe.training):
+        log.warning("%s", note)
     if position is not None:
         log.info("resuming %s from %s", run, position)
     worker_config = WorkerConfig(

@@ -11,9 +11,11 @@ import torch
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.divergence import DivergenceError
 from pipeline.training.job import Job
+from pipeline.training.precision import resolve_precision
 from pipeline.training.reporter import QuietReporter
 from pipeline.training.stage import StageRun
 from vdsm.disentangler import Disentangler
+from vdsm.float_formats import set_flags
 from vdsm.memory import keep_freed_memory
 
 
@@ -37,7 +39,7 @@ def _of_one_worker(job: Job) -> Job:
     """Return the training of one worker's clips."""
     training = job.training
     stage1, stage2 = (
-        replace(stage, batch_clips=stage.batch_clips // training.num_workers)
+        replace(stage, batch_clips=-(-stage.batch_clips // training.num_workers))
         for stage in (training.stage1, training.stage2)
     )
     alone = replace(training, num_workers=1, min_workers=None, audit=False, stage1=stage1, stage2=stage2)
@@ -49,7 +51,9 @@ def _seconds_per_step(job: Job, stage: int, seconds: float) -> float | None:
     device = torch.device("cuda" if job.training.use_gpu else "cpu")
     model = Disentangler(job.model).to(device)
     reporter = QuietReporter()
-    run = StageRun(job, 1 if stage == 1 else 2, model, reporter, DistributedContext(device=device))
+    world = DistributedContext(device=device)
+    set_flags(resolve_precision(job.training, world))
+    run = StageRun(job, 1 if stage == 1 else 2, model, reporter, world)
     times: list[float] = []
     end = time.monotonic() + seconds
     with run.batches(0) as batches:
@@ -57,6 +61,7 @@ def _seconds_per_step(job: Job, stage: int, seconds: float) -> float | None:
             started = time.monotonic()
             try:
                 run.stepper.step(step, batch, reporter)
+                run.stepper.settle()
             except DivergenceError:
                 return None
             if device.type == "cuda":

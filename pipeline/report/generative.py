@@ -99,7 +99,7 @@ def _with_static(decoder: SwapDecoder, dynamics_of: Indices, static: Tensor, seq
     if sequence_stage:
         frames = decoder.with_static(dynamics_of, static)
     else:
-        frames = decoder.model.decode(decoder.codes.pose[dynamics_of], static)
+        frames = decoder.pose_with_static(dynamics_of, static)
     return [fit_length(clip, decoder.length) for clip in to_uint8(frames)]
 
 

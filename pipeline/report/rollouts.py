@@ -6,6 +6,7 @@ import torch
 from pipeline.report.generative import GenerativeModel
 from pipeline.report.grids import Cells, Indices, fit_length, real_clips, to_uint8
 from pipeline.report.images import Frames, to_rgba
+from vdsm.device import device_of
 from vdsm.evaluation.clips import LabelledClips, stack
 from vdsm.evaluation.outputs import SwapDecoder
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
@@ -37,7 +38,7 @@ def rollout_rows(
     originals = real_clips(clips, indices, int(max(np.asarray(clips.clip_frames)[indices])))
     rollouts: list[Frames | None] = []
     for start in range(0, len(indices), decoder.batch_clips):
-        batch = stack(clips, indices[start : start + decoder.batch_clips], trained)
+        batch = stack(clips, indices[start : start + decoder.batch_clips], trained, device=device_of(model))
         rollouts += [add_time_bar(clip, trained) for clip in to_uint8(model.rollout(batch, length))]
         progress.advance(len(batch))
     return [[_pad_below(fade_after_end(clip, length), BAR) for clip in originals], rollouts]

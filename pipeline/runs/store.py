@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _MUTABLE = {
     *("stages", "num_workers", "min_workers", "resize_interval_s", "threads_per_worker", "use_gpu", "worker_resource"),
-    *("compile", "static_graph", "shard_optimiser", "stage1.accumulation", "stage2.accumulation"),
+    *("compile", "static_graph", "shard_optimiser", "stage1.accumulation", "stage2.accumulation", "deterministic"),
     *("cache_gb", "audit", "validation_interval", "checkpoint_interval", "keep_checkpoints", "log_interval"),
     *("picture_interval", "max_failures", "max_rollbacks", "stall_timeout_s", "storage_patience_s"),
 }

@@ -91,12 +91,18 @@ def _change_colours(frames: Tensor, changes: Augmentation) -> Tensor:
 def _saturation(factor: Tensor) -> Tensor:
     """Return matrices [B, 3, 3] that multiply the distance of a colour from its grey by factors [B]."""
     grey = factor.new_full((3, 3), 1 / 3)
-    return factor[:, None, None] * (torch.eye(3).to(factor) - grey) + grey
+    return factor[:, None, None] * (_identity(factor) - grey) + grey
 
 
 def _hue_rotation(angle: Tensor) -> Tensor:
     """Return the rotations [B, 3, 3] by angles [B] around the axis (1, 1, 1) (Rodrigues' formula)."""
     along = angle.new_full((3, 3), 1 / 3)
-    across = angle.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    cycle = _identity(angle).roll(1, 0)
+    across = (cycle - cycle.T) / math.sqrt(3)  # [[0, -1, 1], [1, 0, -1], [-1, 1, 0]]
     cosine, sine = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
-    return cosine * torch.eye(3).to(angle) + (1 - cosine) * along + sine * across
+    return cosine * _identity(angle) + (1 - cosine) * along + sine * across
+
+
+def _identity(like: Tensor) -> Tensor:
+    """Return the identity [3, 3], made on the device of `like`: a copy would make the host wait for it."""
+    return torch.eye(3, dtype=like.dtype, device=like.device)

@@ -21,7 +21,8 @@ class StageConfig:
     steps: int = 10_000
     """Optimiser steps of this stage."""
     batch_clips: int = 20
-    """Clips per global batch, over all workers; must be a multiple of the number of workers."""
+    """Clips per global batch, over all workers. A multiple of their number shares the work evenly; the loss is the mean
+    over the global batch in any case."""
     accumulation: int = 1
     """Gradient accumulation: parts into which each worker splits its clips of a batch. More parts need less memory and
     give the same gradient."""
@@ -159,9 +160,11 @@ class TrainingConfig:
     worker_resource: str | None = None
     """Custom Ray resource, such as a node type, of which each worker takes one unit."""
 
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Precision of the forward and backward pass (autocast); fp16 needs GPUs. Weights, optimiser and losses stay in
-    fp32."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32"
+    """Precision of the forward and backward pass. `tf32` and `fp16` need GPUs; `auto` is bf16 where the workers'
+    devices have instructions for it, else fp32. Weights, optimiser and losses stay in fp32."""
+    deterministic: bool = False
+    """Use only algorithms that give the same bits each time. On CPUs all of them do; on GPUs the others are faster."""
     ema_decay: float = 0.0
     """Decay per step of an exponential moving average (EMA) of the weights, such as 0.999; 0 keeps none."""
     ema_used: bool = True
@@ -170,7 +173,8 @@ class TrainingConfig:
     compile: bool = False
     """Compile the image encoder and decoder with torch.compile."""
     static_graph: bool = False
-    """Let DDP assume that the graph is the same in every step, which overlaps more of the all-reduce."""
+    """Let DDP assume that the graph is the same in every step, which overlaps more of the all-reduce. Not used in a
+    stage with `accumulation` above 1, with which DDP fails."""
     gradient_compression: Literal["none", "bf16"] = "none"
     """Format in which workers exchange gradients; bf16 halves the traffic."""
     shard_optimiser: bool = False
@@ -244,6 +248,8 @@ class TrainingConfig:
                 "start_from holds credentials, which would be stored with the run; name s3://bucket/prefix alone, and "
                 "give credentials in the environment"
             )
+        if self.precision == "tf32" and not self.use_gpu:
+            raise ValueError("precision is tf32, which needs use_gpu (it is a format of NVIDIA GPUs); choose fp32")
         if self.precision == "fp16" and not self.use_gpu:
             raise ValueError("precision is fp16, which needs use_gpu (CPUs have no LSTM in fp16); choose bf16 or fp32")
         if not 0 <= self.ema_decay < 1:
@@ -282,11 +288,18 @@ class TrainingConfig:
         """Return the settings of stage 1 or 2."""
         return self.stage1 if number == 1 else self.stage2
 
+    def uses_static_graph(self, number: int) -> bool:
+        """Return whether DDP assumes a static graph in a stage.
+
+        With passes that do not exchange gradients it fails: https://github.com/pytorch/pytorch/issues/143580.
+        """
+        return self.static_graph and self.stage(number).accumulation == 1
+
     def _check_stage(self, name: str, stage: StageConfig) -> None:
-        if stage.batch_clips % self.num_workers:
+        if stage.batch_clips < self.num_workers:
             raise ValueError(
-                f"{name}.batch_clips is {stage.batch_clips}, which {self.num_workers} workers cannot share evenly; "
-                f"make it a multiple of num_workers"
+                f"{name}.batch_clips is {stage.batch_clips}, but there are {self.num_workers} workers; make it "
+                f"at least {self.num_workers}, or num_workers at most {stage.batch_clips}"
             )
         if stage.batch_clips // self.num_workers < stage.accumulation:
             raise ValueError(

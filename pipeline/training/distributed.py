@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.training.config import TrainingConfig
+from vdsm.device import upload
 
 MAX_JSON = 1 << 26
 """Longest JSON value that a rank accepts from another, in bytes."""
@@ -38,19 +39,26 @@ class DistributedContext:
 
     def local_rows(self, values: Tensor) -> Tensor:
         """Return this rank's rows of the values [B, ...] of a global batch, on its device."""
-        return values[self.rows(len(values))].to(self.device, non_blocking=True)
+        return upload(values[self.rows(len(values))], self.device)
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over all ranks, on the CPU."""
         if self.size == 1:
             return values.cpu()
-        total = values.to(self.device, copy=True)
-        dist.all_reduce(total)
-        return total.cpu()
+        return self.sum_on_device(values.to(self.device, copy=True)).cpu()
+
+    def sum_on_device(self, values: Tensor) -> Tensor:
+        """Overwrite `values`, which are on this rank's device, by their sum over all ranks, and return them."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
 
     def any_rank(self, *flags: bool) -> tuple[bool, ...]:
         """Return, for each flag, whether it is true on at least one rank."""
-        return tuple(bool(count) for count in self.sum(torch.tensor(flags, dtype=torch.int32)).tolist())
+        counts = torch.tensor(flags, dtype=torch.int32)
+        # Known to the host already: with a backend for the CPU, nobody waits for a device.
+        total = self.sum_on_device(counts) if self.size > 1 and _sums_on_cpu() else self.sum(counts)
+        return tuple(bool(count) for count in total.tolist())
 
     def gather(self, value: Any) -> list[Any]:
         """Return the JSON `value` of every rank, by rank; tuples become lists."""
@@ -77,7 +85,12 @@ class DistributedContext:
         return values.cpu().clone()
 
 
-def wrap_ddp(module: nn.Module, training: TrainingConfig, world: DistributedContext) -> nn.Module:
+def _sums_on_cpu() -> bool:
+    """Return whether torch's process group sums tensors of the CPU."""
+    return "cpu:gloo" in dist.get_backend_config()
+
+
+def wrap_ddp(module: nn.Module, training: TrainingConfig, stage: int, world: DistributedContext) -> nn.Module:
     """Return `module` in DistributedDataParallel with the options of `training`, or unchanged if there is one rank."""
     if world.size == 1:
         return module
@@ -89,7 +102,7 @@ def wrap_ddp(module: nn.Module, training: TrainingConfig, world: DistributedCont
             # The buffers (blur kernels) never change, so there is nothing to broadcast.
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            static_graph=training.static_graph,
+            static_graph=training.uses_static_graph(stage),
         )
     if training.gradient_compression == "bf16":
         ddp.register_comm_hook(None, average_in_bf16)

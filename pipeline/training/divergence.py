@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.position import TrainPosition
@@ -33,10 +34,14 @@ class DivergenceError(ArithmeticError):
         )
 
 
-def has_diverged(terms: LossTerms) -> bool:
-    """Return whether the loss is not finite or a KL divergence has blown up."""
+def divergence_flags(terms: LossTerms, gradient_norm: Tensor) -> Tensor:
+    """Return whether the loss is bad, and whether the loss or the gradient is: int32 [2], 0 or 1, on their device.
+
+    A loss is bad if it is not finite or a KL divergence has blown up, a gradient if it is not finite.
+    """
     blown_up = (torch.stack(list(terms.divergences.values())) > BLOWN_UP).any()
-    return bool(~torch.isfinite(terms.loss) | blown_up)
+    bad_loss = blown_up | ~torch.isfinite(terms.loss)
+    return torch.stack([bad_loss, bad_loss | ~torch.isfinite(gradient_norm)]).int()
 
 
 def raise_divergence(

@@ -18,10 +18,12 @@ from pipeline.training.job import Job, Outcome
 from pipeline.training.meter import Meter
 from pipeline.training.order import derive_seed
 from pipeline.training.position import START, TrainPosition
+from pipeline.training.precision import resolve_precision
 from pipeline.training.reporter import Reporter
 from pipeline.training.stage import StageRun
 from pipeline.training.state import BestValidation, TrainState
 from vdsm.disentangler import Disentangler
+from vdsm.float_formats import set_flags
 from vdsm.warm_start import load_start_weights
 
 
@@ -35,6 +37,7 @@ def train_run(
         DivergenceError: the training diverges even after `max_rollbacks` rollbacks. All ranks raise the same.
     """
     world = world or DistributedContext()
+    set_flags(resolve_precision(job.training, world), deterministic=job.training.deterministic)
     check_frames(job.clips, job.model)
     lr_scale, rollbacks = (resume.lr_scale, resume.rollbacks) if resume else (1.0, 0)
     while True:
@@ -75,6 +78,10 @@ def train_stage(run: StageRun, first_step: int = 0) -> Outcome:
             is_stopping = result.decision.stop and not is_last_step
             is_preempted = result.decision.preempted
 
+            is_checkpoint_step = is_last_step or done % training.checkpoint_interval == 0
+            is_saving = is_checkpoint_step or is_stopping or is_preempted
+            if is_log_step or is_validation_step or is_image_step or is_saving:
+                run.stepper.settle()
             if is_log_step:
                 run.log_train(done, meter, waited_s=batches.waited_s)
             with meter.paused():
@@ -83,8 +90,7 @@ def train_stage(run: StageRun, first_step: int = 0) -> Outcome:
                     run.log_images(done)
                 if is_preempted:
                     run.log_event("preemption notice", done)
-                is_checkpoint_step = is_last_step or done % training.checkpoint_interval == 0
-                if is_checkpoint_step or is_best or is_stopping or is_preempted:
+                if is_saving or is_best:
                     run.save(done)
             if is_stopping:
                 return Outcome(run.stage, done, finished=False)

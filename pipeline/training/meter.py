@@ -33,7 +33,7 @@ class Meter:
 
     def add(self, terms: LossTerms, gradient_norm: Tensor) -> None:
         """Add one step: the terms of this rank's clips, and the gradient norm before clipping."""
-        values = torch.stack([*(term.detach().double() for term in terms), gradient_norm.detach().double()])
+        values = torch.stack([*terms, gradient_norm]).detach().double()
         self._sums = values if self._sums is None else self._sums + values
         self._steps += 1
 

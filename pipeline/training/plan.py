@@ -85,7 +85,7 @@ def plan_of(
         clips = -(-config.batch_clips // (training.min_workers or training.num_workers) // config.accumulation)
         decoded = config.num_decoded_frames or frames
         activations = _activations(model, clips, frames, decoded)
-        activations //= 1 if training.precision == "fp32" else 2
+        activations //= 2 if training.precision in ("bf16", "fp16") else 1
         train_clips, validation_clips = counts[stage] if counts else (None, None)
         plans.append(
             StagePlan(

@@ -2,13 +2,26 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pipeline.training.config import TrainingConfig
+from pipeline.training.distributed import DistributedContext
+from vdsm.float_formats import Precision as Name
+from vdsm.float_formats import has_fast_bf16
+
 LOWEST_SCALE = 2.0**-10
 """A loss scale below this means that gradients overflow at any scale."""
+
+
+def resolve_precision(training: TrainingConfig, world: DistributedContext) -> Name:
+    """Return the precision of a training, the same on every rank. All ranks must call together."""
+    if training.precision != "auto":
+        return training.precision
+    (is_slow,) = world.any_rank(not has_fast_bf16(world.device))
+    return "fp32" if is_slow else "bf16"
 
 
 class Precision:
@@ -18,10 +31,15 @@ class Precision:
     scale is lowered; the scale is part of the checkpoint.
     """
 
-    def __init__(self, name: Literal["fp32", "bf16", "fp16"], device: torch.device) -> None:
+    def __init__(self, name: Name, device: torch.device) -> None:
         self._device = device.type
-        self._type = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        self._type = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name, torch.float32)
         self._scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the loss is scaled, and steps whose gradient overflows are skipped."""
+        return self._scaler is not None
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass."""

@@ -5,7 +5,7 @@ latent noise is drawn for the global batch and sliced by rank, and dropout is se
 masks depend on the number of ranks.
 """
 
-import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,16 +14,18 @@ from torch import Tensor, nn
 from pipeline.training.augmentation import Augmentation, augment, draw_augmentation
 from pipeline.training.batches import Batch, to_model
 from pipeline.training.distributed import DistributedContext, wrap_ddp
-from pipeline.training.divergence import has_diverged, raise_divergence
+from pipeline.training.divergence import divergence_flags, raise_divergence
 from pipeline.training.ema import ExponentialMovingAverage
 from pipeline.training.job import Job
 from pipeline.training.optimiser import adam, learning_rate
 from pipeline.training.order import derive_seed
 from pipeline.training.position import TrainPosition
-from pipeline.training.precision import Precision
+from pipeline.training.precision import Precision, resolve_precision
 from pipeline.training.reporter import Reporter, StopDecision
 from vdsm.annealing import Weights, weights_at
+from vdsm.device import Readout
 from vdsm.disentangler import Disentangler
+from vdsm.dropout import SeededDropout
 from vdsm.frames import FrameModel, draw_frames
 from vdsm.loss import LossTerms
 from vdsm.sequence import SequenceModel
@@ -37,6 +39,15 @@ class StepResult(NamedTuple):
     gradient_norm: Tensor
     """Global norm of the gradient before clipping; 0 where an fp16 overflow skipped the update."""
     decision: StopDecision
+
+
+class _Unread(NamedTuple):
+    """A step whose flags of divergence are on their way to the host."""
+
+    position: TrainPosition
+    terms: LossTerms
+    clips: Sequence[str]
+    flags: Readout
 
 
 class Stepper:
@@ -57,9 +68,13 @@ class Stepper:
         self.config = training.stage(stage)
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.optimiser = adam(self.parameters, self.config, sharded=training.shard_optimiser and world.size > 1)
-        self.precision = Precision(training.precision, world.device)
+        self.precision = Precision(resolve_precision(training, world), world.device)
         self.ema = ExponentialMovingAverage(disentangler, training.ema_decay)
-        self.ddp = wrap_ddp(module, training, world)
+        self.ddp = wrap_ddp(module, training, stage, world)
+        self._dropouts = [part for part in module.modules() if isinstance(part, SeededDropout)]
+        # Of networks of torchvision. It draws from the global generator, which is slow to seed; see vdsm/dropout.py.
+        self._has_global_dropout = any(isinstance(part, nn.Dropout) for part in module.modules())
+        self._unread: _Unread | None = None
 
     def loss_weights(self, step: int) -> Weights:
         """Return the annealed weights of `step` (from 0); the last step has those of the end of the stage."""
@@ -73,28 +88,52 @@ class Stepper:
     def step(self, step: int, batch: Batch, reporter: Reporter) -> StepResult:
         """Take optimiser step `step` (from 0).
 
+        On an accelerator, the step is only queued when this returns. Whether it has diverged is read during the next
+        call, or by `settle`, so that the host does not wait for it. The weights after a step that has are never used.
+
         Raises:
-            DivergenceError: the loss or the gradient is not finite, or a KL divergence has blown up, on some rank.
+            DivergenceError: in the step before, the loss or the gradient was not finite, or a KL divergence had blown
+                up, on some rank.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate(step)
         terms = self.gradients(step, batch.frames)
         self.precision.unscale(self.optimiser)
-        gradient_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip or math.inf)
-        is_bad_loss = has_diverged(terms)
-        is_bad_loss, is_bad = self.world.any_rank(is_bad_loss, is_bad_loss or not torch.isfinite(gradient_norm))
+        gradient_norm = self._clip_gradient()
+        flags = self.world.sum_on_device(divergence_flags(terms, gradient_norm))
+        clips = [self.job.clips.keys[clip] for clip in batch.windows.clips]
+        before, self._unread = self._unread, _Unread(TrainPosition(self.stage, step + 1), terms, clips, Readout(flags))
         # Checked here, where the ranks synchronise anyway.
         decision = reporter.should_stop()
-        if is_bad and (is_bad_loss or not self.precision.overflowed(gradient_norm)):
-            clips = [self.job.clips.keys[clip] for clip in batch.windows.clips]
-            raise_divergence(TrainPosition(self.stage, step + 1), terms, clips, self.world)
-        if is_bad:  # an fp16 overflow: the norm is not finite
-            gradient_norm = torch.zeros_like(gradient_norm)
+        if self.precision.scales_loss and self._overflowed(self._unread, gradient_norm):
+            gradient_norm, self._unread = torch.zeros_like(gradient_norm), None
         else:
             self.precision.step(self.optimiser)
             self.ema.update()
         self.optimiser.zero_grad()
+        self._check(before)
         return StepResult(terms, gradient_norm, decision)
+
+    def settle(self) -> None:
+        """Wait for the last step. Raise DivergenceError if it has diverged; its weights may be used otherwise."""
+        before, self._unread = self._unread, None
+        self._check(before)
+
+    def _check(self, step: _Unread | None) -> None:
+        if step is not None and bool(step.flags.read()[1]):
+            raise_divergence(step.position, step.terms, step.clips, self.world)
+
+    def _overflowed(self, step: _Unread, gradient_norm: Tensor) -> bool:
+        """Return whether the gradient is not finite only because the loss scale of fp16 is too high."""
+        is_bad_loss, is_bad = step.flags.read().tolist()
+        return bool(is_bad) and not is_bad_loss and self.precision.overflowed(gradient_norm)
+
+    def _clip_gradient(self) -> Tensor:
+        """Clip the gradient if the recipe says so, and return its global norm before."""
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self.config.gradient_clip:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
+        return norm
 
     def gradients(self, step: int, frames: Tensor) -> LossTerms:
         """Accumulate the gradients of this rank's clips, averaged over the ranks.
@@ -113,7 +152,7 @@ class Stepper:
         noise = type(noise)(*map(self.world.local_rows, noise))
         decoded = self.world.local_rows(draw_frames(*size, self.config.num_decoded_frames, generator))
         changes = self._augmentation(step)
-        torch.manual_seed(derive_seed(self.job.seed, self.stage, step, "dropout", self.world.rank))
+        self._seed_dropout(step)
         passes, clips = self.config.accumulation, len(frames)
         found = []
         for number in range(passes):
@@ -128,10 +167,17 @@ class Stepper:
                 with self.precision.autocast():
                     part_noise = type(noise)(*(tensor[rows] for tensor in noise))
                     terms: LossTerms = self.ddp(part, part_noise, weights, decoded[rows])
-                scaled = LossTerms(*(term * share for term in terms))
+                scaled = terms if share == 1 else LossTerms(*(term * share for term in terms))
                 self.precision.backward(scaled.loss)
             found.append(torch.stack([term.detach() for term in scaled]))
         return LossTerms(*torch.stack(found).sum(dim=0))
+
+    def _seed_dropout(self, step: int) -> None:
+        seed = derive_seed(self.job.seed, self.stage, step, "dropout", self.world.rank)
+        if self._has_global_dropout:
+            torch.manual_seed(seed)
+        for dropout in self._dropouts:
+            dropout.reseed(seed, self.world.device)
 
     def _augmentation(self, step: int) -> Augmentation | None:
         """Return the changes of this rank's samples of a step; None if there are none."""

@@ -190,7 +190,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_after_its_rollbacks(
         (["--training.stage1.clip-frames", "99"], "stage1.clip_frames is 99"),
         (["--model.channels", "1"], "model.channels is 1; set model.channels to 3"),
         (["--model.num-experts", "-4"], "num_experts is -4"),
-        (["--training.num-workers", "3"], "which 3 workers cannot share evenly"),
+        (
+            ["--training.num-workers", "5"],
+            "is 4, but there are 5 workers; make it at least 5, or num_workers at most 4",
+        ),
         (["--training.stages", "2"], "stage 2 needs a finished stage 1"),
         (["--name", "a/b"], "--name 'a/b'"),
     ],

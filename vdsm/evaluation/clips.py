@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vdsm.device import CPU, upload
+
 ACTION = "action"
 """The label that is the dynamic factor; every other label is a static attribute."""
 FRAMES_AT_ONCE = 256
@@ -80,8 +82,9 @@ def stack(
     indices: Sequence[int] | NDArray[np.int64],
     length: int,
     starts: NDArray[np.int64] | None = None,
+    device: torch.device = CPU,
 ) -> Tensor:
-    """Return windows of `length` frames of some clips: f32 [B, T, C, H, W] in [0, 1].
+    """Return windows of `length` frames of some clips: f32 [B, T, C, H, W] in [0, 1], on `device`.
 
     They begin at the frames `starts` (int64 [B]), by default at frame 0.
 
@@ -97,7 +100,7 @@ def stack(
                 f"clip {clips.keys[int(index)]} has fewer than {length} frames from frame {start} on; use fewer frames"
             )
         windows.append(window)
-    frames = torch.from_numpy(np.stack(windows))
+    frames = upload(torch.from_numpy(np.stack(windows)), device)
     return frames.permute(0, 1, 4, 2, 3).contiguous().float().div_(255)
 
 

@@ -36,8 +36,8 @@ class ReencodedSwaps:
             clusters: identity of each clip: int64 [N].
             seed: seed of the candidates and of the intervals.
         """
-        static = donor_rank(torch.cat(self._static), table.static, pairs.static_of, clusters, seed)
-        dynamics = donor_rank(torch.cat(self._dynamics), table.dynamics, pairs.dynamics_of, clusters, seed)
+        static = donor_rank(torch.cat(self._static).cpu(), table.static, pairs.static_of, clusters, seed)
+        dynamics = donor_rank(torch.cat(self._dynamics).cpu(), table.dynamics, pairs.dynamics_of, clusters, seed)
         return {
             "cycle.static": mean_score(static, clusters[pairs.static_of], 0.5, seed),
             "cycle.dynamics": mean_score(dynamics, clusters[pairs.dynamics_of], 0.5, seed),

@@ -1,9 +1,13 @@
 """The un-annealed evidence lower bound on test clips: the one metric of fit that needs neither labels nor a judge."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from vdsm.annealing import un_annealed
+from vdsm.device import device_of, upload
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation.clips import LabelledClips, stack
 from vdsm.evaluation.identities import identity_indices
@@ -27,20 +31,21 @@ def elbo_scores(
     batches = _batches(identity_indices(clips.identities), batch_clips, seed)
     generator = torch.Generator().manual_seed(seed)
     weights = un_annealed(model.temperature)
-    values: dict[str, list[float]] = {name: [] for name in ("elbo.frame", "elbo.sequence")[: 1 + sequence_stage]}
+    values: dict[str, list[Tensor]] = {name: [] for name in ("elbo.frame", "elbo.sequence")[: 1 + sequence_stage]}
     counts = [len(batch) for batch in batches.values()]
     progress.start("measuring the ELBO", sum(counts), unit="clips")
+    device = device_of(model)
+    stages: tuple[Any, ...] = (model.frame_model, model.sequence_model)
     for batch in batches.values():
-        frames = stack(clips, batch, length)
-        stage1, stage2 = model.frame_model, model.sequence_model
-        noise = stage1.draw_noise(len(batch), length, generator)
-        values["elbo.frame"].append(-float(stage1(frames, noise, weights).negative_elbo))
-        if sequence_stage:
-            drawn = stage2.draw_noise(len(batch), length, generator)
-            values["elbo.sequence"].append(-float(stage2(frames, drawn, weights).negative_elbo))
+        frames = stack(clips, batch, length, device=device)
+        for found, stage in zip(values.values(), stages, strict=False):
+            drawn = stage.draw_noise(len(batch), length, generator)
+            noise = type(drawn)(*(upload(part, device) for part in drawn))
+            found.append(-stage(frames, noise, weights).negative_elbo)
         progress.advance(len(batch))
     clusters = np.repeat(list(batches), counts)
-    return {name: mean_score(np.repeat(each, counts), clusters, None, seed) for name, each in values.items()}
+    bounds = {name: torch.stack(found).cpu().double().numpy() for name, found in values.items()}
+    return {name: mean_score(np.repeat(each, counts), clusters, None, seed) for name, each in bounds.items()}
 
 
 def _batches(identities: Indices, batch_clips: int, seed: int) -> dict[int, Indices]:

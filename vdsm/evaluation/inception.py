@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vdsm.device import device_of, upload
 from vdsm.evaluation.clips import LabelledClips, stack
 from vdsm.evaluation.progress import Progress
 
@@ -65,19 +66,20 @@ class InceptionFeatures:
 
     def __init__(self, network: Inception) -> None:
         self._network = network
-        self._parts: list[NDArray[np.float32]] = []
+        self._parts: list[Tensor] = []
 
     @torch.inference_mode()
     def __call__(self, frames: Tensor) -> None:
         """Compute the features of a batch f32 [B, T, C, H, W] in [0, 1]; grey frames become three equal channels."""
-        middle = frames[:, frames.shape[1] // 2]
+        middle = upload(frames[:, frames.shape[1] // 2], device_of(self._network))
         pixels = (middle.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
-        self._parts.append(self._network(pixels).reshape(len(frames), -1).float().numpy())
+        self._parts.append(self._network(pixels).reshape(len(frames), -1).float())
 
     @property
     def features(self) -> NDArray[np.float32]:
         """Features of all observed clips: [N, FEATURES]."""
-        return np.concatenate(self._parts)
+        features: NDArray[np.float32] = torch.cat(self._parts).cpu().numpy()
+        return features
 
 
 def inception_features(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vdsm.device import CPU, device_of, upload
 from vdsm.evaluation.clips import ACTION, LabelledClips, stack
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
 
@@ -106,8 +107,13 @@ class Verdicts:
 def judge_frames(judge: Judge, frames: Tensor) -> Verdicts:
     """Return verdicts on frames f32 [B, T, C, H, W] in [0, 1], and put the judge into evaluation mode."""
     judge.eval()
-    features = judge.features(frames)
-    logits = {name: head(features) for name, head in judge.heads.items()}
+    on_device = judge.features(upload(frames, device_of(judge)))
+    heads = [head(on_device) for head in judge.heads.values()]
+    # One copy from the device, and float64 on the CPU, which not every device has.
+    features, *each = (
+        torch.cat([on_device, *heads], dim=1).cpu().split([part.shape[1] for part in (on_device, *heads)], 1)
+    )
+    logits = dict(zip(judge.heads, each, strict=True))
     probabilities = {name: value.double().softmax(1) for name, value in logits.items()}
     return Verdicts(
         probabilities[ACTION].numpy(),
@@ -140,14 +146,19 @@ def judge_clips(
     return join(parts)
 
 
-def train_judge(clips: LabelledClips, config: JudgeConfig, progress: Progress = NO_PROGRESS) -> Judge:
-    """Train a judge on the real clips of the training split; the same clips and settings give the same judge."""
+def train_judge(
+    clips: LabelledClips, config: JudgeConfig, progress: Progress = NO_PROGRESS, device: torch.device = CPU
+) -> Judge:
+    """Train a judge on the real clips of the training split; the same clips and settings give the same judge.
+
+    It is trained on `device`, and stays there.
+    """
     generator = np.random.default_rng(config.seed)
     counts = {name: len(names) for name, names in clips.vocabulary.items() if len(names) > 1 or name == ACTION}
     _, height, _, channels = clips.frames(0).shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        judge = Judge(channels, height, counts)
+        judge = Judge(channels, height, counts).to(device)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=config.learning_rate, weight_decay=0.01)
     labels = {name: torch.from_numpy(np.asarray(clips.labels[name])) for name in counts}
     lengths = np.asarray(clips.clip_frames)
@@ -159,12 +170,13 @@ def train_judge(clips: LabelledClips, config: JudgeConfig, progress: Progress = 
             order = np.concatenate((order, generator.permutation(len(clips))))
         batch, order = order[: config.batch_clips], order[config.batch_clips :]
         starts = generator.integers(0, lengths[batch] - config.clip_frames + 1)
-        frames = random_shift(stack(clips, batch, config.clip_frames, starts), config.shift, generator)
+        frames = random_shift(stack(clips, batch, config.clip_frames, starts, device), config.shift, generator)
         for group in optimiser.param_groups:
             warm_up = min(1.0, (step + 1) / min(20, config.steps))
             group["lr"] = config.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * step / config.steps))
         logits = judge(frames)
-        loss = torch.stack([functional.cross_entropy(logits[name], labels[name][batch]) for name in counts]).mean()
+        wanted = {name: upload(values[batch], device) for name, values in labels.items()}
+        loss = torch.stack([functional.cross_entropy(logits[name], wanted[name]) for name in counts]).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(judge.parameters(), 1.0)
@@ -200,7 +212,8 @@ def dump_judge(judge: Judge, key: str) -> bytes:
     """Return a judge as bytes for `parse_judge`: only tensors and plain values, no pickled code."""
     shape = {"channels": judge.channels, "frame_size": judge.frame_size, "values": judge.values, "width": judge.width}
     buffer = io.BytesIO()
-    torch.save({"key": key, "shape": shape, "state": judge.state_dict()}, buffer)
+    state = {name: value.cpu() for name, value in judge.state_dict().items()}
+    torch.save({"key": key, "shape": shape, "state": state}, buffer)
     return buffer.getvalue()
 
 

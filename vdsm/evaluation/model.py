@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vdsm.device import device_of
 from vdsm.evaluation.clips import LabelledClips, stack
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
 
@@ -47,7 +48,7 @@ class SwapModel(Protocol):
 
 
 class CodeTable(NamedTuple):
-    """Codes of all clips of a split."""
+    """Codes of all clips of a split, on the CPU."""
 
     static: Tensor
     """[N, K]"""
@@ -84,7 +85,7 @@ def encode_clips(
     progress.start(phase, len(chosen), unit="clips")
     for start in range(0, len(chosen), batch_clips):
         batch = chosen[start : start + batch_clips]
-        codes = model.encode(stack(clips, batch, length))
+        codes = model.encode(stack(clips, batch, length, device=device_of(model)))
         parts.append((codes.static, codes.pose, codes.dynamics))
         progress.advance(len(batch))
-    return CodeTable(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return CodeTable(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))

@@ -84,7 +84,7 @@ def moving_scores(
         shares.append(moving.double().mean((1, 2)).numpy())
         parts[FIRST_FRAME].append(fidelity_on(moving, real[:, :1].expand_as(real), real))
         for name, decode in decoders.items():
-            parts[name].append(fidelity_on(moving, decode(batch), real))
+            parts[name].append(fidelity_on(moving, decode(batch).cpu(), real))
         progress.advance(len(batch))
     clusters, share = identity_indices(clips.identities)[indices], np.concatenate(shares)
     moves = share > 0

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vdsm.device import device_of, upload
 from vdsm.evaluation.judge import Judge, Verdicts, join, judge_frames
 from vdsm.evaluation.judged_scores import Outputs
 from vdsm.evaluation.model import CodeTable, SwapModel
@@ -34,20 +35,30 @@ class SwapDecoder:
     def swap(self, dynamics_of: Indices, static_of: Indices) -> Tensor:
         """Decode A's dynamics code with B's static code (stage 2): [B, T, C, H, W]."""
         return self.model.decode(
-            self.model.poses(self.codes.dynamics[dynamics_of], self.length), self.codes.static[static_of]
+            self._poses(self.codes.dynamics[dynamics_of]), self._moved(self.codes.static[static_of])
         )
 
     def pose_swap(self, dynamics_of: Indices, static_of: Indices) -> Tensor:
         """Decode the poses of A's own frames with B's static code (stage 1 alone): [B, T, C, H, W]."""
-        return self.model.decode(self.codes.pose[dynamics_of], self.codes.static[static_of])
+        return self.pose_with_static(dynamics_of, self.codes.static[static_of])
 
     def with_static(self, dynamics_of: Indices, static: Tensor) -> Tensor:
         """Decode A's dynamics code with given static codes [B, K]: [B, T, C, H, W]."""
-        return self.model.decode(self.model.poses(self.codes.dynamics[dynamics_of], self.length), static)
+        return self.model.decode(self._poses(self.codes.dynamics[dynamics_of]), self._moved(static))
+
+    def pose_with_static(self, dynamics_of: Indices, static: Tensor) -> Tensor:
+        """Decode the poses of A's own frames with given static codes [B, K]: [B, T, C, H, W]."""
+        return self.model.decode(self._moved(self.codes.pose[dynamics_of]), self._moved(static))
 
     def with_dynamics(self, dynamics: Tensor, static_of: Indices) -> Tensor:
         """Decode given dynamics codes [B, D] with B's static code: [B, T, C, H, W]."""
-        return self.model.decode(self.model.poses(dynamics, self.length), self.codes.static[static_of])
+        return self.model.decode(self._poses(dynamics), self._moved(self.codes.static[static_of]))
+
+    def _poses(self, dynamics: Tensor) -> Tensor:
+        return self.model.poses(self._moved(dynamics), self.length)
+
+    def _moved(self, codes: Tensor) -> Tensor:
+        return upload(codes, device_of(self.model))
 
 
 def slice_decoder(swap: Callable[[Indices, Indices], Tensor], pairs: Pairs) -> Callable[[slice], Tensor]:

@@ -38,7 +38,7 @@ def fidelity(frames: Tensor, real: Tensor) -> Fidelity:
     per_frame = (frames - real).square().flatten(2).double().mean(2)
     psnr = (-10 * torch.log10(per_frame.clamp_min(10 ** (-HIGHEST_PSNR / 10)))).mean(1)
     ssim = torch.stack([_ssim(ours, theirs).mean() for ours, theirs in zip(frames, real, strict=True)])
-    return Fidelity(per_frame.mean(1).numpy(), psnr.numpy(), ssim.numpy())
+    return Fidelity(*torch.stack([per_frame.mean(1), psnr, ssim]).cpu().numpy())
 
 
 def _ssim(frames: Tensor, real: Tensor) -> Tensor:
@@ -71,8 +71,10 @@ def reconstruction_scores(
     progress.start("comparing reconstructions", len(indices), unit="clips")
     for start in range(0, len(indices), batch_clips):
         batch = indices[start : start + batch_clips]
-        real = stack(clips, batch, length)
-        measured.append(fidelity(decode(batch), real))
+        decoded = decode(batch)
+        decoded = decoded.cpu() if decoded.device.type == "mps" else decoded  # which has no float64
+        real = stack(clips, batch, length, device=decoded.device)
+        measured.append(fidelity(decoded, real))
         still.append(fidelity(real.mean(1, keepdim=True).expand_as(real), real))
         progress.advance(len(batch))
     clusters = identity_indices(clips.identities)[indices]

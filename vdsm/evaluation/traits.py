@@ -56,7 +56,8 @@ def join_traits(parts: Sequence[Traits]) -> Traits:
 
 @torch.inference_mode()
 def traits_of(frames: Tensor) -> Traits:
-    """Return the traits of clips f32 [B, T, C, H, W] in [0, 1]."""
+    """Return the traits of clips f32 [B, T, C, H, W] in [0, 1], computed on the CPU."""
+    frames = frames.cpu()
     steps = frames.diff(dim=1)
     turns = steps.diff(dim=1)
     change, acceleration = (

@@ -23,6 +23,7 @@ NOT_PATHS = {
     "label_names",
     "worker_resource",
     "system",
+    "device",
     "identity",
     "descriptor",
 }

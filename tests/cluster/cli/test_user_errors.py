@@ -35,8 +35,8 @@ from tests.cluster.cli.commands import TrainLike, recipe, user_error
             "'pendulum' (option --source.name)",
         ),
         (
-            ["--training.stage1.batch-clips", "7"],
-            "training.stage1.batch_clips is 7, which 2 workers cannot share evenly; make it a multiple of num_workers "
+            ["--training.stage1.batch-clips", "1"],
+            "training.stage1.batch_clips is 1, but there are 2 workers; make it at least 2, or num_workers at most 1 "
             "(option --training.stage1.batch-clips)",
         ),
         (

@@ -45,6 +45,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "gradient_compression": "bf16",
         "precision": "bf16",
         "ema_decay": 0.9,
+        "accumulation": 2,
     },
 }
 
@@ -94,6 +95,12 @@ def shortened(training: TrainingConfig, *steps: int) -> TrainingConfig:
     return replace(training, stage1=stage1, stage2=stage2, picture_interval=0)
 
 
+def with_options(training: TrainingConfig, accumulation: int = 1, **changes: Any) -> TrainingConfig:
+    """Return settings with some changed, `accumulation` in both stages."""
+    stages = {name: replace(getattr(training, name), accumulation=accumulation) for name in ("stage1", "stage2")}
+    return replace(training, **stages, **changes)
+
+
 def gradients(job: Job, world: DistributedContext) -> dict[str, Any]:
     """Return the gradients of both stages at step 2, by stage and name of the parameter."""
     found = {}
@@ -139,7 +146,7 @@ def run_rank(rank: int, size: int, data: str, recipe_path: str, folder: Path, op
     if size == 2:
         job = replace(job, model=recipe.model)
         for name in options:
-            changed = replace(job, training=replace(shortened(recipe.training, 4, 4), **OPTIONS[name]))
+            changed = replace(job, training=with_options(shortened(recipe.training, 4, 4), **OPTIONS[name]))
             found[name] = {"uninterrupted": weights(changed, world, None), "resumed": weights(changed, world, 6)}
     torch.save(found, folder / f"{rank}of{size}")
     if size > 1:

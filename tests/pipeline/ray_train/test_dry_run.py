@@ -1,0 +1,33 @@
+"""What a dry run says of GPUs, and of settings that work but not as one may expect."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pipeline.ray_train.dry_run import preview
+from pipeline.recipe import Recipe
+
+
+@pytest.mark.parametrize(("memory_gb", "is_enough"), [(80.0, True), (0.001, False)])
+def test_gpus_that_are_too_few_or_too_small_are_missing(
+    tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch, memory_gb: float, is_enough: bool
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    properties = SimpleNamespace(total_memory=round(memory_gb * 1e9))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: properties)
+    for workers in (2, 3):
+        recipe = tiny_recipe.model_copy(
+            update={"training": replace(tiny_recipe.training, use_gpu=True, num_workers=workers)}
+        )
+        _, missing = preview(recipe, "nowhere", None)
+        assert any(line == "GPUs: 3 are needed and this machine has 2" for line in missing) == (workers == 3)
+        assert any("the smallest GPU has 0.0 GB; raise accumulation" in line for line in missing) == (not is_enough)
+
+
+def test_notes_are_printed(tiny_recipe: Recipe) -> None:
+    training = replace(tiny_recipe.training, num_workers=3)
+    lines, _ = preview(tiny_recipe.model_copy(update={"training": training}), "nowhere", None)
+    assert sum("batch_clips is 4: of 3 workers, 1 take 2 clips and the others 1" in line for line in lines) == 2
