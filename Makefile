@@ -36,7 +36,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[test,cluster-test,s3-server,dashboards,prepare,dev,docs]"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[test,cluster-test,s3-server,dashboards,prepare,hub,dev,docs]"
 	@touch $(STAMP)
 
 cluster-demo: $(STAMP)
