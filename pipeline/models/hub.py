@@ -1,10 +1,11 @@
 """Exported models on the Hugging Face Hub: hf://ORG/NAME, or hf://ORG/NAME@REVISION.
 
-The address of the Hub is that of huggingface_hub: `HF_ENDPOINT`, or the public one. Credentials are its own, too (`hf auth
-login`, `HF_TOKEN`); they are neither read, stored nor logged here.
+The address of the Hub is that of huggingface_hub: `HF_ENDPOINT`, or the public one. Credentials are its own, too (`hf
+auth login`, `HF_TOKEN`); they are neither read, stored nor logged here.
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ def _explained(model: HubModel) -> "Iterator[HfApi]":
     except ImportError:
         raise UserError(f"{model}: the Hub needs huggingface_hub; install vdsm-pipeline[hub]") from None
     try:
-        yield HfApi()
+        # The endpoint as it is now: the library reads the variable when it is imported.
+        yield HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
     except errors.GatedRepoError:
         raise UserError(
             f"{model}: access is granted on request; ask for it on its page, then `hf auth login`"
