@@ -130,11 +130,12 @@ def _explained(model: HubModel) -> "Iterator[HfApi]":
     except (errors.LocalTokenNotFoundError, errors.HFValidationError, ValueError) as error:
         raise UserError(f"{model}: {str(error).splitlines()[0]:.200}") from None
     except Exception as error:
-        if not _is_network(error):
+        # Uploads wrap the error of the network.
+        found = next((one for one in (error, error.__cause__) if one and _is_network(one, errors.HfHubHTTPError)), None)
+        if found is None:
             raise
-        raise UserError(
-            f"{model}: the Hub does not respond ({type(error).__name__}); try again, or check HF_ENDPOINT"
-        ) from None
+        problem = f"the Hub does not respond ({type(found).__name__})"
+        raise UserError(f"{model}: {problem}; try again, or check HF_ENDPOINT") from None
 
 
 def _reason(error: Any) -> str:
@@ -142,11 +143,7 @@ def _reason(error: Any) -> str:
     return f"status {status}" if status else type(error).__name__
 
 
-def _is_network(error: BaseException) -> bool:
+def _is_network(error: BaseException, refusal: type[BaseException]) -> bool:
     """Return whether the client failed to reach the Hub; its HTTP library differs between versions."""
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in (
-        "httpx",
-        "httpx2",
-        "httpcore",
-        "requests",
-    )
+    library = type(error).__module__
+    return isinstance(error, OSError | refusal) or library.startswith(("httpx", "httpcore", "requests"))

@@ -12,6 +12,8 @@ from pipeline import generate, pull, push
 from tests.pipeline.models.hub_server import TOKEN, Hub, running_hub
 
 pytest.importorskip("huggingface_hub")
+# Of the client, which passes a file to its HTTP library by a former name.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")]
 
 
 @pytest.fixture
@@ -20,6 +22,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        # As HF_HUB_DISABLE_XET=1 does; the stand-in does not speak the protocol of the Hub's own storage.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         yield server
         assert server.unknown == []
 
