@@ -11,7 +11,7 @@ import sys
 from cluster.cli.progress import ProgressDisplay
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
-from pipeline.models.export_request import ExportRequest
+from pipeline.exports.request import ExportRequest
 
 
 class ExportCommand(ExportRequest, Controls):
@@ -26,7 +26,7 @@ def export(command: ExportCommand) -> None:
             holds something else.
     """
     # Torch takes seconds to import, which --help and invalid options should not wait for.
-    from pipeline.models.export import prepare
+    from pipeline.exports.execute import prepare
 
     work = prepare(command)
     if command.dry_run:

@@ -6,7 +6,7 @@ The model and its exported folders need none of them. A machine that has this pa
 import importlib
 from types import ModuleType
 
-LIBRARY = "pipeline.models.library"
+LIBRARY = "pipeline.generation.library"
 """Reads what this package does not: its functions raise ValueError with a message of one line."""
 
 

@@ -1,1 +1,1 @@
-"""Models for users: found by path, URL or name, exported, described and shared."""
+"""Trained models by path, URL or name, and their exchange with the Hugging Face Hub."""

@@ -8,15 +8,12 @@ from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from cluster.storage.scratch import scratch_folder
+from pipeline.models.hub import MAX_WEIGHTS_BYTES, PREFIX, pulled
 
 if TYPE_CHECKING:
     from pipeline.runs.store import LoadedRun
     from vdsm.disentangler import Disentangler
     from vdsm.model_folder import ModelFacts
-
-HUB = "hf://"
-MAX_WEIGHTS_BYTES = 1 << 36
-"""Largest file of weights that is downloaded."""
 
 
 def open_model(source: str) -> "tuple[Disentangler, ModelFacts]":
@@ -31,9 +28,7 @@ def open_model(source: str) -> "tuple[Disentangler, ModelFacts]":
     from vdsm import loading
     from vdsm.model_folder import is_model_folder
 
-    if source.startswith(HUB):
-        from pipeline.models.hub import pulled
-
+    if source.startswith(PREFIX):
         with pulled(source) as folder:
             return _read_folder(folder, str(folder), source)
     url = expand_home(source)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PREFIX = "hf://"
+MAX_WEIGHTS_BYTES = 1 << 36
+"""Largest file of weights that is downloaded."""
 FILES = ("config.json", "model.safetensors", "README.md", "sample.gif", "encode.pt2", "decode.pt2")
 """Files of an exported model. Nothing else is sent or fetched."""
 _NAME = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -89,8 +91,6 @@ def pull(model: HubModel, folder: Path, names: tuple[str, ...] = FILES) -> str:
     Raises:
         UserError: see `pulled`.
     """
-    from pipeline.models.find import MAX_WEIGHTS_BYTES
-
     with _explained(model) as api:
         info = api.model_info(model.repo, revision=model.revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}

@@ -10,12 +10,12 @@ from cluster.storage.errors import MissingFileError
 from cluster.storage.scratch import scratch_folder
 from pipeline.evaluation.inputs import check_data, use_all_cpus
 from pipeline.evaluation.schema import Metrics
+from pipeline.exports import card
+from pipeline.exports.programs import PROGRAMS, write_programs
+from pipeline.exports.request import ExportRequest
 from pipeline.generation.execute import prepare as prepare_generation
 from pipeline.generation.request import GenerationRequest
-from pipeline.models import card
-from pipeline.models.export_request import ExportRequest
 from pipeline.models.find import facts_of
-from pipeline.models.programs import PROGRAMS, write_programs
 from pipeline.report.animation import median_fps
 from pipeline.runs.store import LoadedRun, load_run
 from preprocessing.dataset.reader import ClipDataset
