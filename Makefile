@@ -38,7 +38,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[tune,test,cluster-test,s3-server,dashboards,prepare,dev,docs]"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[tune,test,cluster-test,s3-server,dashboards,prepare,hub,dev,docs]"
 	@touch $(QUICK) $(STAMP)
 
 $(QUICK): pyproject.toml constraints.txt
@@ -65,7 +65,7 @@ test-long: $(STAMP)
 campaign: $(STAMP)
 	$(BIN)/python -m pytest -rs --trials $(TRIALS) -m "long or campaign or repeated" $(TESTS)
 
-FUZZ ?= index manifest shard plan arrays sidecar recipe run log
+FUZZ ?= index manifest shard plan arrays sidecar recipe run log config weights
 SECONDS_EACH ?= 3600
 fuzz: $(STAMP)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[fuzz]"

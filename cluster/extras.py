@@ -17,6 +17,7 @@ EXTRA_OF = {
     "cv2": "prepare",
     "scenedetect": "prepare",
     "imagehash": "prepare",
+    "huggingface_hub": "hub",
     "psycopg": "postgres",
     "cryptography": "s3-server",
 }

@@ -62,7 +62,8 @@ def quickstart(command: QuickstartCommand) -> None:
     from cluster.storage import api as storage
     from pipeline.evaluation.execute import execute, prepare, result_text
     from pipeline.evaluation.request import EvaluationRequest
-    from pipeline.ray_train.run import log_plan, train_recipe
+    from pipeline.ray_train.run import train_recipe
+    from pipeline.runs.begin import log_plan
     from pipeline.runs.store import absolute, run_url
     from preprocessing.sharding.job import shard_source
 

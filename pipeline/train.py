@@ -10,7 +10,7 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import sys
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from cluster.cli.paths import Location
 from cluster.cli.run import entry
@@ -31,6 +31,9 @@ class TrainCommand(Recipe, Controls):
     """Folder or s3://bucket/prefix of the runs. Optional in a dry run."""
     name: str = ""
     """Name of the run; its folder is OUT/NAME. Optional in a dry run."""
+    launcher: Literal["ray", "torchrun"] = "ray"
+    """What starts the workers: Ray, here or on a cluster; or torchrun, which then starts this command: torchrun
+    --nproc-per-node N -m pipeline.train --launcher torchrun."""
     profile: bool = False
     """Save a torch profiler trace of three steps of each stage in the folder of the run."""
 
@@ -44,7 +47,7 @@ def train(command: TrainCommand) -> None:
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved.
     """
     # torch and Ray take seconds to import, which --help and invalid input should not wait for.
-    from pipeline.ray_train.run import log_plan, train_recipe
+    from pipeline.runs.begin import log_plan
     from pipeline.runs.start import new_start
     from pipeline.runs.store import absolute, run_url
 
@@ -56,6 +59,13 @@ def train(command: TrainCommand) -> None:
         return
     if run is None:
         raise UserError("--out and --name are required: the folder of the runs, and a name for this run")
+    if command.launcher == "torchrun":
+        from pipeline.torchrun.run import train_recipe as train_ranks
+
+        train_ranks(recipe, data, run, profile=command.profile)
+        return
+    from pipeline.ray_train.run import train_recipe
+
     new_start(recipe, run)  # raises what is wrong with it before pairs are searched
     log_plan(recipe, data)
     train_recipe(recipe, data, run, profile=command.profile)

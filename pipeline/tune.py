@@ -62,7 +62,7 @@ def tune(command: TuneCommand) -> None:
     except UserError as error:
         raise UserError(f"{command.sweep}: {error}") from None
     # Optuna, torch and Ray take seconds to import, which --help and invalid input should not wait for.
-    from pipeline.ray_train.run import plan_stages
+    from pipeline.runs.begin import plan_stages
     from pipeline.runs.store import absolute, run_url
 
     url, data = run_url(command.out, command.name), absolute(command.data)

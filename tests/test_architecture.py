@@ -56,6 +56,7 @@ PLANTED = {
     "cluster/errors.py": "import vdsm.frames",
     "pipeline/tuning/trial.py": "from pipeline.train import main",
     "pipeline/training/loop.py": "import ray",
+    "pipeline/torchrun/group.py": "import pipeline.ray_train.network",
     "vdsm/frames.py": "import cluster.errors, pydantic",
 }
 """File -> import that it must not have."""

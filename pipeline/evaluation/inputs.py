@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from preprocessing.dataset.reader import ClipDataset
+    from vdsm.config import ModelConfig
     from vdsm.disentangler import Disentangler
 
 log = logging.getLogger(__name__)
@@ -93,28 +95,50 @@ def load(
         UserError: either is missing or damaged, the dataset is not that of the run (unless `other_data`), or
             its frames do not fit the model.
     """
-    from pipeline.runs.store import data_hash, load_run
+    from pipeline.runs.store import load_run
     from preprocessing.dataset.reader import ClipDataset
 
     model, recipe, info = load_run(run)
     test = ClipDataset(data, "test")
-    data_sha256 = data_hash(test.manifest)
-    if data_sha256 != info["data_sha256"] and not other_data:
-        raise UserError(
-            f"{data} is not the data that {run} was trained on, {info['data']} (their hashes differ); "
-            "name that dataset, or pass --other-data to measure on this one"
-        )
-    expected = (recipe.model.frame_size, recipe.model.frame_size, recipe.model.channels)
-    if test.frame_shape != expected:
-        shape = "x".join(map(str, test.frame_shape))
-        raise UserError(
-            f"{data} has frames of {shape}, but the model of {run} expects {'x'.join(map(str, expected))}; "
-            "use data of that size"
-        )
+    data_sha256 = check_data(test, model.config, run, info, other_data)
     if info["stage"] < 2:
         log.warning("%s has no sequence stage yet: swapping poses instead of dynamics codes", run)
     model = ready(model, info, refinement_steps, prior)
     return EvaluationInputs(model if device is None else model.to(device), recipe, info, test, data_sha256)
+
+
+def check_data(
+    test: "ClipDataset", config: "ModelConfig", source: str, origin: Mapping[str, Any], other_data: bool
+) -> str:
+    """Check that data is that of a model, and return its hash; see `pipeline.runs.store.data_hash`.
+
+    Args:
+        test: a split of the data.
+        config: settings of the model.
+        source: where the model is, for messages.
+        origin: `data_sha256`, that of the data it was trained on, and `data`, where that was, if known.
+        other_data: allow other data, whose frames fit the model.
+
+    Raises:
+        UserError: it is other data, or its frames do not fit.
+    """
+    from pipeline.runs.store import data_hash
+
+    data_sha256 = data_hash(test.manifest)
+    if data_sha256 != origin.get("data_sha256") and not other_data:
+        known = f", {origin['data']}" if "data" in origin else ""
+        raise UserError(
+            f"{test.url} is not the data that {source} was trained on{known} (their hashes differ); "
+            "name that dataset, or pass --other-data to measure on this one"
+        )
+    expected = (config.frame_size, config.frame_size, config.channels)
+    if test.frame_shape != expected:
+        shape = "x".join(map(str, test.frame_shape))
+        raise UserError(
+            f"{test.url} has frames of {shape}, but the model of {source} expects {'x'.join(map(str, expected))}; "
+            "use data of that size"
+        )
+    return data_sha256
 
 
 def ready(model: "Disentangler", info: dict[str, Any], refinement_steps: int, prior: str) -> "Disentangler":

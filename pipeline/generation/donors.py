@@ -54,10 +54,10 @@ def _requested_clips(
     if not names:
         return None
     splits: list[ClipDataset] = []
-    fps = request.clip_fps
+    fps = request.clip_fps or trained.fps
     if trained.test is not None:
         splits = [trained.test, ClipDataset(str(request.data), "train")]
-        fps = fps or median_fps(trained.test)
+        fps = request.clip_fps or median_fps(trained.test)
     config = trained.model.config
     return concatenate(
         [

@@ -67,5 +67,5 @@ def _kinds(request: GenerationRequest, trained: TrainedModel) -> list[Kind]:
         possible = [kind for kind in KINDS if trained.sequence_stage or kind not in NEEDS_SEQUENCE_STAGE]
         return possible if own_clips or trained.test is not None else [kind for kind in possible if kind == "samples"]
     if what in NEEDS_SEQUENCE_STAGE and not trained.sequence_stage:
-        raise UserError(f"{request.run} has no sequence stage yet, which --what {what} needs; train it further")
+        raise UserError(f"{request.source} has no sequence stage yet, which --what {what} needs; train it further")
     return [what]

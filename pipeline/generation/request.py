@@ -6,6 +6,7 @@ from pydantic import Field
 
 from cluster.cli.paths import Location
 from cluster.cli.settings import Section
+from cluster.errors import UserError
 
 Kind = Literal["transfer", "prior", "samples", "interpolation", "rollout", "reconstruction"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -18,8 +19,11 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 class GenerationRequest(Section):
     """A run, the clips that drive it, and what to draw from them."""
 
-    run: Location
+    run: Location | None = None
     """Folder of the run, <out>/<name> of `vdsm train`; may be s3://bucket/prefix."""
+    model: Location | None = None
+    """In place of `run`: an exported model, as a folder that `vdsm export` wrote, local or in S3, as hf://ORG/NAME, or
+    as the name of a model that comes with vdsm, such as figures."""
     out: Location
     """Folder for the output, or one file that ends in .gif, .mp4, .webm, .png or .npz; may be in S3."""
     data: Location | None = None
@@ -66,3 +70,16 @@ class GenerationRequest(Section):
     fine detail."""
     other_data: bool = False
     """Allow data other than the data that the run was trained on."""
+
+    @property
+    def source(self) -> str:
+        """Where the model is.
+
+        Raises:
+            UserError: both `run` and `model` are given, or neither.
+        """
+        if self.run is None and self.model is None:
+            raise UserError("run has no value; give it with --run, or an exported model with --model")
+        if self.run is not None and self.model is not None:
+            raise UserError(f"--run {self.run} and --model {self.model} are two models; give one of them")
+        return self.run or self.model or ""

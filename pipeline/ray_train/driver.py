@@ -27,11 +27,12 @@ from cluster.storage.scratch import REMEDY, scratch_folder, scratch_root
 from pipeline.ray_train.coordinator import Coordinator
 from pipeline.ray_train.failure_log import FailureLog, summary
 from pipeline.ray_train.network import NetworkConfig
-from pipeline.ray_train.worker import WorkerConfig, worker
+from pipeline.ray_train.worker import worker
 from pipeline.runs.lock import RENEWAL_S
 from pipeline.runs.log import RunLog
+from pipeline.runs.work import WorkerConfig
 from pipeline.training.config import TrainingConfig
-from pipeline.training.job import Outcome
+from pipeline.training.outcome import Outcome
 from vdsm.memory import TUNABLES
 
 logger = logging.getLogger(__name__)

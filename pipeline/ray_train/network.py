@@ -1,10 +1,7 @@
 """The network of the workers of a run: torch's store, gloo and NCCL listen on the interface of the cluster only."""
 
-import contextlib
 import os
 import socket
-import struct
-import sys
 from datetime import timedelta
 from typing import Any
 
@@ -12,25 +9,10 @@ import ray
 import ray.util
 from ray.train.torch import TorchConfig
 
-_SIOCGIFADDR = 0x8915
-"""Linux ioctl: get the address of an interface."""
+from cluster.network_interface import interface_of
+
 STORE_PORTS = range(11_000, 12_000)
 """Ports of torch's store, one per run. Those of gloo and NCCL are ephemeral ports of the system."""
-
-
-def interface_of(address: str) -> str | None:
-    """Return the name of this machine's interface with an IPv4 address; None if it has none, or not on Linux."""
-    if sys.platform != "linux":
-        return None
-    import fcntl
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):  # the interface has no address
-                answer = fcntl.ioctl(sock, _SIOCGIFADDR, struct.pack("256s", name.encode()))
-                if socket.inet_ntoa(answer[20:24]) == address:
-                    return name
-    return None
 
 
 def set_interfaces() -> None:

@@ -1,11 +1,7 @@
 """What runs in each Ray Train worker, and how it communicates with the driver."""
 
-import contextlib
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +11,25 @@ import ray.train.torch
 import torch
 
 from cluster.errors import UserError
-from cluster.storage import api as storage
 from cluster.storage import os_errors
-from cluster.storage.fence import Fence, fenced
-from cluster.storage.scratch import scratch_folder
+from cluster.storage.fence import fenced
 from pipeline.ray_train.gauges import Gauges
-from pipeline.recipe import Recipe
-from pipeline.runs.checkpoints import CheckpointStore
+from pipeline.runs.work import RunReporter, WorkerConfig, train_worker
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.divergence import DivergenceError
-from pipeline.training.job import Job
-from pipeline.training.loop import train_run
-from pipeline.training.position import START, TrainPosition
 from pipeline.training.reporter import StopDecision
-from pipeline.training.state import Provenance, TrainState
 from vdsm.memory import keep_freed_memory
 
 PREEMPTION_POLL_S = 5.0
 """Seconds between checks for an imminent preemption."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkerConfig:
-    """What every worker needs to train."""
-
-    recipe: Recipe
-    data: str
-    manifest_sha256: str
-    run_url: str
-    profile: bool = False
-    """Whether to keep a trace of a few steps of each stage."""
-    fences: tuple[Fence, ...] = ()
-    """What the driver has locked; the workers stop writing there when it has lost the lock."""
-
-
-class RayReporter:
+class RayReporter(RunReporter):
     """A Reporter that sends records to the coordinator and checkpoints to the folder of the run."""
 
     def __init__(self, coordinator: Any, worker_config: WorkerConfig, world: DistributedContext) -> None:
-        self._coordinator, self._worker_config, self._world = coordinator, worker_config, world
-        self._store = CheckpointStore(worker_config.run_url, worker_config.recipe.training)
+        super().__init__(worker_config, world)
+        self._coordinator = coordinator
         self._gauges = Gauges(Path(worker_config.run_url).name)
         self._polled_at, self._preempted = time.monotonic(), False
         self._stop = threading.Event()
@@ -77,26 +52,6 @@ class RayReporter:
         if record["kind"] == "event":
             ray.get(sent)
         self._gauges.show(record)
-
-    def save(self, state: TrainState, *, last: bool, audit: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Pass a checkpoint to the store; at the end of a stage wait until it is written."""
-        self._store.save(state, last=last, audit=audit)
-        position = state.position._asdict()
-        self.log({"kind": "checkpoint", **position})
-        if last:
-            self._store.flush()
-            self.log({"kind": "event", "event": "stage finished", **position})
-
-    def restore(
-        self, position: TrainPosition | None = None, *, before: TrainPosition | None = None
-    ) -> TrainState | None:
-        """Return a checkpoint, by default the newest intact one; rank 0 decides which, and every rank reads it."""
-        if self._world.is_first:
-            self._store.flush()
-            if position is None:
-                position = self._store.newest(before)
-        chosen = self._world.broadcast(position)
-        return None if chosen is None else self._store.load(TrainPosition(*chosen))
 
     def should_stop(self) -> StopDecision:
         """Return whether the driver has requested a stop, and whether a machine will soon be preempted."""
@@ -121,30 +76,11 @@ class RayReporter:
         self._preempted = self._preempted or found
         return found
 
-    @contextlib.contextmanager
-    def profile(self, stage: int) -> Iterator[Callable[[], None]]:
-        """Keep a trace of steps 4 to 6 of a stage in the folder of the run, if --profile is set."""
-        if not self._worker_config.profile:
-            yield lambda: None
-            return
-        from torch.profiler import profile, schedule
-
-        def keep(profiler: Any) -> None:
-            name = f"stage{stage}-rank{self._world.rank}.json.gz"
-            with scratch_folder() as folder:
-                profiler.export_chrome_trace(str(folder / name))
-                storage.upload(folder / name, storage.join(self._worker_config.run_url, "profile", name))
-
-        plan = schedule(wait=2, warmup=1, active=3, repeat=1)
-        with profile(schedule=plan, on_trace_ready=keep, profile_memory=True) as profiler:
-            yield profiler.step
-
     def close(self) -> None:
         """Wait for the last checkpoint, and stop watching."""
         try:
-            self._store.flush()
+            super().close()
         finally:
-            self._store.close()
             self._closed.set()
 
 
@@ -182,46 +118,5 @@ def _train_or_explain(worker_config: WorkerConfig, coordinator: Any, world: Dist
 
 
 def _train(worker_config: WorkerConfig, reporter: RayReporter, world: DistributedContext) -> dict[str, Any]:
-    training = worker_config.recipe.training
-    try:
-        job = storage.retry_while_unreachable(lambda: _job(worker_config), training.storage_patience_s)
-        resume = reporter.restore()
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    _log_start(reporter, world, resume, job.provenance)
-    outcome = train_run(job, reporter, world, resume)
-    reporter.close()
-    return outcome._asdict()
-
-
-def _log_start(
-    reporter: RayReporter, world: DistributedContext, resume: TrainState | None, provenance: Provenance
-) -> None:
-    processes = world.gather({"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()})
-    if world.is_first:
-        position = resume.position if resume else START
-        event: dict[str, Any] = {"kind": "event", "event": "resume" if resume else "start", **position._asdict()}
-        if provenance.start and resume is None:
-            event["start_from"] = provenance.start["checkpoint"]
-        reporter.log(event | {"workers": world.size, "processes": processes})
-
-
-def _job(worker_config: WorkerConfig) -> Job:
-    from pipeline.runs.pairs import run_pairs
-    from pipeline.runs.start import stored_origin, stored_weights
-    from preprocessing.dataset.reader import ClipDataset
-
-    recipe, run = worker_config.recipe, worker_config.run_url
-    clips = ClipDataset(worker_config.data, "train", cache_bytes=round(recipe.training.cache_gb * 1e9))
-    provenance = Provenance(
-        recipe.model_dump(mode="json"), worker_config.manifest_sha256, start=stored_origin(run, recipe)
-    )
-    return Job(
-        model=recipe.model,
-        training=recipe.training,
-        seed=recipe.seed,
-        clips=clips,
-        pairs=run_pairs(recipe.training, clips, run),
-        start_weights=(lambda: stored_weights(run)) if recipe.training.start_from else None,
-        provenance=provenance,
-    )
+    node = ray.get_runtime_context().get_node_id()
+    return train_worker(worker_config, reporter, world, node)._asdict()

@@ -15,6 +15,7 @@ from pipeline.report.images import Frames
 from vdsm.evaluation.clips import ACTION, LabelledClips
 from vdsm.evaluation.outputs import SwapDecoder
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
+from vdsm.pixels import to_pixels
 
 Indices = NDArray[np.int64]
 Cells = list[list[Frames | None]]
@@ -25,8 +26,7 @@ UNLABELLED_DONORS = 6
 
 def to_uint8(frames: Tensor) -> list[Frames]:
     """Convert f32 [B, T, C, H, W] in [0, 1] to B clips uint8 [T, H, W, C]."""
-    pixels = (frames.clamp(0, 1) * 255).round().to(torch.uint8)
-    return list(pixels.permute(0, 1, 3, 4, 2).cpu().numpy())
+    return list(to_pixels(frames))
 
 
 def real_clips(clips: LabelledClips, indices: Sequence[int] | Indices, length: int) -> list[Frames]:

@@ -17,6 +17,7 @@ from cluster.storage.own_file import append_line
 from cluster.storage.scratch import REMEDY, scratch_folder
 from pipeline.runs.progress import TrainingProgress
 from pipeline.training.config import TrainingConfig
+from pipeline.training.outcome import Outcome
 from pipeline.training.position import START, TrainPosition
 
 if TYPE_CHECKING:
@@ -118,6 +119,17 @@ class RunLog:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self._explained():
             self._append("events.jsonl", {"time": now, "event": event, **details})
+
+    def end(self, outcome: Outcome) -> None:
+        """Record the end of a training.
+
+        Raises:
+            KeyboardInterrupt: it was stopped before its end.
+        """
+        self.event("finished" if outcome.finished else "stopped", stage=outcome.stage, step=outcome.step)
+        if not outcome.finished:
+            logger.info("stopped at stage %d, step %d", outcome.stage, outcome.step)
+            raise KeyboardInterrupt
 
     def _take_event(self, record: Mapping[str, Any]) -> None:
         event = record["event"]

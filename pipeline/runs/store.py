@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -176,7 +176,11 @@ def is_finished(url: str, training: TrainingConfig) -> bool:
     return is_end(newest_intact(url, training), training)
 
 
-def load_run(url: str) -> tuple["Disentangler", Recipe, dict[str, Any]]:
+LoadedRun: TypeAlias = "tuple[Disentangler, Recipe, dict[str, Any]]"
+"""A model, its recipe and its origin, as `load_run` returns them."""
+
+
+def load_run(url: str) -> LoadedRun:
     """Return the newest model of a run, its recipe, and its origin.
 
     The origin has the keys `run`, `stage`, `step`, `finished`, `checkpoint`, `checkpoint_sha256`, `data` and

@@ -1,8 +1,8 @@
-"""The input of the training loop, and how far a run got."""
+"""The input of the training loop."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -30,14 +30,6 @@ class Job:
     """Return the weights of a warm start; called only if there is no checkpoint to resume from. None: random ones."""
     provenance: Provenance = field(default_factory=Provenance)
     """Stored in every checkpoint."""
-
-
-class Outcome(NamedTuple):
-    """How far a run got."""
-
-    stage: int
-    step: int
-    finished: bool
 
 
 def stage_order(job: Job, stage: int) -> GlobalOrder:

@@ -1,13 +1,16 @@
 """Small valid files of every kind that the fuzzers mutate, made by the project's own writers."""
 
+import functools
 import hashlib
 import io
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 from pipeline.recipe import Recipe
@@ -53,6 +56,31 @@ class Dots:
 def dots_plan() -> Plan:
     """Return the plan of the dataset that `write_dataset` writes."""
     return make_plan(DataRecipe(shards=ShardsConfig(target_mb=1.0)), Dots())
+
+
+@functools.cache
+def _model_files() -> dict[str, bytes]:
+    from vdsm.code_density import FittedPriors, density_at
+    from vdsm.config import ModelConfig
+    from vdsm.disentangler import Disentangler
+    from vdsm.model_folder import ModelFacts, write_model_folder
+
+    config = ModelConfig(
+        num_experts=2, pose_size=2, dynamics_size=2, frame_size=32, encoder_channels=(2, 2, 2), encoder_hidden=4,
+        static_hidden=2, decoder_channels=(4, 2, 2), rnn_width=2, rnn_layers=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = Disentangler(config)
+    model.fitted_priors = FittedPriors(density_at(torch.ones(2)), density_at(torch.ones(2)))
+    with tempfile.TemporaryDirectory() as name:
+        write_model_folder(Path(name), model, ModelFacts(4, True, 12.5, {"step": 3}))
+        return {path.name: path.read_bytes() for path in Path(name).iterdir()}
+
+
+def write_model(folder: Path) -> None:
+    """Write an exported model of a few hundred weights."""
+    for name, data in _model_files().items():
+        (folder / name).write_bytes(data)
 
 
 def write_dataset(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from cluster.cli import settings
 from cluster.cli.recipe_file import read_recipe
 from cluster.errors import MAX_CHARACTERS, UserError
+from pipeline.models.find import open_model
 from pipeline.recipe import Recipe
 from pipeline.report.curves import comparison_charts, read_records, training_charts
 from pipeline.runs import store
@@ -231,6 +232,31 @@ def _read_log(folder: Path, data: bytes) -> None:
     lines_until(folder / "metrics.jsonl", TrainPosition(2, 1))
 
 
+def _read_config(folder: Path, data: bytes) -> None:
+    """Open an exported model with a foreign config.json."""
+    seeds.write_model(folder)
+    (folder / "config.json").write_bytes(data)
+    open_model(str(folder))
+
+
+def _read_weights(folder: Path, data: bytes) -> None:
+    """Open an exported model with foreign weights, whose hash config.json names."""
+    seeds.write_model(folder)
+    (folder / "model.safetensors").write_bytes(data)
+    content = json.loads((folder / "config.json").read_bytes())
+    content["weights"]["sha256"] = hashlib.sha256(data).hexdigest()
+    (folder / "config.json").write_text(json.dumps(content))
+    open_model(str(folder))
+
+
+def _model_seed(name: str) -> Callable[[Path], list[bytes]]:
+    def read(folder: Path) -> list[bytes]:
+        seeds.write_model(folder)
+        return [(folder / name).read_bytes()]
+
+    return read
+
+
 def _dataset_seed(name: str) -> Callable[[Path], list[bytes]]:
     return lambda folder: [(folder / name).read_bytes()]
 
@@ -252,6 +278,8 @@ TARGETS = {
     "run": Target(_read_run, _fixed(seeds.run_descriptions), mutations.mutate_json),
     "plan": Target(_read_plan, lambda folder: [seeds.plan_and_inputs(folder)], mutations.mutate_json),
     "log": Target(_read_log, _fixed(seeds.logs), mutations.mutate_json),
+    "config": Target(_read_config, _model_seed("config.json"), mutations.mutate_json),
+    "weights": Target(_read_weights, _model_seed("model.safetensors"), mutations.mutate_bytes),
     "shard": Target(_read_shard, _dataset_seed(seeds.SHARD), mutations.mutate_bytes),
 }
 """Name -> reader."""

@@ -26,6 +26,7 @@ NOT_PATHS = {
     "device",
     "identity",
     "descriptor",
+    "license",
 }
 """Last part of the dotted path of those settings that hold text but no path."""
 RESOLVED_LATER = {"model.encoder_weights", "training.start_from"}

@@ -1,0 +1,1 @@
+"""Trained models by path, URL or name, and their exchange with the Hugging Face Hub."""

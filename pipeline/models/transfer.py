@@ -1,0 +1,71 @@
+"""Exported models between folders and the Hub, checked on either way."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster.errors import UserError
+from cluster.storage import api as storage
+from cluster.storage.scratch import scratch_folder
+from pipeline.models import hub
+from pipeline.models.hub_request import PullRequest, PushRequest
+from vdsm.model_folder import CONFIG, WEIGHTS, read_model_folder
+
+
+def push_model(request: PushRequest, *, dry_run: bool) -> Iterator[str]:
+    """Check an exported model and upload it; yield lines on what was done.
+
+    Raises:
+        UserError: the model is missing or damaged, or the Hub refuses it or does not respond.
+    """
+    model = hub.parse(request.to)
+    with _local(request.model) as folder:
+        _check(folder, request.model)
+        names = [name for name in hub.FILES if (folder / name).is_file()]
+        if dry_run:
+            yield from (f"would upload {name} to {model}" for name in names)
+            return
+        yield hub.push(folder, model, private=request.private, message=request.message)
+    yield f"load it with vdsm.load({str(model)!r}), or vdsm generate --model {model}"
+
+
+def pull_model(request: PullRequest, *, dry_run: bool) -> Iterator[str]:
+    """Download a model, check it and write it to a folder; yield lines on what was done.
+
+    Raises:
+        UserError: there is no such model, it is damaged, or the Hub does not respond.
+    """
+    model = hub.parse(request.source)
+    storage.check_writable(request.out)
+    if dry_run:
+        yield f"would download {model} to {request.out}"
+        return
+    with scratch_folder() as folder:
+        revision = hub.pull(model, folder)
+        _check(folder, str(model))
+        # The one that makes the folder complete comes last.
+        for name in sorted(hub.FILES, key=lambda name: name == CONFIG):
+            if (folder / name).is_file():
+                storage.upload(folder / name, storage.join(request.out, name))
+                yield storage.join(request.out, name)
+    yield f"{model} at revision {revision}"
+
+
+def _check(folder: Path, source: str) -> None:
+    try:
+        read_model_folder(folder)
+    except ValueError as error:
+        raise UserError(str(error).replace(str(folder), source)) from error
+
+
+@contextlib.contextmanager
+def _local(url: str) -> Iterator[Path]:
+    """Return a folder as a local one."""
+    if not storage.is_s3(url):
+        yield Path(url)
+        return
+    with scratch_folder() as folder:
+        for name in hub.FILES:
+            if storage.exists(storage.join(url, name)) or name in (CONFIG, WEIGHTS):
+                storage.download(storage.join(url, name), folder / name)
+        yield folder
