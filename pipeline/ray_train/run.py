@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cluster import ray_runtime
 from cluster.errors import UserError
+from cluster.extras import require
 from cluster.storage import api as storage
 from cluster.storage.fence import active_fences
 from pipeline.recipe import Recipe
@@ -31,6 +32,7 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
         UserError: the run was started with other settings or data, or the training failed because of invalid input.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved.
     """
+    require("ray")
     # torch takes seconds to import, which --help and invalid input should not wait for.
     from pipeline.runs.checkpoints import CheckpointStore, is_end
     from pipeline.runs.start import keep_start, new_start
