@@ -4,6 +4,10 @@ An installation without extras loads, runs and evaluates models. Libraries of an
 needed; `cluster.cli.run` answers a missing one with the line that is made here.
 """
 
+import importlib.util
+
+from cluster.errors import UserError
+
 EXTRA_OF = {
     "ray": "train",
     "tensorboard": "train",
@@ -27,6 +31,16 @@ EXTRA_OF = {
 def install(extra: str) -> str:
     """Return the command that installs an extra."""
     return f"pip install 'vdsm-pipeline[{extra}]'"
+
+
+def require(module: str) -> None:
+    """Check that a library of an extra is installed, where work would begin before it is imported.
+
+    Raises:
+        UserError: it is not.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise UserError(str(remedy(module)))
 
 
 def remedy(missing: str | None) -> str | None:

@@ -43,7 +43,7 @@ USAGE = """usage: vdsm COMMAND [--config RECIPE] [--section.setting VALUE ...]
 {commands}
 
 `vdsm COMMAND --help` lists the main settings with default and unit, `--help-all` all of them.
-`vdsm --version` prints the version, `vdsm completion bash` (or zsh, fish) a script for the shell; see docs/index.md.
+`vdsm --version` prints the version, `vdsm completion bash` (or zsh, fish) a script for the shell; see docs/install.md.
 """
 
 

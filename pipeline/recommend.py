@@ -54,7 +54,15 @@ def recommend(command: RecommendCommand) -> None:
     sys.stdout.write(f"{command.out}\n")
 
 
-main = entry(RecommendCommand, recommend, prog="vdsm recommend")
+def _without_name(args: list[str]) -> list[str]:
+    if args and not args[0].startswith("-"):
+        raise UserError(
+            f"a recipe for data needs --data; `vdsm recipes {args[0]}` prints one that comes with the package"
+        )
+    return args
+
+
+main = entry(RecommendCommand, recommend, prog="vdsm recommend", prepare=_without_name)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from cluster.cli.shipped_recipes import sweep_path
 from cluster.errors import UserError
+from cluster.extras import require
 from cluster.storage import api as storage
 from pipeline.recipe import TRAINING_SETTINGS, Recipe
 
@@ -73,6 +74,8 @@ def tune(command: TuneCommand) -> None:
         lines = [*sweep.describe(map(str, stages)), f"output: {url}; nothing was started (--dry-run)"]
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         return
+    require("ray")
+    require("optuna")
     storage.check_writable(url)
     from pipeline.tuning.sweep_run import run_sweep
 

@@ -5,6 +5,7 @@ They are the YAML files of configs/ in the repository; an installation has a cop
 
 import difflib
 import functools
+import os
 import re
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def _resolve(given: str, kind: str, folder: str, known: dict[str, Path]) -> Path
     if given in known:  # also beside a file or folder of that name: a command means the same in every folder
         return known[given]
     path = Path(expand_home(given))
-    if path.exists():
+    if os.path.lexists(path):  # False also for what cannot be a path
         return path
     if "/" not in given and not given.endswith((SUFFIX, ".yml")):
         raise _unknown(given, kind, list(known))

@@ -4,6 +4,7 @@ import logging
 import os
 
 from cluster import ray_runtime
+from cluster.extras import require
 from cluster.storage.fence import active_fences
 from pipeline.recipe import Recipe
 from pipeline.runs.begin import Beginning, locked_run
@@ -24,6 +25,7 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
         UserError: the run was started with other settings or data, or the training failed because of invalid input.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved.
     """
+    require("ray")
     with locked_run(recipe, data, run) as beginning:
         if beginning is None:
             return

@@ -13,6 +13,7 @@ from typing import TypeVar
 from cluster import ray_runtime
 from cluster.cli.progress import ProgressDisplay
 from cluster.errors import UserError
+from cluster.extras import require
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Source
@@ -53,6 +54,8 @@ def shard_source(recipe: DataRecipe, out: str, *, dry_run: bool = False) -> None
     Raises:
         UserError: a source file is missing, `out` belongs to other settings or inputs, or `out` cannot be written.
     """
+    if not dry_run:
+        require("ray")
     with ProgressDisplay(phases=2 if dry_run else _PHASES) as progress:
         progress.start("listing the inputs")
         source = make_source(recipe.source, recipe.seed)
