@@ -68,8 +68,9 @@ class Readout:
         self._values = values
         if values.device.type in ("cuda", "xpu"):
             self._values = values.to("cpu", non_blocking=True)  # into pinned memory
-            self._copied = getattr(torch, values.device.type).Event()
-            self._copied.record()
+            module: Any = getattr(torch, values.device.type)
+            self._copied = module.Event()
+            self._copied.record(module.current_stream(values.device))
 
     def read(self) -> Tensor:
         """Return the values on the CPU, once the device has computed them."""

@@ -11,7 +11,7 @@ import torch
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
-SLOW_BF16 = 13
+SLOW_BF16 = 9
 """How many times as long as in fp32 a training step takes in bf16 on a CPU without instructions for it, measured on one
 with AVX2 (docs/performance.md)."""
 

@@ -22,7 +22,7 @@ from pipeline import evaluate as evaluate_command
 from pipeline import generate as generate_command
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import CheckpointStore, copy_to_cpu
-from pipeline.runs.store import open_run
+from pipeline.runs.store import load_run, open_run
 from pipeline.training.config import AugmentationConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job, Outcome
@@ -149,7 +149,9 @@ def generate(run: Path, data: str, out: Path, device: str) -> dict[str, Any]:
         for path in sorted((out / prior).glob("*.npz")):
             with np.load(path) as arrays:
                 found[f"{prior} {path.stem}"] = torch.from_numpy(arrays["frames"])
-    return found
+    model, generator = load_run(str(run))[0].to(vdsm.device.find_device(device)), torch.Generator().manual_seed(0)
+    drawn = model.sample_dynamics(2, generator), model.sample_static(2, generator)
+    return found | {"drawn codes": model.decode(model.poses(drawn[0], 3), drawn[1])}
 
 
 def adapt(run: Path, data: str, out: Path, device: str) -> dict[str, Any]:

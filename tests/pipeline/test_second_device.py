@@ -85,9 +85,8 @@ def test_commands_with_a_device_give_what_they_give_on_the_cpu(results: Results,
 
 def test_every_kind_of_output_was_generated(results: Results) -> None:
     kinds = ("interpolation", "prior", "reconstruction", "rollout", "samples", "transfer")
-    assert sorted(results["device"]["generation"]) == [
-        f"{prior} {k}" for prior in ("fitted", "published") for k in kinds
-    ]
+    files = {f"{prior} {kind}" for prior in ("fitted", "published") for kind in kinds}
+    assert results["device"]["generation"].keys() == files | {"drawn codes"}
 
 
 def test_an_evaluation_waits_at_most_twice_per_batch(results: Results) -> None:

@@ -133,10 +133,10 @@ def test_the_judge_sees_every_clip_once_in_each_pass_from_any_of_its_windows(
 ) -> None:
     batches: list[tuple[list[int], list[int]]] = []
 
-    def noted(clips: Any, indices: Any, length: int, starts: Any) -> Tensor:
+    def noted(clips: Any, indices: Any, length: int, starts: Any, device: torch.device) -> Tensor:
         assert length == 3
         batches.append((list(indices), list(starts)))
-        return stack(clips, indices, length, starts)
+        return stack(clips, indices, length, starts, device)
 
     monkeypatch.setattr(judge_module, "stack", noted)
     train_judge(train_clips, JudgeConfig(steps=12, batch_clips=32, clip_frames=3))

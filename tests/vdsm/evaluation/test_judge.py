@@ -36,7 +36,7 @@ def test_judge_knows_the_factors_of_identities_it_has_never_seen(
 
 def test_judge_learns_from_real_training_clips_only(train_clips: Squares, test_clips: Squares) -> None:
     """Its training takes one split and no model, so neither generated clips nor test clips can reach it."""
-    assert list(inspect.signature(train_judge).parameters) == ["clips", "config", "progress"]
+    assert list(inspect.signature(train_judge).parameters) == ["clips", "config", "progress", "device"]
     read = test_clips.opened.copy()
     before = train_clips.opened.sum()
     train_judge(train_clips, JudgeConfig(steps=2, batch_clips=8, clip_frames=4))
