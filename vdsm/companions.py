@@ -1,6 +1,7 @@
 """The packages beside this one, looked up by name when a caller names a run, a dataset, a video or a URL.
 
-The model and its exported folders need none of them. A machine that has this package alone is told which is missing.
+The model and its exported folders need none of them. On a machine that has this package alone, errors name what is
+missing.
 """
 
 import importlib

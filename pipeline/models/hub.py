@@ -47,7 +47,7 @@ def parse(url: str) -> HubModel:
     """
     match = _NAME.fullmatch(url)
     if match is None:
-        raise UserError(f"{url}: is no model of the Hub; give hf://ORG/NAME or hf://ORG/NAME@REVISION")
+        raise UserError(f"{url or 'no name'}: is no model of the Hub; give hf://ORG/NAME or hf://ORG/NAME@REVISION")
     return HubModel(match["repo"], match["revision"])
 
 

@@ -11,7 +11,7 @@ class PushRequest(Section):
 
     model: Location
     """Folder of the exported model, as `vdsm export` wrote it; may be in S3."""
-    to: str = Field(pattern=r"^hf://")
+    to: str = ""
     """Repository hf://ORG/NAME, or hf://ORG/NAME@BRANCH; it is created if needed. May be given as the first argument
     without --to."""
     private: bool = False
@@ -23,7 +23,7 @@ class PushRequest(Section):
 class PullRequest(Section):
     """A model of the Hub, and the folder for it."""
 
-    source: str = Field(pattern=r"^hf://")
+    source: str = ""
     """Repository hf://ORG/NAME, or hf://ORG/NAME@REVISION. May be given as the first argument without --source."""
     out: Location
     """Folder for the model; may be in S3."""

@@ -27,6 +27,9 @@ NOT_PATHS = {
     "identity",
     "descriptor",
     "license",
+    "to",
+    "source",
+    "message",
 }
 """Last part of the dotted path of those settings that hold text but no path."""
 RESOLVED_LATER = {"model.encoder_weights", "training.start_from"}

@@ -100,6 +100,7 @@ def test_what_the_hub_refuses_is_one_line(
             "hf://us/empty",
             "hf://us/empty: has no config.json and no model.safetensors; it is not a model of `vdsm push`",
         ),
+        ("--dry-run", "no name: is no model of the Hub; give hf://ORG/NAME"),
         ("hf://us", "hf://us: is no model of the Hub; give hf://ORG/NAME"),
     ):
         with pytest.raises(SystemExit, match="2"):
