@@ -161,6 +161,7 @@ DISTRIBUTION_OF = {
     "faiss": "faiss-cpu",
     "sklearn": "scikit-learn",
     "cv2": "opencv-python-headless",
+    "huggingface_hub": "huggingface-hub",
 }
 """Module -> distribution, where their names differ."""
 OF_AN_EXTRA = (

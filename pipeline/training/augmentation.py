@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.training.config import AugmentationConfig
+from pipeline.training.samples_config import AugmentationConfig
 
 
 class Augmentation(NamedTuple):

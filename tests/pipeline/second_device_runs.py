@@ -23,12 +23,12 @@ from pipeline import generate as generate_command
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import CheckpointStore, copy_to_cpu
 from pipeline.runs.store import load_run, open_run
-from pipeline.training.config import AugmentationConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job, Outcome
 from pipeline.training.loop import train_run
 from pipeline.training.position import TrainPosition
 from pipeline.training.reporter import QuietReporter, StopDecision
+from pipeline.training.samples_config import AugmentationConfig
 from pipeline.training.state import TrainState
 from pipeline.training.step import Stepper
 from preprocessing.dataset.reader import ClipDataset

@@ -11,7 +11,8 @@ from cluster.errors import UserError
 from pipeline.recipe import Recipe
 from pipeline.runs import pairs as run_folder
 from pipeline.runs.pairs import PAIRS, keep_pairs, run_pairs
-from pipeline.training.config import AppearanceConfig, TrainingConfig
+from pipeline.training.config import TrainingConfig
+from pipeline.training.samples_config import AppearanceConfig
 from preprocessing.appearance.mining import MiningSettings
 from preprocessing.appearance.search import find_pairs
 from preprocessing.dataset.reader import ClipDataset

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from pipeline.training.augmentation import Augmentation, augment, draw_augmentation
-from pipeline.training.config import AugmentationConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job
+from pipeline.training.samples_config import AugmentationConfig
 from pipeline.training.step import Stepper
 from vdsm.disentangler import Disentangler
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from pipeline.runs.checkpoints import copy_to_cpu
-from pipeline.training.config import AugmentationConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
 from pipeline.training.order import Windows
 from pipeline.training.prefetch import PrefetchedBatches, StalledReaderError
+from pipeline.training.samples_config import AugmentationConfig
 from pipeline.training.state import TrainState
 from pipeline.training.validation import validate
 from vdsm import checkpoint

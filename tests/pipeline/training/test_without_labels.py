@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.config import AppearanceConfig
 from pipeline.training.job import Job, clip_table, stage_order
 from pipeline.training.loop import train_run
+from pipeline.training.samples_config import AppearanceConfig
 from preprocessing.appearance.mining import MiningSettings
 from preprocessing.appearance.pairs import MinedPairs, Video
 from preprocessing.appearance.search import find_pairs

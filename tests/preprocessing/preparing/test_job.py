@@ -171,4 +171,4 @@ def test_a_missing_library_is_named_with_its_extra(
     monkeypatch.setattr(job, "LIBRARIES", ("cv2", "no_such_library"))
     with pytest.raises(SystemExit):
         prepare.main([*options(recordings), "--out", str(tmp_path)])
-    assert "vdsm prepare needs no_such_library; install its extra" in capsys.readouterr().err
+    assert "vdsm prepare needs no_such_library; pip install 'vdsm-pipeline[prepare]'" in capsys.readouterr().err
