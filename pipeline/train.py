@@ -32,8 +32,8 @@ class TrainCommand(Recipe, Controls):
     name: str = ""
     """Name of the run; its folder is OUT/NAME. Optional in a dry run."""
     launcher: Literal["ray", "torchrun"] = "ray"
-    """What starts the workers: Ray, here or on a cluster; or torchrun, which then starts this command: torchrun
-    --nproc-per-node N -m pipeline.train --launcher torchrun."""
+    """What starts the workers: Ray, here or on a cluster; or torchrun, each of whose processes is this command
+    (torchrun [...] -m pipeline.train)."""
     profile: bool = False
     """Save a torch profiler trace of three steps of each stage in the folder of the run."""
 

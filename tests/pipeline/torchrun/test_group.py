@@ -38,11 +38,11 @@ def test_a_process_that_torchrun_did_not_start_is_told_the_command(capsys: pytes
 def test_a_batch_that_the_processes_cannot_share_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_rank(monkeypatch, 0, 3, 3)
+    set_rank(monkeypatch, 0, 21, 21)
     with pytest.raises(SystemExit, match="2"):
         train.main(["--launcher", "torchrun", "--data", "none", "--out", "runs", "--name", "x"])
     assert (
-        "torchrun started 3 processes: training.stage1.batch_clips is 20, which 3 workers cannot"
+        "torchrun started 21 processes: training.stage1.batch_clips is 20, but there are 21 workers"
         in capsys.readouterr().err
     )
 
