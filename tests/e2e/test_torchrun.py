@@ -67,6 +67,10 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [{name: v for name, v in line.items() if name not in SPEEDS} for line in lines(run / "metrics.jsonl")]
 
 
+def steps(run: Path) -> list[int]:
+    return [one["overall_step"] for one in metrics(run)]
+
+
 def test_torchrun_gives_the_weights_the_order_and_the_metrics_of_ray(
     undisturbed: Path, root: Path, train_args: Any, without_ray: Path, tmp_path: Path
 ) -> None:
@@ -86,6 +90,7 @@ def test_torchrun_gives_the_weights_the_order_and_the_metrics_of_ray(
     assert "was started with other settings: seed 0 -> 5" in error
 
 
+@pytest.mark.long
 def test_each_resumes_the_checkpoint_of_the_other(
     undisturbed: Path, root: Path, train_args: Any, without_ray: Path, tmp_path: Path, local_ray: None
 ) -> None:
@@ -107,7 +112,5 @@ def test_each_resumes_the_checkpoint_of_the_other(
         assert_same_weights(resumed, undisturbed, tmp_path)
         assert_every_clip_once(resumed, undisturbed)
         # Neither a gap nor a step twice. The means of the record in which a training stopped are of fewer steps.
-        assert [one["overall_step"] for one in metrics(resumed)] == [
-            one["overall_step"] for one in metrics(undisturbed)
-        ]
+        assert steps(resumed) == steps(undisturbed)
     assert metrics(ray_run) == metrics(undisturbed)
