@@ -5,7 +5,7 @@ and pyro, and on safetensors for exported models. It does not use Ray or object 
 but checkpoints, weights and exported models.
 
     import vdsm
-    model = vdsm.load("figures")  # or a run, an exported folder, s3://bucket/prefix, hf://ORG/NAME
+    model = vdsm.load("runs/first")  # or an exported folder, s3://bucket/prefix, hf://ORG/NAME, a shipped name
     clip = model.swap(static_of="who.mp4", dynamics_of="how.mp4")  # uint8 [T, H, W, C]
 """
 

@@ -21,10 +21,14 @@ def model_trained_on(frames: torch.Tensor, spread: float) -> Disentangler:
     return model
 
 
+def drawn_frames(clips: int) -> torch.Tensor:
+    """Return clips of three frames of noise."""
+    config, generator = tiny_model().config, torch.Generator().manual_seed(0)
+    return torch.rand(clips, 3, config.channels, config.frame_size, config.frame_size, generator=generator).double()
+
+
 def test_the_share_is_that_of_less_likely_codes_and_rare_clips_are_unlike() -> None:
-    generator = torch.Generator().manual_seed(0)
-    size = tiny_model().config.frame_size
-    frames = torch.rand(2, 3, tiny_model().config.channels, size, size, generator=generator).double()
+    frames = drawn_frames(2)
     found = familiarity(model_trained_on(frames, 10.0), frames)
     assert found is not None
     assert (found.share > 0.99).all()  # next to the mode
@@ -37,8 +41,7 @@ def test_the_share_is_that_of_less_likely_codes_and_rare_clips_are_unlike() -> N
 
 
 def test_the_share_agrees_with_the_distance_from_the_mode_of_a_gaussian() -> None:
-    size = tiny_model().config.frame_size
-    frames = torch.rand(6, 3, tiny_model().config.channels, size, size).double()
+    frames = drawn_frames(6)
     encoder = tiny_model().eval().frame_model
     codes = encoder.pool_static(encoder.encoder(frames))[0].detach().numpy()
     distances = np.linalg.norm(codes - codes.mean(0), axis=1)
@@ -52,8 +55,7 @@ def test_the_share_agrees_with_the_distance_from_the_mode_of_a_gaussian() -> Non
 
 
 def test_the_psnr_is_that_of_the_reconstruction() -> None:
-    size = tiny_model().config.frame_size
-    frames = torch.rand(2, 3, tiny_model().config.channels, size, size).double()
+    frames = drawn_frames(2)
     model = model_trained_on(frames, 1.0)
     found = familiarity(model, frames)
     assert found is not None
