@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 ROOT = str(Path(__file__).resolve().parents[1]) + "/"
 NAME = "mock"
@@ -212,9 +212,9 @@ def lstm(inputs: Tensor, states: list[Tensor], weights: list[Tensor], *settings:
 
 
 torch.Generator = Generator  # type: ignore[misc]
-_everything = torch.library.Library("_", "IMPL")
+_everything = library.Library("_", "IMPL")
 _everything.fallback(run, "PrivateUse1")
-_aten = torch.library.Library("aten", "IMPL")
+_aten = library.Library("aten", "IMPL")
 for _name in RESIZING_FACTORIES:
     _base, _, _overload = _name.partition(".")
     _aten.impl(_name, functools.partial(run, getattr(getattr(aten, _base), _overload or "default")), "PrivateUse1")

@@ -7,19 +7,19 @@ missing.
 import importlib
 from types import ModuleType
 
-LIBRARY = "pipeline.generation.library"
+READER = "pipeline.generation.reader"
 """Reads what this package does not: its functions raise ValueError with a message of one line."""
 
 
-def library(what: str) -> ModuleType:
+def reader(what: str) -> ModuleType:
     """Return the module that reads runs, datasets, videos and URLs.
 
     Raises:
         ValueError: it, or a library that it needs, is not installed; the message says what `what` needs.
     """
     try:
-        return importlib.import_module(LIBRARY)
+        return importlib.import_module(READER)
     except ModuleNotFoundError as error:
-        missing = (error.name or LIBRARY).partition(".")[0]
-        remedy = "vdsm-pipeline" if missing == LIBRARY.partition(".")[0] else missing
+        missing = (error.name or READER).partition(".")[0]
+        remedy = "vdsm-pipeline" if missing == READER.partition(".")[0] else missing
         raise ValueError(f"{what}: reading it needs {missing}, which is not installed; install {remedy}") from None

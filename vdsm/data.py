@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from vdsm.companions import library
+from vdsm.companions import reader
 from vdsm.evaluation.clips import LabelledClips
 
 
@@ -63,4 +63,4 @@ def load(url: str | Path, split: str = "train", *, frames: int | None = None) ->
     Raises:
         ValueError: there is no such dataset or split, or it is damaged; the message is one line.
     """
-    return ClipTensors(library(str(url)).open_dataset(str(url), split), frames)
+    return ClipTensors(reader(str(url)).open_dataset(str(url), split), frames)

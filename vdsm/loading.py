@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vdsm.companions import library
+from vdsm.companions import reader
 
 if TYPE_CHECKING:
     from vdsm.model import Model
@@ -38,7 +38,7 @@ def load(source: str | Path, *, device: str = "cpu") -> "Model":
     elif "://" not in name and not folder.exists() and name in shipped():
         network, facts = read_model_folder(SHIPPED / name)
     elif "://" in name or folder.is_dir():
-        network, facts = library(name).open_model(name)
+        network, facts = reader(name).open_model(name)
     else:
         known = ", ".join(shipped()) or "none"
         raise ValueError(f"{name}: there is no such folder, and no shipped model of this name (shipped: {known})")

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vdsm.companions import library
+from vdsm.companions import reader
 from vdsm.config import ModelConfig
 from vdsm.disentangler import Codes, Disentangler
 from vdsm.model_folder import ModelFacts
@@ -166,7 +166,7 @@ class Model:
             names = [clips] if isinstance(clips, str | Path) else list(clips)
             if not names or not all(isinstance(one, str | Path) for one in names):
                 raise ValueError(f"{name} holds no clip; give uint8 [B, T, H, W, C], or file names")
-            read = library(str(names[0])).read_clips(
+            read = reader(str(names[0])).read_clips(
                 [str(one) for one in names],
                 size=self.config.frame_size,
                 channels=self.config.channels,

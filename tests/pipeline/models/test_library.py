@@ -256,9 +256,9 @@ except ValueError as error:
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.setattr(companions, "LIBRARY", "huggingface_hub.no_such_module")
+    monkeypatch.setattr(companions, "READER", "huggingface_hub.no_such_module")
     with pytest.raises(ValueError, match=r"^x: reading it needs huggingface_hub, which is not installed; install "):
-        companions.library("x")
+        companions.reader("x")
 
 
 @pytest.mark.slow
