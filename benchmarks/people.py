@@ -43,6 +43,7 @@ from preprocessing.dataset.reader import ClipDataset
 from vdsm import adaptation
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation.judge import Judge, JudgeConfig, dump_judge, judge_frames, parse_judge, train_judge
+from vdsm.pixels import to_float
 
 FRAMES = 16
 LOSSES = ("loss", "reconstruction", "kl_static", "kl_pose", "kl_dynamics", "pose_distillation")
@@ -76,7 +77,7 @@ class Recordings:
     def tensor(self, indices: Any) -> Tensor:
         """Return some clips: f32 [B, T, C, H, W] in [0, 1]."""
         frames = torch.from_numpy(np.stack([self.frames(int(index))[:FRAMES] for index in indices]))
-        return frames.permute(0, 1, 4, 2, 3).contiguous().float().div_(255)
+        return to_float(frames)
 
 
 class Printer(QuietReporter):

@@ -1,6 +1,7 @@
 """The network interface of this machine that has a given address, for libraries that listen on interfaces by name."""
 
 import contextlib
+import os
 import socket
 import struct
 import sys
@@ -22,3 +23,10 @@ def interface_of(address: str) -> str | None:
                 if socket.inet_ntoa(answer[20:24]) == address:
                     return name
     return None
+
+
+def listen_at(address: str) -> None:
+    """Make gloo and NCCL listen on the interface that has an address, unless the user has named one."""
+    if name := interface_of(address):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")  # = for exactly this one, not all that begin with it

@@ -4,6 +4,7 @@ This is the one place that sets these flags: with torch's own defaults, "fp32" o
 TF32 and matrix products in fp32.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,8 @@ def set_flags(precision: Precision, *, deterministic: bool = False) -> None:
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if deterministic:
+        # cuBLAS reads it when it starts; either of two values makes it deterministic.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.deterministic = True
         torch.use_deterministic_algorithms(True)
         # Nothing here reads memory before it is written.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vdsm.companions import reader
 from vdsm.config import ModelConfig
+from vdsm.device import device_of
 from vdsm.disentangler import Codes, Disentangler
 from vdsm.model_folder import ModelFacts
 from vdsm.pixels import to_float, to_pixels
@@ -144,7 +145,7 @@ class Model:
 
     @property
     def _device(self) -> torch.device:
-        return next(self.network.parameters()).device
+        return device_of(self.network)
 
     def _length(self, frames: int | None) -> int:
         if frames is not None and frames < 1:

@@ -30,16 +30,16 @@ def open_model(source: str) -> "tuple[Disentangler, ModelFacts]":
 
     if source.startswith(PREFIX):
         with pulled(source) as folder:
-            return _read_folder(folder, str(folder), source)
+            return read_folder(folder, source)
     url = expand_home(source)
     if storage.is_s3(url):
         return _open_s3(url)
     if is_model_folder(Path(url)):
-        return _read_folder(Path(url), url, url)
+        return read_folder(Path(url), url)
     if Path(url).exists():
         return run_model(url)
     if url in loading.shipped():
-        return _read_folder(loading.SHIPPED / url, str(loading.SHIPPED / url), url)
+        return read_folder(loading.SHIPPED / url, url)
     known = ", ".join(loading.shipped()) or "none"
     raise UserError(f"{source}: there is no such folder, and no shipped model of this name (shipped: {known})")
 
@@ -76,14 +76,18 @@ def _open_s3(url: str) -> "tuple[Disentangler, ModelFacts]":
                 storage.download(storage.join(url, name), folder / name)
             except MissingFileError:
                 raise UserError(f"{url}: has a {CONFIG} but no {name}; export the model again") from None
-        return _read_folder(folder, str(folder), url)
+        return read_folder(folder, url)
 
 
-def _read_folder(folder: Path, shown: str, source: str) -> "tuple[Disentangler, ModelFacts]":
-    """Return the model in a local folder; errors name `source` in place of the path `shown`."""
+def read_folder(folder: Path, source: str) -> "tuple[Disentangler, ModelFacts]":
+    """Return the exported model in a local folder, and its facts; errors name `source`, what the user gave.
+
+    Raises:
+        UserError: it is damaged, or not of an exported model.
+    """
     from vdsm.model_folder import read_model_folder
 
     try:
         return read_model_folder(folder)
     except ValueError as error:
-        raise UserError(str(error).replace(shown, source)) from error
+        raise UserError(str(error).replace(str(folder), source)) from error

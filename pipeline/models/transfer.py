@@ -4,12 +4,12 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.scratch import scratch_folder
 from pipeline.models import hub
+from pipeline.models.find import read_folder
 from pipeline.models.hub_request import PullRequest, PushRequest
-from vdsm.model_folder import CONFIG, WEIGHTS, read_model_folder
+from vdsm.model_folder import CONFIG, WEIGHTS
 
 
 def push_model(request: PushRequest, *, dry_run: bool) -> Iterator[str]:
@@ -20,7 +20,7 @@ def push_model(request: PushRequest, *, dry_run: bool) -> Iterator[str]:
     """
     model = hub.parse(request.to)
     with _local(request.model) as folder:
-        _check(folder, request.model)
+        read_folder(folder, request.model)
         names = [name for name in hub.FILES if (folder / name).is_file()]
         if dry_run:
             yield from (f"would upload {name} to {model}" for name in names)
@@ -42,20 +42,13 @@ def pull_model(request: PullRequest, *, dry_run: bool) -> Iterator[str]:
         return
     with scratch_folder() as folder:
         revision = hub.pull(model, folder)
-        _check(folder, str(model))
+        read_folder(folder, str(model))
         # The one that makes the folder complete comes last.
         for name in sorted(hub.FILES, key=lambda name: name == CONFIG):
             if (folder / name).is_file():
                 storage.upload(folder / name, storage.join(request.out, name))
                 yield storage.join(request.out, name)
     yield f"{model} at revision {revision}"
-
-
-def _check(folder: Path, source: str) -> None:
-    try:
-        read_model_folder(folder)
-    except ValueError as error:
-        raise UserError(str(error).replace(str(folder), source)) from error
 
 
 @contextlib.contextmanager

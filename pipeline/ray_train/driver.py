@@ -4,7 +4,6 @@ import contextlib
 import logging
 import math
 import os
-import signal
 import threading
 import time
 import uuid
@@ -18,7 +17,7 @@ import ray.train
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.cli.stop_signals import SIGNALS
+from cluster.cli.stop_signals import handled_by
 from cluster.errors import UserError
 from cluster.storage import os_errors
 from cluster.storage.errors import UnreachableError
@@ -98,8 +97,6 @@ def _trainer(worker_config: WorkerConfig, coordinator: Any, folder: Path) -> Tor
         }
     # glibc reads it when a process starts.
     environment = {} if training.use_gpu else {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", TUNABLES)}
-    if training.deterministic:  # read by cuBLAS when it starts; any of two values makes it deterministic
-        environment["CUBLAS_WORKSPACE_CONFIG"] = os.environ.get("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return TorchTrainer(
         lambda: worker(worker_config, coordinator),  # type: ignore[arg-type]
         torch_config=NetworkConfig(timeout_s=math.ceil(training.stall_timeout_s)),
@@ -163,19 +160,11 @@ def _drain(coordinator: Any, log: RunLog) -> None:
 def _stop_signals() -> Iterator[threading.Event]:
     """Set the event at the first Ctrl-C, SIGTERM or SIGHUP within the block; raise KeyboardInterrupt at the second."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
-        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
 
-    handled = [number for number in (signal.SIGINT, *SIGNALS) if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, handle) for number in handled}
-    try:
+    with handled_by(handle):
         yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -1,6 +1,5 @@
 """The network of the workers of a run: torch's store, gloo and NCCL listen on the interface of the cluster only."""
 
-import os
 import socket
 from datetime import timedelta
 from typing import Any
@@ -9,7 +8,7 @@ import ray
 import ray.util
 from ray.train.torch import TorchConfig
 
-from cluster.network_interface import interface_of
+from cluster.network_interface import listen_at
 
 STORE_PORTS = range(11_000, 12_000)
 """Ports of torch's store, one per run. Those of gloo and NCCL are ephemeral ports of the system."""
@@ -21,10 +20,7 @@ def set_interfaces() -> None:
     By default gloo takes the address to which the host name resolves. On Debian and Ubuntu that is often 127.0.1.1,
     which workers on other machines cannot reach.
     """
-    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    if name := interface_of(address):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")  # = for exactly this one, not all that begin with it
+    listen_at(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 def listen(address: str) -> socket.socket:
@@ -57,9 +53,11 @@ def open_store() -> tuple[str, int]:
     return address, int(_listening.getsockname()[1])
 
 
-def join(backend: str, rank: int, size: int, host: str, port: int, timeout_s: int) -> None:
+def join(use_gpu: bool, rank: int, size: int, host: str, port: int, timeout_s: int) -> None:
     """Join torch's process group. All ranks must call together, and rank 0 must have called `open_store`."""
     import torch.distributed as dist
+
+    from pipeline.training.distributed import join_group
 
     timeout = timedelta(seconds=timeout_s)
     served = _listening.detach() if rank == 0 and _listening is not None else None
@@ -67,20 +65,17 @@ def join(backend: str, rank: int, size: int, host: str, port: int, timeout_s: in
     store = dist.TCPStore(  # type: ignore[attr-defined]
         host, port, size, rank == 0, timeout, master_listen_fd=served, multi_tenant=True
     )
-    if "nccl" in backend:
-        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")  # as Ray Train does: a lost rank ends the others
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    join_group(store, rank, size, use_gpu=use_gpu, timeout=timeout)
 
 
 class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
     def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
         worker_group.execute(set_interfaces)
-        # gloo for what is on the CPU: flags that the host knows, for which no rank should wait for its GPU.
-        backend = "cpu:gloo,cuda:nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"
+        use_gpu = bool(worker_group.get_resources_per_worker().get("GPU", 0))
         size = len(worker_group)
         host, port = worker_group.execute_single(0, open_store)
         joining = [
-            worker_group.execute_single_async(rank, join, backend, rank, size, host, port, backend_config.timeout_s)
+            worker_group.execute_single_async(rank, join, use_gpu, rank, size, host, port, backend_config.timeout_s)
             for rank in range(size)
         ]
         ray.get(joining)

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from cluster.errors import UserError
-from cluster.network_interface import interface_of
-from pipeline.training.distributed import DistributedContext
+from cluster.network_interface import listen_at
+from pipeline.training.distributed import DistributedContext, join_group
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun sets in the environment of each process."""
@@ -108,13 +108,7 @@ class Group:
         if self._use_gpu:
             torch.cuda.set_device(device)
         if rank.size > 1:
-            dist.init_process_group(
-                "nccl" if self._use_gpu else "gloo",
-                store=self._store,
-                rank=rank.rank,
-                world_size=rank.size,
-                timeout=self._timeout,
-            )
+            join_group(self._store, rank.rank, rank.size, use_gpu=self._use_gpu, timeout=self._timeout)
         return DistributedContext(rank.rank, rank.size, device)
 
     def leave(self) -> None:
@@ -136,6 +130,4 @@ def _set_interfaces(rank: Rank) -> None:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect(target)  # sends nothing
             address = probe.getsockname()[0]
-    if name := interface_of(address):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={name}")  # = for exactly this one, not all that begin with it
+    listen_at(address)

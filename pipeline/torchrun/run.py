@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cluster.cli.stop_signals import SIGNALS
+from cluster.cli.stop_signals import handled_by
 from cluster.errors import UserError
 from cluster.storage import os_errors
 from cluster.storage.fence import active_fences
@@ -134,10 +133,5 @@ def _stop_signals() -> Iterator[threading.Event]:
             log.info("saving a checkpoint before stopping")
         stop.set()
 
-    handled = [number for number in (signal.SIGINT, *SIGNALS) if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, handle) for number in handled}
-    try:
+    with handled_by(handle):
         yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -4,8 +4,10 @@ Collectives carry tensors and JSON, never pickled objects: their ports take no t
 """
 
 import json
+import os
 import warnings
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -83,6 +85,15 @@ class DistributedContext:
         if self.size > 1:
             dist.broadcast(values, src=source)
         return values.cpu().clone()
+
+
+def join_group(store: Any, rank: int, size: int, *, use_gpu: bool, timeout: timedelta) -> None:
+    """Join torch's process group, whose ranks meet at a store. All ranks must call together."""
+    if use_gpu:
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")  # a lost rank ends the others
+    # On GPUs, gloo for what is on the CPU: flags that the host knows, for which no rank should wait for its GPU.
+    backend = "cpu:gloo,cuda:nccl" if use_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
 def _sums_on_cpu() -> bool:

@@ -63,7 +63,7 @@ def mine(descriptors: NDArray[np.floating] | NDArray[np.int16], video: Video, se
     vectors = _quantised(descriptors)
     if video.most_windows() > 1:
         numbers = np.unique(video.sources, return_inverse=True)[1].astype(np.int64)
-        video_pairs, mutual_share = _neighbour_pairs(_quantised(_sums(vectors, numbers)), settings)
+        video_pairs, mutual_share = _neighbour_pairs(_quantised(sums_by_video(vectors, numbers)), settings)
         is_described: NDArray[np.bool_] = np.asarray(vectors.any(axis=1))
         pairs = _windows_of_pairs(video_pairs, numbers, is_described)
         pairs = _with_windows_of_its_video(pairs, video, len(vectors), settings.neighbours)
@@ -96,8 +96,8 @@ def _neighbour_pairs(vectors: NDArray[np.int16], settings: MiningSettings) -> tu
     return _pairs(near, kept, settings.mutual)
 
 
-def _sums(vectors: NDArray[np.int16], sources: Indices) -> NDArray[np.int64]:
-    """Return the sum of the descriptors of each video's windows, exactly: [videos, D]. Videos are numbered from 0."""
+def sums_by_video(vectors: NDArray[np.signedinteger], sources: Indices) -> NDArray[np.int64]:
+    """Return the sum of the rows [N, D] of each video's windows, exactly: [videos, D]. Videos are numbered from 0."""
     order = np.argsort(sources, kind="stable")
     starts = np.searchsorted(sources[order], np.arange(int(sources.max()) + 1))
     return np.add.reduceat(vectors[order].astype(np.int64), starts, axis=0)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.appearance.descriptors import grey
+from preprocessing.appearance.mining import sums_by_video
 from preprocessing.appearance.pairs import MinedPairs, Video
 
 CELLS = 8
@@ -44,8 +45,7 @@ def shows_one_motion(pairs: MinedPairs, video: Video, maps: Any) -> NDArray[np.b
         maps: motion maps of the clips, [N, CELLS * CELLS].
     """
     videos, numbers = np.unique(video.sources, return_inverse=True)
-    sums = np.zeros((len(videos), maps.shape[1]), dtype=np.int64)
-    np.add.at(sums, numbers, maps)
+    sums = sums_by_video(maps, numbers.astype(np.int64))
     roots = np.sqrt(sums / np.maximum(sums.sum(axis=1, keepdims=True), 1))  # unit vectors
     links = np.unique(np.stack([numbers[pairs.firsts], numbers[pairs.partners]], axis=1), axis=0)
     links = links[links[:, 0] != links[:, 1]]

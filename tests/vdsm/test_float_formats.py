@@ -1,5 +1,6 @@
 """One place sets torch's flags of number formats, and knows which devices compute fast in bf16."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,12 +30,16 @@ def test_only_tf32_rounds_products_and_convolutions(precision: str) -> None:
     assert torch.get_float32_matmul_precision() == ("high" if precision == "tf32" else "highest")
 
 
-def test_determinism_is_switched_on_when_asked_for() -> None:
+def test_determinism_is_switched_on_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # restored at the end
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     set_flags("fp32")
     assert not torch.are_deterministic_algorithms_enabled()
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     set_flags("fp32", deterministic=True)
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.deterministic
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vdsm.device import CPU, upload
+from vdsm.pixels import to_float
 
 ACTION = "action"
 """The label that is the dynamic factor; every other label is a static attribute."""
@@ -100,8 +101,7 @@ def stack(
                 f"clip {clips.keys[int(index)]} has fewer than {length} frames from frame {start} on; use fewer frames"
             )
         windows.append(window)
-    frames = upload(torch.from_numpy(np.stack(windows)), device)
-    return frames.permute(0, 1, 4, 2, 3).contiguous().float().div_(255)
+    return to_float(upload(torch.from_numpy(np.stack(windows)), device))
 
 
 def is_labelled(clips: LabelledClips) -> bool:

@@ -24,6 +24,7 @@ from vdsm.evaluation.pairs import Indices, Pairs
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
 from vdsm.evaluation.reconstruction import reconstruction_scores, subsample
 from vdsm.evaluation.renderer import RENDERER_PHASES, Renderer, renderer_scores
+from vdsm.pixels import to_float
 
 Donors = tuple[str, str]
 """Keys of the clips that gave the dynamics and the static code."""
@@ -194,4 +195,4 @@ def _own_donors(clips: LabelledClips, indices: Indices) -> list[Donors]:
 
 def _floats(frames: Frames) -> Tensor:
     """Convert uint8 [B, T, H, W, C] to f32 [B, T, C, H, W] in [0, 1]; the frames may be read-only."""
-    return torch.from_numpy(np.array(frames)).permute(0, 1, 4, 2, 3).contiguous().float().div_(255)
+    return to_float(torch.from_numpy(np.array(frames)))

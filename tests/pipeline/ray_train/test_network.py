@@ -1,9 +1,12 @@
 """The ports of a training listen on one interface, and never unpickle what arrives at them."""
 
+import os
 import socket
 from types import ModuleType
 
 import pytest
+
+from cluster.network_interface import interface_of
 
 pytestmark = pytest.mark.slow  # for the import of Ray Train
 
@@ -32,9 +35,9 @@ def test_gloo_and_nccl_listen_on_the_interface_of_ray(network: ModuleType, monke
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("ray.util.get_node_ip_address", lambda: "127.0.0.1")
     network.set_interfaces()
-    loopback = network.interface_of("127.0.0.1")
+    loopback = interface_of("127.0.0.1")
     assert loopback in [name for _, name in socket.if_nameindex()]
-    assert network.os.environ["GLOO_SOCKET_IFNAME"] == loopback
-    assert network.os.environ["NCCL_SOCKET_IFNAME"] == f"={loopback}"
+    assert os.environ["GLOO_SOCKET_IFNAME"] == loopback
+    assert os.environ["NCCL_SOCKET_IFNAME"] == f"={loopback}"
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         monkeypatch.delenv(name)

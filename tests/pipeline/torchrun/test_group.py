@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
+from cluster import network_interface
 from cluster.errors import UserError
 from cluster.network_interface import interface_of
 from pipeline import train
@@ -57,7 +58,7 @@ def test_ranks_on_one_machine_listen_on_loopback(monkeypatch: pytest.MonkeyPatch
 
 def test_ranks_on_several_machines_listen_where_rank_0_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    monkeypatch.setattr(group, "interface_of", lambda address: seen.append(address) or "eth7")
+    monkeypatch.setattr(network_interface, "interface_of", lambda address: seen.append(address) or "eth7")
     group._set_interfaces(set_rank(monkeypatch, 3, 4, 2, address="127.0.0.1"))
     assert seen == ["127.0.0.1"]
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
