@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,11 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 # Tests run in as many processes as there are cores. With more threads than cores, threads wait for each other for most
 # of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What a shell starts in the background ignores SIGINT, and with nohup SIGHUP. Commands that tests start would inherit
+# that, but not a handler.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

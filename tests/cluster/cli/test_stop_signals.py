@@ -15,7 +15,6 @@ from cluster.cli.run import run
 
 COMMAND = """
 import signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it starts in the background
 from cluster.cli.run import run
 
 def work(args):
