@@ -13,7 +13,7 @@ from cluster.cli.progress import ProgressDisplay
 from cluster.storage import api as storage
 from preprocessing.appearance.descriptors import NAMES, VERSION, usual
 from preprocessing.appearance.mining import MINING_VERSION, MiningSettings, mine
-from preprocessing.appearance.motion import MAX_CLIPS, motion_map, shows_one_motion
+from preprocessing.appearance.motion import CELLS, MAX_CLIPS, motion_map, shows_one_motion
 from preprocessing.appearance.pairs import MinedPairs, Video
 from preprocessing.appearance.stored import read_descriptors, read_embeddings
 from preprocessing.dataset.cache import cache_folder
@@ -61,7 +61,12 @@ def find_pairs(clips: ClipDataset, descriptor: str, settings: MiningSettings, ca
         if found is None:
             found = mine(vectors, video, settings)
             if video.most_windows() > 1 and len(clips) <= MAX_CLIPS:
-                maps = np.stack([motion_map(clips.frames(index)) for index in range(len(clips))])
+                progress.expect(phases=3)
+                progress.start("reading where clips move", len(clips), unit="clips")
+                maps = np.zeros((len(clips), CELLS * CELLS), dtype=np.int64)
+                for index in range(len(clips)):
+                    maps[index] = motion_map(clips.frames(index))
+                    progress.advance()
                 found = replace(found, one_motion=shows_one_motion(found, video, maps))
             storage.write_bytes(str(kept), found.to_bytes())
     return found
