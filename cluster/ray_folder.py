@@ -4,7 +4,9 @@ By default it would be one that all users of the machine share, and that Ray let
 """
 
 import contextlib
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ from cluster.storage import os_errors
 from cluster.storage.scratch import scratch_root
 
 REMEDY = "set RAY_TMPDIR to a folder that this user can write, on a local disk with enough space"
+MIN_FREE_BYTES = 20_000_000
+"""Space that the logs of a Ray that starts may take; without it, one of its processes would not start, minutes later."""
 _LONGEST_SOCKET = "/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 """What is appended to the folder at most; the last number is a process ID."""
 _MAX_SOCKET_BYTES = 107
@@ -32,6 +36,8 @@ def ray_folder() -> Iterator[Path]:
             base.mkdir(parents=True, exist_ok=True)
             temporary = tempfile.TemporaryDirectory(prefix="ray-", dir=base, ignore_cleanup_errors=True)
             folder = Path(stack.enter_context(temporary))
+            if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(base))
         check_socket_length(folder)
         yield folder
 

@@ -91,6 +91,8 @@ def _local_ray(num_cpus: int, *, dashboard: bool) -> Iterator[None]:
     # Protect its ports by a token. Ray would store a new one in ~/.ray, which enables it for later clusters too.
     has_token = "RAY_AUTH_TOKEN" in os.environ or _token_path().is_file()
     os.environ.setdefault("RAY_AUTH_TOKEN", _token())
+    # It prints the logs of a process that does not start, after which one line names the remedy.
+    logging.getLogger("ray._private.services").setLevel(logging.CRITICAL)
     # Otherwise it warns at every start that the token is enabled, which is intended.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
     with ray_folder() as folder:

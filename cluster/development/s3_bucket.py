@@ -52,7 +52,7 @@ def _stored_keys(folder: Path) -> tuple[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "keys.json"
     if path.exists():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):  # damaged
             access_key, secret_key = json.loads(path.read_text())
             return str(access_key), str(secret_key)
     keys = (f"dev{secrets.token_hex(8)}", secrets.token_urlsafe(30))

@@ -141,7 +141,7 @@ def _identities(access_key: str, secret_key: str, read_only: tuple[str, str] | N
 
 def _ports(stored: Path) -> list[int]:
     """Return ports for the four parts of the server: the stored ones if they are free, or new ones."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, TypeError, OverflowError, RecursionError):  # missing or damaged
         ports = [int(port) for port in json.loads(stored.read_text())]
         if len(ports) == 4 and all(map(_is_free, ports)):
             return ports

@@ -109,5 +109,5 @@ def read_pairs(folder: str) -> PairsDescription:
         raise UserError(
             f"{url} is missing; write it with `vdsm pairs --out {folder}` and generate the clips that it lists"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{url} is not a list of pairs of this version; rerun `vdsm pairs`") from None

@@ -164,9 +164,11 @@ def _read_video(path: str, size: int, channels: int, frames: int | None, fps: fl
 
 
 def _read_folder(folder: Path, size: int, channels: int) -> ClipList:
-    from PIL import Image
-
+    from preprocessing.clip import RejectedInputError, TransientError
+    from preprocessing.decoding.input_file import open_input
     from preprocessing.decoding.transform import FrameTransform
+    from preprocessing.decoding.video import MAX_PIXELS
+    from preprocessing.sources.frames import read_image
 
     paths = sorted((path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES), key=_by_number)
     if not paths:
@@ -175,9 +177,9 @@ def _read_folder(folder: Path, size: int, channels: int) -> ClipList:
     frames = []
     for path in paths:
         try:
-            with Image.open(path) as image:
-                frames.append(transform(image.convert("RGB")))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            with open_input(str(path)) as file:
+                frames.append(read_image(file, transform, max_pixels=MAX_PIXELS))
+        except (RejectedInputError, TransientError) as error:
             raise UserError(f"{path}: not a readable image ({error})") from error
     return ClipList([str(folder)], [np.stack(frames)])
 

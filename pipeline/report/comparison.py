@@ -1,6 +1,5 @@
 """Comparison of evaluations: whether they are comparable, which metrics differ reliably, and which settings differ."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -10,6 +9,7 @@ from cluster.cli.recipe_file import leaves
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from pipeline import former_names
+from pipeline.report.foreign_metrics import read_metrics
 from pipeline.report.metric_format import Metric, Metrics, direction
 
 SUBFOLDERS = ("", "report", "evaluation")
@@ -66,13 +66,11 @@ def _find_metrics(url: str) -> tuple[str, Metrics]:
         if not storage.exists(file):
             continue
         try:
-            metrics: Metrics = json.loads(storage.read_bytes(file))
-            values, source = metrics["figures"], metrics["provenance"]
-            complete = all({"value", "n", "chance", "low", "high"} <= set(metric) for metric in values.values())
-            if not complete or not isinstance(source["data_sha256"], str):
-                raise ValueError
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{file} is damaged, or was not written by `vdsm evaluate`; rerun that command") from None
+            metrics = read_metrics(file)
+        except ValueError as error:
+            raise UserError(
+                f"{file} is damaged, or was not written by `vdsm evaluate` ({error}); rerun that command"
+            ) from None
         return folder, metrics
     if storage.exists(storage.join(url, "run.json")):
         raise UserError(

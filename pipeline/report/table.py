@@ -3,6 +3,7 @@
 import io
 from dataclasses import dataclass
 
+from cluster.errors import one_line
 from pipeline.report.metric_format import Metric, Metrics, format_interval, format_value, is_share, percent
 from pipeline.report.without_labels import label_free_rows
 
@@ -75,11 +76,12 @@ def text_table(metrics: Metrics) -> str:
         if row.name.endswith("leakage.action"):
             table.add_section()
         table.add_row(
-            row.title, percent(row.metric["value"]), format_interval(row.metric, share=True),
+            one_line(row.title), percent(row.metric["value"]), format_interval(row.metric, share=True),
             percent(row.metric["chance"]), percent(row.ceiling),
         )  # fmt: skip
     buffer = io.StringIO()
-    console = Console(file=buffer, width=100, force_terminal=False)
+    # Names of labels are those of a foreign dataset: no mark-up, and nothing that a terminal obeys.
+    console = Console(file=buffer, width=100, force_terminal=False, markup=False, highlight=False)
     if table.row_count:
         console.print(table)
         console.print("chance: an output unrelated to the pair; ceiling: real clips through the judge")
@@ -91,8 +93,8 @@ def text_table(metrics: Metrics) -> str:
         for one in rows:
             share = is_share(one.name, metrics)
             value, chance = (format_value(one.metric[key], share) for key in ("value", "chance"))
-            plain.add_row(one.title, value, format_interval(one.metric, share), chance, one.best)
+            plain.add_row(one_line(one.title), value, format_interval(one.metric, share), chance, one.best)
         console.print(plain)
     for warning in metrics["warnings"]:
-        console.print(f"note: {warning}")
+        console.print(f"note: {one_line(warning)}")
     return buffer.getvalue()

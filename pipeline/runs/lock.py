@@ -258,7 +258,7 @@ def _parse_owner(content: bytes) -> dict[str, Any]:
     try:
         owner: dict[str, Any] = json.loads(content)["owner"]
         return {"host": str(owner["host"]), "boot": owner["boot"], "space": owner["space"], "pid": int(owner["pid"])}
-    except (ValueError, LookupError, TypeError, RecursionError):
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return {"host": "an unknown machine", "boot": None, "space": None, "pid": 0}
 
 

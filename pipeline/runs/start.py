@@ -102,7 +102,7 @@ def stored_origin(run: str, recipe: Recipe) -> dict[str, Any]:
         origin: dict[str, Any] = dict(json.loads(storage.read_bytes(url)))
     except MissingFileError:
         raise UserError(f"{url} is missing; restore it, or train again under another name") from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise UserError(f"{url} is damaged; restore it, or train again under another name") from None
     return origin
 

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,6 +131,9 @@ class MinedPairs:
             ValueError: it is something else.
         """
         try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    raise ValueError("its arrays are packed")  # and could unpack to a thousand times their bytes
             with np.load(io.BytesIO(data), allow_pickle=False) as stored:
                 columns = {name: stored[name] for name in cls.__dataclass_fields__ if name in stored}
                 # Older files say nothing of the motion.

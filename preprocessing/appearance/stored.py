@@ -1,7 +1,6 @@
 """The descriptors of a dataset's clips: written next to its shards, or computed once and kept on this machine."""
 
 import hashlib
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from preprocessing.dataset.errors import HASH_MISMATCH, damaged_file
 from preprocessing.dataset.format import Appearance, ShardEntry
 from preprocessing.dataset.index import read_index
 from preprocessing.dataset.reader import ClipDataset
+from preprocessing.sources.array_file import ArrayFile, DamagedArrayError, PythonObjectsError
 
 
 def read_descriptors(
@@ -112,12 +112,19 @@ def read_embeddings(url: str, keys: list[str]) -> NDArray[np.float64]:
 
 
 def _read_npz(url: str) -> tuple[NDArray[np.str_], NDArray[np.floating]]:
+    names = ("keys", "descriptors")
     try:
-        with np.load(io.BytesIO(storage.read_bytes(url)), allow_pickle=False) as stored:
-            return stored["keys"], stored["descriptors"]
+        file = ArrayFile(url)
+        if "" in file.headers:
+            raise DamagedArrayError("it is a .npy")
+        missing = [name for name in names if name not in file.headers]
+        if missing:
+            raise UserError(f"{url}: no array {missing[0]}; it needs keys and descriptors")
+        for name in names:
+            file.verify(name)
+        keys, descriptors = map(file.array, names)
     except MissingFileError:
         raise UserError(f"{url} is missing; training.appearance.descriptor names it") from None
-    except KeyError as error:
-        raise UserError(f"{url}: no array {error}; it needs keys and descriptors") from None
-    except Exception as error:  # zipfile, zlib and numpy raise many kinds for foreign bytes
-        raise UserError(f"{url} is not an .npz of keys and descriptors ({str(error).splitlines()[0]:.100})") from None
+    except (DamagedArrayError, PythonObjectsError) as damage:
+        raise UserError(f"{url} is not an .npz of keys and descriptors ({str(damage):.300})") from None
+    return keys, descriptors

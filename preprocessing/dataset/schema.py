@@ -122,7 +122,7 @@ def _check_of(kind: Any, complete: bool) -> Check:
     if origin is typing.Literal:
         return _one_of(arguments)
     if origin in (typing.Union, types.UnionType):
-        return _union({typing.get_origin(option) or option: _check_of(option, complete) for option in arguments})
+        return _union({_json_type(option): _check_of(option, complete) for option in arguments})
     if kind in (list, dict):
         return _elements(_free) if kind is list else _entries(_text, _free)
     if origin is list:
@@ -135,6 +135,11 @@ def _check_of(kind: Any, complete: bool) -> Check:
         required = frozenset(hints) - later if complete else kind.__required_keys__
         return _fields({name: _check_of(hint, complete) for name, hint in hints.items()}, required)
     return {str: _text, int: _integer, float: _number, type(None): _none, Any: _free}[kind]
+
+
+def _json_type(option: Any) -> Any:
+    """Return the type of a value that JSON gives for an option of a union."""
+    return dict if typing.is_typeddict(option) else typing.get_origin(option) or option
 
 
 def _metadata(hint: Any) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ Nothing is unpickled, so a decoder that a hostile file has taken over cannot run
 
 import dataclasses
 import json
+import math
 import struct
 from typing import Any, BinaryIO, Protocol
 
@@ -13,6 +14,11 @@ import numpy as np
 from preprocessing.clip import Clip
 
 _LENGTHS = struct.Struct("<II")
+_TEXTS: dict[str, tuple[str, ...]] = {
+    "clip": (), "done": (), "memory": (), "rejected": ("reason", "where"), "transient": ("text",),
+    "user error": ("text",), "fault": ("type", "where", "text"),
+}  # fmt: skip
+"""Kind of a reply about an input -> the texts that it has."""
 MAX_HEADER = 16_000_000
 """Length of the longest accepted header, in bytes. It must hold the per-frame factors of a clip."""
 
@@ -61,7 +67,24 @@ def receive(read: ReadInto) -> tuple[dict[str, Any], bytearray]:
     return content, payload
 
 
+def check_reply(header: dict[str, Any]) -> None:
+    """Raise ValueError, KeyError or TypeError unless a reply about an input is of a known kind with all of its texts."""
+    for name in _TEXTS[header["kind"]]:
+        if not isinstance(header[name], str):
+            raise TypeError(f"{name} is no text")
+
+
 def clip_from_message(header: dict[str, Any], payload: bytearray) -> Clip:
-    """Return the clip in a message of kind `clip`."""
+    """Return the clip in a message of kind `clip`.
+
+    Raises:
+        ValueError, KeyError or TypeError: the message is not of `send_clip`.
+    """
     frames = np.frombuffer(payload, dtype=np.uint8).reshape(header["shape"])
-    return Clip(frames=frames, **header["fields"])
+    clip = Clip(frames=frames, **header["fields"])
+    texts, numbers = (clip.key, clip.identity, clip.source), (clip.start_s, clip.fps)
+    if frames.ndim != 4 or not isinstance(clip.labels, dict) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("no clip")
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise ValueError("no time")
+    return clip

@@ -7,6 +7,7 @@ therefore a failure counts against an input only if the process was fresh.
 """
 
 import dataclasses
+import functools
 import logging
 import os
 import select
@@ -21,10 +22,12 @@ from typing import BinaryIO
 from cluster.errors import UserError
 from cluster.storage.scratch import scratch_file, scratch_folder
 from preprocessing.clip import Clip, Item, RejectedInputError, Source, TransientError
-from preprocessing.decoding.messages import clip_from_message, receive, send
+from preprocessing.decoding.messages import check_reply, clip_from_message, receive, send
 
 log = logging.getLogger(__name__)
 
+START_S = 120
+"""Time for which a process that starts may be idle, in seconds: on a busy machine it may have to wait for a core."""
 _POLL_S = 1.0
 _PIPE_BYTES = 1 << 20
 _SET_PIPE_SIZE = 1031  # fcntl.F_SETPIPE_SZ, Linux only
@@ -105,8 +108,9 @@ class DecodeProcess:
             while True:
                 try:
                     header, payload = receive(self._read)
+                    check_reply(header)
                     clip = clip_from_message(header, payload) if header["kind"] == "clip" else None
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, LookupError, TypeError, OverflowError, RecursionError, MemoryError):
                     raise self._failed("the decoder wrote where it should not") from None
                 if clip is None:
                     break
@@ -149,7 +153,7 @@ class DecodeProcess:
             _enlarge(_pipe(process.stdout))
             try:
                 send(_pipe(process.stdin), self._setup)
-                header, _ = receive(self._read)
+                header, _ = receive(functools.partial(self._read, idle_seconds=max(START_S, self._cpu_seconds)))
             except (SandboxFailedError, BrokenPipeError) as failure:
                 process.wait()
                 if isinstance(failure, SandboxFailedError) and not failure.conclusive:
@@ -171,9 +175,10 @@ class DecodeProcess:
             self._process.communicate()
             self._process = None
 
-    def _read(self, buffer: memoryview) -> None:
+    def _read(self, buffer: memoryview, idle_seconds: int | None = None) -> None:
         """Fill `buffer` from the process; SandboxFailedError if it dies, or is idle for the time an input may take."""
         assert self._process is not None
+        idle_seconds = idle_seconds or self._cpu_seconds
         stream = _pipe(self._process.stdout)
         poll = select.poll()
         poll.register(stream, select.POLLIN)
@@ -183,10 +188,10 @@ class DecodeProcess:
                 now, used = time.monotonic(), _cpu_seconds(self._process.pid)
                 if used != previous:
                     active, previous = now, used
-                elif now - active > self._cpu_seconds:
+                elif now - active > idle_seconds:
                     self._process.kill()
                     self._process.wait()
-                    raise self._failed(f"decoding stood still for {self._cpu_seconds} s")
+                    raise self._failed(f"decoding stood still for {idle_seconds} s")
                 continue
             count = stream.readinto(buffer)  # type: ignore[attr-defined]
             if not count:

@@ -6,6 +6,7 @@ The split is that of MNIST: train uses digits of its training set, test those of
 import functools
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Iterator
 
@@ -23,6 +24,8 @@ Array = NDArray[np.float64]
 
 VERSION = "1"
 """Incremented when the rendering changes, so that shards of another version are detected."""
+MAX_BYTES = 2**28
+"""Most bytes that a packed file may unpack to; a few of them could fill the memory otherwise."""
 SIDE = 28
 """Height and width of a digit, in pixels."""
 FRAMES_PER_SECOND = 10.0
@@ -153,9 +156,12 @@ def read_idx(url: str, data: bytes, axes: int) -> NDArray[np.uint8]:
     """
     if data[:2] == b"\x1f\x8b":
         try:
-            data = gzip.decompress(data)
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+                data = packed.read(MAX_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{url} is damaged: {error}; download it again") from None
+        if len(data) > MAX_BYTES:
+            raise UserError(f"{url} unpacks to more than {MAX_BYTES:,} bytes; MNIST has 47,040,016; download it again")
     if data[:4] != bytes([0, 0, 8, axes]) or len(data) < 4 + 4 * axes:
         raise UserError(f"{url} is not an IDX file of unsigned bytes with {axes} axes; download it again")
     shape = [int.from_bytes(data[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes)]

@@ -130,6 +130,16 @@ def mutate_csv(data: bytes, random: Random) -> bytes:
     return text.encode("utf-8", "surrogatepass" if random.random() < 0.2 else "replace")
 
 
+def mutate_lines(data: bytes, random: Random) -> bytes:
+    """Mutate the lines of a text file, in its own encoding."""
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
+    lines = mutate_tree(data.decode(encoding, "replace").splitlines(), random)
+    if not isinstance(lines, list) or random.random() < 0.2:
+        return mutate_bytes(data, random)
+    errors = "surrogatepass" if random.random() < 0.2 else "replace"
+    return random.choice(("\n", "\n", "\r\n", "\r")).join(map(_cell, lines)).encode(encoding, errors)
+
+
 def _cell(value: Any) -> str:
     try:
         return str(value)

@@ -24,6 +24,8 @@ from preprocessing.sharding.rejects import write_rejects
 from preprocessing.sharding.write_shard import write_shard
 
 INDEX, SHARD = "train/shard-000000.json", "train/shard-000000.tar"
+LISTED = ("a.mp4", "b c.mp4", "folder/caf\u00e9 [1].mp4")
+"""Input files that a list names."""
 
 
 class Dots:
@@ -135,6 +137,12 @@ def sidecars() -> list[bytes]:
         {"path": "b.npy", "identity": "ben", "action": "walk", "age": 30.5},
     ]
     return [plain.encode(), b"\xef\xbb\xbf" + plain.replace("\n", "\r\n").encode(), boxes.encode(), encode_json(rows)]
+
+
+def lists() -> list[bytes]:
+    """Return lists of the files in `LISTED`, by their relative paths: as UTF-8, and as Windows writes them."""
+    lines = ["# videos", *LISTED, "", "./a.mp4"]
+    return ["\n".join(lines).encode(), b"\xef\xbb\xbf" + "\r\n".join(lines).encode(), "\r\n".join(lines).encode("utf-16")]
 
 
 def recipes() -> list[bytes]:

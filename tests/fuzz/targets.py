@@ -29,7 +29,8 @@ from preprocessing.dataset.reader import ClipDataset
 from preprocessing.dataset.verify_dataset import verify_dataset
 from preprocessing.dataset.verify_shard import VerificationError
 from preprocessing.sharding.output_lock import acquire_output
-from preprocessing.sources.config import ArraysConfig, LabelsConfig, SourceConfig
+from preprocessing.sources.config import ArraysConfig, LabelsConfig, SourceConfig, VideosConfig
+from preprocessing.sources.names import as_text
 from preprocessing.sources.registry import make_source
 from tests.fuzz import mutations, seeds
 
@@ -197,6 +198,19 @@ def _read_sidecar(folder: Path, data: bytes) -> None:
         _read_source(files, ArraysConfig(size=8, clip_frames=2, channels=1, labels=labels))
 
 
+def _read_list(folder: Path, data: bytes) -> None:
+    """Read a list of paths as inputs, relative to its folder, and describe them as a job does."""
+    for name in seeds.LISTED:
+        path = folder / name
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"")
+    (folder / "list.txt").write_bytes(data.replace(b"s3://", b"s4://"))  # no server in a fuzzer
+    source = make_source(SourceConfig(name="videos", path=str(folder / "list.txt"), videos=VideosConfig()), 0)
+    for item in source.items():
+        encode_json([item.key, as_text(item.path), item.split, item.group, item.version])
+
+
 def _read_recipe(folder: Path, data: bytes) -> None:
     """Read a YAML file as a recipe, as a sweep, and as the stored recipe of a run."""
     path = folder / "config.yaml"
@@ -274,6 +288,7 @@ TARGETS = {
     ),
     "arrays": Target(_read_arrays, _fixed(seeds.array_files), mutations.mutate_arrays),
     "sidecar": Target(_read_sidecar, _fixed(seeds.sidecars), mutations.mutate_csv),
+    "list": Target(_read_list, _fixed(seeds.lists), mutations.mutate_lines),
     "recipe": Target(_read_recipe, _fixed(seeds.recipes), mutations.mutate_yaml),
     "run": Target(_read_run, _fixed(seeds.run_descriptions), mutations.mutate_json),
     "plan": Target(_read_plan, lambda folder: [seeds.plan_and_inputs(folder)], mutations.mutate_json),

@@ -9,6 +9,7 @@ import pytest
 
 from cluster.errors import UserError
 from preprocessing.appearance.stored import read_embeddings
+from preprocessing.sources import array_file
 
 KEYS = ["a", "b", "c"]
 VALUES = np.arange(12, dtype=np.float64).reshape(3, 4)
@@ -92,6 +93,13 @@ def test_a_file_that_is_no_npz_is_one_line(tmp_path: Path, content: bytes) -> No
     path = tmp_path / "own.npz"
     path.write_bytes(content)
     one_line(str(path), "is not an .npz of keys and descriptors")
+
+
+def test_an_npz_that_would_unpack_to_far_more_bytes_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(array_file, "FREE_BYTES", 1000)
+    path = tmp_path / "own.npz"
+    np.savez_compressed(path, keys=np.array(KEYS), descriptors=np.zeros((3, 100_000)))
+    one_line(str(path), "would unpack to")
 
 
 def test_an_npz_that_is_cut_short_is_one_line(tmp_path: Path) -> None:

@@ -99,6 +99,13 @@ PAIRS = linked(6, [(0, 1), (2, 5), (1, 4)])
 ARRAYS: dict[str, Any] = {name: getattr(PAIRS, name) for name in PAIRS.__dataclass_fields__}
 
 
+def packed() -> bytes:
+    """Return an .npz whose arrays are compressed, which can unpack to a thousand times their bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **ARRAYS)
+    return buffer.getvalue()
+
+
 def npz(**changes: Any) -> bytes:
     """Return the content of an .npz with some arrays changed; None leaves one out."""
     buffer = io.BytesIO()
@@ -142,6 +149,7 @@ HOSTILE: dict[str, bytes] = {
     "a distance too few": npz(distances=ARRAYS["distances"][1:]),
     "long summary": npz(summary=np.zeros(3)),
     "the motion of a clip too many": npz(one_motion=np.append(ARRAYS["one_motion"], True)),
+    "packed": packed(),
     "numbers for the motion": npz(one_motion=ARRAYS["one_motion"].astype(np.int64)),
 }
 

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,17 @@ from cluster.storage.errors import UnreachableError
 from preprocessing.clip import Clip, Factors, Item, RejectedInputError, TransientError
 
 HOARD: list[NDArray[np.uint8]] = []
+FORGED = {
+    "nesting": b'{"kind":' * 50_000,
+    "endless": b'{"kind": "clip", "shape": [1e999], "fields": {}}',
+    "digits": b'{"kind": "clip", "shape": [99999999999999999999], "fields": {}}',
+    "fields": b'{"kind": "clip", "shape": [0, 1, 1, 1], "fields": {"key": [], "labels": 5, "identity": 1, "source": null,'
+    b' "start_s": "", "fps": {}}}',
+    "kind": b'{"kind": ["clip"]}',
+    "silence": b'{"kind": "rejected"}',
+    "texts": b'{"kind": "fault", "type": 1, "text": 2, "where": 3}',
+}
+"""Headers of messages that no decoder of ours would send."""
 
 
 class HostileSource:
@@ -76,6 +88,13 @@ def misbehave(deed: str) -> None:
         for descriptor in range(3, 20):
             try:
                 os.write(descriptor, b"\xff" * 1000)
+            except OSError:
+                continue
+    elif name == "forge":
+        header = FORGED[value]
+        for descriptor in range(3, 20):
+            try:
+                os.write(descriptor, struct.pack("<II", len(header), 0) + header)
             except OSError:
                 continue
     elif name == "once":  # only if this file does not exist yet

@@ -16,7 +16,7 @@ from preprocessing.clip import Clip, Clips, Item, RejectedInputError, TransientE
 from preprocessing.decoding.sandbox import INHERITED, DecodeProcess, SandboxFailedError
 from preprocessing.sharding.reading import read_item
 from preprocessing.sharding.rejects import Reject
-from tests.preprocessing.decoding.hostile_decoder import clip, open_hostile_source
+from tests.preprocessing.decoding.hostile_decoder import FORGED, clip, open_hostile_source
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +79,7 @@ def test_clips_arrive_unchanged_and_one_process_serves_many_inputs(decoder: Deco
         ("exit 0", "the decoder ended the process (exit code 0)"),
         ("raise", "decoding failed with ZeroDivisionError"),
         ("garble", "the decoder wrote where it should not"),
+        *((f"forge {name}", "the decoder wrote where it should not") for name in FORGED),
     ],
 )
 def test_a_bad_input_is_rejected_with_its_reason_and_the_next_is_complete(

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from preprocessing.clip import Clip, check
+from preprocessing.sources import moving_mnist
 from preprocessing.sources.config import MovingMnistConfig, SourceConfig
-from preprocessing.sources.moving_mnist import ACTIONS, FILES, SIDE, MovingMnistSource, bounce, render
+from preprocessing.sources.moving_mnist import ACTIONS, FILES, SIDE, MovingMnistSource, bounce, read_idx, render
 from preprocessing.sources.registry import make_source
 
 FEW = {"train_identities": 20, "test_identities": 5}
@@ -128,7 +129,9 @@ def test_the_seed_determines_the_clips(mnist: Path) -> None:
     assert digest(1) != digest(0)
 
 
-def test_files_may_be_uncompressed_and_a_bad_one_is_reported(mnist: Path, tmp_path: Path) -> None:
+def test_files_may_be_uncompressed_and_a_bad_one_is_reported(
+    mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for names in FILES.values():
         for name in names:
             (tmp_path / name).write_bytes(gzip.decompress((mnist / f"{name}.gz").read_bytes()))
@@ -144,6 +147,10 @@ def test_files_may_be_uncompressed_and_a_bad_one_is_reported(mnist: Path, tmp_pa
         label_file.write_bytes(bad)
         with pytest.raises(UserError, match=f"t10k-labels-idx1-ubyte {message}"):
             source(tmp_path).fingerprint()
+    monkeypatch.setattr(moving_mnist, "MAX_BYTES", len(good) - 1)  # of the other packed files, none is so long
+    label_file.write_bytes(gzip.compress(good))
+    with pytest.raises(UserError, match="t10k-labels-idx1-ubyte unpacks to more than"):
+        read_idx(str(label_file), label_file.read_bytes(), 1)
     label_file.unlink()
     with pytest.raises(UserError, match="found neither t10k-labels-idx1-ubyte nor"):
         source(tmp_path).fingerprint()
