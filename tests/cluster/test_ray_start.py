@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,6 +63,21 @@ def test_the_folder_of_another_user_named_ray_does_not_matter(
     assert [path.name for path in tmp_path.iterdir()] == ["ray"]
 
 
+def test_it_listens_on_loopback_and_requires_a_token(
+    start: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("", "mine"):
+        monkeypatch.setenv("RAY_AUTH_TOKEN", given)
+        if not given:
+            monkeypatch.delenv("RAY_AUTH_TOKEN")
+        call = start(None)[0]
+        assert call["_node_ip_address"] == "127.0.0.1"
+        token = call["environment"]["RAY_AUTH_TOKEN"]
+        assert token == given or (not given and len(token) == 64)
+    assert not list(tmp_path.iterdir()), "a stored token would be used by later clusters"
+
+
 def test_a_time_out_is_tried_again_once(start: Callable[..., list[Any]], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert len(start(TIMEOUT, None)) == 2
@@ -89,6 +105,10 @@ def test_an_unusable_folder_is_named_with_its_variable(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", "/foreign/ray-x")
 
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    with pytest.raises(MachineError, match=f"^{tmp_path}: No space left on device; .*set RAY_TMPDIR"):
+        start(None)
     monkeypatch.setenv("RAY_TMPDIR", "/foreign")
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(MachineError, match=r"^/foreign/ray-x: Permission denied; .*set RAY_TMPDIR"):

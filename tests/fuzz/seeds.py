@@ -142,7 +142,11 @@ def sidecars() -> list[bytes]:
 def lists() -> list[bytes]:
     """Return lists of the files in `LISTED`, by their relative paths: as UTF-8, and as Windows writes them."""
     lines = ["# videos", *LISTED, "", "./a.mp4"]
-    return ["\n".join(lines).encode(), b"\xef\xbb\xbf" + "\r\n".join(lines).encode(), "\r\n".join(lines).encode("utf-16")]
+    return [
+        "\n".join(lines).encode(),
+        b"\xef\xbb\xbf" + "\r\n".join(lines).encode(),
+        "\r\n".join(lines).encode("utf-16"),
+    ]
 
 
 def recipes() -> list[bytes]:

@@ -95,7 +95,9 @@ def test_a_file_that_is_no_npz_is_one_line(tmp_path: Path, content: bytes) -> No
     one_line(str(path), "is not an .npz of keys and descriptors")
 
 
-def test_an_npz_that_would_unpack_to_far_more_bytes_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_npz_that_would_unpack_to_far_more_bytes_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(array_file, "FREE_BYTES", 1000)
     path = tmp_path / "own.npz"
     np.savez_compressed(path, keys=np.array(KEYS), descriptors=np.zeros((3, 100_000)))
