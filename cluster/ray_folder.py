@@ -17,7 +17,7 @@ from cluster.storage.scratch import scratch_root
 
 REMEDY = "set RAY_TMPDIR to a folder that this user can write, on a local disk with enough space"
 MIN_FREE_BYTES = 20_000_000
-"""Space that the logs of a Ray that starts may take; without it, one of its processes would not start, minutes later."""
+"""Space that the logs of a Ray that starts may take; without it, one of its processes fails, minutes later."""
 _LONGEST_SOCKET = "/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 """What is appended to the folder at most; the last number is a process ID."""
 _MAX_SOCKET_BYTES = 107

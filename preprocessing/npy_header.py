@@ -10,7 +10,6 @@ from typing import IO, Any
 
 import numpy as np
 
-
 MAX_HEADER = 65_536
 """Longest accepted header, in bytes. NumPy itself reads the up to 4 GB that a file states before it refuses them."""
 

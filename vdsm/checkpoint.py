@@ -17,6 +17,7 @@ import torch
 
 from vdsm.code_density import FittedPriors
 from vdsm.config import ModelConfig
+from vdsm.foreign_file import is_unpacked_zip, open_regular
 
 if TYPE_CHECKING:
     from vdsm.disentangler import Disentangler
@@ -65,6 +66,8 @@ def load(path: Path) -> dict[str, Any]:
     """
     verify(path)
     try:
+        if not is_unpacked_zip(path):
+            raise ValueError("not as torch.save writes it")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
         raise ValueError(
@@ -79,7 +82,7 @@ def load(path: Path) -> dict[str, Any]:
 def verify(path: Path) -> str:
     """Check `path` against the SHA-256 that it carries, and return it. Raise ValueError if they differ."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             body = os.fstat(file.fileno()).st_size - _FOOTER_BYTES
             if body <= 0:
                 raise ValueError(f"{path}: is truncated; delete it and resume from an earlier checkpoint")

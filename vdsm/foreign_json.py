@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from vdsm.foreign_file import open_regular
+
 MAX_BYTES = 1 << 20
 """Largest accepted file."""
 LARGEST = 1 << 16
@@ -26,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: it is missing, too long, or no JSON object.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); give a folder that `vdsm export` wrote") from None

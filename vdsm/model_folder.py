@@ -22,6 +22,7 @@ from torch import Tensor
 from vdsm.code_density import FittedPriors
 from vdsm.config import ModelConfig
 from vdsm.disentangler import Disentangler
+from vdsm.foreign_file import open_regular
 from vdsm.foreign_json import Fields, read_json
 from vdsm.prior_tensors import PREFIX, from_tensors, to_tensors
 
@@ -164,7 +165,7 @@ def _build(config: ModelConfig) -> Disentangler:
 def _check_header(path: Path) -> None:
     """Check that a file begins as a safetensors file does: the length of a JSON object, and the object."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             begin, size = file.read(9), os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         raise ValueError(f"{path}: is missing; get the complete folder that `vdsm export` wrote") from None

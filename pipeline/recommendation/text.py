@@ -8,6 +8,7 @@ import yaml
 
 from cluster.cli.progress import format_duration
 from cluster.cli.settings import Tree, settings_of
+from cluster.errors import one_line
 from pipeline.recipe import Recipe
 from pipeline.recommendation.draft import SECTIONS, Draft
 from pipeline.recommendation.hardware import Hardware
@@ -41,7 +42,7 @@ def recipe_text(
         name: path or URL of the recipe.
     """
     lines = list(_comment(f"A recipe for {data}, by `vdsm recommend`:"))
-    lines += ["#", f"#   vdsm train --config {name} --data {data} --out runs --name first", "#"]
+    lines += ["#", f"#   {one_line(f'vdsm train --config {name} --data {data} --out runs --name first')}", "#"]
     for line in (*describe(found), *expected(machine, plans, times)):
         lines += _comment(line)
     for warning in draft.warnings:
@@ -124,9 +125,15 @@ def _position(path: str, name: str) -> int:
 
 
 def _comment(text: str, indent: str = "") -> Iterator[str]:
+    """Yield lines of a comment. A name from a foreign dataset can hold what YAML takes for the end of a line."""
     prefix = f"{indent}# "
     yield from textwrap.wrap(
-        text, WIDTH, initial_indent=prefix, subsequent_indent=prefix, break_long_words=False, break_on_hyphens=False
+        one_line(text),
+        WIDTH,
+        initial_indent=prefix,
+        subsequent_indent=prefix,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

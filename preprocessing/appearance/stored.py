@@ -126,5 +126,5 @@ def _read_npz(url: str) -> tuple[NDArray[np.str_], NDArray[np.floating]]:
     except MissingFileError:
         raise UserError(f"{url} is missing; training.appearance.descriptor names it") from None
     except (DamagedArrayError, PythonObjectsError) as damage:
-        raise UserError(f"{url} is not an .npz of keys and descriptors ({str(damage):.300})") from None
+        raise UserError(f"{url} is not an .npz of keys and descriptors ({damage!s:.300})") from None
     return keys, descriptors

@@ -90,6 +90,7 @@ class ShardCache:
             if not exclusive:
                 return True
             if not self._is_cached(shard):
+                _check_size(url, shard)
                 if not self._make_room(shard["size_bytes"]):
                     return False
                 self._download(url, shard)
@@ -129,6 +130,7 @@ class ShardCache:
     def _download(self, url: str, shard: ShardEntry) -> None:
         remote = storage.join(url, shard["path"])
         unverified = self._path(shard).with_suffix(".unchecked")
+        _check_size(url, shard)
         self._make_room(shard["size_bytes"])
         for attempt in (1, 2):
             storage.retry_while_unreachable(lambda: storage.download(remote, unverified), PATIENCE_S)
@@ -155,6 +157,14 @@ class ShardCache:
                 if _delete_unused(path):
                     total -= cached[path].st_size
         return total + size_bytes <= self._capacity
+
+
+def _check_size(url: str, shard: ShardEntry) -> None:
+    """Compare the length of a shard with that in the manifest, which would empty the cache if it were far too large."""
+    remote = storage.join(url, shard["path"])
+    if storage.retry_while_unreachable(lambda: storage.size(remote), PATIENCE_S) != shard["size_bytes"]:
+        logger.warning("%s: its length does not match the manifest", remote)
+        raise DamagedShardError(remote)
 
 
 def _delete_unused(path: Path) -> bool:

@@ -68,7 +68,7 @@ def receive(read: ReadInto) -> tuple[dict[str, Any], bytearray]:
 
 
 def check_reply(header: dict[str, Any]) -> None:
-    """Raise ValueError, KeyError or TypeError unless a reply about an input is of a known kind with all of its texts."""
+    """Raise KeyError or TypeError unless a reply about an input is of a known kind with all of its texts."""
     for name in _TEXTS[header["kind"]]:
         if not isinstance(header[name], str):
             raise TypeError(f"{name} is no text")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from cluster import ray_runtime
 from cluster.cli.progress import ProgressDisplay
-from cluster.errors import UserError
+from cluster.errors import UserError, one_line
 from cluster.extras import install
 from cluster.storage import api as storage
 from preprocessing.clip import Item
@@ -177,7 +177,7 @@ class _Job:
             f"cuts: {total.cuts:,}\n"
         )
         for reason, count in decisions.reasons():
-            sys.stdout.write(f"dropped: {count:,} {reason}\n")
+            sys.stdout.write(f"dropped: {count:,} {one_line(reason)}\n")  # a reason may be the user's, from a sidecar
         groups = decisions.several()
         if groups:
             sys.stdout.write(f"near-duplicates: {sum(map(len, groups)):,} videos in {len(groups):,} groups\n")

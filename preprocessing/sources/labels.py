@@ -210,7 +210,7 @@ def _parse_csv(path: str, text: str) -> list[dict[str, str]]:
         table = [dict(row) for row in reader]
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}") from None
-    if "path" not in (reader.fieldnames or []):
+    if "path" not in [name.strip() for name in reader.fieldnames or []]:
         raise UserError(f"{path}: the first line must name the columns, one of them `path`; it is {text[:60]!r}")
     for number, row in enumerate(table, 1):
         if None in row or None in row.values():

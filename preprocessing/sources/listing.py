@@ -180,13 +180,23 @@ def _read_list(path: str) -> InputListing:
         except UnicodeDecodeError:
             raise UserError(f"{path}: not UTF-8 text; a .txt file in source.path holds one path per line") from None
         lines = {line.strip(f"{_MARK}{string.whitespace}") for line in text}
-        for name in sorted(expand_home(line) for line in lines if line and not line.startswith("#")):
+        listed: set[str] = set()
+        for name in sorted({_plain(expand_home(line)) for line in lines if line and not line.startswith("#")}):
             entry = _listed_file(base, name)
             if entry is None:
                 raise UserError(f"{path} lists {name}, which does not exist or is not a file")
-            yield entry
+            url = resolve(base, entry.name)
+            location = url if storage.is_s3(url) else os.path.abspath(url)  # noqa: PTH100 - Path.resolve() follows links
+            if location not in listed:  # otherwise both would be inputs, perhaps one in each split
+                listed.add(location)
+                yield entry
 
     return InputListing(base, entries, explicit=True)
+
+
+def _plain(name: str) -> str:
+    """Return a path of a list without `./`: the name by which a sidecar may know it."""
+    return name if "://" in name or name.startswith("/") else name.removeprefix("./").lstrip("/") or name
 
 
 def _listed_file(base: str, name: str) -> Entry | None:

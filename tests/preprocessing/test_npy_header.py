@@ -16,7 +16,8 @@ class CountedReads(io.BytesIO):
     requested = 0
 
     def read(self, size: int | None = -1) -> bytes:
-        assert size is not None and size >= 0, "everything is requested"
+        assert size is not None
+        assert size >= 0, "everything is requested"
         self.requested += size
         return super().read(size)
 
@@ -42,5 +43,5 @@ def test_a_header_is_read_to_its_end_in_every_version(version: tuple[int, int]) 
 
 @pytest.mark.parametrize("data", [b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00\x10\x00", b"\x93NUMPY\x01\x00\x50\x00{"])
 def test_a_header_that_is_cut_short_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="EOF: reading"):
         read_header(io.BytesIO(data))

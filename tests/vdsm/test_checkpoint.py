@@ -1,8 +1,10 @@
 """Checkpoints are complete or refused, and never run code."""
 
 import hashlib
+import io
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,29 @@ def test_code_in_a_checkpoint_with_a_valid_hash_is_refused_and_not_run(tmp_path:
     with pytest.raises(ValueError, match=r"state.pt: .* could run code, and was not loaded"):
         checkpoint.load(tmp_path / "state.pt")
     assert not (tmp_path / "ran").exists()
+
+
+def signed(path: Path, content: bytes) -> Path:
+    """Write a file with a valid hash, as anyone can."""
+    path.write_bytes(content + b"\nvdsm-checkpoint-sha256=" + hashlib.sha256(content).hexdigest().encode() + b"\n")
+    return path
+
+
+def test_a_packed_checkpoint_with_a_valid_hash_is_refused_before_it_is_unpacked(written: Path, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(written) as stored, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member in stored.infolist():
+            archive.writestr(member.filename, stored.read(member))
+    for content in (packed.getvalue(), b"no zip at all"):
+        with pytest.raises(ValueError, match="was not loaded; use a checkpoint written by this program"):
+            checkpoint.load(signed(tmp_path / "packed.pt", content))
+
+
+def test_a_pipe_in_the_place_of_a_checkpoint_does_not_stop_the_reader(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "state.pt")
+    for read in (checkpoint.load, checkpoint.verify):
+        with pytest.raises(ValueError, match=r"state.pt: is not a regular file but a pipe"):
+            read(tmp_path / "state.pt")
 
 
 @pytest.mark.parametrize(("name", "message"), [("none.pt", "no such checkpoint"), ("", "is a folder")])

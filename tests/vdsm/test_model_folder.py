@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -215,3 +216,11 @@ def test_the_folder_of_given_weights_is_not_exported(tmp_path: Path) -> None:
     write_model_folder(tmp_path, Disentangler(config), FACTS)
     assert "private" not in (tmp_path / "config.json").read_text()
     assert read_model_folder(tmp_path)[0].config.encoder_weights == "weights.pth"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_does_not_stop_the_reader(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(ValueError, match=f"{name}: is not a regular file but a pipe"):
+        read_model_folder(folder)

@@ -22,6 +22,7 @@ from torch.nn import functional
 from vdsm.device import CPU, device_of, upload
 from vdsm.evaluation.clips import ACTION, LabelledClips, stack
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
+from vdsm.foreign_file import is_unpacked_zip
 
 JUDGE_VERSION = 1
 """Raised when the judge's architecture or training changes, so that no older judge is used from a cache."""
@@ -224,6 +225,8 @@ def parse_judge(data: bytes, key: str) -> Judge:
         ValueError: the bytes are damaged or belong to another key.
     """
     try:
+        if not is_unpacked_zip(io.BytesIO(data)):
+            raise ValueError("it is not as torch.save writes it")
         stored = torch.load(io.BytesIO(data), weights_only=True)
         if stored["key"] != key:
             raise ValueError("it belongs to other data or settings")

@@ -16,6 +16,8 @@ from pipeline.recommendation.hardware import Hardware, this_machine
 from pipeline.recommendation.kinds import KINDS, LONG_VIDEO_S
 from pipeline.recommendation.recommend import recommendation
 from pipeline.recommendation.survey import PixelSurvey, Survey
+from pipeline.recommendation.text import recipe_text
+from pipeline.training.plan import StagePlan
 from preprocessing.appearance.pairs import MinedPairs
 from tests.pipeline.recommendation.made_videos import write_videos
 
@@ -208,6 +210,17 @@ def test_the_text_is_that_of_the_recipe_with_a_reason_for_each_setting(tmp_path:
         assert f"WARNING: {warning}" in " ".join(line.removeprefix("# ") for line in lines)
     assert yaml.safe_load(text).keys() == {"model", "training"}
     assert "Time:" not in text
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028", "\u2029", "\x0b", "\x1b[2J"])
+def test_a_name_from_the_data_writes_no_setting(end: str, tmp_path: Path) -> None:
+    label = f"hat{end}training: {{stages: 1}}"
+    draft = choose(dataset(labels=(label,)), MACHINE)
+    plan = StagePlan(1, 10, 4, 8, 4, None, None, 1000, 10**9)
+    text = recipe_text(draft, dataset(labels=(label,)), MACHINE, [plan], {}, f"/data{end}seed: 5", "mine.yaml")
+    assert yaml.safe_load(text).keys() == {"model", "training"}
+    assert yaml.safe_load(text)["training"] == draft.tree["training"]
+    assert text.replace("\n", "").isprintable()
 
 
 def test_only_comments_hold_what_was_measured(tmp_path: Path) -> None:

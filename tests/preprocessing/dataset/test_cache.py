@@ -148,6 +148,19 @@ def test_a_shard_that_does_not_match_the_manifest_is_downloaded_again_and_refuse
     assert cached(tmp_path, shards) == []
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_manifest_that_states_a_huge_size_empties_no_cache(
+    ahead: bool, tmp_path: Path, s3_bucket: str, shards: list[dict[str, Any]]
+) -> None:
+    cache = ShardCache(tmp_path, 10 * SIZE)
+    for shard in shards[:3]:
+        cache.open(s3_bucket, shard).close()
+    hostile = shards[4] | {"size_bytes": 9 * SIZE}
+    with pytest.raises(DamagedShardError, match="shard4"):
+        (cache.prepare if ahead else cache.open)(s3_bucket, hostile)
+    assert cached(tmp_path, shards) == [0, 1, 2]
+
+
 def test_a_bad_download_is_repeated(
     tmp_path: Path,
     s3_bucket: str,
@@ -237,6 +250,7 @@ def test_a_fault_of_this_machine_is_neither_damage_nor_a_fault_of_s3(
     def download(url: str, path: Path) -> None:
         path.write_bytes(b"content")
 
+    monkeypatch.setattr(storage, "size", lambda _: 7)
     monkeypatch.setattr(storage, "download", fail if where == "download" else download)
     if where == "lock":
         monkeypatch.setattr(fcntl, "flock", fail)

@@ -20,8 +20,8 @@ FORGED = {
     "nesting": b'{"kind":' * 50_000,
     "endless": b'{"kind": "clip", "shape": [1e999], "fields": {}}',
     "digits": b'{"kind": "clip", "shape": [99999999999999999999], "fields": {}}',
-    "fields": b'{"kind": "clip", "shape": [0, 1, 1, 1], "fields": {"key": [], "labels": 5, "identity": 1, "source": null,'
-    b' "start_s": "", "fps": {}}}',
+    "fields": b'{"kind": "clip", "shape": [0, 1, 1, 1], "fields": {"key": [], "labels": 5, "identity": 1,'
+    b' "source": null, "start_s": "", "fps": {}}}',
     "kind": b'{"kind": ["clip"]}',
     "silence": b'{"kind": "rejected"}',
     "texts": b'{"kind": "fault", "type": 1, "text": 2, "where": 3}',

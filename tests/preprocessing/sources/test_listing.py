@@ -135,3 +135,17 @@ def test_a_line_without_a_file_is_named(tmp_path: Path, line: str) -> None:
     with pytest.raises(UserError, match=r"list.txt lists .*, which does not exist or is not a file") as raised:
         selected(f"{tmp_path}/list.txt")
     assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "other", ["./a.mp4", ".//a.mp4", "b/../a.mp4", "./b/.././a.mp4", "BASE/a.mp4", "BASE//b/../a.mp4"]
+)
+def test_a_file_that_a_list_names_in_two_ways_is_one_input(tmp_path: Path, other: str) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("a.mp4", "b/c.mp4"):
+        (tmp_path / name).touch()
+    for lines in ([other, "a.mp4"], [other]):
+        text = "\n".join(["b/c.mp4", *lines]).replace("BASE", str(tmp_path))
+        (tmp_path / "list.txt").write_text(text)
+        names = selected(f"{tmp_path}/list.txt")[1]
+        assert sorted((tmp_path / name).resolve().name for name in names) == ["a.mp4", "c.mp4"]
