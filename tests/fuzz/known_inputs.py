@@ -80,6 +80,16 @@ INPUTS: dict[str, dict[str, bytes]] = {
         "long label": _rows(**{"y" * 60_000: "1"}),
         "control characters": b"path,identity\na.npy,\x1b[2J\nx\x1b[2J.npy,b\n",
     },
+    "list": {
+        "half a character": b"\xff\xfea",
+        "zero bytes": b"a.mp4\0\n",
+        "long line": b"x" * 60_000,
+        "control characters": b"\x1b[2J.mp4\n",
+        "home of nobody": b"~nobody-here/x.mp4\n",
+        "another scheme": b"http://example/x.mp4\n",
+        "marks": "\ufeff".encode() * 100,
+        "folder": b"folder\n",
+    },
     "recipe": {
         "aliases of aliases": _BOMB.encode(),
         "aliases of aliases as a key": f"{_BOMB}? *h\n: 1\n".encode(),
