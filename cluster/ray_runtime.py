@@ -150,7 +150,7 @@ def _start(folder: Path, num_cpus: int, dashboard: bool) -> Any:
                 continue
             raise UserError(
                 f"Ray did not start on this machine ({reason}); free memory and space in {folder.parent}, or "
-                "set RAY_TMPDIR to a folder on another local disk"
+                "set RAY_TMPDIR to a folder on another local disk; if the machine is busy, rerun later"
             ) from error
     raise AssertionError("the second attempt returns or raises")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -9,6 +10,8 @@ from typing import NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 """From a scheduler that reclaims the machine, and from a terminal that closes."""
+AGAIN_S = 0.05
+"""Time after which an interruption is repeated that Python dropped, in seconds."""
 
 
 @contextlib.contextmanager
@@ -18,7 +21,7 @@ def as_interrupt() -> Iterator[None]:
     SIGHUP stays ignored where it is, as under `nohup`. Only the main thread may handle signals; in others, nothing
     changes.
     """
-    with kept():
+    with kept(), _delivered():
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) != signal.SIG_IGN:
@@ -30,6 +33,34 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _delivered() -> Iterator[None]:
+    """Repeat, within the block, an interruption that came where Python drops exceptions: in `__del__`, or at a fork."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    report, alarm = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+
+    def repeat(dropped: "sys.UnraisableHookArgs") -> None:
+        # A SystemExit is of the handler that Ray has while it starts.
+        is_ours = issubclass(dropped.exc_type, KeyboardInterrupt | SystemExit)
+        if not is_ours or threading.current_thread() is not threading.main_thread():
+            report(dropped)
+            return
+        signal.signal(signal.SIGALRM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+
+    sys.unraisablehook = repeat
+    try:
+        yield
+    finally:
+        if sys.unraisablehook is repeat:
+            sys.unraisablehook = report
+        if signal.getsignal(signal.SIGALRM) is _interrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, alarm)
 
 
 @contextlib.contextmanager

@@ -48,6 +48,37 @@ def test_a_signal_ends_a_command_in_order_and_with_one_line(root: Path, number: 
     assert errors == "interrupted; rerun the same command to resume\n"
 
 
+DROPPED = """
+import os, signal, sys, time
+from cluster.cli.run import run
+
+class Late:
+    def __del__(self):
+        {deed}
+        time.sleep(60)
+
+def work(args):
+    try:
+        Late()
+        print("not stopped", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaned up", flush=True)
+
+run(work, [])
+"""
+
+
+@pytest.mark.parametrize("deed", ["os.kill(os.getpid(), signal.SIGTERM)", "signal.raise_signal(2)", "sys.exit(15)"])
+def test_an_interruption_that_python_drops_is_repeated(root: Path, deed: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED.format(deed=deed)],
+        cwd=root, capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (130, "not stopped\ncleaned up\n")
+    assert done.stderr == "interrupted; rerun the same command to resume\n"
+
+
 def test_a_second_signal_does_not_interrupt_the_clean_up(root: Path) -> None:
     process = command(root, finish="sys.stdin.read(); print('completely', flush=True)", stdin=subprocess.PIPE)
     process.terminate()
