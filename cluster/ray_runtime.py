@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster import ray_internals
 from cluster.cli import stop_signals
 from cluster.errors import UserError
 from cluster.ray_folder import REMEDY, ray_folder
@@ -119,7 +120,8 @@ def _start(folder: Path, num_cpus: int, dashboard: bool) -> Any:
         try:
             with (
                 _inherited(_local_environment(folder)),
-                _loopback_allowed(),
+                ray_internals.loopback_allowed(),
+                ray_internals.any_command_line(),
                 stop_signals.kept(),
                 stop_signals.hangup_withheld(),
             ):
@@ -168,13 +170,14 @@ def _join_cluster(address: str) -> None:
     # A Ray Client has no such path, and sends the job configuration to a process without this module.
     own: dict[str, Any] = {} if address.startswith("ray://") else {"job_config": _job_config()}
     try:
-        ray.init(
-            address=address,
-            runtime_env=_cluster_environment(),
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-            **own,
-        )
+        with ray_internals.any_command_line():
+            ray.init(
+                address=address,
+                runtime_env=_cluster_environment(),
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+                **own,
+            )
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise UserError(
             f"cannot join the Ray cluster at RAY_ADDRESS={address} ({str(error).strip().splitlines()[0]:.150}); unset "
@@ -235,22 +238,6 @@ def _local_environment(folder: Path) -> dict[str, str]:
         # First, since other folders may hold modules with the names of ours.
         variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(_root()), *paths]))
     return variables
-
-
-@contextlib.contextmanager
-def _loopback_allowed() -> Iterator[None]:
-    """Have Ray accept loopback as the address of a node; on Linux it replaces it by that of a network interface.
-
-    It reads the variable when it is imported, which may have been earlier.
-    """
-    from ray._private import ray_constants
-
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _job_config() -> Any:

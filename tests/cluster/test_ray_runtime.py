@@ -134,7 +134,7 @@ def test_workers_import_the_project_and_a_command_that_is_asked_to_stop_ends_its
     variables = environment(root) | {"HOME": str(home)}
     del variables["PYTHONPATH"]
     driver = subprocess.Popen(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), b"caf\xe9.mp4"],  # a name that is not UTF-8
         cwd=tmp_path,
         env=variables,
         stdout=subprocess.PIPE,

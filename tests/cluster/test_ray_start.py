@@ -28,7 +28,8 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
         calls: list[dict[str, Any]] = []
 
         def init(**options: Any) -> None:
-            calls.append(options | {"environment": dict(os.environ)})
+            entrypoint = ray._private.utils.get_entrypoint_name()  # type: ignore[no-untyped-call]
+            calls.append(options | {"environment": dict(os.environ), "entrypoint": entrypoint})
             outcome = outcomes[len(calls) - 1]
             if outcome is not None:
                 raise outcome
@@ -76,6 +77,11 @@ def test_it_listens_on_loopback_and_requires_a_token(
         token = call["environment"]["RAY_AUTH_TOKEN"]
         assert token == given or (not given and len(token) == 64)
     assert not list(tmp_path.iterdir()), "a stored token would be used by later clusters"
+
+
+def test_the_command_line_need_not_be_utf_8(start: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray._private.utils.get_entrypoint_name", lambda: "shard caf\udce9")
+    assert start(None)[0]["entrypoint"] == "shard caf\\udce9"
 
 
 def test_a_time_out_is_tried_again_once(start: Callable[..., list[Any]], caplog: pytest.LogCaptureFixture) -> None:
