@@ -130,6 +130,8 @@ def test_workers_import_the_project_and_a_command_that_is_asked_to_stop_ends_its
 ) -> None:
     script, home = tmp_path / "driver.py", tmp_path / "home"
     home.mkdir()  # without a token of Ray
+    for name in ("preprocessing", "cluster", "pipeline"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('a module of the user')")
     script.write_text(f"import sys; sys.path.insert(0, {str(root)!r})\n" + STOPPED)
     variables = environment(root) | {"HOME": str(home)}
     del variables["PYTHONPATH"]
