@@ -149,6 +149,13 @@ def lists() -> list[bytes]:
     ]
 
 
+def write_listed(folder: Path) -> None:
+    """Write the empty files in `LISTED`, unless they exist."""
+    for path in (folder / name for name in LISTED):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+
 def recipes() -> list[bytes]:
     """Return a large recipe, a short one, and one with an anchor."""
     settings = Recipe().model_dump(mode="json", include={"seed", "source", "model", "training"})

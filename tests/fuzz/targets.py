@@ -201,11 +201,7 @@ def _read_sidecar(folder: Path, data: bytes) -> None:
 
 def _read_list(folder: Path, data: bytes) -> None:
     """Read a list of paths as inputs, relative to its folder, and describe them as a job does."""
-    for name in seeds.LISTED:
-        path = folder / name
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(b"")
+    seeds.write_listed(folder)
     with contextlib.suppress(UnicodeDecodeError):
         if "s3://" in decode_text(data):  # no server in a fuzzer
             return
