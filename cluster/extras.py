@@ -25,6 +25,9 @@ EXTRA_OF = {
     "wandb": "trackers",
     "mlflow": "trackers",
     "trackio": "trackio",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
     "psycopg": "postgres",
     "cryptography": "s3-server",
 }

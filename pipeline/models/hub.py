@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 PREFIX = "hf://"
 MAX_WEIGHTS_BYTES = 1 << 36
 """Largest file of weights that is downloaded."""
-FILES = ("config.json", "model.safetensors", "README.md", "sample.gif", "encode.pt2", "decode.pt2")
+FILES = ("config.json", "model.safetensors", "README.md", "sample.gif", "encode.pt2", "decode.pt2", "encode.onnx",
+         "decode.onnx")  # fmt: skip
 """Files of an exported model. Nothing else is sent or fetched."""
 _NAME = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
