@@ -64,7 +64,7 @@ ROTATED = np.array([[1.0, 1, 0], [1, -1, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0]])
 
 def test_a_number_for_each_factor_scores_1_and_a_rotation_of_two_less_with_equal_information() -> None:
     separate, rotated = scores(ONE_EACH), scores(ROTATED)
-    # Of the three numbers that matter, two are about two of three factors; of the factors, two are in two of five numbers.
+    # Of three numbers that matter, two are about two of three factors; and two factors are in two of five numbers each.
     expected = {
         "dci.disentanglement": (2 * (1 - np.log(2) / np.log(3)) + 1) / 3,
         "dci.completeness": (2 * (1 - np.log(2) / np.log(5)) + 1) / 3,
