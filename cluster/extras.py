@@ -25,6 +25,7 @@ EXTRA_OF = {
     "wandb": "trackers",
     "mlflow": "trackers",
     "trackio": "trackio",
+    "h5py": "h5",
     "onnx": "onnx",
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
