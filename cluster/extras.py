@@ -22,6 +22,13 @@ EXTRA_OF = {
     "scenedetect": "prepare",
     "imagehash": "prepare",
     "huggingface_hub": "hub",
+    "wandb": "trackers",
+    "mlflow": "trackers",
+    "trackio": "trackio",
+    "h5py": "h5",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
     "psycopg": "postgres",
     "cryptography": "s3-server",
 }

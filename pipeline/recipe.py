@@ -39,6 +39,8 @@ class EvaluationConfig(Section):
     """Pairs of test clips whose codes are swapped; fixed by the seed."""
     probe_clips: int = Field(default=3000, ge=1)
     """Maximum number of training clips that the probes are trained on."""
+    dci_trees: int = Field(default=0, ge=0)
+    """Trees of the random forests of DCI, such as 100; 0 leaves DCI out. Needs scikit-learn, of the extra train."""
     refinement_steps: int = Field(default=0, ge=0)
     """Gradient steps that fit the static code of each clip to its own frames, starting from the encoder's estimate; 0
     uses that estimate. 30 suffice for handwriting."""

@@ -50,6 +50,7 @@ def train(command: TrainCommand) -> None:
     from pipeline.runs.begin import log_plan
     from pipeline.runs.start import new_start
     from pipeline.runs.store import absolute, run_url
+    from pipeline.trackers.registry import check_installed
 
     recipe = Recipe.of(command)
     data = absolute(command.data)
@@ -59,6 +60,7 @@ def train(command: TrainCommand) -> None:
         return
     if run is None:
         raise UserError("--out and --name are required: the folder of the runs, and a name for this run")
+    check_installed(recipe.training.trackers)
     if command.launcher == "torchrun":
         from pipeline.torchrun.run import train_recipe as train_ranks
 

@@ -35,6 +35,8 @@ class ExpertTransposedConv(nn.Module):
         super().__init__()
         self.shape = (in_channels, out_channels, 4, 4)
         self.stride = stride
+        self.largest_folded = LARGEST_FOLDED
+        """Largest width of the maps that are upsampled by a matrix product and `fold`; any gives the same numbers."""
         # An output pixel sees 4 / stride taps per axis of every input channel, but just one tap where the input is 1x1.
         taps = 1 if stride == 1 else (4 // stride) ** 2
         deviation = gain / math.sqrt(in_channels * taps)
@@ -58,7 +60,7 @@ class ExpertTransposedConv(nn.Module):
         if self.stride == 1:
             drawn = torch.bmm(x.flatten(2), kernels.view(clips, in_channels, -1))
             return drawn.view(clips, frames, out_channels, 4, 4) + biases[:, None, :, None, None]
-        if x.shape[-1] <= LARGEST_FOLDED:
+        if x.shape[-1] <= self.largest_folded:
             # One matrix product per clip computes all stamps; `fold` adds up those that overlap.
             pixels = x.permute(0, 1, 3, 4, 2).flatten(1, 3)
             stamps = torch.bmm(pixels, kernels.view(clips, in_channels, -1))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from cluster.errors import one_line
+from cluster.extras import EXTRA_OF, install
 from cluster.health.collect import ClusterReport, Node
 from cluster.health.finding import Finding, HealthRequest
 from cluster.storage import api as storage
@@ -55,6 +56,8 @@ def _versions(report: ClusterReport, request: HealthRequest) -> Iterator[Finding
             found.setdefault(str(node.facts[name]), []).append(address)
         if len(found) == 1 and "not installed" not in found:
             yield Finding(name, "ok", next(iter(found)))
+        elif name == "ray" and set(found) == {"not installed"} and not report.cluster:
+            yield Finding(name, "skipped", f"not installed; to shard and train, {install(EXTRA_OF[name])}")
         else:
             text = "; ".join(f"{version} on {', '.join(nodes)}" for version, nodes in found.items())
             yield Finding(name, "failed", text, remedy)

@@ -4,7 +4,9 @@ import time
 from dataclasses import dataclass
 
 from cluster.errors import UserError
+from cluster.extras import require
 from cluster.storage import api as storage
+from pipeline.evaluation.dci import dci_scores
 from pipeline.evaluation.inputs import EvaluationInputs, chosen_device, load, training_split
 from pipeline.evaluation.judge_cache import load_or_train
 from pipeline.evaluation.metrics import Metrics, build_metrics, build_provenance, write_metrics
@@ -13,13 +15,16 @@ from pipeline.evaluation.request import EvaluationRequest
 from pipeline.report.gallery import PHASES as REPORT_PHASES
 from pipeline.report.page import write_report
 from pipeline.report.paired_clips import PairedClips, draw_paired_clips
+from pipeline.trackers.report import add_report
 from preprocessing.dataset.reader import ClipDataset
 from vdsm.device import device_of
 from vdsm.evaluation.clips import is_labelled
 from vdsm.evaluation.inception import Inception, load_inception
 from vdsm.evaluation.judge import JudgeConfig
+from vdsm.evaluation.measurement import Measurement
 from vdsm.evaluation.progress import Progress
-from vdsm.evaluation.protocol import ProtocolConfig, measure, phases
+from vdsm.evaluation.protocol import ProtocolConfig, measure, phases, training_latents
+from vdsm.evaluation.scores import Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,7 @@ class RunEvaluation:
             self.inputs.model, self._protocol, judged=self._judged, train=True,
             renderer=self.renderer is not None, inception=self.inception is not None,
         )  # fmt: skip
-        return self._judged + len(measured) + REPORT_PHASES
+        return self._judged + len(measured) + 2 * (self.request.evaluation.dci_trees > 0) + REPORT_PHASES
 
     @property
     def _judged(self) -> bool:
@@ -53,6 +58,13 @@ class RunEvaluation:
             clip_frames=self.inputs.clip_frames, pairs=settings.pairs, probe_clips=settings.probe_clips,
             seed=self.request.seed, sequence_stage=self.inputs.sequence_stage,
         )  # fmt: skip
+
+    def _dci(self, measured: Measurement, progress: Progress) -> dict[str, Score]:
+        trees, config = self.request.evaluation.dci_trees, self._protocol
+        if not trees:
+            return {}
+        train = training_latents(self.inputs.model, self.train, config, progress)
+        return dci_scores(train, measured.latents, trees, self.request.seed, progress)
 
     def _paired(self) -> PairedClips | None:
         """Return the pairs of the run, unless it is measured on other data than it was trained on."""
@@ -87,12 +99,13 @@ class RunEvaluation:
             inputs.model, inputs.test, judge, self._protocol, progress,
             train=self.train, renderer=self.renderer, inception=self.inception,
         )  # fmt: skip
+        scores = measured.scores | self._dci(measured, progress)
         provenance = build_provenance(
             inputs.test, data=request.data, data_sha256=inputs.data_sha256, clip_frames=inputs.clip_frames,
             judge=judge_provenance, seed=request.seed, evaluation=settings.model_dump(mode="json"),
         )  # fmt: skip
         metrics = build_metrics(
-            inputs.test, measured.scores, measured.controls, measured.swapped,
+            inputs.test, scores, measured.controls, measured.swapped,
             swap_by="dynamics code" if inputs.sequence_stage else "poses",
             provenance=provenance | inputs.provenance(), seconds=time.monotonic() - start,
             expert_use=measured.expert_use,
@@ -104,6 +117,8 @@ class RunEvaluation:
             command=request.command(inputs.recipe), progress=progress,
             paired=self._paired(),
         )  # fmt: skip
+        info = inputs.info
+        add_report(str(info["run"]), inputs.recipe, request.out, is_finished=bool(info["finished"]))
         return metrics
 
 
@@ -114,6 +129,8 @@ def prepare_run(run: str, request: EvaluationRequest) -> RunEvaluation:
         UserError: the run or the data is missing or damaged, or does not fit the request.
     """
     settings, device = request.evaluation, chosen_device(request.device)
+    if settings.dci_trees:
+        require("sklearn")
     inputs = load(run, request.data, request.other_data, settings.refinement_steps, settings.prior, device)
     train = training_split(request.data, inputs.test, inputs.clip_frames)
     renderer = load_renderer(inputs.test, request.data, request.sheets) if request.sheets else None

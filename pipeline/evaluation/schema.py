@@ -18,6 +18,7 @@ _NAMES = (
     r"consistency\..+",
     r"frechet\.(judge\.(swap|prior_static|prior_dynamics|reconstruction)|inception\.swap)",
     r"cycle\.(static|dynamics)",
+    r"dci\.(disentanglement|completeness|informativeness)",
     r"likeness\.(identity|action|leakage\.(identity|action)|real)",
     r"moving\.((self_swap|poses|first_frame)\.(psnr|mse)|(self_swap|poses)\.gain|share)",
     r"smoothness\.(change|acceleration)",

@@ -1,16 +1,19 @@
 """Write the model of a run as an exported folder, see `vdsm.model_folder`, with a model card and a sample animation."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import UserError
+from cluster.extras import require
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from cluster.storage.scratch import scratch_folder
 from pipeline.evaluation.inputs import check_data, use_all_cpus
 from pipeline.evaluation.schema import Metrics
 from pipeline.exports import card
+from pipeline.exports.onnx_files import ONNX_FILES, write_onnx
 from pipeline.exports.programs import PROGRAMS, write_programs
 from pipeline.exports.request import ExportRequest
 from pipeline.generation.execute import prepare as prepare_generation
@@ -22,9 +25,11 @@ from preprocessing.dataset.reader import ClipDataset
 from vdsm.evaluation.progress import Progress
 from vdsm.model_folder import CARD, CONFIG, SAMPLE, WEIGHTS, ModelFacts, read_model_folder, write_model_folder
 
+logger = logging.getLogger(__name__)
+
 MAX_METRICS_BYTES = 1 << 26
 """Largest accepted metrics.json."""
-FILES = (WEIGHTS, SAMPLE, CARD, *PROGRAMS, CONFIG)
+FILES = (WEIGHTS, SAMPLE, CARD, *PROGRAMS, *ONNX_FILES, CONFIG)
 """Files of an export, in the order in which they are written: the last one makes it complete."""
 
 
@@ -43,6 +48,7 @@ class ExportWork:
     def names(self) -> list[str]:
         """Names of the files to write, in this order."""
         left_out = set() if self.request.programs else set(PROGRAMS)
+        left_out |= set() if self.request.onnx else set(ONNX_FILES)
         if not self._shows_something:
             left_out.add(SAMPLE)
         return [name for name in FILES if name not in left_out]
@@ -55,7 +61,12 @@ class ExportWork:
     @property
     def phases(self) -> int:
         """Number of phases of progress that `execute` starts."""
-        return 1 + self.request.programs + (0 if not self._shows_something else 1 if self.request.data is None else 2)
+        return (
+            1
+            + self.request.programs
+            + self.request.onnx
+            + (0 if not self._shows_something else 1 if self.request.data is None else 2)
+        )
 
     @property
     def _shows_something(self) -> bool:
@@ -79,6 +90,10 @@ class ExportWork:
             if request.programs:
                 progress.start("writing programs of torch.export")
                 write_programs(folder, stored, self.facts)
+            if request.onnx:
+                progress.start("writing ONNX files")
+                difference = write_onnx(folder, stored, self.facts)
+                logger.info("ONNX files: numbers differ from the model's by at most %.2g", difference)
             if self._shows_something:
                 self._animate(folder, progress)
             text = card.text(
@@ -111,8 +126,11 @@ def prepare(request: ExportRequest) -> ExportWork:
     """Load the model, the metrics and the data, and check that they belong together.
 
     Raises:
-        UserError: see `pipeline.export.export`.
+        UserError: see `pipeline.export.export`; or a library for ONNX is not installed.
     """
+    if request.onnx:
+        for module in ("onnx", "onnxscript", "onnxruntime"):
+            require(module)
     loaded = model, _, origin = load_run(request.run)
     fps, data_name = None, Path(str(origin["data"]).rstrip("/")).name
     if request.data is not None:

@@ -17,7 +17,7 @@ from cluster.errors import UserError
 from vdsm.disentangler import Disentangler
 from vdsm.model_folder import ModelFacts
 
-ENCODE, DECODE = PROGRAMS = ("encode.pt2", "decode.pt2")
+PROGRAMS = ("encode.pt2", "decode.pt2")
 
 
 class _Encode(nn.Module):
@@ -39,26 +39,33 @@ class _Decode(nn.Module):
         return self.model.decode(poses, static)
 
 
+def example_modules(model: Disentangler, facts: ModelFacts) -> list[tuple[nn.Module, tuple[Tensor, ...]]]:
+    """Return what encodes and what decodes, in evaluation mode, each with an example of its inputs, of 3 clips."""
+    size, config = facts.clip_frames, model.config
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.rand(3, size, config.channels, config.frame_size, config.frame_size, generator=generator)
+    codes = model.encode(frames)
+    moving = codes.dynamics if facts.sequence_stage else codes.pose
+    return [(_Encode(model).eval(), (frames,)), (_Decode(model, facts).eval(), (codes.static, moving))]
+
+
+def exported_program(module: nn.Module, example: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+    """Return a module as a program whose number of clips is free."""
+    clips = torch.export.Dim("clips", min=1, max=1 << 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the views of an LSTM's weights, which are constant
+        return torch.export.export(module, example, dynamic_shapes=tuple({0: clips} for _ in example))
+
+
 def write_programs(folder: Path, model: Disentangler, facts: ModelFacts) -> None:
     """Write both programs, and check that they compute what the model does, bit for bit.
 
     Raises:
         UserError: they do not, or this version of torch cannot export the model.
     """
-    size, config = facts.clip_frames, model.config
-    generator = torch.Generator().manual_seed(0)
-    frames = torch.rand(3, size, config.channels, config.frame_size, config.frame_size, generator=generator)
-    codes = model.encode(frames)
-    moving = codes.dynamics if facts.sequence_stage else codes.pose
-    for name, module, example in (
-        (ENCODE, _Encode(model), (frames,)),
-        (DECODE, _Decode(model, facts), (codes.static, moving)),
-    ):
-        batch = torch.export.Dim("clips", min=1, max=1 << 16)
+    for name, (module, example) in zip(PROGRAMS, example_modules(model, facts), strict=True):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of the views of an LSTM's weights, which are constant
-                program = torch.export.export(module.eval(), example, dynamic_shapes=tuple({0: batch} for _ in example))
+            program = exported_program(module, example)
         except Exception as error:  # many kinds, all of them about what torch.export supports
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"torch.export cannot export this model: {reason:.200}; omit --programs") from error

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from cluster.cli.paths import expand_home
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from cluster.storage.errors import MissingFileError
 from cluster.storage.scratch import scratch_folder
-from pipeline.models.hub import MAX_WEIGHTS_BYTES, PREFIX, pulled
+from pipeline.models.files import CONFIG, REQUIRED, check_folder, fetch_from_s3
+from pipeline.models.hub import PREFIX, pulled
 
 if TYPE_CHECKING:
     from pipeline.runs.store import LoadedRun
@@ -64,18 +64,10 @@ def facts_of(loaded: "LoadedRun", fps: float | None = None) -> "ModelFacts":
 
 
 def _open_s3(url: str) -> "tuple[Disentangler, ModelFacts]":
-    from vdsm.model_folder import CONFIG, WEIGHTS
-
     if not storage.exists(storage.join(url, CONFIG)):
         return run_model(url)
     with scratch_folder() as folder:
-        for name in (CONFIG, WEIGHTS):
-            try:
-                if storage.size(storage.join(url, name)) > MAX_WEIGHTS_BYTES:
-                    raise UserError(f"{url}/{name}: is larger than {MAX_WEIGHTS_BYTES:,} bytes, which is the limit")
-                storage.download(storage.join(url, name), folder / name)
-            except MissingFileError:
-                raise UserError(f"{url}: has a {CONFIG} but no {name}; export the model again") from None
+        fetch_from_s3(url, folder, REQUIRED)
         return read_folder(folder, url)
 
 
@@ -83,10 +75,11 @@ def read_folder(folder: Path, source: str) -> "tuple[Disentangler, ModelFacts]":
     """Return the exported model in a local folder, and its facts; errors name `source`, what the user gave.
 
     Raises:
-        UserError: it is damaged, or not of an exported model.
+        UserError: it is damaged, too large, or not of an exported model.
     """
     from vdsm.model_folder import read_model_folder
 
+    check_folder(folder, source)
     try:
         return read_model_folder(folder)
     except ValueError as error:

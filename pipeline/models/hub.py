@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import UserError
 from cluster.storage.scratch import scratch_folder
+from pipeline.models.files import FILES, REQUIRED, check_size
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PREFIX = "hf://"
-MAX_WEIGHTS_BYTES = 1 << 36
-"""Largest file of weights that is downloaded."""
-FILES = ("config.json", "model.safetensors", "README.md", "sample.gif", "encode.pt2", "decode.pt2")
-"""Files of an exported model. Nothing else is sent or fetched."""
 _NAME = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -79,7 +76,7 @@ def pulled(url: str) -> Iterator[Path]:
         UserError: there is no such model, it lacks files, or the Hub does not respond.
     """
     with scratch_folder() as folder:
-        pull(parse(url), folder, ("config.json", "model.safetensors"))
+        pull(parse(url), folder, REQUIRED)
         yield folder
 
 
@@ -93,14 +90,13 @@ def pull(model: HubModel, folder: Path, names: tuple[str, ...] = FILES) -> str:
     """
     with _explained(model) as api:
         info = api.model_info(model.repo, revision=model.revision, files_metadata=True)
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        if missing := {"config.json", "model.safetensors"} - sizes.keys():
+        sizes = {file.rfilename: file.size for file in info.siblings or ()}
+        if missing := set(REQUIRED) - sizes.keys():
             raise UserError(f"{model}: has no {' and no '.join(sorted(missing))}; it is not a model of `vdsm push`")
         for name in names:
             if name not in sizes:
                 continue
-            if sizes[name] > MAX_WEIGHTS_BYTES:
-                raise UserError(f"{model}: {name} is larger than {MAX_WEIGHTS_BYTES:,} bytes, which is the limit")
+            check_size(str(model), name, sizes[name])
             api.hf_hub_download(model.repo, name, revision=info.sha, local_dir=folder)
     return str(info.sha)
 

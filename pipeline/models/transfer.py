@@ -7,9 +7,9 @@ from pathlib import Path
 from cluster.storage import api as storage
 from cluster.storage.scratch import scratch_folder
 from pipeline.models import hub
+from pipeline.models.files import FILES, fetch_from_s3
 from pipeline.models.find import read_folder
 from pipeline.models.hub_request import PullRequest, PushRequest
-from vdsm.model_folder import CONFIG, WEIGHTS
 
 
 def push_model(request: PushRequest, *, dry_run: bool) -> Iterator[str]:
@@ -21,7 +21,7 @@ def push_model(request: PushRequest, *, dry_run: bool) -> Iterator[str]:
     model = hub.parse(request.to)
     with _local(request.model) as folder:
         read_folder(folder, request.model)
-        names = [name for name in hub.FILES if (folder / name).is_file()]
+        names = [name for name in FILES if (folder / name).is_file()]
         if dry_run:
             yield from (f"would upload {name} to {model}" for name in names)
             return
@@ -44,7 +44,7 @@ def pull_model(request: PullRequest, *, dry_run: bool) -> Iterator[str]:
         revision = hub.pull(model, folder)
         read_folder(folder, str(model))
         # The one that makes the folder complete comes last.
-        for name in sorted(hub.FILES, key=lambda name: name == CONFIG):
+        for name in FILES:
             if (folder / name).is_file():
                 storage.upload(folder / name, storage.join(request.out, name))
                 yield storage.join(request.out, name)
@@ -58,7 +58,5 @@ def _local(url: str) -> Iterator[Path]:
         yield Path(url)
         return
     with scratch_folder() as folder:
-        for name in hub.FILES:
-            if storage.exists(storage.join(url, name)) or name in (CONFIG, WEIGHTS):
-                storage.download(storage.join(url, name), folder / name)
+        fetch_from_s3(url, folder)
         yield folder

@@ -11,6 +11,7 @@ from pipeline.runs.checkpoints import is_end, newest_intact
 from pipeline.runs.pairs import run_pairs
 from pipeline.runs.start import new_start
 from pipeline.runs.store import changed_settings, data_hash
+from pipeline.trackers.registry import check_installed
 from pipeline.training.job import Job
 from pipeline.training.notes import notes_on
 from pipeline.training.plan import StagePlan, make_plan, plan_of
@@ -59,6 +60,10 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
     lines += notes_on(training)
     lines.append(f"{least}{training.num_workers} workers x {training.threads_per_worker} threads{resources}")
     missing += _missing_resources(recipe, plans)
+    try:
+        check_installed(training.trackers)
+    except UserError as error:
+        missing.append(f"trackers: {error}")
     try:
         start = new_start(recipe, run)
         lines += start.describe() if start else []

@@ -48,7 +48,8 @@ def _train(recipe: Recipe, data: str, run: str, profile: bool, beginning: Beginn
         profile=profile,
         fences=active_fences(),
     )
-    with RunLog(run, recipe.training, beginning.position or START) as run_log:
+    settings = recipe.model_dump(mode="json")
+    with RunLog(run, recipe.training, beginning.position or START, settings) as run_log:
         outcome = fit(worker_config, run_log)
         run_log.end(outcome)
     log.info("finished: %s", run)

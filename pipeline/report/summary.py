@@ -23,6 +23,7 @@ GROUPS = {
     "moving": "Fidelity on the pixels that move (PSNR and gain over the first frame in dB)",
     "smoothness": "Change over time, relative to real clips",
     "cycle": "Cycle consistency without labels: the codes of a swap are nearest to those of its donors",
+    "dci": "DCI: what each number of the codes is about, by importances of random forests",
     "frechet": "Fréchet distance",
     "elbo": "ELBO, not annealed",
     "experts": "Experts in use: exponential of the entropy of the mean static code",

@@ -36,15 +36,18 @@ def locked_run(recipe: Recipe, data: str, run: str) -> Iterator[Beginning | None
         run: folder of the run, as an absolute path or URL.
 
     Raises:
-        UserError: the run was started with other settings or data, another process trains it, or the data is missing.
+        UserError: the run was started with other settings or data, another process trains it, the data is missing, or
+            a tracker is not installed.
     """
     # torch takes seconds to import, which --help and invalid input should not wait for.
     from pipeline.runs.checkpoints import CheckpointStore, is_end
     from pipeline.runs.start import keep_start, new_start
     from pipeline.runs.store import open_run
+    from pipeline.trackers.registry import check_installed
     from pipeline.training.notes import notes_on
     from preprocessing.dataset.manifest import read_manifest
 
+    check_installed(recipe.training.trackers)
     manifest, manifest_sha256 = read_manifest(data)
     storage.check_writable(run)
     with run_lock(run):

@@ -1,4 +1,4 @@
-"""What the driver records and displays for a run: metrics.jsonl, events.jsonl, TensorBoard and the progress display."""
+"""What the driver records and displays for a run: metrics.jsonl, events.jsonl, trackers and the progress display."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.storage import api as storage
 from cluster.storage import os_errors
@@ -16,36 +16,19 @@ from cluster.storage.fence import check_write
 from cluster.storage.own_file import append_line
 from cluster.storage.scratch import REMEDY, scratch_folder
 from pipeline.runs.progress import TrainingProgress
+from pipeline.trackers.registry import fetch_files, tracked_run
+from pipeline.trackers.rows import records_of
+from pipeline.trackers.tracker import NETWORKED
+from pipeline.trackers.tracking import Tracking
 from pipeline.training.config import TrainingConfig
 from pipeline.training.outcome import Outcome
 from pipeline.training.position import START, TrainPosition
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
 logger = logging.getLogger(__name__)
 
-_TAGS = {
-    "loss": "loss/annealed",
-    "reconstruction": "loss/reconstruction",
-    "kl_static": "kl/static",
-    "kl_pose": "kl/pose",
-    "kl_dynamics": "kl/dynamics",
-    "static_consistency": "regulariser/static_consistency",
-    "dynamics_consistency": "regulariser/dynamics_consistency",
-    "pose_distillation": "regulariser/pose_distillation",
-    "weight_static": "weight/static",
-    "weight_pose": "weight/pose",
-    "weight_dynamics": "weight/dynamics",
-    "temperature": "weight/temperature",
-    "learning_rate": "optimiser/learning_rate",
-    "gradient_norm": "optimiser/gradient_norm",
-    "clips_per_s": "speed/clips_per_s",
-    "data_wait_share": "speed/data_wait_share",
-    "memory_gb": "speed/memory_gb",
-}
 CLOSING_PATIENCE_S = 60.0
-"""Seconds for which the last upload of the logs is retried while storage is unreachable."""
+"""Seconds for which trackers get their last rows, and the last upload of the logs is retried while storage is
+unreachable."""
 
 
 class RunLog:
@@ -57,10 +40,17 @@ class RunLog:
         run_url: folder of the run.
         training: settings of the training.
         position: where the training starts, from which the progress display counts its phases.
+        settings: the recipe, which trackers show.
     """
 
-    def __init__(self, run_url: str, training: TrainingConfig, position: TrainPosition = START) -> None:
-        self._url, self._training = run_url, training
+    def __init__(
+        self,
+        run_url: str,
+        training: TrainingConfig,
+        position: TrainPosition = START,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._url, self._training, self._settings = run_url, training, settings or {}
         self._open = contextlib.ExitStack()
         self._is_remote = storage.is_s3(run_url)
         self._folder = self._open.enter_context(scratch_folder()) if self._is_remote else Path(run_url)
@@ -70,10 +60,14 @@ class RunLog:
             for name in ("metrics.jsonl", "events.jsonl"):
                 if storage.exists(storage.join(run_url, name)):
                     storage.download(storage.join(run_url, name), self._folder / name)
-        self._board: SummaryWriter | None = None
+        self._tracking: Tracking | None = None
         self._progress = TrainingProgress(training, position)
 
     def __enter__(self) -> "RunLog":
+        with contextlib.ExitStack() as on_error:
+            on_error.push(self._open)
+            self._tracking = self._open_trackers()
+            on_error.pop_all()
         self._progress.display.__enter__()
         self._progress.start("starting workers")
         return self
@@ -83,11 +77,19 @@ class RunLog:
     ) -> None:
         self._progress.display.__exit__(kind, error, trace)
         with self._open:
-            if self._board is not None:
+            if self._tracking is not None:
                 with self._explained():
-                    self._board.close()
-                self._board = None
+                    self._tracking.close(CLOSING_PATIENCE_S)
+                self._tracking = None
             storage.retry_while_unreachable(self._upload, CLOSING_PATIENCE_S)
+
+    def _open_trackers(self) -> Tracking:
+        names = self._training.trackers
+        if not set(names) & set(NETWORKED):
+            return Tracking(names, None, self._folder)
+        if self._is_remote:
+            fetch_files(self._url, self._folder)
+        return Tracking(names, tracked_run(self._url, self._folder, self._settings), self._folder)
 
     def _explained(self) -> contextlib.AbstractContextManager[None]:
         return os_errors.explained(self._folder, REMEDY if self._is_remote else "")
@@ -103,16 +105,18 @@ class RunLog:
         if kind == "event":
             self._take_event(record)
         elif kind == "checkpoint":
+            if self._tracking is not None:
+                self._tracking.complete()
             try:
                 self._upload()
             except UnreachableError as error:  # they are uploaded with the next checkpoint
                 logger.warning("logs not uploaded: %s", error)
-        elif kind == "images":
-            self._add_images(record)
         else:
-            self._append("metrics.jsonl", record)
-            self._add_scalars(record)
-            self._progress.show(record)
+            if kind != "images":
+                self._append("metrics.jsonl", record)
+                self._progress.show(record)
+            if self._tracking is not None:
+                self._tracking.take(record)
 
     def event(self, event: str, **details: Any) -> None:
         """Record an event of the driver itself."""
@@ -161,12 +165,8 @@ class RunLog:
         path = self._folder / "metrics.jsonl"
         if path.is_file():
             storage.write_bytes(str(path), "".join(f"{line}\n" for line in lines_until(path, position)).encode())
-        if self._board is not None:
-            self._board.close()
-        from torch.utils.tensorboard import SummaryWriter
-
-        overall = position.overall_step(self._training)
-        self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=overall + 1)
+        if self._tracking is not None:
+            self._tracking.rewind(position.overall_step(self._training), records_of(path))
         self._progress.rewind(position)
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
@@ -174,30 +174,13 @@ class RunLog:
         check_write(str(path))
         append_line(path, json.dumps(dict(record)))
 
-    def _add_scalars(self, record: Mapping[str, Any]) -> None:
-        if self._board is None:
-            return
-        prefix = "validation/" if record["kind"] == "validation" else ""
-        tags = {"elbo": "elbo", **_TAGS} if prefix else _TAGS
-        for name, tag in tags.items():
-            if name in record:
-                self._board.add_scalar(prefix + tag, record[name], record["overall_step"])
-        self._board.flush()
-
-    def _add_images(self, record: Mapping[str, Any]) -> None:
-        if self._board is None:
-            return
-        for name, image in record["images"].items():
-            tag = f"stage {record['stage']}/{name}"
-            self._board.add_image(tag, image, record["overall_step"], dataformats="HWC")
-        self._board.flush()
-
     def _upload(self) -> None:
         if not self._is_remote:
             return
-        for path in self._folder.rglob("*"):
-            if path.is_file():
-                storage.upload(path, storage.join(self._url, path.relative_to(self._folder).as_posix()))
+        with self._tracking.paused() if self._tracking is not None else contextlib.nullcontext():
+            for path in self._folder.rglob("*"):
+                if path.is_file() and not path.is_symlink():
+                    storage.upload(path, storage.join(self._url, path.relative_to(self._folder).as_posix()))
 
 
 def lines_until(path: Path, position: TrainPosition) -> list[str]:

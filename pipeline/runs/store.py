@@ -10,6 +10,9 @@
              metrics.jsonl  a line per log interval and per validation
              events.jsonl   starts, resumptions, stage changes, failures, rollbacks, the end
              tensorboard/
+             samples/       sample images and animations of validation clips
+             trackers.json  with trackers other than TensorBoard: the id of the run in them
+             trackers/      their files, of those that have no server
              audit/         which clips each worker trained on, if training.audit is set
              profile/       traces, if --profile is given
 """
@@ -44,7 +47,7 @@ _MUTABLE = {
     *("stages", "num_workers", "min_workers", "resize_interval_s", "threads_per_worker", "use_gpu", "worker_resource"),
     *("compile", "static_graph", "shard_optimiser", "stage1.accumulation", "stage2.accumulation", "deterministic"),
     *("cache_gb", "audit", "validation_interval", "checkpoint_interval", "keep_checkpoints", "log_interval"),
-    *("picture_interval", "max_failures", "max_rollbacks", "stall_timeout_s", "storage_patience_s"),
+    *("picture_interval", "trackers", "max_failures", "max_rollbacks", "stall_timeout_s", "storage_patience_s"),
 }
 """Settings of the training section that may change on resumption: they do not change the result, except for the
 rounding of sums over workers."""

@@ -94,7 +94,10 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
             recipe=recipe, data=data, manifest_sha256=manifest_sha256, run_url=run, profile=profile,
             fences=active_fences(),
         )  # fmt: skip
-        run_log = locked.enter_context(RunLog(run, training, beginning.position or START)) if beginning else None
+        run_log: RunLog | None = None
+        if beginning is not None:
+            settings = recipe.model_dump(mode="json")
+            run_log = locked.enter_context(RunLog(run, training, beginning.position or START, settings))
         try:
             _train(worker_config, group, run_log, stop)
         finally:

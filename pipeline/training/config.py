@@ -9,6 +9,7 @@ from vdsm.config import STAGE_2_ANNEALING, AnnealingConfig
 _STRICT = {"extra": "forbid"}
 
 Pairing = Literal["none", "identity", "video", "appearance"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +142,13 @@ class TrainingConfig:
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
     """Number of newest checkpoints to keep; the last one and the best by validation of each stage are always kept."""
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    """Experiment trackers that show metrics, settings and sample animations while the run trains. Where they keep
+    them, and their credentials, are settings of their own in the environment, such as WANDB_MODE=offline."""
     log_interval: int = 10
-    """Steps between entries in metrics.jsonl and TensorBoard."""
+    """Steps between entries in metrics.jsonl and the trackers."""
     picture_interval: int = 1000
-    """Steps between sample images in TensorBoard; 0 disables them."""
+    """Steps between sample images and animations in the trackers; 0 disables them."""
 
     prior_clips: int = 3000
     """Maximum number of training clips to whose codes the priors are fitted at the end of a stage, which takes about a
@@ -180,6 +184,8 @@ class TrainingConfig:
         for name in ("stall_timeout_s", "resize_interval_s", "cache_gb"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if len(set(self.trackers)) < len(self.trackers):
+            raise ValueError(f"trackers is {' '.join(self.trackers)}; name each once")
         if self.max_failures < -1:
             raise ValueError(f"max_failures is {self.max_failures}; it must be at least 0, or -1 for no limit")
         if not 0 < self.validation_fraction < 1:

@@ -16,6 +16,8 @@ CLIPS = 5
 """Clips per image."""
 FRAMES = 8
 """Maximum frames shown of each clip."""
+ANIMATED_FRAMES = 24
+"""Maximum frames of an animation."""
 
 Image = NDArray[np.uint8]
 
@@ -24,12 +26,14 @@ Image = NDArray[np.uint8]
 def sample_images(
     model: Disentangler, stage: int, clips: Clips, order: GlobalOrder, temperature: float
 ) -> dict[str, Image]:
-    """Return images by name, uint8 [H, W, 3 or 1], always of the same clips. `model` is left unchanged.
+    """Return images by name, uint8 [H, W, 3 or 1], or with a first axis T, always of the same clips. `model` is left
+    unchanged.
 
     - `reconstruction`: frames of each clip, and below them their reconstruction.
     - `action transfer`: the middle frame of each column's clip (first row), that of each row's clip (first column), and
       the action of the column performed by the identity of the row. In stage 1 the action is the clip's own poses, in
       stage 2 what its dynamics code generates.
+    - `action transfer animated`: the same with all frames of the window, at most `ANIMATED_FRAMES`.
     """
     device = next(model.parameters()).device
     rows = np.linspace(0, len(order.validation) - 1, CLIPS).astype(int)
@@ -46,9 +50,17 @@ def sample_images(
         else:
             swapped = model.decode(model.encode(actions).pose, model.encode(actors).static)
     pairs = torch.stack((frames[:, :FRAMES], reconstructed[:, :FRAMES]), dim=1).flatten(0, 1)
-    header = torch.cat([torch.ones_like(frames[:1, 0]), frames[:, middle]])[None]
-    grid = torch.cat([frames[:, None, middle], swapped[:, middle].unflatten(0, (count, count))], dim=1)
-    return {"reconstruction": _mosaic(pairs), "action transfer": _mosaic(torch.cat([header, grid]))}
+
+    def transfer(time: int) -> Image:
+        header = torch.cat([torch.ones_like(frames[:1, 0]), frames[:, time]])[None]
+        grid = torch.cat([frames[:, None, time], swapped[:, time].unflatten(0, (count, count))], dim=1)
+        return _mosaic(torch.cat([header, grid]))
+
+    return {
+        "reconstruction": _mosaic(pairs),
+        "action transfer": transfer(middle),
+        "action transfer animated": np.stack([transfer(time) for time in range(min(order.window, ANIMATED_FRAMES))]),
+    }
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def test_a_training_that_was_stopped_and_resumed_there_equals_one_on_the_cpu(res
     on_cpu, there = results["cpu"]["training"], results["device"]["training"]
     assert there["outcome"] == (2, STEPS, True)
     assert len(there["metrics"]) > 12
-    assert len(there["images"]) == 4
+    assert len(there["images"]) == 6
     assert there["priors"]
     assert_equal(there, on_cpu, "training")
 

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-import vdsm.decoder
 from tests.vdsm.tiny_models import CLIPS, LENGTH, tiny_case, tiny_config
 from vdsm.annealing import un_annealed
 from vdsm.decoder import ExpertTransposedConv
@@ -45,14 +44,14 @@ def test_any_number_of_experts_and_any_length(experts: int, length: int) -> None
 
 
 @pytest.mark.parametrize("size", [4, 8])
-def test_both_ways_of_upsampling_a_map_agree(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_of_upsampling_a_map_agree(size: int) -> None:
     conv: ExpertTransposedConv = tiny_case(1).model.decoder.layers[2]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(CLIPS, LENGTH, conv.shape[0], size, size, generator=generator, dtype=torch.float64)
     static = torch.softmax(torch.randn(CLIPS, 6, generator=generator, dtype=torch.float64), -1)
     drawn = []
     for largest in (0, 1000):
-        monkeypatch.setattr(vdsm.decoder, "LARGEST_FOLDED", largest)
+        conv.largest_folded = largest
         drawn.append(conv(x, static))
     assert drawn[0].shape == (CLIPS, LENGTH, conv.shape[1], 2 * size, 2 * size)
     torch.testing.assert_close(drawn[0], drawn[1], rtol=1e-11, atol=1e-12)

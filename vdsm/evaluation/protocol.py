@@ -193,11 +193,18 @@ def _probes(
     model: SwapModel, train: LabelledClips, test: Latents, config: ProtocolConfig, progress: Progress
 ) -> tuple[dict[str, Score], dict[str, Score]]:
     """Return the scores of the probes, and of the control, their answers shuffled over the clips."""
+    return probe_scores(training_latents(model, train, config, progress), test, config.seed, progress=progress)
+
+
+def training_latents(
+    model: SwapModel, train: LabelledClips, config: ProtocolConfig, progress: Progress = NO_PROGRESS
+) -> Latents:
+    """Return the codes of at most `config.probe_clips` training clips, from which probes and forests learn."""
     chosen = np.sort(np.random.default_rng([config.seed, 7]).permutation(len(train))[: config.probe_clips])
     codes = encode_clips(
         model, train, config.clip_frames, config.clips_at_once, progress, chosen, phase="encoding training clips"
     )
-    return probe_scores(collect_latents(train, codes, chosen), test, config.seed, progress=progress)
+    return collect_latents(train, codes, chosen)
 
 
 def is_on_simplex(static: Tensor) -> bool:

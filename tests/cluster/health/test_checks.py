@@ -42,6 +42,16 @@ def test_a_healthy_report_passes_every_check() -> None:
     assert len(findings) == 15
 
 
+def test_a_machine_without_ray_is_told_which_extra_brings_it_and_a_node_without_it_fails() -> None:
+    report = ClusterReport({"this machine": Node(copy.deepcopy(FACTS) | {"ray": "not installed"})})
+    findings = {one.check: one for one in run_checks(report, HealthRequest())}
+    assert findings["ray"].outcome == "skipped"
+    assert findings["ray"].found == "not installed; to shard and train, pip install 'vdsm-pipeline[train]'"
+    assert not any(one.outcome == "failed" for one in findings.values())
+    report.cluster = True
+    assert {one.check: one.outcome for one in run_checks(report, HealthRequest())}["ray"] == "failed"
+
+
 @pytest.mark.parametrize(
     ("plant", "check", "found", "remedy"),
     [

@@ -12,8 +12,11 @@ from PIL import Image
 
 import vdsm
 from pipeline import export, generate
+from pipeline.exports import onnx_files
+from pipeline.recipe import Recipe
 from preprocessing.dataset.reader import ClipDataset
 from tests.pipeline.evaluation.test_schema import SMALLEST
+from tests.pipeline.untrained_report import untrained_run
 from vdsm.checkpoint import verify
 
 
@@ -113,6 +116,17 @@ def test_a_dry_run_names_the_files_and_writes_none(
     assert not list((tmp_path / "model").iterdir())
 
 
+@pytest.mark.parametrize("absent", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_library_for_onnx_is_reported_before_the_work(
+    absent: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == absent else object())
+    with pytest.raises(SystemExit, match="2"):
+        export.main(["--run", str(run), "--out", str(tmp_path / "model"), "--onnx"])
+    message = f"this needs {absent}, which is not installed; pip install 'vdsm-pipeline[onnx]'"
+    assert message in capsys.readouterr().err
+
+
 def test_metrics_of_another_checkpoint_and_other_data_are_refused(
     run: Path, metrics: Path, figures_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,3 +186,46 @@ def test_programs_of_torch_export_compute_the_same_bits(run: Path, small_figures
             decoded = decode(static, dynamics)
         assert all(map(torch.equal, (static, pose, dynamics), codes))
         assert torch.equal(decoded, network.decode(network.poses(codes.dynamics, 4), codes.static))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2])
+def test_onnx_runtime_computes_the_same_to_1e_4_for_any_number_of_clips(
+    stage: int, run: Path, small_figures: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    for extra in ("onnx", "onnxscript"):
+        pytest.importorskip(extra, reason="pip install 'vdsm-pipeline[onnx]'")
+    runtime = pytest.importorskip("onnxruntime", reason="pip install 'vdsm-pipeline[onnx]'")
+    if stage == 1:  # poses take the place of the dynamics code
+        run = tmp_path / "stage1"
+        untrained_run(run, tiny_recipe, small_figures, seed=3, stage=1)
+    out = tmp_path / "model"
+    export.main(["--run", str(run), "--out", str(out), "--onnx"])
+    encode, decode = (
+        runtime.InferenceSession(str(out / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+        for name in ("encode", "decode")
+    )
+    assert [one.name for one in decode.get_inputs()] == ["static", "moving"]
+    frames = torch.from_numpy(clips_of(small_figures)).permute(0, 1, 4, 2, 3).float().div(255)
+    network = vdsm.load(run).network
+    for batch in (frames, frames[:3], frames[:1]):
+        codes = network.encode(batch)
+        found = encode.run(["static", "pose", "dynamics"], {"frames": batch.numpy()})
+        for one, two in zip(found, codes, strict=True):
+            np.testing.assert_allclose(one, two.numpy(), atol=1e-4, rtol=0)
+        moving = codes.dynamics if stage == 2 else codes.pose
+        (drawn,) = decode.run(["frames"], {"static": codes.static.numpy(), "moving": moving.numpy()})
+        expected = network.decode(network.poses(moving, 4) if stage == 2 else moving, codes.static)
+        np.testing.assert_allclose(drawn, expected.numpy(), atol=1e-4, rtol=0)
+
+
+def test_numbers_that_differ_from_the_models_are_not_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for extra in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(extra, reason="pip install 'vdsm-pipeline[onnx]'")
+    monkeypatch.setattr(onnx_files, "TOLERANCE", -1.0)
+    with pytest.raises(SystemExit, match="2"):
+        export.main(["--run", str(run), "--out", str(tmp_path / "model"), "--onnx"])
+    assert "encode.onnx: its numbers differ from the model's by" in capsys.readouterr().err
+    assert not list((tmp_path / "model").iterdir())

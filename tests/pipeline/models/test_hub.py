@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 import vdsm
+from cluster.errors import UserError
+from cluster.storage import api as storage
 from pipeline import generate, pull, push
+from pipeline.exports import execute
+from pipeline.models.files import FILES, LARGEST, check_size
 from tests.pipeline.models.hub_server import TOKEN, Hub, running_hub
 
 pytest.importorskip("huggingface_hub")
@@ -88,6 +92,53 @@ def test_a_damaged_model_is_neither_pushed_nor_pulled(
         pull.main(["hf://us/figures", "--out", str(tmp_path / "pulled")])
     assert "hf://us/figures/model.safetensors: is not a safetensors file" in refusal(capsys)
     assert not list((tmp_path / "pulled").iterdir())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_files_that_are_too_large_are_not_fetched_from_wherever_they_are(
+    name: str, hub: Hub, exported: Path, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    push.main(["hf://us/figures", "--model", str(exported)])
+    for path in exported.iterdir():
+        storage.upload(path, f"{s3_bucket}/figures/{path.name}")
+    size = (exported / name).stat().st_size
+    monkeypatch.setitem(LARGEST, name, size - 1)
+    capsys.readouterr()
+    message = f"{name}: has {size:,} bytes, and the limit is {size - 1:,}; it is no file of `vdsm export`"
+    for act in (
+        lambda: pull.main(["hf://us/figures", "--out", str(tmp_path / "pulled")]),
+        lambda: push.main(["hf://us/other", "--model", f"{s3_bucket}/figures"]),
+        lambda: push.main(["hf://us/other", "--model", str(exported)]),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            act()
+        assert message in refusal(capsys)
+    for source in ("hf://us/figures", f"{s3_bucket}/figures"):
+        with pytest.raises(ValueError, match=f"^{source}/{name}: has {size:,} bytes"):
+            vdsm.load(source)
+    assert not list((tmp_path / "pulled").iterdir())
+    assert not any(request.startswith("GET") and request.endswith(name) for request in hub.requests)
+    monkeypatch.setitem(LARGEST, name, size)
+    assert vdsm.load("hf://us/figures").facts == vdsm.load(f"{s3_bucket}/figures").facts
+
+
+def test_a_model_in_s3_that_lacks_a_file_is_one_line(
+    hub: Hub, exported: Path, s3_bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage.upload(exported / "config.json", f"{s3_bucket}/figures/config.json")
+    with pytest.raises(SystemExit, match="2"):
+        push.main(["hf://us/figures", "--model", f"{s3_bucket}/figures"])
+    message = f"{s3_bucket}/figures: has no model.safetensors; export the model again"
+    assert message in refusal(capsys)
+    with pytest.raises(ValueError, match=message):
+        vdsm.load(f"{s3_bucket}/figures")
+
+
+def test_a_file_whose_size_the_hub_does_not_state_is_not_fetched() -> None:
+    with pytest.raises(UserError, match=r"^hf://us/figures/README\.md: its size is not stated"):
+        check_size("hf://us/figures", "README.md", None)
+    assert set(FILES) == set(execute.FILES)
 
 
 def test_what_the_hub_refuses_is_one_line(
