@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.storage import api as storage
 from cluster.storage import os_errors
-from cluster.storage.errors import UnreachableError
+from cluster.storage.errors import MissingFileError, UnreachableError
 from cluster.storage.fence import check_write
 from cluster.storage.own_file import append_line
 from cluster.storage.scratch import REMEDY, scratch_folder
+from pipeline.runs.log_upload import EVENTS, METRICS, GrowingLog, read_log
 from pipeline.runs.progress import TrainingProgress
 from pipeline.training.config import TrainingConfig
 from pipeline.training.outcome import Outcome
@@ -44,6 +45,9 @@ _TAGS = {
     "data_wait_share": "speed/data_wait_share",
     "memory_gb": "speed/memory_gb",
 }
+BOARD = "tensorboard"
+BOARD_BYTES = 256_000
+"""Length above which TensorBoard's records continue in another file, of a run in S3."""
 CLOSING_PATIENCE_S = 60.0
 """Seconds for which the last upload of the logs is retried while storage is unreachable."""
 
@@ -51,7 +55,8 @@ CLOSING_PATIENCE_S = 60.0
 class RunLog:
     """Takes the records of the workers, in order. A context manager. Raises MachineError if a log cannot be written.
 
-    A run in S3 is logged to a local folder, which is uploaded with every checkpoint and at the end.
+    A run in S3 is logged to a local folder. With every checkpoint and at the end, what is new in it is uploaded: see
+    `pipeline.runs.log_upload`.
 
     Args:
         run_url: folder of the run.
@@ -66,10 +71,15 @@ class RunLog:
         self._folder = self._open.enter_context(scratch_folder()) if self._is_remote else Path(run_url)
         with self._explained():
             self._folder.mkdir(parents=True, exist_ok=True)
+        self._growing = {
+            name: GrowingLog(self._folder / name, storage.join(run_url, name)) for name in (METRICS, EVENTS)
+        }
+        self._uploaded: dict[Path, int] = {}
+        """Length of each of TensorBoard's files when it was uploaded."""
         if self._is_remote:
-            for name in ("metrics.jsonl", "events.jsonl"):
-                if storage.exists(storage.join(run_url, name)):
-                    storage.download(storage.join(run_url, name), self._folder / name)
+            for name in self._growing:
+                with self._explained(), contextlib.suppress(MissingFileError):
+                    (self._folder / name).write_bytes(read_log(storage.join(run_url, name)))
         self._board: SummaryWriter | None = None
         self._progress = TrainingProgress(training, position)
 
@@ -87,14 +97,14 @@ class RunLog:
                 with self._explained():
                     self._board.close()
                 self._board = None
-            storage.retry_while_unreachable(self._upload, CLOSING_PATIENCE_S)
+            storage.retry_while_unreachable(lambda: self._upload(complete=True), CLOSING_PATIENCE_S)
 
     def _explained(self) -> contextlib.AbstractContextManager[None]:
         return os_errors.explained(self._folder, REMEDY if self._is_remote else "")
 
     def take(self, record: Mapping[str, Any]) -> None:
         """Keep and show one record: `train`, `validation`, `images`, `checkpoint` or `event`, by its `kind`."""
-        check_write(str(self._folder / "tensorboard"))
+        check_write(str(self._folder / BOARD))
         with self._explained():
             self._take(record)
 
@@ -110,7 +120,7 @@ class RunLog:
         elif kind == "images":
             self._add_images(record)
         else:
-            self._append("metrics.jsonl", record)
+            self._append(METRICS, record)
             self._add_scalars(record)
             self._progress.show(record)
 
@@ -118,7 +128,7 @@ class RunLog:
         """Record an event of the driver itself."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self._explained():
-            self._append("events.jsonl", {"time": now, "event": event, **details})
+            self._append(EVENTS, {"time": now, "event": event, **details})
 
     def end(self, outcome: Outcome) -> None:
         """Record the end of a training.
@@ -158,16 +168,20 @@ class RunLog:
 
     def _rewind(self, position: TrainPosition) -> None:
         """Drop what was logged after `position`, because those steps will be repeated."""
-        path = self._folder / "metrics.jsonl"
+        path = self._folder / METRICS
         if path.is_file():
             storage.write_bytes(str(path), "".join(f"{line}\n" for line in lines_until(path, position)).encode())
+            self._growing[METRICS].rewritten()
+        self._open_board(purge_step=position.overall_step(self._training) + 1)
+        self._progress.rewind(position)
+
+    def _open_board(self, purge_step: int | None = None) -> None:
+        """Have TensorBoard's records written to a new file."""
         if self._board is not None:
             self._board.close()
         from torch.utils.tensorboard import SummaryWriter
 
-        overall = position.overall_step(self._training)
-        self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=overall + 1)
-        self._progress.rewind(position)
+        self._board = SummaryWriter(str(self._folder / BOARD), purge_step=purge_step)
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         path = self._folder / name
@@ -192,12 +206,20 @@ class RunLog:
             self._board.add_image(tag, image, record["overall_step"], dataformats="HWC")
         self._board.flush()
 
-    def _upload(self) -> None:
+    def _upload(self, *, complete: bool = False) -> None:
         if not self._is_remote:
             return
-        for path in self._folder.rglob("*"):
-            if path.is_file():
-                storage.upload(path, storage.join(self._url, path.relative_to(self._folder).as_posix()))
+        for log in self._growing.values():
+            log.upload(complete=complete)
+        longest = 0
+        for path in (self._folder / BOARD).glob("*"):
+            length = path.stat().st_size
+            if length != self._uploaded.get(path):
+                storage.upload(path, storage.join(self._url, BOARD, path.name))
+                self._uploaded[path], longest = length, max(longest, length)
+        # A file that has grown would be uploaded again with all that it holds: begin another; TensorBoard reads all.
+        if longest > BOARD_BYTES and self._board is not None:
+            self._open_board()
 
 
 def lines_until(path: Path, position: TrainPosition) -> list[str]:
