@@ -15,10 +15,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import scale_sharding
-import scale_training
 from arguments import machine, parser, show
-from scale_training import Costs
+from scale_sharding import cached, inputs, shards_of_job, trials
+from scale_training import Costs, checkpoint_of, clips_of_dataset, ranks_of_run, start_of_rank, steps_of_run
 
 Grown = dict[str, dict[int, float]]
 """Component -> size -> cost."""
@@ -54,18 +53,18 @@ def measurements(clips: int, shards: int, steps: int) -> dict[str, Callable[[], 
         return [largest // factor**2, largest // factor, largest]
 
     def ranks(size: int) -> Costs:
-        return scale_training.ranks(size, clips)
+        return ranks_of_run(size, clips)
 
     return {
         "start": lambda: grow(start, up_to(clips)),
-        "clips": lambda: grow(scale_training.clips_of_dataset, up_to(clips)),
+        "clips": lambda: grow(clips_of_dataset, up_to(clips)),
         "ranks": lambda: grow(ranks, (8, 64, 1024)),
-        "steps": lambda: grow(scale_training.steps_of_run, up_to(steps)),
-        "checkpoint": lambda: grow(scale_training.checkpoint_of, (30, 100, 300)),
-        "inputs": lambda: grow(scale_sharding.inputs, up_to(clips)),
-        "shards": lambda: grow(scale_sharding.shards, up_to(shards, 3)),
-        "cache": lambda: grow(scale_sharding.cached, up_to(shards, 3)),
-        "trials": lambda: grow(scale_sharding.trials, (100, 1000, 10_000)),
+        "steps": lambda: grow(steps_of_run, up_to(steps)),
+        "checkpoint": lambda: grow(checkpoint_of, (30, 100, 300)),
+        "inputs": lambda: grow(inputs, up_to(clips)),
+        "shards": lambda: grow(shards_of_job, up_to(shards, 3)),
+        "cache": lambda: grow(cached, up_to(shards, 3)),
+        "trials": lambda: grow(trials, (100, 1000, 10_000)),
     }
 
 
@@ -82,7 +81,7 @@ def table(grown: Grown) -> str:
 def main() -> None:
     """Measure and print."""
     if sys.argv[1:2] == ["--start"]:
-        print(json.dumps(scale_training.start(int(sys.argv[2]))))
+        print(json.dumps(start_of_rank(int(sys.argv[2]))))
         return
     command = parser(__doc__)
     command.add_argument("--clips", type=int, default=1_000_000, help="clips of the largest dataset")

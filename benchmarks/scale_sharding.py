@@ -12,7 +12,6 @@ from scale_training import Costs, cpu_seconds
 
 from cluster.cli.progress import ProgressDisplay
 from cluster.storage import api as storage
-from pipeline.recipe import Recipe
 from preprocessing.dataset.cache import ShardCache
 from preprocessing.dataset.format import ShardEntry, encode_json
 from preprocessing.dataset.index import summarize
@@ -30,7 +29,7 @@ def inputs(count: int) -> Costs:
     return {"plan: cpu_s": planning + cpu_seconds(lambda: plan[0].identity)}
 
 
-def shards(count: int) -> Costs:
+def shards_of_job(count: int) -> Costs:
     """Return the cost of bookkeeping for `count` shards: the share of rejects after each, the manifest, a listing."""
     recipe, source = DataRecipe(), NoInputs(20 * count)
     # An input of 0.1 of a shard gives about the wanted number of shards.
@@ -88,8 +87,8 @@ def cached(count: int) -> Costs:
 
 def trials(count: int) -> Costs:
     """Return the MB of Ray Tune's snapshot of `count` trials, which is written again and again as they end."""
-    config = {"run": "0123456789abcdef", "number": 0, "values": {"model.num_experts": 24}}
-    config = {**config, "recipe": Recipe().model_dump(mode="json")}
+    space = {f"model.setting{number}": 0.12345 * number for number in range(10)}
+    config = {"run": "trial-0123456789ab", "number": 0, "values": space}
     trial = Trial("trainable", config=config, stub=True)
     trial.update_last_result({"disentanglement": 0.5, "action": 0.5, "static": 0.5, "elbo": 0.1, "config": config})
     return {"trials: MB of a snapshot": count * len(json.dumps(trial.get_json_state())) / 1e6}

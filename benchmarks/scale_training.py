@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scale_data import CLIP_BYTES, CLIPS_PER_SHARD, SHARD_BYTES, NoPixels, write_indexes
+from scale_data import SHARD_BYTES, NoPixels, write_indexes
 
 from cluster.storage import s3
 from cluster.storage.errors import MissingFileError
@@ -21,6 +21,7 @@ from pipeline.runs.checkpoints import copy_to_cpu
 from pipeline.runs.log import RunLog
 from pipeline.training.config import StageConfig, TrainingConfig
 from pipeline.training.distributed import DistributedContext
+from pipeline.training.draws import draw
 from pipeline.training.order import GlobalOrder, derive_seed
 from pipeline.training.partners import ClipTable
 from preprocessing.dataset.reader import ClipDataset
@@ -33,7 +34,6 @@ Costs = dict[str, float]
 
 CLIPS_PER_RANK = 20
 RANKS_PER_NODE = 8
-BLOCK_SHARDS = 32
 STEPS = 20
 
 
@@ -49,10 +49,13 @@ def order_of(clips: Any, batch: int) -> GlobalOrder:
     """Return the order of stage 1 over a table of clips."""
     frames, shards = (np.asarray(column, dtype=np.int64) for column in (clips.clip_frames, clips.clip_shards))
     table = ClipTable(clips.keys, clips.identities, frames, shards)
-    return GlobalOrder(table, seed=0, stage=1, window=8, batch=batch, validation_fraction=0.1)
+    most = TrainingConfig().validation_clips
+    return GlobalOrder(
+        table, seed=0, stage=1, window=8, batch=batch, validation_fraction=0.1, validation_clips=most, lanes=True
+    )
 
 
-def start(clips: int) -> Costs:
+def start_of_rank(clips: int) -> Costs:
     """Return the cost of a rank's start on a local dataset. To be called in a process of its own, for the memory."""
     with tempfile.TemporaryDirectory() as folder:
         url = Path(folder) / "data"
@@ -80,69 +83,64 @@ def _resident_mb() -> float:
 def clips_of_dataset(clips: int) -> Costs:
     """Return what grows with the dataset in a step, an epoch and a validation, at the global batch of one node."""
     table = NoPixels(clips)
-    order = order_of(table, CLIPS_PER_RANK * RANKS_PER_NODE)
-    order.at(0)
-    step = cpu_seconds(lambda: [order.at(number) for number in range(STEPS)]) / STEPS
-    epoch = cpu_seconds(lambda: order.epoch(1_000_000))
+    order, own = order_of(table, CLIPS_PER_RANK * RANKS_PER_NODE), slice(0, CLIPS_PER_RANK)
+    order.at(0, own)
+    step = cpu_seconds(lambda: [order.at(number, own) for number in range(STEPS)]) / STEPS
+    epoch = cpu_seconds(lambda: order.at(1_000_000_000, own))
     validated = np.concatenate([windows.clips for windows in order.validation_batches()])
     return {
         "step: order ms": 1e3 * step,
-        "epoch: permutation cpu_s": epoch,
+        "epoch: first step cpu_s": epoch,
         "validation: clips": len(validated),
         "validation: shards": len(np.unique(table.clip_shards[validated])),
     }
 
 
-def ranks(size: int, clips: int) -> Costs:
+def ranks_of_run(size: int, clips: int) -> Costs:
     """Return what grows with the number of ranks, for one of them or for its node."""
     batch = CLIPS_PER_RANK * size
     table = NoPixels(clips)
     order = order_of(table, batch)
-    order.at(0)
     world = DistributedContext(rank=size // 2, size=size)
+    own = world.rows(batch)
+    order.at(0, own)
     model = Disentangler(ModelConfig())
     noise = {stage: cpu_seconds(lambda stage=stage: _noise(model, stage, batch, world), 3) for stage in (1, 2)}
     # What a rank holds while the records of `training.audit` are gathered: those of 200 steps of all ranks.
     keys = table.keys[:CLIPS_PER_RANK]
     record = len(json.dumps({"stage": 1, "step": 10_000, "rank": size, "clips": keys}))
     return {
-        "ranks: order ms per step": 1e3 * cpu_seconds(lambda: [order.at(n) for n in range(3)]) / 3,
+        "ranks: order ms per step": 1e3 * cpu_seconds(lambda: [order.at(n, own) for n in range(STEPS)]) / STEPS,
         "ranks: noise of stage 1 ms": 1e3 * noise[1],
         "ranks: noise of stage 2 ms": 1e3 * noise[2],
         "ranks: MB fetched per step and node": _fetched_mb(order, table, size),
         "ranks: audit MB received per rank": size * 200 * record / 1e6,
-        "ranks: weights read, in copies per node": min(size, RANKS_PER_NODE),
     }
 
 
 def _noise(model: Disentangler, stage: int, batch: int, world: DistributedContext) -> None:
     """Draw what `pipeline.training.step` draws in a step of 8 frames."""
     module = model.frame_model if stage == 1 else model.sequence_model
-    generator = torch.Generator().manual_seed(derive_seed(0, stage, 0, "noise"))
-    for values in module.draw_noise(batch, 8, generator):
-        world.local_rows(values)
-    world.local_rows(draw_frames(batch, 8, 4, generator))
+    drawn = draw(TrainingConfig().noise, derive_seed(0, stage, 0, "noise"), batch, world)
+    for values in module.draw_noise(drawn.rows, 8, drawn.generator):
+        drawn.local(values)
+    drawn.local(draw_frames(drawn.rows, 8, 4, drawn.generator))
 
 
 def _fetched_mb(order: GlobalOrder, table: NoPixels, size: int) -> float:
-    """Return the MB that a node's read-ahead fetches per step, from the second block of shards on."""
-    block = BLOCK_SHARDS * CLIPS_PER_SHARD
-    first = block // order.batch + 1
-    steps = min(max(2, 2 * block // order.batch), len(order.train) // order.batch - first)
+    """Return the MB per step that a node fetches in an epoch, if it keeps the shards of two blocks."""
     node = slice(0, CLIPS_PER_RANK * min(size, RANKS_PER_NODE))
-    seen: set[int] = set()
+    steps = len(order.train) // order.batch
+    kept: dict[int, None] = {}
     fetched = 0
-    for step in range(first + steps):
-        windows = order.at(step).part(node) if READ_AHEAD_OF_OWN_ROWS else order.at(step)
-        shards = set(table.clip_shards[windows.clips].tolist())
-        fetched += len(shards - seen) if step >= first else 0
-        seen |= shards
-    return fetched * SHARD_BYTES / 1e6 / max(steps, 1)
-
-
-READ_AHEAD_OF_OWN_ROWS = False
-"""Whether a rank reads ahead the shards of its own part of a batch, or those of the global batch."""
-USEFUL_MB_PER_STEP = CLIPS_PER_RANK * RANKS_PER_NODE * CLIP_BYTES / 1e6
+    for step in range(steps):
+        for shard in dict.fromkeys(table.clip_shards[order.at(step, node).clips].tolist()):
+            fetched += shard not in kept
+            kept.pop(shard, None)
+            kept[shard] = None
+        while len(kept) > 2 * order.shards_in_use(node):
+            kept.pop(next(iter(kept)))
+    return fetched * SHARD_BYTES / 1e6 / steps
 
 
 def steps_of_run(steps: int) -> Costs:
