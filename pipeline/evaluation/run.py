@@ -114,7 +114,15 @@ def prepare_run(run: str, request: EvaluationRequest) -> RunEvaluation:
         UserError: the run or the data is missing or damaged, or does not fit the request.
     """
     settings, device = request.evaluation, chosen_device(request.device)
-    inputs = load(run, request.data, request.other_data, settings.refinement_steps, settings.prior, device)
+    inputs = load(
+        run,
+        request.data,
+        request.other_data,
+        settings.refinement_steps,
+        settings.prior,
+        device,
+        test_clips=settings.test_clips,
+    )
     train = training_split(request.data, inputs.test, inputs.clip_frames)
     renderer = load_renderer(inputs.test, request.data, request.sheets) if request.sheets else None
     try:
