@@ -68,7 +68,7 @@ def read_epoch(clips: ClipDataset, batch: int) -> tuple[float, int]:
     order = GlobalOrder(table, seed=0, stage=1, window=min(clips.clip_frames), batch=batch, validation_fraction=0.001)
     steps = len(order.train) // batch
     began = time.perf_counter()
-    ahead = ShardReadAhead(clips, order, range(steps), 32)
+    ahead = ShardReadAhead(clips, order.at, range(steps), 32)
     with ahead, PrefetchedBatches(clips, (order.at(step) for step in range(steps)), order.window) as batches:
         count = 0
         for step, (_, frames) in enumerate(batches):

@@ -15,7 +15,7 @@ from cluster.cli.progress import ProgressDisplay
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from cluster.storage import api as storage
-from pipeline.evaluation.inputs import EvaluationRecipe, training_split
+from pipeline.evaluation.inputs import EvaluationRecipe, test_split, training_split
 from pipeline.evaluation.pairs_file import PairsDescription, write_pairs
 
 
@@ -37,12 +37,11 @@ def export(command: PairsCommand) -> None:
         UserError: the data is missing or damaged, or has no clips of that length.
     """
     from pipeline.runs.store import data_hash
-    from preprocessing.dataset.reader import ClipDataset
     from vdsm.evaluation.pairs import draw_pairs
 
     with ProgressDisplay(1) as progress:
         progress.start("reading the dataset's indexes")
-        test = ClipDataset(command.data, "test")
+        test = test_split(command.data, command.evaluation.test_clips)
         training_split(command.data, test, command.clip_frames)
     storage.check_writable(command.out)
     if command.dry_run:

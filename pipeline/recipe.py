@@ -35,6 +35,9 @@ class EvaluationConfig(Section):
     """Optimiser steps of the judge, which is trained on real training clips only."""
     judge_batch_clips: int = Field(default=64, ge=1)
     """Clips per batch of the judge's training."""
+    test_clips: int | None = Field(default=20_000, ge=2)
+    """Number of test clips that are measured, rounded up to complete shards, which hold a random sample; none means
+    all."""
     pairs: int = Field(default=1000, ge=2)
     """Pairs of test clips whose codes are swapped; fixed by the seed."""
     probe_clips: int = Field(default=3000, ge=1)

@@ -19,6 +19,7 @@ from vdsm.encoder import FrameLatents, ImageEncoder, positive_scale, start_scale
 from vdsm.likelihood import Likelihood
 from vdsm.loss import LossTerms, loss_terms
 from vdsm.precision import full_precision
+from vdsm.row_streams import Generator, normal, uniform
 
 
 class FrameNoise(NamedTuple):
@@ -54,10 +55,10 @@ class FrameModel(nn.Module):
         self.static_raw_scale = nn.Linear(config.num_experts, config.num_experts)
         start_scale_at(self.static_raw_scale, self.static_prior_scale)
 
-    def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> FrameNoise:
+    def draw_noise(self, clips: int, frames: int, generator: Generator) -> FrameNoise:
         """Return noise for `clips` clips of `frames` frames, on the generator's device."""
-        shapes = ((clips, self.config.num_experts), (clips, frames, self.config.pose_size))
-        return FrameNoise(*(torch.randn(shape, generator=generator, device=generator.device) for shape in shapes))
+        shapes = ((self.config.num_experts,), (frames, self.config.pose_size))
+        return FrameNoise(*(normal(generator, clips, *shape) for shape in shapes))
 
     def forward(self, frames: Tensor, noise: FrameNoise, weights: Weights, decoded: Tensor | None = None) -> LossTerms:
         """Return the loss of a batch, term by term.
@@ -127,7 +128,7 @@ class FrameModel(nn.Module):
             pyro.sample("pose", ReparameterizedNormal(latents.pose_loc, latents.pose_scale, noise.pose).to_event(2))
 
 
-def draw_frames(clips: int, frames: int, count: int | None, generator: torch.Generator) -> Tensor:
+def draw_frames(clips: int, frames: int, count: int | None, generator: Generator) -> Tensor:
     """Return the indices of the frames of each clip to decode: [B, N], ascending, on the generator's device.
 
     N = `count` of `frames` without repetition, at random; None means all of them, without use of the generator.
@@ -135,5 +136,5 @@ def draw_frames(clips: int, frames: int, count: int | None, generator: torch.Gen
     every = torch.arange(frames, device=generator.device).expand(clips, -1)
     if count is None or count == frames:
         return every
-    order = torch.rand(clips, frames, generator=generator, device=generator.device).argsort(dim=1)
+    order = uniform(generator, clips, frames).argsort(dim=1)
     return order[:, :count].sort(dim=1).values

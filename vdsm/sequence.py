@@ -22,6 +22,7 @@ from vdsm.feedback import feed_back
 from vdsm.frames import FrameModel
 from vdsm.loss import LossTerms, loss_terms
 from vdsm.precision import at_least_fp32, full_precision
+from vdsm.row_streams import Generator, normal
 
 
 class SequenceNoise(NamedTuple):
@@ -153,11 +154,11 @@ class SequenceModel(nn.Module):
         self.combiner = Combiner(config)
         self.transition = GatedTransition(config)
 
-    def draw_noise(self, clips: int, frames: int, generator: torch.Generator) -> SequenceNoise:
+    def draw_noise(self, clips: int, frames: int, generator: Generator) -> SequenceNoise:
         """Return noise for `clips` clips of `frames` frames, on the generator's device."""
-        config, device = self.config, generator.device
+        config = self.config
         sizes = ((config.num_experts,), (config.dynamics_size,), (frames, config.pose_size), (config.num_experts,))
-        return SequenceNoise(*(torch.randn(clips, *size, generator=generator, device=device) for size in sizes))
+        return SequenceNoise(*(normal(generator, clips, *size) for size in sizes))
 
     def forward(
         self, frames: Tensor, noise: SequenceNoise, weights: Weights, decoded: Tensor | None = None

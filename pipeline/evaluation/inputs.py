@@ -85,26 +85,36 @@ def with_recipe_of_run(args: list[str], scratch: Path) -> list[str]:
 
 def load(
     run: str, data: str, other_data: bool = False, refinement_steps: int = 0, prior: str = "fitted",
-    device: "torch.device | None" = None,
+    device: "torch.device | None" = None, test_clips: int | None = None,
 ) -> EvaluationInputs:  # fmt: skip
     """Return the newest model of the run at `run`, by default on the CPU, with the test split of the dataset at `data`.
 
-    `refinement_steps` and `prior` are as in `ready`.
+    `refinement_steps` and `prior` are as in `ready`, `test_clips` as in `test_split`.
 
     Raises:
         UserError: either is missing or damaged, the dataset is not that of the run (unless `other_data`), or
             its frames do not fit the model.
     """
     from pipeline.runs.store import load_run
-    from preprocessing.dataset.reader import ClipDataset
 
     model, recipe, info = load_run(run)
-    test = ClipDataset(data, "test")
+    test = test_split(data, test_clips)
     data_sha256 = check_data(test, model.config, run, info, other_data)
     if info["stage"] < 2:
         log.warning("%s has no sequence stage yet: swapping poses instead of dynamics codes", run)
     model = ready(model, info, refinement_steps, prior)
     return EvaluationInputs(model if device is None else model.to(device), recipe, info, test, data_sha256)
+
+
+def test_split(data: str, test_clips: int | None) -> "ClipDataset":
+    """Return the test split of a dataset: its first shards, which hold `test_clips` clips or more; None means all."""
+    from preprocessing.dataset.reader import ClipDataset
+
+    test = ClipDataset(data, "test", most_clips=test_clips)
+    everything = sum(shard["clips"] for shard in test.manifest["shards"] if shard["split"] == "test")
+    if len(test) < everything:
+        log.info("measuring %d of %d test clips; evaluation.test_clips is %d", len(test), everything, test_clips)
+    return test
 
 
 def check_data(

@@ -104,6 +104,7 @@ def read_pairs(folder: str) -> PairsDescription:
         content = json.loads(storage.read_bytes(url))
         if content["format"] != FORMAT:
             raise ValueError
+        content["evaluation"].setdefault("test_clips", None)  # older than the setting: drawn from all
         return PairsDescription.model_validate(content)
     except MissingFileError:
         raise UserError(

@@ -131,7 +131,15 @@ def prepare_run(run: str, request: EvaluationRequest) -> RunEvaluation:
     settings, device = request.evaluation, chosen_device(request.device)
     if settings.dci_trees:
         require("sklearn")
-    inputs = load(run, request.data, request.other_data, settings.refinement_steps, settings.prior, device)
+    inputs = load(
+        run,
+        request.data,
+        request.other_data,
+        settings.refinement_steps,
+        settings.prior,
+        device,
+        test_clips=settings.test_clips,
+    )
     train = training_split(request.data, inputs.test, inputs.clip_frames)
     renderer = load_renderer(inputs.test, request.data, request.sheets) if request.sheets else None
     try:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from pipeline.evaluation.inputs import chosen_device, training_split
+from pipeline.evaluation.inputs import chosen_device, test_split, training_split
 from pipeline.evaluation.judge_cache import load_or_train
 from pipeline.evaluation.metrics import Metrics, build_metrics, build_provenance, write_metrics
 from pipeline.evaluation.pairs_file import PairsDescription, read_pairs
@@ -122,7 +122,7 @@ def prepare_samples(folder: str, request: EvaluationRequest, progress: Progress)
     """
     device = chosen_device(request.device)
     wanted = read_pairs(folder)
-    test = ClipDataset(request.data, "test")
+    test = test_split(request.data, wanted.evaluation.test_clips)
     if data_hash(test.manifest) != wanted.data_sha256:
         raise UserError(
             f"{folder}: its pairs were drawn from data other than {request.data} (hashes differ); give their dataset"

@@ -31,25 +31,25 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
             return
         needed = recipe.training.num_workers * recipe.training.threads_per_worker
         with ray_runtime.connect(num_cpus=max(needed, len(os.sched_getaffinity(0)))):
-            _train(recipe, data, run, profile, beginning)
+            _train(beginning, data, run, profile)
 
 
-def _train(recipe: Recipe, data: str, run: str, profile: bool, beginning: Beginning) -> None:
+def _train(beginning: Beginning, data: str, run: str, profile: bool) -> None:
     from pipeline.ray_train.driver import fit
     from pipeline.runs.log import RunLog
     from pipeline.runs.work import WorkerConfig
     from pipeline.training.position import START
 
     worker_config = WorkerConfig(
-        recipe=recipe,
+        recipe=beginning.recipe,
         data=data,
         manifest_sha256=beginning.manifest_sha256,
         run_url=run,
         profile=profile,
         fences=active_fences(),
     )
-    settings = recipe.model_dump(mode="json")
-    with RunLog(run, recipe.training, beginning.position or START, settings) as run_log:
+    settings = beginning.recipe.model_dump(mode="json")
+    with RunLog(run, beginning.recipe.training, beginning.position or START, settings) as run_log:
         outcome = fit(worker_config, run_log)
         run_log.end(outcome)
     log.info("finished: %s", run)

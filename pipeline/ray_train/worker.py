@@ -54,9 +54,10 @@ class RayReporter(RunReporter):
         self._gauges.show(record)
 
     def should_stop(self) -> StopDecision:
-        """Return whether the driver has requested a stop, and whether a machine will soon be preempted."""
-        stop, poll = self._world.any_rank(self._stop.is_set(), self._should_poll_preemption())
-        return StopDecision(stop, preempted=poll and self._preemption_requested())
+        """Return whether the driver has requested a stop, a machine will soon be preempted, or a checkpoint is due."""
+        flags = (self._stop.is_set(), self._should_poll_preemption(), self.is_save_due())
+        stop, poll, due = self._world.any_rank(*flags)
+        return StopDecision(stop, preempted=poll and self._preemption_requested(), due=due)
 
     def _should_poll_preemption(self) -> bool:
         """Return true on rank 0 every few seconds, until a preemption was found."""

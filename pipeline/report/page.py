@@ -16,6 +16,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from cluster.storage import api as storage
+from cluster.storage.errors import MissingFileError
 from pipeline.report import summary
 from pipeline.report.animation import display_fps, median_fps
 from pipeline.report.curves import read_records, training_charts
@@ -28,6 +29,7 @@ from pipeline.report.metric_format import Metrics, format_interval, format_value
 from pipeline.report.paired_clips import PairedClips
 from pipeline.report.table import headline
 from pipeline.report.without_labels import label_free_rows
+from pipeline.runs.log_upload import METRICS, read_log
 from vdsm.evaluation.clips import LabelledClips
 from vdsm.evaluation.measurement import Measurement, Swapped
 from vdsm.evaluation.progress import Progress
@@ -176,5 +178,7 @@ def _above_chance(value: float, chance: float | None) -> float:
 
 
 def _training_log(run: str) -> bytes:
-    url = storage.join(run, "metrics.jsonl")
-    return storage.read_bytes(url) if storage.exists(url) else b""
+    try:
+        return read_log(storage.join(run, METRICS))
+    except MissingFileError:
+        return b""

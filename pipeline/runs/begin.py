@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 class Beginning(NamedTuple):
     """A run that is about to be trained."""
 
+    recipe: Recipe
+    """The recipe, with what a run keeps that has begun; see `pipeline.runs.store.as_started`."""
     manifest_sha256: str
     """SHA-256 of the manifest of its dataset."""
     position: "TrainPosition | None"
@@ -42,7 +44,7 @@ def locked_run(recipe: Recipe, data: str, run: str) -> Iterator[Beginning | None
     # torch takes seconds to import, which --help and invalid input should not wait for.
     from pipeline.runs.checkpoints import CheckpointStore, is_end
     from pipeline.runs.start import keep_start, new_start
-    from pipeline.runs.store import open_run
+    from pipeline.runs.store import as_started, kept_settings, open_run
     from pipeline.trackers.registry import check_installed
     from pipeline.training.notes import notes_on
     from preprocessing.dataset.manifest import read_manifest
@@ -52,6 +54,10 @@ def locked_run(recipe: Recipe, data: str, run: str) -> Iterator[Beginning | None
     storage.check_writable(run)
     with run_lock(run):
         start = new_start(recipe, run)  # before the run is created, which a model that does not fit prevents
+        wanted, recipe = recipe, as_started(run, recipe)
+        for name, value in kept_settings(recipe).items():
+            if value != kept_settings(wanted)[name]:
+                log.info("training.%s stays %s, as when the run was started", name, value)
         open_run(run, recipe, data, manifest)
         keep_start(run, start)
         _keep_pairs(recipe, data, run)
@@ -70,7 +76,7 @@ def locked_run(recipe: Recipe, data: str, run: str) -> Iterator[Beginning | None
             log.warning("%s", note)
         if position is not None:
             log.info("resuming %s from %s", run, position)
-        yield Beginning(manifest_sha256, position)
+        yield Beginning(recipe, manifest_sha256, position)
 
 
 def _keep_pairs(recipe: Recipe, data: str, run: str) -> None:

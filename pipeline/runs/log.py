@@ -11,10 +11,11 @@ from typing import Any
 
 from cluster.storage import api as storage
 from cluster.storage import os_errors
-from cluster.storage.errors import UnreachableError
+from cluster.storage.errors import MissingFileError, UnreachableError
 from cluster.storage.fence import check_write
 from cluster.storage.own_file import append_line
 from cluster.storage.scratch import REMEDY, scratch_folder
+from pipeline.runs.log_upload import EVENTS, METRICS, GrowingLog, read_log
 from pipeline.runs.progress import TrainingProgress
 from pipeline.trackers.registry import fetch_files, tracked_run
 from pipeline.trackers.rows import records_of
@@ -26,6 +27,9 @@ from pipeline.training.position import START, TrainPosition
 
 logger = logging.getLogger(__name__)
 
+BOARD = "tensorboard"
+BOARD_BYTES = 256_000
+"""Length above which TensorBoard's records continue in another file, of a run in S3."""
 CLOSING_PATIENCE_S = 60.0
 """Seconds for which trackers get their last rows, and the last upload of the logs is retried while storage is
 unreachable."""
@@ -34,7 +38,8 @@ unreachable."""
 class RunLog:
     """Takes the records of the workers, in order. A context manager. Raises MachineError if a log cannot be written.
 
-    A run in S3 is logged to a local folder, which is uploaded with every checkpoint and at the end.
+    A run in S3 is logged to a local folder. With every checkpoint and at the end, what is new in it is uploaded: see
+    `pipeline.runs.log_upload`.
 
     Args:
         run_url: folder of the run.
@@ -56,10 +61,15 @@ class RunLog:
         self._folder = self._open.enter_context(scratch_folder()) if self._is_remote else Path(run_url)
         with self._explained():
             self._folder.mkdir(parents=True, exist_ok=True)
+        self._growing = {
+            name: GrowingLog(self._folder / name, storage.join(run_url, name)) for name in (METRICS, EVENTS)
+        }
+        self._uploaded: dict[Path, tuple[int, int]] = {}
+        """Length and time of change of every other file when it was uploaded."""
         if self._is_remote:
-            for name in ("metrics.jsonl", "events.jsonl"):
-                if storage.exists(storage.join(run_url, name)):
-                    storage.download(storage.join(run_url, name), self._folder / name)
+            for name in self._growing:
+                with self._explained(), contextlib.suppress(MissingFileError):
+                    (self._folder / name).write_bytes(read_log(storage.join(run_url, name)))
         self._tracking: Tracking | None = None
         self._progress = TrainingProgress(training, position)
 
@@ -81,7 +91,7 @@ class RunLog:
                 with self._explained():
                     self._tracking.close(CLOSING_PATIENCE_S)
                 self._tracking = None
-            storage.retry_while_unreachable(self._upload, CLOSING_PATIENCE_S)
+            storage.retry_while_unreachable(lambda: self._upload(complete=True), CLOSING_PATIENCE_S)
 
     def _open_trackers(self) -> Tracking:
         names = self._training.trackers
@@ -96,7 +106,7 @@ class RunLog:
 
     def take(self, record: Mapping[str, Any]) -> None:
         """Keep and show one record: `train`, `validation`, `images`, `checkpoint` or `event`, by its `kind`."""
-        check_write(str(self._folder / "tensorboard"))
+        check_write(str(self._folder / BOARD))
         with self._explained():
             self._take(record)
 
@@ -113,7 +123,7 @@ class RunLog:
                 logger.warning("logs not uploaded: %s", error)
         else:
             if kind != "images":
-                self._append("metrics.jsonl", record)
+                self._append(METRICS, record)
                 self._progress.show(record)
             if self._tracking is not None:
                 self._tracking.take(record)
@@ -122,7 +132,7 @@ class RunLog:
         """Record an event of the driver itself."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self._explained():
-            self._append("events.jsonl", {"time": now, "event": event, **details})
+            self._append(EVENTS, {"time": now, "event": event, **details})
 
     def end(self, outcome: Outcome) -> None:
         """Record the end of a training.
@@ -162,9 +172,10 @@ class RunLog:
 
     def _rewind(self, position: TrainPosition) -> None:
         """Drop what was logged after `position`, because those steps will be repeated."""
-        path = self._folder / "metrics.jsonl"
+        path = self._folder / METRICS
         if path.is_file():
             storage.write_bytes(str(path), "".join(f"{line}\n" for line in lines_until(path, position)).encode())
+            self._growing[METRICS].rewritten()
         if self._tracking is not None:
             self._tracking.rewind(position.overall_step(self._training), records_of(path))
         self._progress.rewind(position)
@@ -174,13 +185,29 @@ class RunLog:
         check_write(str(path))
         append_line(path, json.dumps(dict(record)))
 
-    def _upload(self) -> None:
+    def _upload(self, *, complete: bool = False) -> None:
         if not self._is_remote:
             return
+        for log in self._growing.values():
+            log.upload(complete=complete)
         with self._tracking.paused() if self._tracking is not None else contextlib.nullcontext():
-            for path in self._folder.rglob("*"):
-                if path.is_file() and not path.is_symlink():
-                    storage.upload(path, storage.join(self._url, path.relative_to(self._folder).as_posix()))
+            longest = self._upload_changed()
+        # A file that has grown would be uploaded again with all that it holds: begin another; TensorBoard reads all.
+        if longest > BOARD_BYTES and self._tracking is not None:
+            self._tracking.continue_board()
+
+    def _upload_changed(self) -> int:
+        """Upload the other files that changed; return the length of the longest of TensorBoard's among them."""
+        longest, logs = 0, {self._folder / name for name in self._growing}
+        for path in self._folder.rglob("*"):
+            if path in logs or path.is_symlink() or not path.is_file():
+                continue
+            state = path.stat().st_size, path.stat().st_mtime_ns
+            if state != self._uploaded.get(path):
+                storage.upload(path, storage.join(self._url, path.relative_to(self._folder).as_posix()))
+                self._uploaded[path] = state
+                longest = max(longest, state[0] if path.parent.name == BOARD else 0)
+        return longest
 
 
 def lines_until(path: Path, position: TrainPosition) -> list[str]:

@@ -7,7 +7,7 @@
              checkpoints/   stage1-step00000200.pt, ...
              stage1.pt      the last checkpoint of each stage, kept permanently
              stage2.pt
-             metrics.jsonl  a line per log interval and per validation
+             metrics.jsonl  a line per log interval and per validation; see also `pipeline.runs.log_upload`
              events.jsonl   starts, resumptions, stage changes, failures, rollbacks, the end
              tensorboard/
              samples/       sample images and animations of validation clips
@@ -21,6 +21,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -46,11 +47,23 @@ if TYPE_CHECKING:
 _MUTABLE = {
     *("stages", "num_workers", "min_workers", "resize_interval_s", "threads_per_worker", "use_gpu", "worker_resource"),
     *("compile", "static_graph", "shard_optimiser", "stage1.accumulation", "stage2.accumulation", "deterministic"),
-    *("cache_gb", "audit", "validation_interval", "checkpoint_interval", "keep_checkpoints", "log_interval"),
-    *("picture_interval", "trackers", "max_failures", "max_rollbacks", "stall_timeout_s", "storage_patience_s"),
+    *("cache_gb", "audit", "validation_interval", "checkpoint_interval", "checkpoint_interval_s", "keep_checkpoints"),
+    *(
+        "log_interval",
+        "picture_interval",
+        "trackers",
+        "max_failures",
+        "max_rollbacks",
+        "stall_timeout_s",
+        "storage_patience_s",
+    ),
 }
 """Settings of the training section that may change on resumption: they do not change the result, except for the
 rounding of sums over workers."""
+
+KEPT: Mapping[str, Any] = {"noise": "global", "order": "blocks", "validation_clips": None}
+"""Settings of the training section that a run keeps, and what they are in a run that is older than them: other values
+than the defaults of today, with which it would not end with the same weights or compare the same validations."""
 
 
 class RunDescription(BaseModel):
@@ -100,6 +113,7 @@ def open_run(url: str, recipe: Recipe, data: str, manifest: Mapping[str, Any]) -
     """
     description = {"format": 1, "data": data, "data_sha256": data_hash(manifest)}
     exists = storage.exists(storage.join(url, "run.json"))
+    recipe = as_started(url, recipe)
     if exists:
         changes = changed_settings(url, recipe, str(description["data_sha256"]))
         if changes:
@@ -114,6 +128,19 @@ def open_run(url: str, recipe: Recipe, data: str, manifest: Mapping[str, Any]) -
     return exists
 
 
+def as_started(url: str, recipe: Recipe) -> Recipe:
+    """Return a recipe with what the run at `url`, if it has begun, keeps whatever the recipe says; see `KEPT`."""
+    if not storage.exists(storage.join(url, "run.json")):
+        return recipe
+    kept = kept_settings(read_recipe(url))
+    return recipe.model_copy(update={"training": replace(recipe.training, **kept)})
+
+
+def kept_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of the training section that a run keeps."""
+    return {name: getattr(recipe.training, name) for name in KEPT}
+
+
 def changed_settings(url: str, recipe: Recipe, data_sha256: str | None) -> list[str]:
     """Return what has changed since the run at `url` was started, of all that affects its result.
 
@@ -122,7 +149,7 @@ def changed_settings(url: str, recipe: Recipe, data_sha256: str | None) -> list[
         recipe: the current recipe.
         data_sha256: `data_hash` of the current dataset; None if it is not known.
     """
-    changes = _changes(read_recipe(url), recipe)
+    changes = _changes(read_recipe(url), as_started(url, recipe))
     if data_sha256 is not None and read_description(url).data_sha256 != data_sha256:
         changes.append("the content of the dataset")
     return changes
@@ -143,7 +170,7 @@ def read_description(url: str) -> RunDescription:
 
 
 def read_recipe(url: str) -> Recipe:
-    """Return the recipe of a run, whose settings may have former names.
+    """Return the recipe of a run, whose settings may have former names, and which may lack later ones.
 
     Raises:
         UserError: it is not a recipe of this version.
@@ -153,7 +180,11 @@ def read_recipe(url: str) -> Recipe:
         tree = parse_mapping(storage.read_bytes(path), path)
         if not tree:
             raise ValueError("it is empty")
-        return Recipe.model_validate(with_current_names(tree, Recipe, source=path, warn=False))
+        tree = with_current_names(tree, Recipe, source=path, warn=False)
+        if isinstance(training := tree.get("training"), dict):
+            for name, value in KEPT.items():
+                training.setdefault(name, value)
+        return Recipe.model_validate(tree)
     except ValueError as error:
         raise UserError(f"{path} is not a recipe of this version ({str(error).splitlines()[0]})") from None
 

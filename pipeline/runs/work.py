@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from cluster.storage.fence import Fence
 from cluster.storage.scratch import scratch_folder
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import CheckpointStore
+from pipeline.training.broadcast import broadcast_state
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
@@ -42,6 +44,7 @@ class RunReporter(ABC):
     def __init__(self, worker_config: WorkerConfig, world: DistributedContext) -> None:
         self._worker_config, self._world = worker_config, world
         self._store = CheckpointStore(worker_config.run_url, worker_config.recipe.training)
+        self._saved_at = time.monotonic()
 
     @abstractmethod
     def log(self, record: dict[str, Any]) -> None:
@@ -51,8 +54,14 @@ class RunReporter(ABC):
     def should_stop(self) -> StopDecision:
         """Return whether to stop after this step, or to save now."""
 
+    def is_save_due(self) -> bool:
+        """Return true on rank 0, whose clock counts, if the last checkpoint is old; see `StopDecision.due`."""
+        interval = self._worker_config.recipe.training.checkpoint_interval_s
+        return bool(interval) and self._world.is_first and time.monotonic() - self._saved_at >= interval
+
     def save(self, state: TrainState, *, last: bool, audit: Sequence[Mapping[str, Any]] = ()) -> None:
         """Pass a checkpoint to the store; at the end of a stage wait until it is written."""
+        self._saved_at = time.monotonic()
         self._store.save(state, last=last, audit=audit)
         position = state.position._asdict()
         self.log({"kind": "checkpoint", **position})
@@ -63,13 +72,21 @@ class RunReporter(ABC):
     def restore(
         self, position: TrainPosition | None = None, *, before: TrainPosition | None = None
     ) -> TrainState | None:
-        """Return a checkpoint, by default the newest intact one; rank 0 decides which, and every rank reads it."""
+        """Return a checkpoint, by default the newest intact one. Rank 0 reads it, and sends it to the other ranks."""
+        state, error = None, None
         if self._world.is_first:
             self._store.flush()
             if position is None:
                 position = self._store.newest(before)
-        chosen = self._world.broadcast(position)
-        return None if chosen is None else self._store.load(TrainPosition(*chosen))
+            try:
+                state = None if position is None else self._store.load(position)
+            except ValueError as caught:
+                error = caught
+        reason = self._world.broadcast(None if error is None else str(error))
+        if reason is not None:
+            raise error or ValueError(reason)
+        content = broadcast_state(None if state is None else state.to_dict(), self._world)
+        return state if self._world.is_first or content is None else TrainState.from_dict(content)
 
     @contextlib.contextmanager
     def profile(self, stage: int) -> Iterator[Callable[[], None]]:
@@ -149,6 +166,7 @@ def _job(worker_config: WorkerConfig) -> Job:
         training=recipe.training,
         seed=recipe.seed,
         clips=clips,
+        is_remote=storage.is_s3(worker_config.data),
         pairs=run_pairs(recipe.training, clips, run),
         start_weights=(lambda: stored_weights(run)) if recipe.training.start_from else None,
         provenance=provenance,

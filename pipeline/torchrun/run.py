@@ -19,6 +19,7 @@ from cluster.storage.fence import active_fences
 from pipeline.recipe import Recipe
 from pipeline.runs.begin import Beginning, locked_run, log_plan
 from pipeline.runs.log import RunLog
+from pipeline.runs.store import kept_settings
 from pipeline.runs.work import RunReporter, WorkerConfig, train_worker
 from pipeline.torchrun.group import Group, Rank
 from pipeline.training.distributed import DistributedContext
@@ -45,9 +46,9 @@ class TorchrunReporter(RunReporter):
         self._log.take(record)
 
     def should_stop(self) -> StopDecision:
-        """Return whether some rank has received a signal."""
-        (stop,) = self._world.any_rank(self._stop.is_set())
-        return StopDecision(stop)
+        """Return whether some rank has received a signal, or a checkpoint is due."""
+        stop, due = self._world.any_rank(self._stop.is_set(), self.is_save_due())
+        return StopDecision(stop, due=due)
 
 
 def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) -> None:
@@ -85,13 +86,16 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
             nonlocal beginning
             log_plan(recipe, data)
             beginning = locked.enter_context(locked_run(recipe, data, run))
-            return {"manifest_sha256": beginning.manifest_sha256 if beginning else None}
+            if beginning is None:
+                return {}
+            return {"manifest_sha256": beginning.manifest_sha256, "kept": kept_settings(beginning.recipe)}
 
-        manifest_sha256 = group.begin(prepare)["manifest_sha256"]
-        if manifest_sha256 is None:  # finished
+        begun = group.begin(prepare)
+        if not begun:  # finished
             return
+        recipe = recipe.model_copy(update={"training": replace(training, **begun["kept"])})
         worker_config = WorkerConfig(
-            recipe=recipe, data=data, manifest_sha256=manifest_sha256, run_url=run, profile=profile,
+            recipe=recipe, data=data, manifest_sha256=begun["manifest_sha256"], run_url=run, profile=profile,
             fences=active_fences(),
         )  # fmt: skip
         run_log: RunLog | None = None

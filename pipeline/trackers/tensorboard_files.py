@@ -13,13 +13,13 @@ class TensorBoardFiles:
 
     Args:
         folder: for the files.
-        step: what older files hold after this step is no longer shown.
+        step: what older files hold after this step is no longer shown; None: all of it is.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self._writer = SummaryWriter(str(folder), purge_step=None if step is None else step + 1)
 
     def add(self, row: Row) -> None:
         """Write a row, and flush it."""

@@ -47,15 +47,23 @@ class Tracking:
             records: all records of the run up to it.
         """
         if self._has_board:
-            if self._board is not None:
-                self._board.close()
-            self._board = TensorBoardFiles(self._folder / "tensorboard", step)
+            self._open_board(step)
         self._row = Row(-1, {}, {})
         if self._feeds:
             rows = list(stored_rows(self._folder, records, step))
             for feed in self._feeds:
                 feed.rewind(step)
                 feed.put(rows)
+
+    def continue_board(self) -> None:
+        """Have TensorBoard's records written to a new file."""
+        if self._board is not None:
+            self._open_board(None)
+
+    def _open_board(self, step: int | None) -> None:
+        if self._board is not None:
+            self._board.close()
+        self._board = TensorBoardFiles(self._folder / "tensorboard", step)
 
     def take(self, record: Mapping[str, Any]) -> None:
         """Take a `train`, `validation` or `images` record."""

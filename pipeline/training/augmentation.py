@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.training.samples_config import AugmentationConfig
+from vdsm.row_streams import Generator, uniform
 
 
 class Augmentation(NamedTuple):
@@ -35,25 +36,25 @@ class Augmentation(NamedTuple):
     """1, or -1 where the sample is mirrored, [B]."""
 
 
-def draw_augmentation(config: AugmentationConfig, samples: int, generator: torch.Generator) -> Augmentation:
+def draw_augmentation(config: AugmentationConfig, samples: int, generator: Generator) -> Augmentation:
     """Draw the changes of `samples` samples, on the generator's device.
 
     Every number is drawn, also those that `config` turns into no change, so that one setting does not affect another's
     draws.
     """
 
-    def uniform(*shape: int) -> Tensor:
-        return 2 * torch.rand(samples, *shape, generator=generator, device=generator.device) - 1
+    def signed(*shape: int) -> Tensor:
+        return 2 * uniform(generator, samples, *shape) - 1
 
     colour, crop = config.colour, config.crop
     return Augmentation(
-        gain=torch.exp(colour * uniform()),
-        saturation=torch.exp(2 * colour * uniform()),
-        hue=math.pi * colour * uniform(),
-        offset=0.5 * colour * uniform(3),
-        zoom=1 + crop * uniform(),
-        shift=0.5 * crop * uniform(2),
-        flip=torch.where(0.5 * (uniform() + 1) < config.flip, -1.0, 1.0),
+        gain=torch.exp(colour * signed()),
+        saturation=torch.exp(2 * colour * signed()),
+        hue=math.pi * colour * signed(),
+        offset=0.5 * colour * signed(3),
+        zoom=1 + crop * signed(),
+        shift=0.5 * crop * signed(2),
+        flip=torch.where(0.5 * (signed() + 1) < config.flip, -1.0, 1.0),
     )
 
 

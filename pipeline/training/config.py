@@ -107,6 +107,10 @@ class TrainingConfig:
     devices have instructions for it, else fp32. Weights, optimiser and losses stay in fp32."""
     deterministic: bool = False
     """Use only algorithms that give the same bits each time. On CPUs all of them do; on GPUs the others are faster."""
+    noise: Literal["keyed", "global"] = "keyed"
+    """How random numbers of samples are drawn. `keyed`: those of a sample depend on the seed, the step and its position
+    in the batch, and a worker draws those of its own samples. `global`: each worker draws those of the complete batch,
+    as earlier versions did. The values differ; a run keeps what it was started with."""
     ema_decay: float = 0.0
     """Decay per step of an exponential moving average (EMA) of the weights, such as 0.999; 0 keeps none."""
     ema_used: bool = True
@@ -122,9 +126,12 @@ class TrainingConfig:
     shard_optimiser: bool = False
     """Shard the optimiser state over the workers (ZeRO-1). Does not change the result."""
 
+    order: Literal["lanes", "blocks"] = "lanes"
+    """Order of the clips; every epoch visits all shards in a new one. `lanes`: each worker reads shards of its own.
+    `blocks`: every worker reads all shards, as in earlier versions. A run keeps what it was started with."""
     block_shards: int = 32
-    """Shards whose clips are shuffled together; each machine reads about this many at a time. Every epoch visits all
-    shards in a new order."""
+    """Shards whose clips are shuffled together, over all workers; with `order: lanes` at least two for every lane, of
+    which there is one for 8 clips of a batch if the dataset has enough shards."""
     cache_gb: float = 100.0
     """Size of each machine's cache of shards from S3, in GB (10^9 bytes)."""
     audit: bool = False
@@ -136,10 +143,16 @@ class TrainingConfig:
     validation_unit: Literal["group", "clip"] = "group"
     """What is held out: whole groups, so that validation is about people who are not trained on; or single clips, where
     there are so few people that nobody can be spared. Then windows of a video that overlap are on both sides."""
+    validation_clips: int | None = 8192
+    """Maximum number of held-out clips that are validated on, always the same: those of shards chosen at random once;
+    none means all. A run keeps what it was started with."""
     validation_interval: int = 500
     """Steps between evaluations of the un-annealed validation ELBO."""
     checkpoint_interval: int = 200
     """Steps between checkpoints."""
+    checkpoint_interval_s: float = 0.0
+    """Also save a checkpoint after a step that ends this many seconds or more after the last one; 0 for none. At scale,
+    time bounds better than steps what a failure costs, and what checkpoints cost."""
     keep_checkpoints: int = 2
     """Number of newest checkpoints to keep; the last one and the best by validation of each stage are always kept."""
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
@@ -178,7 +191,7 @@ class TrainingConfig:
         for name in counts + intervals:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("picture_interval", "prior_clips", "max_rollbacks", "storage_patience_s"):
+        for name in ("picture_interval", "prior_clips", "max_rollbacks", "storage_patience_s", "checkpoint_interval_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
         for name in ("stall_timeout_s", "resize_interval_s", "cache_gb"):
@@ -188,6 +201,8 @@ class TrainingConfig:
             raise ValueError(f"trackers is {' '.join(self.trackers)}; name each once")
         if self.max_failures < -1:
             raise ValueError(f"max_failures is {self.max_failures}; it must be at least 0, or -1 for no limit")
+        if self.validation_clips is not None and self.validation_clips < 1:
+            raise ValueError(f"validation_clips is {self.validation_clips}; it must be at least 1, or none for all")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; it must be in (0, 1)")
         if self.start_from is not None and "@" in self.start_from.partition("://")[2].partition("/")[0]:

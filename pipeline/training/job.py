@@ -24,6 +24,8 @@ class Job:
     training: TrainingConfig
     seed: int
     clips: Clips
+    is_remote: bool = False
+    """Whether a shard is downloaded completely before a clip of it is read, so that validation should read ahead."""
     pairs: MinedPairs | None = None
     """Pairs of clips that look alike, if stage 1 is paired by appearance."""
     start_weights: Callable[[], Mapping[str, Tensor]] | None = None
@@ -48,6 +50,8 @@ def stage_order(job: Job, stage: int) -> GlobalOrder:
         validation_fraction=job.training.validation_fraction,
         pairing=config.pairing != "none",
         block_shards=job.training.block_shards,
+        lanes=job.training.order == "lanes",
+        validation_clips=job.training.validation_clips,
         late_from=round(job.training.appearance.join * config.steps) if stage == 1 else 0,
     )
 

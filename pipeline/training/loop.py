@@ -80,7 +80,7 @@ def train_stage(run: StageRun, first_step: int = 0) -> Outcome:
             is_preempted = result.decision.preempted
 
             is_checkpoint_step = is_last_step or done % training.checkpoint_interval == 0
-            is_saving = is_checkpoint_step or is_stopping or is_preempted
+            is_saving = is_checkpoint_step or is_stopping or is_preempted or result.decision.due
             if is_log_step or is_validation_step or is_image_step or is_saving:
                 run.stepper.settle()
             if is_log_step:

@@ -4,8 +4,10 @@ Step k of a stage sees the same clips, in the same order, at any number of worke
 that resuming a run needs nothing but the step number. Everything random is a hash of (seed, stage, epoch, clip key); no
 generator carries state from one step to the next.
 
-An epoch visits the shards in blocks: the shards are permuted, and the clips within each block are shuffled together. A
-machine thus needs few shards at a time, and its next ones are known long in advance.
+An epoch visits the shards in lanes, one for a few rows of the batch each: see `pipeline.training.lanes`. A rank thus
+needs few shards at a time, its next ones are known long in advance, and it computes and reads its own part of a batch
+alone. Runs that are older than the lanes visit the shards in blocks: the shards are permuted, and the clips within each
+block are shuffled together, so that every rank reads all of them.
 
 Letters: N clips to train on, B clips in a global batch, T frames of a sample.
 """
@@ -18,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.training.lanes import Lanes
 from pipeline.training.partners import ClipTable, make_partners
 
 Indices = NDArray[np.int64]
@@ -84,6 +87,8 @@ class GlobalOrder:
         pairing: whether a sample is two windows joined in time, of a clip and of one of its partners.
         block_shards: number of shards whose clips are shuffled together.
         late_from: step from which on the late clips of the table are visited.
+        validation_clips: most clips of a validation; None means all that are held out.
+        lanes: whether an epoch visits the shards in lanes.
 
     Raises:
         ValueError: a clip is shorter than the window, or pairing finds no second clip of a group.
@@ -101,6 +106,8 @@ class GlobalOrder:
         pairing: bool = False,
         block_shards: int = 32,
         late_from: int = 0,
+        validation_clips: int | None = None,
+        lanes: bool = False,
     ) -> None:
         self.seed, self.stage, self.window, self.batch = seed, stage, window, batch
         self._frames = np.asarray(table.frames, dtype=np.int64)
@@ -119,6 +126,7 @@ class GlobalOrder:
         self.validation: Indices = np.flatnonzero(held)
         """Clips of the groups held out for validation."""
         self._block_shards = block_shards
+        self._validation_clips = validation_clips
         self._is_late = np.zeros(len(held), dtype=bool) if table.late is None else np.asarray(table.late)
         early = len(self.train) - int(self._is_late[self.train].sum())
         self._early = early
@@ -126,6 +134,10 @@ class GlobalOrder:
         self._late_from = late_from if 0 < early < len(self.train) else 0
         self._early_epochs = -(-self._late_from * batch // max(early, 1))
         shards = np.zeros(len(held), dtype=np.int64) if table.shards is None else np.asarray(table.shards)
+        self._shards = shards
+        self._lanes = self._early_lanes = self._make_lanes(self.train) if lanes else None
+        if lanes and self._late_from:
+            self._early_lanes = self._make_lanes(self.train[~self._is_late[self.train]])
         _, self._shard = np.unique(shards[self.train], return_inverse=True)
         # A shard is identified by its clips, because its number depends on where the dataset is stored.
         self._shard_hashes = np.full(self._shard.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
@@ -133,8 +145,17 @@ class GlobalOrder:
         self._partners = make_partners(table, self.train, stage) if pairing else None
         self._permutation = lru_cache(maxsize=4)(self._permute)
 
+    def _make_lanes(self, clips: Indices) -> Lanes:
+        return Lanes(
+            clips, self._hashes[clips], self._shards[clips],
+            batch=self.batch, block_shards=self._block_shards, draw=self._draw_for,
+        )  # fmt: skip
+
     def _draw(self, purpose: str, epoch: int, clips: Indices) -> NDArray[np.uint64]:
-        return scatter(derive_seed(self.seed, self.stage, epoch, purpose), self._hashes[clips])
+        return self._draw_for(purpose, epoch, self._hashes[clips])
+
+    def _draw_for(self, purpose: str, epoch: int, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        return scatter(derive_seed(self.seed, self.stage, epoch, purpose), hashes)
 
     def _permute(self, epoch: int) -> Indices:
         shard_order = np.argsort(scatter(derive_seed(self.seed, self.stage, epoch, "shards"), self._shard_hashes))
@@ -144,36 +165,56 @@ class GlobalOrder:
 
     def epoch(self, epoch: int) -> Indices:
         """Return all clips to train on, int64 [N], in the order of `epoch`."""
+        if self._lanes is not None:
+            return self._lanes.clips(epoch, self._first_row(epoch), np.arange(len(self.train)))
         return self._permutation(epoch)
+
+    def shards_in_use(self, rows: slice) -> int:
+        """Return about how many shards the rows of a batch need at a time, as long as the late clips are included."""
+        return (
+            self._block_shards if self._lanes is None else self._lanes.lanes_of(rows) * (self._lanes.block_shards + 1)
+        )
+
+    def _first_row(self, epoch: int) -> int:
+        """Return the row of the batch in which the first sample of an epoch is."""
+        if epoch < self._early_epochs:
+            return epoch * self._early % self.batch
+        return (epoch - self._early_epochs) * len(self.train) % self.batch
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch of the first sample of `step`."""
-        return int(self._positions(step)[0][0])
+        return int(self._positions(step, slice(0, 1))[0][0])
 
-    def _positions(self, step: int) -> tuple[Indices, Indices]:
-        """Return the epoch of each sample of `step`, and its number in the epoch; both int64 [B].
+    def _positions(self, step: int, rows: slice) -> tuple[Indices, Indices]:
+        """Return the epoch of each sample in `rows` of `step`, and its number in the epoch; both int64 [B].
 
         Epochs without the late clips come first. The last of them is left unfinished where the late clips join.
         """
-        samples = np.arange(step * self.batch, (step + 1) * self.batch)
+        samples = step * self.batch + np.arange(self.batch)[rows]
         if step < self._late_from:
             return np.divmod(samples, self._early)
         epochs, offsets = np.divmod(samples - self._late_from * self.batch, len(self.train))
         return epochs + self._early_epochs, offsets
 
-    def at(self, step: int) -> Windows:
-        """Return the global batch of `step` (from 0). A batch may span two epochs, so none is incomplete."""
-        epochs, offsets = self._positions(step)
+    def at(self, step: int, rows: slice = slice(None)) -> Windows:
+        """Return the global batch of `step` (from 0), or `rows` of it. It may span two epochs; none is incomplete."""
+        epochs, offsets = self._positions(step, rows)
         pieces = []
         for epoch in np.unique(epochs).tolist():
-            visited = self.epoch(epoch)
-            if step < self._late_from:
-                visited = visited[~self._is_late[visited]]
-            pieces.append(self._windows(epoch, visited[offsets[epochs == epoch]]))
+            clips = self._visited(epoch, offsets[epochs == epoch], early=step < self._late_from)
+            pieces.append(self._windows(epoch, clips))
         if len(pieces) == 1:
             return pieces[0]
         columns = zip(*pieces, strict=True)
         return Windows(*(None if column[0] is None else np.concatenate(column) for column in columns))  # type: ignore[arg-type]
+
+    def _visited(self, epoch: int, positions: Indices, *, early: bool) -> Indices:
+        """Return the clips at some positions of an epoch, both int64 [B]; `early` leaves out the late clips."""
+        lanes = self._early_lanes if early else self._lanes
+        if lanes is not None:
+            return lanes.clips(epoch, self._first_row(epoch), positions)
+        visited = self.epoch(epoch)
+        return (visited[~self._is_late[visited]] if early else visited)[positions]
 
     def _windows(self, epoch: int, clips: Indices) -> Windows:
         starts = self._starts("window", epoch, clips, clips)
@@ -188,6 +229,22 @@ class GlobalOrder:
         return (self._draw(purpose, epoch, drawn_for) % choices).astype(np.int64)
 
     def validation_batches(self) -> list[Windows]:
-        """Return every validation clip once, in batches of at most B clips, always with the same windows, unpaired."""
-        chunks = np.array_split(self.validation, -(-len(self.validation) // self.batch))
+        """Return the clips to validate on, in batches of at most B clips, always with the same windows, unpaired."""
+        chosen = self.validated()
+        chunks = np.array_split(chosen, -(-len(chosen) // self.batch))
         return [Windows(chunk, self._starts("validation", 0, chunk, chunk), None, None) for chunk in chunks]
+
+    def validated(self) -> Indices:
+        """Return the clips to validate on: all that are held out, or those of some shards, in the order of the dataset.
+
+        The inputs of a shard are a random sample, and a sample from all shards would have to read all of them.
+        """
+        clips, most = self.validation, self._validation_clips
+        if most is None or len(clips) <= most:
+            return clips
+        _, shard = np.unique(self._shards[clips], return_inverse=True)
+        hashes = np.full(shard.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
+        np.minimum.at(hashes, shard, self._hashes[clips])
+        rank = np.empty(len(hashes), dtype=np.int64)
+        rank[np.argsort(scatter(derive_seed(self.seed, "validation sample"), hashes))] = np.arange(len(hashes))
+        return np.sort(clips[np.argsort(rank[shard], kind="stable")[:most]])

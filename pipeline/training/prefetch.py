@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from pipeline.training.batches import Batch, Clips, read_windows
-from pipeline.training.order import GlobalOrder, Windows
+from pipeline.training.order import Windows
 
 DEPTH = 4
 """Number of batches to read ahead."""
@@ -111,12 +111,19 @@ class PrefetchedBatches:
 class ShardReadAhead:
     """Downloads the shards of coming steps to this machine in a thread, about a block before they are needed.
 
-    It walks the order of `steps` and prepares each new shard, until `shards` of them are ahead of the training's step.
-    It stops at a shard that cannot be downloaded: the reader that needs that shard reports why.
+    It walks `steps` and prepares each new shard, until `shards` of them are ahead of the reader's step. It stops at a
+    shard that cannot be downloaded: the reader that needs that shard reports why.
+
+    Args:
+        clips: the dataset.
+        at: returns the samples that this rank reads in a step. What other ranks read is not fetched for them: it would
+            take room until this rank opens it, which it never does.
+        steps: the steps to walk.
+        shards: most shards ahead. With two blocks, the next one is fetched while the current one is read.
     """
 
-    def __init__(self, clips: Clips, order: GlobalOrder, steps: Sequence[int], shards: int) -> None:
-        self._clips, self._order, self._steps, self._shards = clips, order, steps, shards
+    def __init__(self, clips: Clips, at: Callable[[int], Windows], steps: Sequence[int], shards: int) -> None:
+        self._clips, self._at, self._steps, self._shards = clips, at, steps, shards
         self._shard_of = np.asarray(clips.clip_shards, dtype=np.int64)
         self._step = steps[0] if len(steps) else 0
         self._closed = threading.Event()
@@ -130,7 +137,7 @@ class ShardReadAhead:
     def _walk(self) -> None:
         last_use: dict[int, int] = {}
         for step in self._steps:
-            windows = self._order.at(step)
+            windows = self._at(step)
             clips = [windows.clips] if windows.partners is None else [windows.clips, windows.partners]
             for shard in np.unique(self._shard_of[np.concatenate(clips)]).tolist():
                 if shard not in last_use and not self._prepare(shard, last_use):

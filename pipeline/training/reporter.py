@@ -16,6 +16,8 @@ class StopDecision(NamedTuple):
     """Save a checkpoint and stop."""
     preempted: bool = False
     """Save a checkpoint now, because a machine of the run will soon be preempted; then continue."""
+    due: bool = False
+    """Save a checkpoint now, because the last one is older than `training.checkpoint_interval_s`; then continue."""
 
 
 class Reporter(Protocol):

@@ -11,6 +11,7 @@ from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job, stage_order
 from pipeline.training.meter import Meter
 from pipeline.training.optimiser import full_state_dict
+from pipeline.training.order import Windows
 from pipeline.training.position import TrainPosition
 from pipeline.training.prefetch import PrefetchedBatches, ShardReadAhead
 from pipeline.training.reporter import Reporter
@@ -74,11 +75,15 @@ class StageRun:
         training = self.job.training
         steps = range(first_step, self.config.steps)
         rows = self.world.rows(self.config.batch_clips)
-        read_ahead = ShardReadAhead(self.job.clips, self.order, steps, training.block_shards)
+
+        def own_part(step: int) -> Windows:
+            return self.order.at(step, rows)
+
+        read_ahead = ShardReadAhead(self.job.clips, own_part, steps, 2 * self.order.shards_in_use(rows))
         reached = iter(steps)
         batches = PrefetchedBatches(
             self.job.clips,
-            (self.order.at(step).part(rows) for step in steps),
+            map(own_part, steps),
             self.config.clip_frames,
             pin=self.world.device.type == "cuda",
             stall_s=training.stall_timeout_s,
@@ -98,7 +103,9 @@ class StageRun:
                 seed=self.job.seed,
                 temperature=weights.temperature,
                 world=self.world,
+                noise=self.job.training.noise,
                 stall_s=self.job.training.stall_timeout_s,
+                shards_ahead=self.job.training.block_shards if self.job.is_remote else 0,
             )
 
     def validate_and_log(self, done: int) -> bool:

@@ -1,8 +1,8 @@
 """One optimiser step: gradients of a global batch, averaged over the ranks, then the update of the weights.
 
 What a step does depends on the recipe, the data and the step number alone: the clips come from the global order, the
-latent noise is drawn for the global batch and sliced by rank, and dropout is seeded per step and rank. Only the dropout
-masks depend on the number of ranks.
+latent noise of a sample is drawn by its position in the global batch, and dropout is seeded per step and rank. Only the
+dropout masks depend on the number of ranks.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from pipeline.training.augmentation import Augmentation, augment, draw_augmentat
 from pipeline.training.batches import Batch, to_model
 from pipeline.training.distributed import DistributedContext, wrap_ddp
 from pipeline.training.divergence import divergence_flags, raise_divergence
+from pipeline.training.draws import Draw, draw
 from pipeline.training.ema import ExponentialMovingAverage
 from pipeline.training.job import Job
 from pipeline.training.optimiser import adam, learning_rate
@@ -146,11 +147,10 @@ class Stepper:
             The terms of the loss, scaled so that their mean over the ranks is that of the global batch.
         """
         weights = self.loss_weights(step)
-        generator = torch.Generator().manual_seed(derive_seed(self.job.seed, self.stage, step, "noise"))
-        size = (self.config.batch_clips, frames.shape[1])
-        noise = self.module.draw_noise(*size, generator)
-        noise = type(noise)(*map(self.world.local_rows, noise))
-        decoded = self.world.local_rows(draw_frames(*size, self.config.num_decoded_frames, generator))
+        drawn, length = self._draw(step, "noise"), frames.shape[1]
+        noise = self.module.draw_noise(drawn.rows, length, drawn.generator)
+        noise = type(noise)(*map(drawn.local, noise))
+        decoded = drawn.local(draw_frames(drawn.rows, length, self.config.num_decoded_frames, drawn.generator))
         changes = self._augmentation(step)
         self._seed_dropout(step)
         passes, clips = self.config.accumulation, len(frames)
@@ -185,9 +185,13 @@ class Stepper:
         if not config.is_active:
             return None
         # A generator of its own, so that augmentation does not change the noise of the latents.
-        generator = torch.Generator().manual_seed(derive_seed(self.job.seed, self.stage, step, "augmentation"))
-        changes = draw_augmentation(config, self.config.batch_clips, generator)
-        return Augmentation(*map(self.world.local_rows, changes))
+        drawn = self._draw(step, "augmentation")
+        changes = draw_augmentation(config, drawn.rows, drawn.generator)
+        return Augmentation(*map(drawn.local, changes))
+
+    def _draw(self, step: int, purpose: str) -> Draw:
+        seed = derive_seed(self.job.seed, self.stage, step, purpose)
+        return draw(self.job.training.noise, seed, self.config.batch_clips, self.world)
 
     def warm_up_ddp_buckets(self, step: int, batch: Batch) -> None:
         """Run one backward pass and discard it.

@@ -6,8 +6,9 @@ import torch
 
 from pipeline.training.batches import Clips, to_model
 from pipeline.training.distributed import DistributedContext
+from pipeline.training.draws import Noise, draw
 from pipeline.training.order import Windows, derive_seed
-from pipeline.training.prefetch import PrefetchedBatches
+from pipeline.training.prefetch import PrefetchedBatches, ShardReadAhead
 from vdsm.annealing import un_annealed
 from vdsm.frames import FrameModel
 from vdsm.sequence import SequenceModel
@@ -25,12 +26,16 @@ def validate(
     seed: int,
     temperature: float,
     world: DistributedContext,
+    noise: Noise = "keyed",
     stall_s: float = 600.0,
+    shards_ahead: int = 0,
 ) -> dict[str, float]:
     """Return means over all clips of `batches`, in nats per pixel value: `elbo` and the terms of its negative.
 
     Each rank takes its part of every batch, so that each clip counts once at any number of workers. The noise is the
     same in every validation: differences between two of them come from the weights alone.
+
+    Up to `shards_ahead` shards are fetched before they are needed.
 
     Raises:
         StalledReaderError: no batch was read within `stall_s` seconds.
@@ -41,17 +46,23 @@ def validate(
     module.eval()
     parts = [(number, batch.part(world.rows(len(batch.clips)))) for number, batch in enumerate(batches)]
     parts = [(number, part) for number, part in parts if len(part.clips)]
+    prepared = range(len(parts) if shards_ahead else 0)
+    read_ahead = ShardReadAhead(clips, lambda number: parts[number][1], prepared, shards_ahead)
+    reached = iter(range(len(parts)))
+    prefetched = PrefetchedBatches(
+        clips, [part for _, part in parts], window, stall_s=stall_s, on_batch=lambda: read_ahead.reached(next(reached))
+    )
     try:
-        with PrefetchedBatches(clips, [part for _, part in parts], window, stall_s=stall_s) as prefetched:
+        with read_ahead, prefetched:
             for (number, part), (_, frames) in zip(parts, prefetched, strict=True):
-                generator = torch.Generator().manual_seed(derive_seed(seed, "validation noise", number))
-                noise = module.draw_noise(len(batches[number].clips), window, generator)
-                noise = type(noise)(*map(world.local_rows, noise))
-                terms = module(to_model(frames, world.device), noise, weights)
-                values = torch.stack([getattr(terms, name) for name in TERMS]).double().cpu()
-                totals += torch.cat([values, torch.ones(1)]) * len(part.clips)
+                drawn = draw(noise, derive_seed(seed, "validation noise", number), len(batches[number].clips), world)
+                values = module.draw_noise(drawn.rows, window, drawn.generator)
+                values = type(values)(*map(drawn.local, values))
+                terms = module(to_model(frames, world.device), values, weights)
+                means = torch.stack([getattr(terms, name) for name in TERMS]).double().cpu()
+                totals += torch.cat([means, torch.ones(1)]) * len(part.clips)
     finally:
         module.train(was_training)
     totals = world.sum(totals)
-    means = dict(zip(TERMS, (totals[:-1] / totals[-1]).tolist(), strict=True))
-    return {"elbo": -sum(means.values()), **means}
+    found = dict(zip(TERMS, (totals[:-1] / totals[-1]).tolist(), strict=True))
+    return {"elbo": -sum(found.values()), **found}

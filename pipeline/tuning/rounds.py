@@ -11,6 +11,7 @@ from ray import tune
 
 from pipeline.runs.lock import RENEWAL_S
 from pipeline.tuning.live_table import LiveTable
+from pipeline.tuning.pruning import CheckpointPruner
 from pipeline.tuning.searcher import StudySearcher, check_lock
 from pipeline.tuning.space import Space
 from pipeline.tuning.trial import SweepContext, run_trial
@@ -54,12 +55,19 @@ def run_round(
     training = space.recipe({}).training
     cpus = training.num_workers * training.threads_per_worker
     gpus = training.num_workers if training.use_gpu else 0
+    pruner = CheckpointPruner(study, context)
+    pruner.prune()  # what a killed driver left
     with LiveTable(study, context, trials, title) as table:
         tune.Tuner(
             # The trial's own process only waits for its training workers, so it reserves none of their CPUs.
-            tune.with_resources(functools.partial(_trainable, context=context), {"memory": TRIAL_BYTES}),
+            tune.with_resources(
+                functools.partial(_trainable, context=context, space=space, steps_fraction=steps_fraction),
+                {"memory": TRIAL_BYTES},
+            ),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(study, space, trials, steps_fraction, context.sweep.objectives),
+                search_alg=StudySearcher(
+                    study, space, trials, steps_fraction, context.sweep.objectives, on_ended=pruner.prune
+                ),
                 num_samples=trials,
                 max_concurrent_trials=context.sweep.concurrent_trials or parallel_trials(cpus, gpus),
                 reuse_actors=False,
@@ -84,5 +92,5 @@ def parallel_trials(cpus: int, gpus: int) -> int:
     return max(1, int(min(fitting)))
 
 
-def _trainable(config: dict[str, Any], context: SweepContext) -> None:
-    tune.report(run_trial(config, context))
+def _trainable(config: dict[str, Any], context: SweepContext, space: Space, steps_fraction: float) -> None:
+    tune.report(run_trial(config, space.recipe(config["values"], steps_fraction), context))

@@ -5,6 +5,7 @@ that is ahead of Ray's snapshot after a crash. Here the study is the only record
 """
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -43,19 +44,30 @@ class StudySearcher(Searcher):
         trials: the search ends when this many trials are finished.
         steps_fraction: fraction of the recipe's steps that each trial trains.
         objectives: keys of a trial's result that are reported to the study.
+        on_ended: called after the end of a trial was recorded.
     """
 
     def __init__(
-        self, study: "Study", space: Space, trials: int, steps_fraction: float, objectives: tuple[str, ...]
+        self,
+        study: "Study",
+        space: Space,
+        trials: int,
+        steps_fraction: float,
+        objectives: tuple[str, ...],
+        on_ended: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
         self._study, self._space, self._trials = study, space, trials
-        self._steps_fraction, self._objectives = steps_fraction, objectives
+        self._steps_fraction, self._objectives, self._on_ended = steps_fraction, objectives, on_ended
         self._parameter_name = naming_of(study)
         self._running: dict[str, tuple[Trial, str]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a string
-        """Return the run name and recipe of the next trial, or `FINISHED`. Raise StorageError if the lock was lost."""
+        """Return the run name and values of the next trial, or `FINISHED`. Raise StorageError if the lock was lost.
+
+        Ray Tune keeps several copies of it for each trial, all of which it writes again and again: the recipe, which
+        follows from the values, is not part of it.
+        """
         check_lock()
         while len(finished_trials(self._study)) + len(self._running) < self._trials:
             trial = self._study.ask()
@@ -71,7 +83,7 @@ class StudySearcher(Searcher):
                 run += "x"  # the same values are being trained now: use another folder
             trial.set_user_attr(RUN, run)
             self._running[trial_id] = (trial, run)
-            return {"run": run, "number": trial.number, "values": values, "recipe": recipe.model_dump(mode="json")}
+            return {"run": run, "number": trial.number, "values": values}
         return Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -91,6 +103,7 @@ class StudySearcher(Searcher):
             self._fail(trial, "its process died more often than max_failures allows")
         else:
             self._study.tell(trial, [float(result[name]) for name in self._objectives])
+        self._on_ended()
 
     def _fail(self, trial: "Trial", reason: str) -> None:
         from optuna.trial import TrialState

@@ -29,6 +29,9 @@ class Sweep(Section):
     """Number of best trials to retrain with all steps, in a second round that decides."""
     startup_trials: int = Field(default=8, ge=1)
     """Trials with random values before the sampler starts to learn from results."""
+    keep: int | None = Field(default=None, ge=1)
+    """Number of best trials whose checkpoints are kept; of every other trial that ended, only settings, logs and scores
+    are. None keeps all checkpoints."""
     concurrent_trials: int | None = Field(default=None, ge=1)
     """Trials trained at the same time; none means as many as the cluster has room for."""
     judge_steps: int = Field(default=250, ge=1)

@@ -42,11 +42,12 @@ class SweepContext:
         return storage.join(self.url, "runs", run)
 
 
-def run_trial(config: dict[str, Any], context: SweepContext) -> dict[str, Any]:
+def run_trial(config: dict[str, Any], recipe: Recipe, context: SweepContext) -> dict[str, Any]:
     """Train and score a trial; if it is restarted, its training resumes from its checkpoints.
 
     Args:
         config: what `StudySearcher.suggest` returned.
+        recipe: the recipe with its values.
         context: what the trials share.
 
     Returns:
@@ -63,8 +64,9 @@ def run_trial(config: dict[str, Any], context: SweepContext) -> dict[str, Any]:
 
     run = context.run_url(config["run"])
     try:
-        recipe = Recipe.model_validate(config["recipe"])
         with fenced(*context.fences):
+            if (scores := _stored_scores(run, context)) is not None:  # its checkpoints may be deleted by now
+                return scores
             check_scorable(ClipDataset(context.data, "train"), recipe)
             train_recipe(recipe, context.data, run)
             return stored_scores(recipe, run, context)
@@ -90,16 +92,21 @@ def stored_scores(recipe: Recipe, run: str, context: SweepContext) -> dict[str, 
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    url = storage.join(run, SCORE)
-    if storage.exists(url) and (stored := _scores_in(storage.read_bytes(url), context.sweep)):
+    if (stored := _stored_scores(run, context)) is not None:
         return stored
     threads = recipe.training.num_workers * recipe.training.threads_per_worker
     # Outside the placement group that Ray Tune reserved for the trial, which has no CPU.
     outside = PlacementGroupSchedulingStrategy(placement_group=None)  # type: ignore[arg-type]
     measure = ray.remote(num_cpus=threads, max_retries=3, scheduling_strategy=outside)(measure_run)
     scores: dict[str, Any] = ray.get(measure.remote(run, context, threads))
-    storage.write_bytes(url, (json.dumps(scores, allow_nan=False) + "\n").encode())
+    storage.write_bytes(storage.join(run, SCORE), (json.dumps(scores, allow_nan=False) + "\n").encode())
     return scores
+
+
+def _stored_scores(run: str, context: SweepContext) -> dict[str, Any] | None:
+    """Return the scores that were measured on a run once it was finished; None if there are none yet."""
+    url = storage.join(run, SCORE)
+    return _scores_in(storage.read_bytes(url), context.sweep) if storage.exists(url) else None
 
 
 def _scores_in(content: bytes, sweep: Sweep) -> dict[str, Any] | None:
@@ -116,6 +123,7 @@ def measure_run(run: str, context: SweepContext, threads: int) -> dict[str, floa
     import torch
 
     from pipeline.report.curves import read_records
+    from pipeline.runs.log_upload import METRICS, read_log
     from pipeline.runs.store import load_run
     from pipeline.tuning.validation_score import disentanglement_scores, final_elbo
     from pipeline.tuning.validation_split import split_as_training
@@ -126,7 +134,7 @@ def measure_run(run: str, context: SweepContext, threads: int) -> dict[str, floa
     torch.set_num_threads(threads)
     model, recipe, info = load_run(run)
     validation = split_as_training(ClipDataset(context.data, "train"), recipe, run).validation
-    records = read_records(storage.read_bytes(storage.join(run, "metrics.jsonl")).decode(errors="replace"))
+    records = read_records(read_log(storage.join(run, METRICS)).decode(errors="replace"))
     scores = disentanglement_scores(
         model.eval(), validation, context.judge.load() if context.judge else None,
         length=recipe.training.stage2.clip_frames, pairs=context.sweep.pairs, seed=context.sweep.seed,

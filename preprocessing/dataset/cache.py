@@ -1,7 +1,8 @@
 """Local cache of shards from S3: downloaded once for all processes of a machine, verified, kept while there is room.
 
 A process that reads a shard holds a shared lock on its file. Only unlocked files are evicted, the least recently used
-first.
+first. What one more shard costs does not depend on how many there are: the file `room.lock` holds their total size, and
+the folder is listed only when a process has evicted all that its last listing found.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import fcntl
 import hashlib
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +27,7 @@ PATIENCE_S = 300.0
 CACHE_BYTES = 100_000_000_000
 """Default capacity of the cache."""
 
+_MAX_DIGITS = 20
 _REMEDY = "set VDSM_CACHE to a folder on a local disk that this user can write, with enough space"
 
 logger = logging.getLogger(__name__)
@@ -49,6 +52,8 @@ class ShardCache:
 
     def __init__(self, folder: Path, capacity_bytes: int) -> None:
         self._folder, self._capacity = folder / "shards", capacity_bytes
+        self._evictable: deque[tuple[Path, int, int]] = deque()
+        """Path, time of the last use and size of shards of the last listing, the least recently used first."""
 
     def _explained(self) -> contextlib.AbstractContextManager[None]:
         return os_errors.explained(self._folder, _REMEDY)
@@ -100,7 +105,9 @@ class ShardCache:
 
     def discard(self, shard: ShardEntry) -> None:
         """Remove a copy that was changed after its download."""
-        with self._explained(), self._exclusive(shard, wait=True):
+        with self._explained(), self._exclusive(shard, wait=True), self._room() as room:
+            if self._is_cached(shard):
+                room.total -= shard["size_bytes"]
             self._path(shard).unlink(missing_ok=True)
 
     def _path(self, shard: ShardEntry) -> Path:
@@ -119,13 +126,21 @@ class ShardCache:
     def _exclusive(self, shard: ShardEntry, *, wait: bool) -> Iterator[bool]:
         """Lock the shard against other downloads. Yield False if another process holds the lock and `wait` is False."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        with open_own_file(self._path(shard).with_suffix(".lock")) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
+        path = self._path(shard).with_suffix(".lock")
+        while True:
+            with open_own_file(path) as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                except BlockingIOError:
+                    yield False
+                    return
+                if not _is_at(lock, path):  # its holder has deleted it meanwhile
+                    continue
+                try:
+                    yield True
+                finally:
+                    path.unlink(missing_ok=True)
                 return
-            yield True
 
     def _download(self, url: str, shard: ShardEntry) -> None:
         remote = storage.join(url, shard["path"])
@@ -135,7 +150,9 @@ class ShardCache:
         for attempt in (1, 2):
             storage.retry_while_unreachable(lambda: storage.download(remote, unverified), PATIENCE_S)
             if unverified.stat().st_size == shard["size_bytes"] and _sha256(unverified) == shard["sha256"]:
-                unverified.replace(self._path(shard))
+                with self._room() as room:
+                    room.total += shard["size_bytes"]
+                    unverified.replace(self._path(shard))
                 return
             again = "; downloading it again" if attempt == 1 else ""
             logger.warning("%s: its length or SHA-256 does not match the manifest%s", remote, again)
@@ -144,19 +161,73 @@ class ShardCache:
 
     def _make_room(self, size_bytes: int) -> bool:
         """Evict the least recently used shards that are not in use. Return whether there is room then."""
-        with open_own_file(self._folder / "room.lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            cached = {}
-            for path in self._folder.glob(f"*{SHARD_SUFFIX}"):
-                with contextlib.suppress(FileNotFoundError):
-                    cached[path] = path.stat()
-            total = sum(status.st_size for status in cached.values())
-            for path in sorted(cached, key=lambda path: cached[path].st_mtime_ns):
-                if total + size_bytes <= self._capacity:
-                    break
-                if _delete_unused(path):
-                    total -= cached[path].st_size
-        return total + size_bytes <= self._capacity
+        with self._room() as room:
+            if room.total + size_bytes > self._capacity and not self._evict(room, size_bytes):
+                self._list(room)
+                return self._evict(room, size_bytes)
+        return True
+
+    def _evict(self, room: "_Room", size_bytes: int) -> bool:
+        """Evict shards of the last listing that were not used since. Return whether there is room then."""
+        while room.total + size_bytes > self._capacity:
+            if not self._evictable:
+                return False
+            path, used, size = self._evictable.popleft()
+            with contextlib.suppress(FileNotFoundError):  # evicted by another process
+                if path.stat().st_mtime_ns == used and _delete_unused(path):
+                    room.total -= size
+        return True
+
+    def _list(self, room: "_Room") -> None:
+        """List the shards, and correct their total, which a process that was killed may have left behind."""
+        found = []
+        for path in self._folder.glob(f"*{SHARD_SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                found.append((path, status.st_mtime_ns, status.st_size))
+        self._evictable = deque(sorted(found, key=lambda shard: shard[1]))
+        room.total = sum(size for *_, size in found)
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator["_Room"]:
+        """Lock the total size of all shards."""
+        with open_own_file(self._folder / "room.lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            room = _Room(file)
+            if room.stored is None:
+                self._list(room)
+            yield room
+
+
+class _Room:
+    """The size of all shards in the cache, in bytes: stored at once, and before a shard gets its name.
+
+    So a process that is killed leaves it too large, if anything, which the next listing corrects.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        file.seek(0)
+        text = file.read(_MAX_DIGITS)
+        self.stored = int(text) if text.isdigit() else None
+
+    @property
+    def total(self) -> int:
+        return self.stored or 0
+
+    @total.setter
+    def total(self, size_bytes: int) -> None:
+        self.stored = max(0, size_bytes)
+        self._file.truncate(0)
+        self._file.write(b"%d" % self.stored)
+        self._file.flush()
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Return whether an open file is the one at `path`."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat(follow_symlinks=False))
+    return False
 
 
 def _check_size(url: str, shard: ShardEntry) -> None:

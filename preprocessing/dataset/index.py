@@ -1,8 +1,10 @@
 """Reading a shard's index, and the summary of it that a job can keep for any number of shards."""
 
 import hashlib
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,9 @@ from preprocessing.dataset.format import IndexEntry, IndexHeader, Manifest, Samp
 
 MAX_HEADER = 2**16
 """Longest header of a `.frames.npy` member, in bytes."""
+
+CONCURRENT_READS = 16
+"""Indexes that are read from S3 at the same time."""
 
 Digests = NDArray[np.uint64]
 """[N] 64-bit digests of names."""
@@ -73,6 +78,39 @@ def read_samples(url: str, shard: ShardEntry, manifest: Manifest) -> list[Sample
     except schema.SchemaError as error:
         raise damaged_file(url, shard["index"], str(error)) from None
     return samples
+
+
+def first_shards(shards: Sequence[ShardEntry], most_clips: int | None) -> list[ShardEntry]:
+    """Return the first shards that together hold `most_clips` clips or more; None, or a larger number, gives all."""
+    ends = itertools.accumulate((shard["clips"] for shard in shards), initial=0)
+    return [shard for shard, before in zip(shards, ends) if most_clips is None or before < most_clips]
+
+
+def check_sizes(url: str, shards: Sequence[ShardEntry]) -> None:
+    """Check that each shard has the length in the manifest; shards in S3 are verified when they are downloaded.
+
+    Raises:
+        DamagedDatasetError: a shard is missing, or has another length.
+    """
+    for shard in () if storage.is_s3(url) else shards:
+        try:
+            size = storage.size(storage.join(url, shard["path"]))
+        except MissingFileError:
+            raise damaged_file(url, shard["path"], "it is missing") from None
+        if size != shard["size_bytes"]:
+            problem = f"it has {size} bytes, but the manifest says {shard['size_bytes']}"
+            raise damaged_file(url, shard["path"], problem)
+
+
+def read_all_samples(url: str, shards: Sequence[ShardEntry], manifest: Manifest) -> Iterator[list[Sample]]:
+    """Yield the samples of each shard, in order, as `read_samples` returns them; from S3, several indexes at once."""
+    if not storage.is_s3(url):
+        yield from (read_samples(url, shard, manifest) for shard in shards)
+        return
+    with ThreadPoolExecutor(CONCURRENT_READS) as pool:
+        for first in range(0, len(shards), 4 * CONCURRENT_READS):  # not all: they would wait in memory
+            some = shards[first : first + 4 * CONCURRENT_READS]
+            yield from pool.map(lambda shard: read_samples(url, shard, manifest), some)
 
 
 def _check_sample(sample: Sample, size_bytes: int, manifest: Manifest) -> None:

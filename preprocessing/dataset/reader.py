@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage import os_errors
-from cluster.storage.errors import MissingFileError
 from preprocessing.dataset.cache import CACHE_BYTES, DamagedShardError, ShardCache, cache_folder
 from preprocessing.dataset.errors import DamagedDatasetError, damaged_file
 from preprocessing.dataset.format import MANIFEST, Manifest, ShardEntry
-from preprocessing.dataset.index import read_samples
+from preprocessing.dataset.index import check_sizes, first_shards, read_all_samples
 from preprocessing.dataset.manifest import read_manifest
 from preprocessing.dataset.shard_file import ClipLocation, OpenShard
 
@@ -36,6 +35,7 @@ class ClipDataset:
         split: `train` or `test`.
         cache: folder for shards from S3; by default `$VDSM_CACHE` or `~/.cache/vdsm`.
         cache_bytes: capacity of the cache.
+        most_clips: leave out the shards after those that hold so many clips, which are a random sample; None reads all.
 
     Raises:
         DamagedDatasetError: a shard or an index is missing, cut short or changed.
@@ -67,14 +67,17 @@ class ClipDataset:
     starts_s: NDArray[np.float64]
     """Start of each clip in its source, in seconds, [N]."""
 
-    def __init__(self, url: str, split: str, cache: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, url: str, split: str, cache: Path | None = None, cache_bytes: int = CACHE_BYTES,
+        most_clips: int | None = None,
+    ) -> None:  # fmt: skip
         self._url = url
         self._cache = ShardCache(cache or cache_folder(), cache_bytes)
         self.manifest, self.manifest_sha256 = read_manifest(url)
         if split not in self.manifest["splits"]:
             raise UserError(f"{url} has no split {split}; it has {', '.join(self.manifest['splits'])}")
         self.vocabulary = self.manifest["vocabulary"]
-        self._shards = [shard for shard in self.manifest["shards"] if shard["split"] == split]
+        self._shards = first_shards([s for s in self.manifest["shards"] if s["split"] == split], most_clips)
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._lock = threading.Lock()
         self._prepared: dict[int, int] = {}
@@ -87,10 +90,9 @@ class ClipDataset:
         values: dict[str, list[Any]] = {name: [] for name in (*self.vocabulary, *kinds)}
         rates: list[float] = []
         starts: list[float] = []
-        for number, shard in enumerate(self._shards):
-            if not storage.is_s3(url):  # shards from S3 are verified when they are downloaded
-                _check_size(url, shard)
-            for sample in read_samples(url, shard, self.manifest):
+        check_sizes(url, self._shards)
+        for number, samples in enumerate(read_all_samples(url, self._shards, self.manifest)):
+            for sample in samples:
                 self.keys.append(sample["key"])
                 self.identities.append(sample["identity"])
                 self.sources.append(known.setdefault(sample["source"], sample["source"]))
@@ -288,12 +290,3 @@ class ClipDataset:
 
     def _damage(self, number: int, problem: str) -> DamagedDatasetError:
         return damaged_file(self._url, self._shards[number]["path"], problem)
-
-
-def _check_size(url: str, shard: ShardEntry) -> None:
-    try:
-        size = storage.size(storage.join(url, shard["path"]))
-    except MissingFileError:
-        raise damaged_file(url, shard["path"], "it is missing") from None
-    if size != shard["size_bytes"]:
-        raise damaged_file(url, shard["path"], f"it has {size} bytes, but the manifest says {shard['size_bytes']}")

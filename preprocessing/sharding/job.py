@@ -80,8 +80,10 @@ class _Job:
 
     def __init__(self, recipe: DataRecipe, out: str, source: Source, plan: Plan, progress: ProgressDisplay) -> None:
         self._recipe, self._out, self._source, self._plan, self._progress = recipe, out, source, plan, progress
-        self._inputs = {shard.path: len(shard.items) for shard in plan.shards}
         self._done: dict[str, ShardSummary] = {}
+        # Sums, because adding up all shards after each of them takes time that grows with the square of their number.
+        self._inputs = sum(len(shard.items) for shard in plan.shards)
+        self._tried = self._empty = 0
 
     def acquire_output(self, *, store: bool) -> None:
         self._retry(lambda: acquire_output(self._out, self._plan, store=store))
@@ -116,8 +118,15 @@ class _Job:
             found = pool.map(lambda shard: find_finished_shard(self._out, identity, shard), shards)
             for shard, summary in zip(shards, found, strict=True):
                 if summary is not None:
-                    self._done[shard.path] = summary
+                    self._add(shard, summary)
                 self._progress.advance()
+
+    def _add(self, shard: ShardPlan, summary: ShardSummary) -> None:
+        """Keep the summary of a complete shard, and count its inputs."""
+        if shard.path not in self._done:
+            self._tried += len(shard.items)
+            self._empty += sum(map(is_failed, summary.index["rejects"]))
+        self._done[shard.path] = summary
 
     def _write(self, missing: list[ShardPlan]) -> None:
         """Write the missing shards; stop when too many inputs give no clip."""
@@ -127,7 +136,7 @@ class _Job:
         for written, (shard, summary) in enumerate(
             write_shards(self._out, self._plan, missing, self._recipe, self._source), start=1
         ):
-            self._done[shard.path] = summary
+            self._add(shard, summary)
             throughput.add(summary)
             self._progress.update(written, note=throughput.line())
             self._check_rejected_share()
@@ -137,9 +146,9 @@ class _Job:
         try:
             check_share(
                 self._out,
-                empty=sum(is_failed(record) for one in self._done.values() for record in one.index["rejects"]),
-                tried=sum(self._inputs[path] for path in self._done),
-                inputs=sum(self._inputs.values()),
+                empty=self._empty,
+                tried=self._tried,
+                inputs=self._inputs,
                 limit=self._recipe.shards.max_rejected_share,
             )
         except UserError:

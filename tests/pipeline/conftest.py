@@ -27,6 +27,7 @@ class Recorder(QuietReporter):
     audit: list[dict[str, Any]] = field(default_factory=list)
     stop_after: int | None = None
     preempted_after: int | None = None
+    due_after: int | None = None
     steps: int = 0
 
     def log(self, record: dict[str, Any]) -> None:
@@ -50,7 +51,9 @@ class Recorder(QuietReporter):
 
     def should_stop(self) -> StopDecision:
         self.steps += 1
-        return StopDecision(self.steps == self.stop_after, self.steps == self.preempted_after)
+        return StopDecision(
+            self.steps == self.stop_after, self.steps == self.preempted_after, self.steps == self.due_after
+        )
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from pipeline import evaluate
+from pipeline.evaluation import inputs
+from pipeline.evaluation.pairs_file import read_pairs
 from preprocessing.dataset.reader import ClipDataset
 from tests.pipeline.evaluation.commands import refused
 
@@ -34,6 +36,32 @@ def test_pairs_are_those_of_an_evaluation_in_two_formats(exported: Path, small_f
     how = (exported / "HOW.txt").read_text()
     assert "uint8 [N, 8, 32, 32, 3]" in how
     assert "{" not in how
+
+
+def test_the_number_of_test_clips_is_capped_and_the_cap_printed(
+    small_figures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    manifest = json.loads((small_figures / "manifest.json").read_text())
+    for split in ("train", "test"):
+        (tmp_path / split).symlink_to(small_figures / split)
+    manifest["shards"] = [{**shard, "split": "test"} for shard in manifest["shards"]]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    everything = ClipDataset(str(tmp_path), "test")
+    for enough in (None, len(everything)):
+        assert inputs.test_split(str(tmp_path), enough).keys == everything.keys
+    assert caplog.messages == []
+    first = everything.shards[0]["clips"]
+    assert first < len(everything)
+    assert inputs.test_split(str(tmp_path), first).keys == everything.keys[:first]
+    assert caplog.messages == [f"measuring {first} of {len(everything)} test clips; evaluation.test_clips is {first}"]
+
+
+def test_pairs_of_an_earlier_version_are_of_all_test_clips(exported: Path, tmp_path: Path) -> None:
+    content = json.loads((exported / "pairs.json").read_text())
+    assert content["evaluation"].pop("test_clips") == read_pairs(str(exported)).evaluation.test_clips == 20_000
+    (tmp_path / "pairs.json").write_text(json.dumps(content))
+    assert read_pairs(str(tmp_path)).evaluation.test_clips is None
 
 
 @pytest.mark.slow

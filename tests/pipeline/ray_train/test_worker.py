@@ -1,6 +1,7 @@
 """The reporter of a Ray Train worker: when it requests a stop, and when it reports a preemption."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from cluster.storage.errors import MachineError
 from pipeline.recipe import Recipe
 from pipeline.training.distributed import DistributedContext
+from pipeline.training.position import TrainPosition
 from pipeline.training.reporter import StopDecision
 
 pytestmark = pytest.mark.slow  # for the import of Ray Train
@@ -57,6 +59,29 @@ def test_a_version_of_ray_without_preemption_info_reports_none(
     assert reporter.should_stop() == StopDecision()
 
 
+def test_a_checkpoint_is_due_once_the_last_one_is_old(
+    worker: ModuleType, tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.RayReporter, "_watch_for_stop", lambda self: None)
+    now = [100.0]
+    monkeypatch.setattr("pipeline.runs.work.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def reporter_of(interval_s: float, rank: int = 0) -> Any:
+        training = replace(tiny_recipe.training, checkpoint_interval_s=interval_s)
+        recipe = tiny_recipe.model_copy(update={"training": training})
+        config = worker.WorkerConfig(recipe=recipe, data="data", manifest_sha256="", run_url=str(tmp_path))
+        reporter = worker.RayReporter(None, config, DistributedContext(rank=rank))
+        reporter._store, reporter.log = Mock(), Mock()
+        return reporter
+
+    never, first, other = reporter_of(0.0), reporter_of(30.0), reporter_of(30.0, rank=1)
+    assert not first.should_stop().due
+    now[0] += 30
+    assert [one.should_stop().due for one in (never, first, other)] == [False, True, False]
+    first.save(Mock(position=TrainPosition(1, 5)), last=False)
+    assert not first.should_stop().due
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_fault_of_this_machine_is_reported_and_not_tried_again(
     size: int, worker: ModuleType, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
@@ -81,3 +106,9 @@ def test_a_fault_of_this_machine_is_reported_and_not_tried_again(
         with pytest.raises(MachineError, match="No space left"):
             worker.worker(config, coordinator)
         coordinator.set_user_error.remote.assert_called_once_with(message)
+
+
+def test_many_workers_are_polled_less_often() -> None:
+    from pipeline.ray_train.driver import poll_interval_s
+
+    assert [poll_interval_s(workers) for workers in (1, 20, 100, 1000)] == [0.2, 0.2, pytest.approx(0.7), 2.0]

@@ -16,12 +16,24 @@ from pipeline.ray_train.dry_run import preview
 from pipeline.ray_train.run import train_recipe
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import CheckpointStore, checkpoints, file_name, position_of
-from pipeline.runs.store import data_hash, is_finished, load_run, open_run, read_recipe, run_url
+from pipeline.runs.store import (
+    as_started,
+    changed_settings,
+    data_hash,
+    is_finished,
+    load_run,
+    open_run,
+    read_recipe,
+    run_url,
+)
 from pipeline.training.position import TrainPosition
 from pipeline.training.state import BestValidation, TrainState
 from preprocessing.dataset.reader import ClipDataset
 from vdsm import checkpoint
 from vdsm.disentangler import Disentangler
+
+OLDER = ("noise", "order", "validation_clips")
+"""Settings that runs of earlier versions lack."""
 
 MANIFEST: dict[str, Any] = {"shards": [{"path": "train/0.tar", "sha256": "aa"}], "vocabulary": {"action": ["walk"]}}
 
@@ -43,6 +55,24 @@ def test_a_name_is_resumed_under_the_same_settings(tmp_path: Path, tiny_recipe: 
     assert not open_run(url, tiny_recipe, "/data", MANIFEST)
     assert open_run(url, tiny_recipe, "/data", MANIFEST)
     assert read_recipe(url) == tiny_recipe
+
+
+def test_a_run_of_an_earlier_version_keeps_how_it_draws_and_validates(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    url = str(tmp_path)
+    open_run(url, tiny_recipe, "/data", MANIFEST)
+    assert read_recipe(url).training.noise == tiny_recipe.training.noise == "keyed"
+    stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    for name in OLDER:
+        del stored["training"][name]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+    for _ in range(2):  # the first resumption must not change what the second one finds
+        kept = as_started(url, tiny_recipe).training
+        assert (kept.noise, kept.order, kept.validation_clips) == ("global", "blocks", None)
+        assert replace(kept, noise="keyed", order="lanes", validation_clips=8192) == tiny_recipe.training
+        assert changed_settings(url, tiny_recipe, None) == []
+        assert open_run(url, tiny_recipe, "/data", MANIFEST)
+        assert read_recipe(url).training == kept
+    assert as_started(str(tmp_path / "new"), tiny_recipe) == tiny_recipe
 
 
 @pytest.mark.parametrize(

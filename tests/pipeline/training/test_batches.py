@@ -98,7 +98,7 @@ def ahead_of(clips: Remote, block: int) -> tuple[GlobalOrder, ShardReadAhead]:
         validation_fraction=0.1,
         block_shards=block,  # type: ignore[arg-type]
     )
-    return order, ShardReadAhead(clips, order, range(100), block)  # type: ignore[arg-type]
+    return order, ShardReadAhead(clips, order.at, range(100), block)  # type: ignore[arg-type]
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -123,6 +123,23 @@ def test_shards_are_downloaded_about_a_block_ahead_in_the_order_of_their_use() -
             ahead.reached(step)
             coming = {clips.clip_shards[clip] for clip in order.at(step).clips.tolist()}
             until(lambda coming=coming: coming <= set(clips.prepared))  # type: ignore[misc]
+
+
+def test_a_rank_downloads_no_shard_that_only_others_read() -> None:
+    clips = Remote(room=1000)
+    order, ahead = ahead_of(clips, 10)
+    ahead.__exit__()
+
+    def first_of_four(step: int) -> Windows:
+        return order.at(step).part(slice(0, 1))
+
+    needed = {clips.clip_shards[clip] for step in range(6) for clip in first_of_four(step).clips.tolist()}
+    read_by_all = {clips.clip_shards[clip] for step in range(6) for clip in order.at(step).clips.tolist()}
+    assert needed < read_by_all
+    clips.prepared.clear()
+    with ShardReadAhead(clips, first_of_four, range(6), 10):  # type: ignore[arg-type]
+        until(lambda: set(clips.prepared) >= needed)
+    assert set(clips.prepared) == needed
 
 
 def test_no_shard_is_downloaded_while_there_is_no_room() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from vdsm.annealing import un_annealed, weights_at
 from vdsm.config import AnnealingConfig
 from vdsm.decoder import Decoder
 from vdsm.disentangler import Disentangler
+from vdsm.row_streams import RowStreams
 
 pytestmark = pytest.mark.slow
 
@@ -123,8 +125,8 @@ def test_validation_is_the_mean_elbo_of_the_held_out_clips(tiny_job: Jobs, tiny_
     measured = run.validate(weights)
     elbos = []
     for number, batch in enumerate(run.order.validation_batches()):
-        generator = torch.Generator().manual_seed(derive_seed(3, "validation noise", number))
-        noise = model.frame_model.draw_noise(len(batch.clips), 4, generator)
+        streams = RowStreams(derive_seed(3, "validation noise", number), range(len(batch.clips)))
+        noise = model.frame_model.draw_noise(len(batch.clips), 4, streams)
         for row, clip in enumerate(batch.clips):
             frames = tiny_clips.frames(clip)[batch.starts[row] :][:4] / np.float32(255)
             one = type(noise)(*(tensor[row : row + 1] for tensor in noise))
@@ -134,6 +136,34 @@ def test_validation_is_the_mean_elbo_of_the_held_out_clips(tiny_job: Jobs, tiny_
             elbos.append(-terms.loss.item())
     assert len(elbos) == len(run.order.validation) > 4
     assert measured["elbo"] == pytest.approx(sum(elbos) / len(elbos), rel=1e-5)
+
+
+@pytest.mark.parametrize("is_remote", [True, False])
+def test_a_validation_fetches_its_shards_ahead_where_they_have_to_be_fetched(
+    is_remote: bool, tiny_job: Jobs, tiny_clips: ClipDataset
+) -> None:
+    prepared: list[int] = []
+    is_prepared = {shard: threading.Event() for shard in tiny_clips.clip_shards}
+
+    class Watched(ClipDataset):
+        def __init__(self) -> None:
+            self.__setstate__(tiny_clips.__getstate__())
+
+        def prepare(self, shard: int) -> bool:
+            prepared.append(shard)
+            is_prepared[shard].set()
+            return True
+
+        def frames(self, index: int) -> Any:
+            assert not is_remote or is_prepared[self.clip_shards[index]].wait(60)
+            return super().frames(index)
+
+    job = replace(tiny_job(stages="1", clips=Watched(), validation_clips=3), is_remote=is_remote)
+    run = StageRun(job, 1, Disentangler(job.model), None, DistributedContext())  # type: ignore[arg-type]
+    run.validate(run.stepper.loss_weights(5))
+    read = np.unique(np.array(tiny_clips.clip_shards)[run.order.validated()])
+    assert len(run.order.validated()) == 3 < len(run.order.validation)
+    assert sorted(prepared) == (read.tolist() if is_remote else [])
 
 
 def test_a_loss_that_is_not_finite_names_term_step_and_clips(
@@ -269,10 +299,12 @@ def test_checkpoints_are_saved_at_their_interval_and_at_the_end_of_each_stage(un
     assert sorted(undisturbed.states) == sorted({*regular, *best})
 
 
-def test_a_checkpoint_is_saved_immediately_before_a_preemption(tiny_job: Jobs, recorder: Recorders) -> None:
-    recorded = recorder(preempted_after=7)
+def test_a_checkpoint_is_saved_immediately_before_a_preemption_and_when_one_is_due(
+    tiny_job: Jobs, recorder: Recorders
+) -> None:
+    recorded = recorder(preempted_after=7, due_after=4)
     train_run(tiny_job(stages="1", stage1={"steps": 9}, picture_interval=0), recorded)
-    assert sorted(recorded.states) == [(1, 7), (1, 9)]
+    assert sorted(recorded.states) == [(1, 4), (1, 7), (1, 9)]
     assert recorded.events == [{"event": "preemption notice", "stage": 1, "step": 7}]
 
 

@@ -47,6 +47,22 @@ def test_a_batch_may_be_larger_than_an_epoch() -> None:
     assert np.all(np.bincount(visited)[one.train] == 5)
 
 
+def test_a_capped_validation_is_a_fixed_sample_from_few_shards() -> None:
+    table = catalogue(per_identity=20)
+    table = ClipTable(table.keys, table.groups, table.frames, np.arange(len(table.keys)) // 10)
+    everything = order(catalogue=table)
+    capped, other = order(catalogue=table, validation_clips=25), order(catalogue=table, validation_clips=25, stage=2)
+    chosen = np.concatenate([windows.clips for windows in capped.validation_batches()])
+    assert len(everything.validated()) == len(everything.validation) == 80
+    assert len(chosen) == len(set(chosen.tolist())) == 25
+    assert set(chosen.tolist()) < set(everything.validation.tolist())
+    assert len(set((chosen // 10).tolist())) == 3, "shards, of which all but one are used completely"
+    assert np.array_equal(chosen, other.validated())
+    assert np.array_equal(everything.at(3).clips, capped.at(3).clips)
+    assert not np.array_equal(chosen, order(catalogue=table, validation_clips=25, seed=8).validated())
+    assert len(order(catalogue=table, validation_clips=80).validated()) == 80
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_the_ranks_together_see_the_global_batch_in_its_order(world_size: int) -> None:
     one = order(pairing=True)

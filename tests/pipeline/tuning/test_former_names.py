@@ -118,7 +118,7 @@ def test_a_study_keeps_the_former_names_of_its_parameters(tmp_path: Path, sweep:
     assert isinstance(fresh, dict)
     assert resumed["values"] == current_params(interrupted)
     assert (
-        resumed["recipe"]["training"]["stage1"]["annealing"]["static_consistency"]
+        space.recipe(resumed["values"]).training.stage1.annealing.static_consistency
         == interrupted.params["training.stage1.annealing.agreement"]
     )
     assert {name for trial in study.trials for name in trial.params} == FORMER_SPACE.keys()

@@ -8,10 +8,13 @@ import pytest
 from optuna.trial import TrialState
 
 from cluster.errors import UserError
+from cluster.storage import api as storage
 from cluster.storage.errors import StorageError
 from cluster.storage.fence import Fence, fenced
 from pipeline.recipe import Recipe
 from pipeline.tuning import study as studies
+from pipeline.tuning.identity import run_name
+from pipeline.tuning.pruning import CheckpointPruner
 from pipeline.tuning.results import best_recipe, write_results
 from pipeline.tuning.searcher import StudySearcher, check_lock
 from pipeline.tuning.space import Parameter, Space
@@ -91,11 +94,40 @@ def test_equal_values_share_a_run_unless_both_train_at_once(tmp_path: Path) -> N
     sweep = sweep_of(space={"model.expert_init": Parameter(choices=("shared",))}, trials=3)
     one = search(opened(tmp_path, sweep), sweep)
     first, second = one.suggest("a"), one.suggest("b")
-    assert first["recipe"] == second["recipe"]
+    assert first["values"] == second["values"]
     assert first["run"] != second["run"]
     one.on_trial_complete("a", {"disentanglement": 0.3})
     one.on_trial_complete("b", {"disentanglement": 0.3})
     assert one.suggest("c")["run"] == first["run"]
+
+
+def test_only_the_best_trials_keep_their_checkpoints(tmp_path: Path) -> None:
+    sweep = sweep_of(trials=6, keep=2)
+    study = opened(tmp_path, sweep)
+    context = SweepContext(sweep=sweep, data="", url=str(tmp_path), judge=None)
+    pruner = CheckpointPruner(study, context)
+    one = StudySearcher(study, Space(sweep.space, Recipe()), 6, 1.0, sweep.objectives, pruner.prune)
+    runs = {}
+    for name, score in (("a", 0.3), ("b", 0.1), ("c", None), ("d", 0.5), ("e", 0.2)):
+        run = tmp_path / "runs" / one.suggest(name)["run"]
+        for file in ("checkpoints/stage1-step00000010.pt", "stage1.pt", "stage2.pt", "score.json", "metrics.jsonl"):
+            storage.write_bytes(str(run / file), b"{}")
+        runs[name] = run
+        one.on_trial_complete(name, {"error": "NaN"} if score is None else {"disentanglement": score})
+    training = tmp_path / "runs" / one.suggest("f")["run"]
+    storage.write_bytes(str(training / "stage1.pt"), b"")
+    pruner.prune()
+    CheckpointPruner(study, context).prune()  # of a driver that was started again
+    assert {name for name, run in runs.items() if list(run.rglob("*.pt"))} == {"a", "d"}
+    assert (training / "stage1.pt").exists()
+    assert all((run / name).exists() for run in runs.values() for name in ("score.json", "metrics.jsonl"))
+
+
+def test_ray_tune_keeps_no_recipe_of_each_trial(tmp_path: Path) -> None:
+    sweep = sweep_of(trials=1)
+    suggested = search(opened(tmp_path, sweep), sweep).suggest("a")
+    assert suggested.keys() == {"run", "number", "values"}
+    assert len(str(suggested)) < 200
 
 
 def test_values_that_the_models_reject_are_recorded_and_do_not_end_the_sweep(tmp_path: Path) -> None:
@@ -105,7 +137,7 @@ def test_values_that_the_models_reject_are_recorded_and_do_not_end_the_sweep(tmp
     study = opened(tmp_path, sweep)
     one = search(study, sweep)
     while isinstance(suggested := one.suggest("next"), dict):
-        assert suggested["recipe"]["model"]["num_experts"] % 12 == 0
+        assert suggested["values"]["model.num_experts"] % 12 == 0
         one.on_trial_complete("next", {"disentanglement": 0.5})
     failed = [trial for trial in study.trials if studies.ERROR in trial.user_attrs]
     assert failed
@@ -172,7 +204,7 @@ def test_the_best_recipe_trains_with_all_steps(tmp_path: Path) -> None:
     command = parse(TrainCommand, ["--config", str(path), "--data", "d", "--out", "o", "--name", "n"], "vdsm train")
     assert command.training.stage1.learning_rate == suggested["values"][RATE]
     assert command.training.stage1.steps == Recipe().training.stage1.steps
-    assert suggested["recipe"]["training"]["stage1"]["steps"] == Recipe().training.stage1.steps / 10
+    assert suggested["run"] == run_name(Space(sweep.space, Recipe()).recipe(suggested["values"], 0.1))
 
 
 def test_a_database_that_cannot_be_reached_is_named_without_its_password() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.storage import api as storage
 from pipeline.recipe import Recipe
 from pipeline.tune import main
 from pipeline.tuning.space import Parameter
@@ -49,9 +50,19 @@ def test_a_trial_that_cannot_be_scored_is_not_trained(
 ) -> None:
     monkeypatch.setattr("pipeline.ray_train.run.train_recipe", None)
     context = SweepContext(sweep=SWEEP, data=str(small_figures), url=str(tmp_path), judge=None)
-    config = {"run": "trial-1", "number": 0, "recipe": tiny_recipe.model_dump(mode="json")}
-    assert "holds out 1 of the 9 identities" in run_trial(config, context)["error"]
+    config = {"run": "trial-1", "number": 0}
+    assert "holds out 1 of the 9 identities" in run_trial(config, tiny_recipe, context)["error"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_with_a_score_is_not_trained_again(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.ray_train.run.train_recipe", None)
+    context = SweepContext(sweep=SWEEP, data="nowhere", url=str(tmp_path), judge=None)
+    storage.write_bytes(f"{tmp_path}/runs/trial-1/score.json", b'{"disentanglement": 0.5, "elbo": 1}')
+    found = run_trial({"run": "trial-1", "number": 0}, tiny_recipe, context)
+    assert found == {"disentanglement": 0.5, "elbo": 1.0}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"elbo": 1}', b'{"disentanglement": NaN}', b"\xff"])

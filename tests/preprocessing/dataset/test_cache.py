@@ -298,3 +298,30 @@ def test_local_data_needs_no_home(figures_dataset: Path, monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", unknown)
     assert len(ClipDataset(str(figures_dataset), "train"))
+
+
+def test_what_one_more_shard_costs_does_not_depend_on_how_many_are_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(url: str, path: Path) -> None:
+        path.write_bytes(url.removeprefix("data/").encode().ljust(SIZE))
+
+    monkeypatch.setattr(storage, "download", fetch)
+    cache, listed, glob = ShardCache(tmp_path, 40 * SIZE), [], Path.glob
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: listed.append(path) or glob(path, pattern))
+    for number in range(120):
+        digest = hashlib.sha256(str(number).encode().ljust(SIZE)).hexdigest()
+        shard: Any = {"path": str(number), "size_bytes": SIZE, "sha256": digest}
+        cache.open("data", shard).close()
+        assert sum(path.stat().st_size for path in tmp_path.rglob("*.tar")) == min(number + 1, 40) * SIZE
+        newest = shard["sha256"]
+    listings = [path for path in listed if path == tmp_path / "shards"]
+    assert len(listings) <= 4, "the first time, and whenever all 40 shards of the last listing were evicted"
+    assert [path.name for path in tmp_path.rglob("*.lock")] == ["room.lock"]
+    # A process that was killed, or a user who deleted a shard, leaves a wrong total behind.
+    (tmp_path / "shards" / f"{newest}.tar").unlink()
+    for number in range(120, 200):
+        digest = hashlib.sha256(str(number).encode().ljust(SIZE)).hexdigest()
+        again: Any = {"path": str(number), "size_bytes": SIZE, "sha256": digest}
+        cache.open("data", again).close()
+    assert len(list(tmp_path.rglob("*.tar"))) == 40

@@ -45,6 +45,17 @@ def test_every_clip_comes_back_as_the_source_made_it(figures_dataset: Path) -> N
     assert sorted(read) == sorted(clips)
 
 
+def test_the_first_shards_alone_are_read_where_so_many_clips_suffice(figures_dataset: Path) -> None:
+    everything = ClipDataset(str(figures_dataset), "train")
+    sizes = [shard["clips"] for shard in everything.shards]
+    assert len(sizes) > 2
+    for most, shards in ((1, 1), (sizes[0], 1), (sizes[0] + 1, 2), (sum(sizes), len(sizes)), (10**9, len(sizes))):
+        some = ClipDataset(str(figures_dataset), "train", most_clips=most)
+        assert len(some.shards) == shards
+        assert some.keys == everything.keys[: sum(sizes[:shards])]
+        assert np.array_equal(some.frames(len(some) - 1), everything.frames(len(some) - 1))
+
+
 def test_a_clip_is_the_callers_own(figures_dataset: Path) -> None:
     dataset = ClipDataset(str(figures_dataset), "test")
     first = dataset.frames(0)

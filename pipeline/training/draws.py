@@ -1,0 +1,40 @@
+"""The random numbers of a step or of a validation, for this rank's rows of a batch.
+
+Each purpose has a seed of its own; see `pipeline.training.order.derive_seed`. With `training.noise: keyed`, a row's
+numbers depend on that seed and on its position in the global batch alone, and a rank draws those of its own rows. With
+`global`, every rank draws those of all rows and keeps its own, as in runs that are older than the setting.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.training.distributed import DistributedContext
+from vdsm.device import upload
+from vdsm.row_streams import Generator, RowStreams
+
+Noise = Literal["keyed", "global"]
+
+
+class Draw(NamedTuple):
+    """A generator, and what to do with what it gives."""
+
+    generator: Generator
+    rows: int
+    """Rows to draw."""
+    world: DistributedContext
+
+    def local(self, values: Tensor) -> Tensor:
+        """Return this rank's rows of what was drawn, on its device."""
+        if isinstance(self.generator, RowStreams):
+            return upload(values, self.world.device)
+        return self.world.local_rows(values)
+
+
+def draw(noise: Noise, seed: int, batch: int, world: DistributedContext) -> Draw:
+    """Return the generator of one purpose for a global batch of `batch` rows."""
+    if noise == "global":
+        return Draw(torch.Generator().manual_seed(seed), batch, world)
+    rows = range(batch)[world.rows(batch)]
+    return Draw(RowStreams(seed, rows), len(rows), world)
