@@ -10,6 +10,9 @@ from vdsm.config import AnnealingConfig, CosineRamp, Spline
 
 REFERENCE_VALUES = 64 * 64 * 3
 """Values per frame to which the weights of a recipe refer."""
+MOTION_RAMP = 0.2
+"""Fraction of a stage over which the weight of `motion_consistency` grows from 0: before anything decoded moves, its
+gradients are large and say little."""
 
 
 class Weights(NamedTuple):
@@ -20,6 +23,7 @@ class Weights(NamedTuple):
     dynamics: float
     temperature: float
     static_consistency: float = 0.0
+    motion_consistency: float = 0.0
     dynamics_consistency: float = 0.0
     pose_distillation: float = 0.0
 
@@ -33,6 +37,8 @@ def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) 
         dynamics=scale * ramp_at(config.dynamics, progress),
         temperature=ramp_at(config.temperature, progress),
         static_consistency=scale * config.static_consistency,
+        # A distance of distributions, unlike the KLs, which are divided by the number of values.
+        motion_consistency=config.motion_consistency * min(progress / MOTION_RAMP, 1.0),
         dynamics_consistency=scale * config.dynamics_consistency,
         pose_distillation=scale * config.pose_distillation,
     )

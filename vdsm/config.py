@@ -209,7 +209,7 @@ class Spline:
             )
 
 
-REGULARISERS = ("static_consistency", "dynamics_consistency", "pose_distillation")
+REGULARISERS = ("static_consistency", "motion_consistency", "dynamics_consistency", "pose_distillation")
 """Terms of the loss that are not part of the ELBO, by their names in settings and metrics."""
 
 
@@ -235,6 +235,11 @@ class AnnealingConfig:
     """Weight of a regulariser of stage 1, which must have pairs; 0 as published: the symmetric KL between the static
     posteriors of the two clips of a pair. Without it, pairing lets the static code carry the action as well, as long as
     the decoder ignores it."""
+    motion_consistency: float = 0.0
+    """Weight of a regulariser of stage 1; 0 as published: where a clip moves and where its poses move that are decoded
+    with a static code from the prior should be the same (`vdsm.motion`). Without it, a pose may mean one thing for
+    one person and another for the next, if each is seen doing few things. It compares two successive frames. The
+    weight grows from 0 over the first fifth of the stage."""
     dynamics_consistency: float = 0.0
     """Weight of a regulariser of stage 2; 0 as published: the symmetric KL between the dynamics posteriors of a clip
     and of the same poses decoded with a static code from the prior. Without it, the dynamics code carries some of the

@@ -4,7 +4,7 @@ p: i ~ N(0, 1/K),  s = softmax(temperature * i),  z_t ~ N(0, 1),  x_t ~ Likeliho
 q: q(z_t | x_t),  q(i | x_1..T) = N(loc and scale averaged over the frames)
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -18,6 +18,7 @@ from vdsm.distributions import ReparameterizedNormal, symmetric_kl, zero_mean
 from vdsm.encoder import FrameLatents, ImageEncoder, positive_scale, start_scale_at
 from vdsm.likelihood import Likelihood
 from vdsm.loss import LossTerms, loss_terms
+from vdsm.motion import motion_distance
 from vdsm.precision import full_precision
 from vdsm.row_streams import Generator, normal, uniform
 
@@ -65,7 +66,7 @@ class FrameModel(nn.Module):
 
         Args:
             frames: x, [B, T, C, H, W] in [0, 1]. For `static_consistency`, the first T / 2 frames are of one clip and
-                the others of its partner.
+                the others of its partner. For `motion_consistency`, the first two are successive frames.
             noise: noise of the guide's samples.
             weights: weights of the terms. A regulariser of weight 0 is not computed.
             decoded: indices of the frames to reconstruct, [B, N]; None means all.
@@ -76,9 +77,15 @@ class FrameModel(nn.Module):
         regularisers = {}
         if weights.static_consistency > 0:
             regularisers["static_consistency"] = self.static_consistency(posterior.latents)
+        values = frames[0].numel()
+        if weights.motion_consistency > 0:
+            pose: Any = guide.trace.nodes["pose"]["value"]
+            # Not a number of nats that the values of a clip share.
+            regularisers["motion_consistency"] = values * self.motion_consistency(
+                frames, pose, noise.static, weights.temperature
+            )
         with poutine.trace() as model, poutine.replay(trace=guide.trace):
             self.model(frames, weights.temperature, decoded)
-        values = frames[0].numel()
         return loss_terms(guide.trace, model.trace, weights, regularisers=regularisers, clip_values=values)
 
     def infer(self, frames: Tensor) -> FramePosterior:
@@ -97,6 +104,22 @@ class FrameModel(nn.Module):
         halves = zip(*(part.chunk(2, dim=1) for part in latents), strict=True)
         first, last = (self.pool_static(FrameLatents(*half)) for half in halves)
         return symmetric_kl(first, last)
+
+    def motion_consistency(self, frames: Tensor, pose: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        """Return the distance of where x moves and where x' moves: [B], from 0 to 1.
+
+        x' are the poses of the first two frames of x, which are of one clip, decoded with a static code from the prior.
+
+        Args:
+            frames: x, [B, T, C, H, W], T at least 2.
+            pose: their poses, sampled, [B, T, Z].
+            noise: standard Normal noise of the guide's static code, [B, K]. In reverse order it gives that of x', with
+                which no other number has to be drawn.
+            temperature: temperature of the softmax.
+        """
+        static = self.static_code(self.static_prior_scale * noise.flip(-1), temperature)
+        decoded = self.likelihood.mean(self.decoder(pose[:, :2], static))
+        return motion_distance(frames[:, :2], decoded)
 
     def static_code(self, latent: Tensor, temperature: float) -> Tensor:
         """Map i [B, K] to s [B, K] by a softmax over the experts of each group."""

@@ -36,6 +36,8 @@ class LossTerms(NamedTuple):
     """KL of the dynamics code (0 in stage 1)."""
     static_consistency: Tensor
     """Stage 1: symmetric KL between the static posteriors of two paired clips."""
+    motion_consistency: Tensor
+    """Stage 1: distance, from 0 to 1, of where a clip moves and where its poses move with another static code."""
     dynamics_consistency: Tensor
     """Stage 2: symmetric KL between the dynamics posteriors of a clip and of its poses decoded with another static
     code."""
@@ -49,7 +51,7 @@ class LossTerms(NamedTuple):
 
     @property
     def divergences(self) -> dict[str, Tensor]:
-        """All terms but the loss and the reconstruction, by name: KL divergences between distributions, at least 0."""
+        """All terms but the loss and the reconstruction, by name: divergences of distributions, at least 0."""
         return {name: value for name, value in self._asdict().items() if name not in ("loss", "reconstruction")}
 
 

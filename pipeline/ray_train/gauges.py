@@ -12,6 +12,7 @@ NAMES = {
     "kl_static": "KL of the static code without its weight, nats per pixel value.",
     "kl_pose": "KL of the poses without its weight, nats per pixel value.",
     "kl_dynamics": "KL of the dynamics code without its weight, nats per pixel value.",
+    "motion_consistency": "Distance of where clips move and where their poses move with another static code (stage 1).",
     "static_consistency": "Symmetric KL between the static codes of paired clips (stage 1), nats per pixel value.",
     "dynamics_consistency": "Symmetric KL between the dynamics codes of a clip and of its poses decoded with another "
     "static code (stage 2), nats per pixel value.",

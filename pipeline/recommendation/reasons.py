@@ -27,6 +27,9 @@ REASONS = {
     "training.stage1.annealing.static_consistency": (
         "without it, the static code holds the action as well, although the decoder ignores it there"
     ),
+    "training.stage1.annealing.motion_consistency": (
+        "where each person is seen doing few things, poses would mean other things for other people"
+    ),
     "training.stage2.warmup_steps": "as in stage 1",
     "training.stage2.final_rate_fraction": "as in stage 1",
     "training.stage2.gradient_clip": "as in stage 1",

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline import former_names
 from pipeline.report.line_chart import STYLES, LineChart, Points, line_chart
+from vdsm.config import REGULARISERS
 
 Record = dict[str, Any]
 
@@ -14,7 +15,7 @@ CHARTS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("Loss: annealed −ELBO and its reconstruction term", ("loss", "reconstruction"), False),
     (
         "KL terms and regularisers, not annealed",
-        ("kl_pose", "kl_static", "kl_dynamics", "static_consistency", "dynamics_consistency", "pose_distillation"),
+        ("kl_pose", "kl_static", "kl_dynamics", *REGULARISERS),
         True,
     ),
     ("Annealed weights", ("weight_pose", "weight_static", "weight_dynamics"), True),

@@ -10,6 +10,7 @@ TAGS = {
     "kl_pose": "kl/pose",
     "kl_dynamics": "kl/dynamics",
     "static_consistency": "regulariser/static_consistency",
+    "motion_consistency": "regulariser/motion_consistency",
     "dynamics_consistency": "regulariser/dynamics_consistency",
     "pose_distillation": "regulariser/pose_distillation",
     "weight_static": "weight/static",

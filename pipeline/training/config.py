@@ -231,7 +231,17 @@ class TrainingConfig:
                 f"stage1.annealing.static_consistency is {self.stage1.annealing.static_consistency}, but stage1 has no "
                 "pairs of clips to compare; set it to 0, or stage1.pairing to appearance or identity"
             )
-        elsewhere = ((1, "dynamics_consistency"), (1, "pose_distillation"), (2, "static_consistency"))
+        if self.stage1.annealing.motion_consistency and self.stage1.clip_frames < 2:
+            raise ValueError(
+                f"stage1.annealing.motion_consistency is {self.stage1.annealing.motion_consistency}, but stage1 has "
+                "windows of one frame, in which nothing moves; set it to 0, or stage1.clip_frames to 2 or more"
+            )
+        elsewhere = (
+            (1, "dynamics_consistency"),
+            (1, "pose_distillation"),
+            (2, "static_consistency"),
+            (2, "motion_consistency"),
+        )
         for stage, name in elsewhere:
             if weight := getattr(self.stage(stage).annealing, name):
                 raise ValueError(

@@ -76,6 +76,30 @@ def static_consistency(p: Parameters, config: "ModelConfig", frames: Tensor) -> 
     return symmetric_kl(pool(p, encoded[:half]), pool(p, encoded[half:]))
 
 
+def motion_consistency(
+    p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], tau: float
+) -> Tensor:
+    """Compare where one clip moves and where its poses move with a static code from the prior."""
+    static = softmax_groups(config, draw(static_prior(config), noise["static"].flip(0)), tau)
+    moved = []
+    for frame, eps in zip(frames[:2], noise["pose"][:2], strict=True):
+        pose = draw(encode(p, config, frame)[0], eps)
+        moved.append(decode(p, config, pose, static))
+    first, second = cell_changes(frames[0], frames[1]), cell_changes(moved[0], moved[1])
+    return 1 - sum(torch.sqrt(one / sum(first) * other / sum(second)) for one, other in zip(first, second, strict=True))
+
+
+def cell_changes(before: Tensor, after: Tensor) -> list[Tensor]:
+    """Average the change between two frames [C, H, W] over each of 8x8 cells; half an 8-bit step more."""
+    side = before.shape[-1] // 8
+    changes = []
+    for top in range(0, before.shape[-2], side):
+        for left in range(0, before.shape[-1], side):
+            cell = (slice(None), slice(top, top + side), slice(left, left + side))
+            changes.append(torch.abs(after[cell] - before[cell]).mean() + 0.002)
+    return changes
+
+
 def symmetric_kl(first: Gauss, last: Gauss) -> Tensor:
     """Return the mean of KL(first || last) and KL(last || first)."""
     zero = torch.zeros_like(first.loc)

@@ -100,9 +100,9 @@ def test_ramp_is_half_a_cosine(start: float, end: float, fraction: float) -> Non
 
 def test_weights_of_stage_1_at_start_middle_and_end() -> None:
     start, middle, end = (weights_at(AnnealingConfig(), progress, PUBLISHED_VALUES) for progress in (0.0, 0.5, 1.0))
-    assert start == pytest.approx((30, 0.1, 0.1, 1, 0, 0, 0))
-    assert middle == pytest.approx((0.2, 1, 0.55, 10, 0, 0, 0))
-    assert end == pytest.approx((1, 1, 1, 10, 0, 0, 0))
+    assert start == pytest.approx((30, 0.1, 0.1, 1, 0, 0, 0, 0))
+    assert middle == pytest.approx((0.2, 1, 0.55, 10, 0, 0, 0, 0))
+    assert end == pytest.approx((1, 1, 1, 10, 0, 0, 0, 0))
     assert weights_at(AnnealingConfig(), 1 / 6, PUBLISHED_VALUES).static == pytest.approx(0.55)
     assert weights_at(AnnealingConfig(), 1 / 3, PUBLISHED_VALUES).static == pytest.approx(1)
     assert weights_at(AnnealingConfig(), 1 / 4, PUBLISHED_VALUES).temperature == pytest.approx(5.5)
@@ -110,24 +110,31 @@ def test_weights_of_stage_1_at_start_middle_and_end() -> None:
 
 def test_weights_of_stage_2_at_start_middle_and_end() -> None:
     start, middle, end = (weights_at(STAGE_2_ANNEALING, progress, PUBLISHED_VALUES) for progress in (0.0, 0.5, 1.0))
-    assert start == pytest.approx((0.1, 0.1, 0.1, 10, 0, 0, 0))
-    assert middle == pytest.approx((0.4, 1, 0.55, 10, 0, 0, 0))
-    assert end == pytest.approx((1, 1, 1, 10, 0, 0, 0))
+    assert start == pytest.approx((0.1, 0.1, 0.1, 10, 0, 0, 0, 0))
+    assert middle == pytest.approx((0.4, 1, 0.55, 10, 0, 0, 0, 0))
+    assert end == pytest.approx((1, 1, 1, 10, 0, 0, 0, 0))
 
 
 @pytest.mark.parametrize("values", [32 * 32, 32 * 32 * 3, 128 * 128 * 3])
 @pytest.mark.parametrize("progress", [0.0, 0.4, 1.0])
-def test_weights_grow_with_the_values_of_a_frame_but_the_temperature_does_not(values: int, progress: float) -> None:
-    config, scale = (
-        AnnealingConfig(static_consistency=0.7, dynamics_consistency=0.8, pose_distillation=0.9),
-        values / PUBLISHED_VALUES,
+def test_weights_of_divergences_grow_with_the_values_of_a_frame_but_no_others(values: int, progress: float) -> None:
+    scale = values / PUBLISHED_VALUES
+    config = AnnealingConfig(
+        static_consistency=0.7, motion_consistency=0.02, dynamics_consistency=0.8, pose_distillation=0.9
     )
     published = weights_at(config, progress, PUBLISHED_VALUES)
     weights = weights_at(config, progress, values)
     assert weights[:3] == pytest.approx([scale * weight for weight in published[:3]])
     assert weights.temperature == published.temperature
-    assert published[4:] == pytest.approx((0.7, 0.8, 0.9))
-    assert weights[4:] == pytest.approx([scale * weight for weight in published[4:]])
+    motion = 0.0 if progress == 0 else 0.02
+    assert published[4:] == pytest.approx((0.7, motion, 0.8, 0.9))
+    assert weights[4:] == pytest.approx((scale * 0.7, motion, scale * 0.8, scale * 0.9))
+
+
+def test_motion_consistency_grows_over_the_first_fifth_of_a_stage() -> None:
+    config = AnnealingConfig(motion_consistency=0.02)
+    found = [weights_at(config, progress, PUBLISHED_VALUES).motion_consistency for progress in (0, 0.05, 0.1, 0.2, 0.6)]
+    assert found == pytest.approx([0, 0.005, 0.01, 0.02, 0.02])
 
 
 def test_un_annealed_weights_are_one() -> None:

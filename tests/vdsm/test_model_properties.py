@@ -69,6 +69,16 @@ def test_static_consistency_is_zero_for_clips_of_the_same_frames() -> None:
     assert terms_of(case).static_consistency == 0  # a regulariser without weight is not computed
 
 
+def test_motion_consistency_is_zero_for_what_does_not_move() -> None:
+    case, weights = tiny_case(1), ONES._replace(motion_consistency=5.0)
+    still = case._replace(
+        frames=case.frames[:, :1].expand_as(case.frames), noise=case.noise._replace(pose=0 * case.noise.pose)
+    )
+    assert terms_of(still, weights).motion_consistency.abs() < 1e-15
+    assert terms_of(case, weights).motion_consistency > 1e-6
+    assert terms_of(case).motion_consistency == 0  # a regulariser without weight is not computed
+
+
 def test_pose_distillation_is_zero_where_dynamics_drive_the_poses_of_stage_1() -> None:
     case, weights = tiny_case(2), ONES._replace(pose_distillation=5.0)
     assert terms_of(case, weights).pose_distillation > 1e-8

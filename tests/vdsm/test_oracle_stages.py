@@ -176,6 +176,9 @@ def regulariser_by_oracle(name: str, case: Case, parameters: oracle.Parameters) 
         noise = noise_of(case, clip)
         if name == "static_consistency":
             value = oracle.static_consistency(parameters, config, frames)
+        elif name == "motion_consistency":
+            # A distance of distributions, not nats that the values of a clip share.
+            value = frames.numel() * oracle.motion_consistency(parameters, config, frames, noise, WEIGHTS.temperature)
         elif name == "dynamics_consistency":
             value = oracle_sequence.dynamics_consistency(
                 parameters, config, frames, noise["other_static"], WEIGHTS.temperature
@@ -191,6 +194,8 @@ def regulariser_by_oracle(name: str, case: Case, parameters: oracle.Parameters) 
     ("stage", "weights"),
     [
         (1, {"static_consistency": 0.8}),
+        (1, {"motion_consistency": 0.7}),
+        (1, {"static_consistency": 0.8, "motion_consistency": 0.7}),
         (2, {"dynamics_consistency": 0.8}),
         (2, {"pose_distillation": 0.6}),
         (2, {"dynamics_consistency": 0.8, "pose_distillation": 0.6}),

@@ -252,7 +252,8 @@ def test_pose_distillation_is_part_of_the_loss_and_logged(tiny_job: Jobs, record
 
 
 @pytest.mark.parametrize(
-    ("stage", "name"), [(1, "dynamics_consistency"), (1, "pose_distillation"), (2, "static_consistency")]
+    ("stage", "name"),
+    [(1, "dynamics_consistency"), (1, "pose_distillation"), (2, "static_consistency"), (2, "motion_consistency")],
 )
 def test_a_regulariser_of_the_other_stage_is_refused(stage: int, name: str) -> None:
     annealed = StageConfig(annealing=AnnealingConfig(**{name: 0.3}), pairing="identity" if stage == 1 else "none")
