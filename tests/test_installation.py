@@ -33,6 +33,7 @@ def test_it_holds_all_modules_and_data_of_the_packages(root: Path, installed: Pa
         if path.suffix in kinds
     }
     expected |= {f"cluster/{path.relative_to(root)}" for path in (root / "configs").rglob("*.yaml")}
+    expected |= {str(path.relative_to(root)) for path in (root / "vdsm" / "models").glob("*/*")}
     assert expected | {"vdsm_command.py"} == {
         str(path.relative_to(installed))
         for path in installed.rglob("*")

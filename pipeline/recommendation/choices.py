@@ -125,6 +125,8 @@ def _choose_lengths(draft: Draft, found: Survey) -> None:
         "training.stage1.clip_frames", first,
         f"of each of the two clips; {length}, and a clip without a partner is paired with another part of itself",
     )  # fmt: skip
+    if first < 2:  # nothing moves in one frame
+        draft.remove("training.stage1.annealing.motion_consistency")
     if (draft.get("training.stage1.num_decoded_frames") or 0) > 2 * first:
         draft.remove("training.stage1.num_decoded_frames")
     second = min(shortest, LONGEST)

@@ -93,7 +93,7 @@ def assert_traces_and_pictures(run: str, scratch: Path) -> None:
     shown = {tag: [image.step for image in board.Images(tag)] for tag in board.Tags()["images"]}
     assert shown == {
         f"stage {stage}/{name}": steps
-        for name in ("reconstruction", "action transfer")
+        for name in ("reconstruction", "action transfer", "action transfer animated")
         for stage, steps in ((1, [15, 30, 36]), (2, [51, 60]))
     }
 

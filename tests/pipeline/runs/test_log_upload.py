@@ -81,7 +81,7 @@ def test_a_run_in_s3_that_was_killed_resumes_its_log_and_the_uploads_grow_with_t
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run, costs = f"{s3_bucket}/run", []
-    killed = RunLog(run, TRAINING)  # never closed
+    killed = RunLog(run, TRAINING).__enter__()  # never closed
     killed.take(event("start", 1, 0))
     for step in range(1, 101):
         killed.take(record(1, step))
@@ -89,6 +89,7 @@ def test_a_run_in_s3_that_was_killed_resumes_its_log_and_the_uploads_grow_with_t
         costs.append(sum(sent))
     assert lines(read_log(f"{run}/metrics.jsonl")) == list(range(1, 101))
     assert costs[-1] < 3 * costs[49], "twice the steps would cost four times as much if all were uploaded each time"
+    killed._progress.display.__exit__(None, None, None)
     with RunLog(run, TRAINING) as resumed:
         resumed.take(event("resume", 1, 90))
         resumed.take(record(1, 91))

@@ -307,6 +307,7 @@ def test_what_one_more_shard_costs_does_not_depend_on_how_many_are_cached(
         path.write_bytes(url.removeprefix("data/").encode().ljust(SIZE))
 
     monkeypatch.setattr(storage, "download", fetch)
+    monkeypatch.setattr(storage, "size", lambda _: SIZE)
     cache, listed, glob = ShardCache(tmp_path, 40 * SIZE), [], Path.glob
     monkeypatch.setattr(Path, "glob", lambda path, pattern: listed.append(path) or glob(path, pattern))
     for number in range(120):
