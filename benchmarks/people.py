@@ -29,16 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import imageio.v3 as imageio
 import numpy as np
 import torch
+from one_process import Printer, recipe_of
 from torch import Tensor
 
-from cluster.cli import settings
-from cluster.cli.recipe_file import read_recipe
-from cluster.cli.settings import merge
 from pipeline.recipe import Recipe
 from pipeline.runs.pairs import run_pairs
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
-from pipeline.training.reporter import QuietReporter
 from preprocessing.dataset.reader import ClipDataset
 from vdsm import adaptation
 from vdsm.disentangler import Disentangler
@@ -46,7 +43,6 @@ from vdsm.evaluation.judge import Judge, JudgeConfig, dump_judge, judge_frames, 
 from vdsm.pixels import to_float
 
 FRAMES = 16
-LOSSES = ("loss", "reconstruction", "kl_static", "kl_pose", "kl_dynamics", "pose_distillation")
 MOVES = 0.15
 """Range over a clip, for values in [0, 1], above which a pixel counts as moving."""
 
@@ -78,28 +74,6 @@ class Recordings:
         """Return some clips: f32 [B, T, C, H, W] in [0, 1]."""
         frames = torch.from_numpy(np.stack([self.frames(int(index))[:FRAMES] for index in indices]))
         return to_float(frames)
-
-
-class Printer(QuietReporter):
-    """Keeps the last weights, and prints the losses."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weights: dict[str, Tensor] = {}
-        self.began = time.monotonic()
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Print some of the losses."""
-        if record.get("kind") == "train" and record["step"] % 100 == 0:
-            losses = {name: round(value, 4) for name, value in record.items() if name in LOSSES}
-            spent = time.monotonic() - self.began
-            print(
-                f"{spent:.0f} s, stage {record['stage']}, step {record['step']}: {losses}", file=sys.stderr, flush=True
-            )
-
-    def save(self, state: Any, **_: Any) -> None:
-        """Keep the weights."""
-        self.weights = {name: tensor.clone() for name, tensor in state.weights.items()}
 
 
 def make_dataset(people: Path, held: str, recipe: Path, folder: Path, is_prepared: bool) -> Path:
@@ -227,8 +201,7 @@ def leave_out(
     """Train without one person; return what was measured."""
     folder = out / held
     folder.mkdir(parents=True, exist_ok=True)
-    tree = merge(settings.defaults(Recipe), read_recipe(recipe_path, Recipe))
-    recipe = settings.validated(Recipe, merge(tree, {"training": {"num_workers": 1}}), lambda _: f" (in {recipe_path})")
+    recipe = recipe_of(recipe_path)
     data = make_dataset(people, held, recipe_path, folder, is_prepared)
     model, seconds = train(recipe, data, folder)
     clips = Recordings([ClipDataset(str(data), "train"), ClipDataset(str(data), "test")])

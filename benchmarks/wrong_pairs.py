@@ -12,24 +12,18 @@ If interrupted, rerun it to resume.
 
 import dataclasses
 import json
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from arguments import add_threads, machine, parser
-from torch import Tensor
+from one_process import Printer, recipe_of
 
-from cluster.cli import settings
-from cluster.cli.recipe_file import read_recipe
-from cluster.cli.settings import merge
 from pipeline.recipe import Recipe
 from pipeline.runs.pairs import run_pairs
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
-from pipeline.training.reporter import QuietReporter
 from preprocessing.appearance.pairs import MinedPairs
 from preprocessing.dataset.reader import ClipDataset
 from vdsm.disentangler import Disentangler
@@ -42,25 +36,6 @@ from vdsm.evaluation.swap_scores import swap_scores
 from vdsm.memory import keep_freed_memory
 
 AT_ONCE = 32
-
-
-class Weights(QuietReporter):
-    """Keeps the last weights, and prints how far the training is."""
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self.title, self.began = title, time.monotonic()
-        self.last: dict[str, Tensor] = {}
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Print the step from time to time."""
-        if record.get("kind") == "train" and record["step"] % 200 == 0:
-            spent = time.monotonic() - self.began
-            print(f"{self.title}: step {record['step']}, {spent:.0f} s", file=sys.stderr, flush=True)
-
-    def save(self, state: Any, **_: Any) -> None:
-        """Keep the weights."""
-        self.last = {name: tensor.clone() for name, tensor in state.weights.items()}
 
 
 def with_wrong_pairs(pairs: MinedPairs, share: float, seed: int) -> MinedPairs:
@@ -77,10 +52,10 @@ def with_wrong_pairs(pairs: MinedPairs, share: float, seed: int) -> MinedPairs:
 def trained(recipe: Recipe, clips: ClipDataset, pairs: MinedPairs, title: str, path: Path) -> Disentangler:
     """Train stage 1, unless an earlier call did, and return the model."""
     if not path.exists():
-        training = dataclasses.replace(recipe.training, stages="1", num_workers=1, prior_clips=0)
-        reporter = Weights(title)
+        training = dataclasses.replace(recipe.training, stages="1", prior_clips=0)
+        reporter = Printer(f"{title}: ")
         train_run(Job(model=recipe.model, training=training, seed=recipe.seed, clips=clips, pairs=pairs), reporter)
-        torch.save(reporter.last, path)
+        torch.save(reporter.weights, path)
     model = Disentangler(recipe.model)
     model.load_state_dict(torch.load(path, weights_only=True), strict=False)  # stage 1 has no sequence model
     model.temperature = recipe.training.stage1.annealing.temperature.end
@@ -115,8 +90,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     options.out.mkdir(parents=True, exist_ok=True)
-    tree = merge(settings.defaults(Recipe), read_recipe(options.recipe, Recipe))
-    recipe = settings.validated(Recipe, merge(tree, {"training": {"num_workers": 1}}), lambda _: f" ({options.recipe})")
+    recipe = recipe_of(options.recipe)
     clips, test = ClipDataset(options.data, "train"), ClipDataset(options.data, "test")
     mined = run_pairs(recipe.training, clips)
     if mined is None:

@@ -25,3 +25,8 @@ def one_line(text: str) -> str:
     if len(text) > MAX_CHARACTERS:
         text = f"{text[: MAX_CHARACTERS // 2]} ... {text[-MAX_CHARACTERS // 3 :]}"
     return text
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none. Libraries add pages of advice to it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from pipeline.exports.programs import example_modules, exported_program
 from vdsm.decoder import ExpertTransposedConv
 from vdsm.disentangler import Disentangler
@@ -55,7 +55,7 @@ def write_onnx(folder: Path, model: Disentangler, facts: ModelFacts) -> float:
         except (ImportError, UserError):
             raise
         except Exception as error:  # many kinds, all of them about what ONNX and its runtime support
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise UserError(f"{name}: this model cannot be written as ONNX: {reason:.200}; omit --onnx") from error
         if not difference <= TOLERANCE:
             raise UserError(f"{name}: its numbers differ from the model's by {difference:.2g}; omit --onnx")

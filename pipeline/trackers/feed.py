@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from cluster.errors import first_line
 from pipeline.trackers.tracker import MEDIA, Row, Tracker
 
 RETRY_S = 30.0
@@ -83,8 +84,9 @@ class Feed:
         except Exception as error:  # every library has its own kinds
             self._newest.clear()  # it may hold more than was acknowledged
             if not self._is_failing:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                logger.warning("%s: %.200s; the training continues, and entries are kept for later", self._name, reason)
+                logger.warning(
+                    "%s: %.200s; the training continues, and entries are kept for later", self._name, first_line(error)
+                )
             self._is_failing = True
             return False
         self._is_failing = False

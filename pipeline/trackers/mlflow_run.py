@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from pipeline.trackers.tracker import MEDIA, PROJECT, Row, TrackedRun
 
 _ID_TAG = "vdsm.id"
@@ -41,9 +41,8 @@ class MlflowRun:
             text = yaml.safe_dump(dict(run.settings), sort_keys=False)
             self._client.log_text(self._id, text, "config.yaml")
         except (MlflowException, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"mlflow: {reason:.200}; check MLFLOW_TRACKING_URI, or leave mlflow out of training.trackers"
+                f"mlflow: {first_line(error):.200}; check MLFLOW_TRACKING_URI, or leave mlflow out of training.trackers"
             ) from None
 
     def _find(self, run: TrackedRun) -> str:

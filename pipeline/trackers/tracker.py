@@ -5,7 +5,7 @@ Each step is shown once: after a kill the steps since the last checkpoint are re
 a tracker holds already is not sent to it again; what it lost is sent again from metrics.jsonl.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -46,6 +46,14 @@ class Row(NamedTuple):
         """Return what a tracker lacks of this row; `newest` has its newest step of each series, a tag or `MEDIA`."""
         scalars = {tag: value for tag, value in self.scalars.items() if self.step > newest.get(tag, -1)}
         return self._replace(scalars=scalars, media=self.media if self.step > newest.get(MEDIA, -1) else {})
+
+    def values(self, image: Callable[..., Any], video: Callable[..., Any]) -> dict[str, Any]:
+        """Return all values by tag, media as what the classes of a library make of a .png and of a .gif."""
+        media = {
+            tag: video(str(path), format="gif") if path.suffix == ".gif" else image(str(path))
+            for tag, path in self.media.items()
+        }
+        return {**self.scalars, **media}
 
     def __bool__(self) -> bool:
         return bool(self.scalars or self.media)

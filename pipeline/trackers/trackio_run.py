@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from pipeline.trackers.tracker import PROJECT, Row, TrackedRun
 
 
@@ -26,9 +26,8 @@ class TrackioRun:
             with _quiet():
                 self._run = trackio.init(project, name=name, resume="allow", config=dict(run.settings), embed=False)
         except Exception as error:  # of several kinds, without a common one
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"trackio: {reason:.200}; check TRACKIO_DIR or TRACKIO_SPACE_ID, or leave trackio out of "
+                f"trackio: {first_line(error):.200}; check TRACKIO_DIR or TRACKIO_SPACE_ID, or leave trackio out of "
                 "training.trackers"
             ) from None
         self._newest = int(self._run._next_step) - 1
@@ -39,11 +38,7 @@ class TrackioRun:
 
     def add(self, row: Row) -> None:
         """Send a row."""
-        media: dict[str, Any] = {
-            tag: self._video(str(path), format="gif") if path.suffix == ".gif" else self._image(str(path))
-            for tag, path in row.media.items()
-        }
-        self._run.log({**row.scalars, **media}, step=row.step)
+        self._run.log(row.values(self._image, self._video), step=row.step)
         self._newest = row.step
 
     def file(self, path: Path) -> None:

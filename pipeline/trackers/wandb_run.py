@@ -8,9 +8,8 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from pipeline.trackers.tracker import PROJECT, Row, TrackedRun
 
 _BLOCK, _HEADER, _FILE_HEADER = 32_768, 7, 7
@@ -45,10 +44,9 @@ class WandbRun:
                 settings=quiet,
             )
         except Exception as error:  # of several kinds, without a common one
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"wandb: {reason:.200}; log in with `wandb login`, set WANDB_MODE=offline, or leave wandb out of "
-                "training.trackers"
+                f"wandb: {first_line(error):.200}; log in with `wandb login`, set WANDB_MODE=offline, or leave wandb "
+                "out of training.trackers"
             ) from None
         self._newest = max([self._run.step - 1 if self._run.resumed else -1, *offline_steps(self._folder, run.id)])
 
@@ -58,11 +56,7 @@ class WandbRun:
 
     def add(self, row: Row) -> None:
         """Send a row. Rows up to the newest are refused by Weights & Biases, and not sent."""
-        media: dict[str, Any] = {
-            tag: self._video(str(path), format="gif") if path.suffix == ".gif" else self._image(str(path))
-            for tag, path in row.media.items()
-        }
-        self._run.log({**row.scalars, **media}, step=row.step, commit=True)
+        self._run.log(row.values(self._image, self._video), step=row.step, commit=True)
         self._newest = row.step
 
     def file(self, path: Path) -> None:

@@ -9,6 +9,7 @@ from vdsm.config import STAGE_2_ANNEALING, AnnealingConfig
 _STRICT = {"extra": "forbid"}
 
 Pairing = Literal["none", "identity", "video", "appearance"]
+Noise = Literal["keyed", "global"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
@@ -107,7 +108,7 @@ class TrainingConfig:
     devices have instructions for it, else fp32. Weights, optimiser and losses stay in fp32."""
     deterministic: bool = False
     """Use only algorithms that give the same bits each time. On CPUs all of them do; on GPUs the others are faster."""
-    noise: Literal["keyed", "global"] = "keyed"
+    noise: Noise = "keyed"
     """How random numbers of samples are drawn. `keyed`: those of a sample depend on the seed, the step and its position
     in the batch, and a worker draws those of its own samples. `global`: each worker draws those of the complete batch,
     as earlier versions did. The values differ; a run keeps what it was started with."""

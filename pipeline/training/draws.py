@@ -5,16 +5,15 @@ numbers depend on that seed and on its position in the global batch alone, and a
 `global`, every rank draws those of all rows and keeps its own, as in runs that are older than the setting.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from pipeline.training.config import Noise
 from pipeline.training.distributed import DistributedContext
 from vdsm.device import upload
 from vdsm.row_streams import Generator, RowStreams
-
-Noise = Literal["keyed", "global"]
 
 
 class Draw(NamedTuple):

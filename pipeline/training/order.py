@@ -14,7 +14,7 @@ Letters: N clips to train on, B clips in a global batch, T frames of a sample.
 
 import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -133,15 +133,10 @@ class GlobalOrder:
         """Number of clips to train on that are not late."""
         self._late_from = late_from if 0 < early < len(self.train) else 0
         self._early_epochs = -(-self._late_from * batch // max(early, 1))
-        shards = np.zeros(len(held), dtype=np.int64) if table.shards is None else np.asarray(table.shards)
-        self._shards = shards
+        self._shards = np.zeros(len(held), dtype=np.int64) if table.shards is None else np.asarray(table.shards)
         self._lanes = self._early_lanes = self._make_lanes(self.train) if lanes else None
         if lanes and self._late_from:
             self._early_lanes = self._make_lanes(self.train[~self._is_late[self.train]])
-        _, self._shard = np.unique(shards[self.train], return_inverse=True)
-        # A shard is identified by its clips, because its number depends on where the dataset is stored.
-        self._shard_hashes = np.full(self._shard.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
-        np.minimum.at(self._shard_hashes, self._shard, self._hashes[self.train])
         self._partners = make_partners(table, self.train, stage) if pairing else None
         self._permutation = lru_cache(maxsize=4)(self._permute)
 
@@ -157,11 +152,26 @@ class GlobalOrder:
     def _draw_for(self, purpose: str, epoch: int, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return scatter(derive_seed(self.seed, self.stage, epoch, purpose), hashes)
 
+    @cached_property
+    def _train_shards(self) -> tuple[Indices, NDArray[np.uint64]]:
+        return self._shards_of(self.train)
+
+    def _shards_of(self, clips: Indices) -> tuple[Indices, NDArray[np.uint64]]:
+        """Return the shard of each clip, counted from 0 among theirs, and a hash of each of these shards.
+
+        A shard is identified by the least hash of the clips, because its number depends on where the dataset is stored.
+        """
+        _, shard = np.unique(self._shards[clips], return_inverse=True)
+        hashes = np.full(shard.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
+        np.minimum.at(hashes, shard, self._hashes[clips])
+        return shard, hashes
+
     def _permute(self, epoch: int) -> Indices:
-        shard_order = np.argsort(scatter(derive_seed(self.seed, self.stage, epoch, "shards"), self._shard_hashes))
+        shard, hashes = self._train_shards
+        shard_order = np.argsort(self._draw_for("shards", epoch, hashes))
         block = np.empty(len(shard_order), dtype=np.int64)
         block[shard_order] = np.arange(len(shard_order)) // self._block_shards
-        return self.train[np.lexsort((self._draw("order", epoch, self.train), block[self._shard]))]
+        return self.train[np.lexsort((self._draw("order", epoch, self.train), block[shard]))]
 
     def epoch(self, epoch: int) -> Indices:
         """Return all clips to train on, int64 [N], in the order of `epoch`."""
@@ -242,9 +252,7 @@ class GlobalOrder:
         clips, most = self.validation, self._validation_clips
         if most is None or len(clips) <= most:
             return clips
-        _, shard = np.unique(self._shards[clips], return_inverse=True)
-        hashes = np.full(shard.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
-        np.minimum.at(hashes, shard, self._hashes[clips])
+        shard, hashes = self._shards_of(clips)
         rank = np.empty(len(hashes), dtype=np.int64)
         rank[np.argsort(scatter(derive_seed(self.seed, "validation sample"), hashes))] = np.arange(len(hashes))
         return np.sort(clips[np.argsort(rank[shard], kind="stable")[:most]])

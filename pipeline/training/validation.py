@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 
 from pipeline.training.batches import Clips, to_model
+from pipeline.training.config import Noise
 from pipeline.training.distributed import DistributedContext
-from pipeline.training.draws import Noise, draw
+from pipeline.training.draws import draw
 from pipeline.training.order import Windows, derive_seed
 from pipeline.training.prefetch import PrefetchedBatches, ShardReadAhead
 from vdsm.annealing import un_annealed
