@@ -63,7 +63,8 @@ class GroupPartners:
     """All other clips of the same group."""
 
     def __init__(self, table: ClipTable, train: Indices, stage: int) -> None:
-        names, group = np.unique(np.asarray(table.groups)[train], return_inverse=True)
+        # As objects: NumPy's own strings lose NULs at their end, which makes two names one.
+        names, group = np.unique(np.asarray(table.groups, dtype=object)[train], return_inverse=True)
         sizes = np.bincount(group)
         if table.lone == "refuse" and sizes.min() < 2:
             raise ValueError(

@@ -88,6 +88,12 @@ def test_the_batch_of_any_step_is_what_walking_to_it_sample_by_sample_gives(case
     assert rows(case.order().at(step)) == slow_batch(case, step)
 
 
+def test_identities_that_differ_by_a_nul_alone_are_no_partners() -> None:
+    table = ClipTable(keys=list("012345"), groups=["", "", " ", " ", "\x00", "\x00"], frames=np.ones(6, dtype=int))
+    case = Case(table, Settings(3, 1, 1, 1, 0.25, True, 1))
+    assert [rows(case.order().at(step)) for step in range(4)] == [slow_batch(case, step) for step in range(4)]
+
+
 @examples(30)
 @given(cases(), st.lists(st.integers(0, 40), max_size=6), st.integers(0, 40))
 def test_a_batch_does_not_depend_on_the_steps_taken_before(case: Case, visited: list[int], step: int) -> None:
