@@ -15,6 +15,7 @@ import pytest
 from filelock import FileLock
 
 from tests import selection
+from tests.leftovers import same_environment
 from tests.selection import (  # noqa: F401 (hooks)
     pytest_sessionfinish,
     pytest_terminal_summary,
@@ -66,6 +67,13 @@ def pytest_runtest_teardown() -> None:
         threads = torch.get_num_threads()
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         assert threads == torch.get_num_threads(), f"the test left torch with {threads} threads"
+
+
+@pytest.fixture(autouse=True)
+def _same_environment() -> Iterator[None]:
+    """Give the environment back as the test and its own fixtures found it; `monkeypatch` undoes its changes before."""
+    with same_environment():
+        yield
 
 
 @pytest.fixture(scope="session")

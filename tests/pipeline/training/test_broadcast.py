@@ -1,6 +1,7 @@
 """What rank 0 read from storage reaches the other ranks unchanged, and without a pickled object."""
 
 import multiprocessing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def refuse(*_: object, **__: object) -> None:
 
 def run_rank(rank: int, store: str, results: Any) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    timeout = timedelta(minutes=2)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timeout)
     distributed_c10d._object_to_tensor = distributed_c10d._tensor_to_object = refuse
     world = DistributedContext(rank, 2)
     received = broadcast_state(state() if rank == 0 else None, world)
@@ -59,9 +61,10 @@ def test_a_state_is_the_same_on_the_rank_that_did_not_read_it(tmp_path: Path) ->
     ranks = [fork.Process(target=run_rank, args=(rank, str(tmp_path / "store"), results)) for rank in range(2)]
     for process in ranks:
         process.start()
-    found = sorted(results.get(timeout=300) for _ in ranks)
     for process in ranks:
-        process.join()
+        process.join()  # a rank ends within the time limit of the group
+    assert [process.exitcode for process in ranks] == [0, 0]
+    found = sorted(results.get(timeout=10) for _ in ranks)
     assert found == [(0, True, None, {"one": [1, 2]}), (1, True, None, {"one": [1, 2]})]
 
 
