@@ -5,7 +5,6 @@ import dataclasses
 import os
 import shutil
 import signal
-import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from filelock import FileLock
 
 from tests import selection
-from tests.leftovers import same_environment
+from tests.leftovers import pytest_runtest_teardown, undisturbed  # noqa: F401 (a hook and a fixture)
 from tests.selection import (  # noqa: F401 (hooks)
     pytest_sessionfinish,
     pytest_terminal_summary,
@@ -57,23 +56,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     if items:
         selection.count_left_out(items[0].config, items)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown() -> None:
-    """Fail a test that leaves torch with another number of threads, which would slow all others down."""
-    torch = sys.modules.get("torch")
-    if torch is not None and "OMP_NUM_THREADS" in os.environ and hasattr(torch, "get_num_threads"):
-        threads = torch.get_num_threads()
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        assert threads == torch.get_num_threads(), f"the test left torch with {threads} threads"
-
-
-@pytest.fixture(autouse=True)
-def _same_environment() -> Iterator[None]:
-    """Give the environment back as the test and its own fixtures found it; `monkeypatch` undoes its changes before."""
-    with same_environment():
-        yield
 
 
 @pytest.fixture(scope="session")
