@@ -18,6 +18,7 @@ from preprocessing.appearance.pairs import MinedPairs, Video
 from preprocessing.appearance.search import find_pairs
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.spread import evenly_spread
+from vdsm.evaluation.identities import identity_indices
 
 SAMPLED_CLIPS = 128
 SAMPLED_SHARDS = 8
@@ -100,7 +101,7 @@ def survey(clips: ClipDataset, test_clips: int) -> Survey:
     neighbours = VIDEO_NEIGHBOURS if video.most_windows() > 1 else MiningSettings.neighbours
     settings = MiningSettings(neighbours=neighbours, threads=len(os.sched_getaffinity(0)))
     pairs = find_pairs(clips, descriptor, settings)
-    columns = {"identity": np.unique(np.asarray(clips.identities), return_inverse=True)[1], **clips.labels}
+    columns = {"identity": identity_indices(clips.identities), **clips.labels}
     return Survey(
         clips=len(clips),
         test_clips=test_clips,

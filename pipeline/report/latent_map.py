@@ -111,7 +111,7 @@ def colourings(
         colouring = continuous(name, np.asarray(values, dtype=np.float64))
         if colouring is not None:
             found.append(colouring)
-    names, indices = np.unique(np.asarray(identities), return_inverse=True)
+    names, indices = np.unique(np.asarray(identities, dtype=object), return_inverse=True)
     if 2 <= len(names) <= MAX_NAMED:
         found.append(categorical("identity", indices.astype(np.int64), [str(name) for name in names]))
     return [colouring for colouring in found if len(colouring.legend) > 1]

@@ -15,7 +15,8 @@ def agreement(
     if not len(pairs.partners):
         return {}
     first, second = pairs.firsts, pairs.partners
-    columns = {"identity": np.unique(np.asarray(identities), return_inverse=True)[1], **labels}
+    # As objects: NumPy's own strings lose NULs at their end, which makes two names one.
+    columns = {"identity": np.unique(np.asarray(identities, dtype=object), return_inverse=True)[1], **labels}
     return {name: float((values[first] == values[second]).mean()) for name, values in columns.items()}
 
 

@@ -29,7 +29,7 @@ class Video:
     @classmethod
     def of(cls, clips: Any) -> "Video":
         """Return the origin of the clips of a split (`ClipDataset`)."""
-        numbers = np.unique(np.asarray(clips.sources), return_inverse=True)[1].astype(np.int64)
+        numbers = np.unique(np.asarray(clips.sources, dtype=object), return_inverse=True)[1].astype(np.int64)
         return cls(numbers, np.asarray(clips.starts_s, dtype=np.float64))
 
     @functools.cached_property

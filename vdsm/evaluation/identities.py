@@ -8,4 +8,5 @@ from numpy.typing import NDArray
 
 def identity_indices(names: Sequence[str]) -> NDArray[np.int64]:
     """Return an index per clip: int64 [N], the same for the same name, from 0 in the order of the sorted names."""
-    return np.unique(np.asarray(names), return_inverse=True)[1].astype(np.int64)
+    # As objects: NumPy's own strings lose NULs at their end, which makes two names one.
+    return np.unique(np.asarray(names, dtype=object), return_inverse=True)[1].astype(np.int64)
