@@ -237,9 +237,10 @@ class AnnealingConfig:
     the decoder ignores it."""
     motion_consistency: float = 0.0
     """Weight of a regulariser of stage 1; 0 as published: where a clip moves and where its poses move that are decoded
-    with a static code from the prior should be the same (`vdsm.motion`). Without it, a pose may mean one thing for
-    one person and another for the next, if each is seen doing few things. It compares two successive frames. The
-    weight grows from 0 over the first fifth of the stage."""
+    with the static code of another clip should be the same (`vdsm.motion`). Without it, a pose may mean one thing for
+    one person and another for the next, if each is seen doing few things; and without pairs, the static code carries
+    the action. It compares two successive frames. Clips of a batch exchange their codes by twos. The weight grows from
+    0 over the first fifth of the stage."""
     dynamics_consistency: float = 0.0
     """Weight of a regulariser of stage 2; 0 as published: the symmetric KL between the dynamics posteriors of a clip
     and of the same poses decoded with a static code from the prior. Without it, the dynamics code carries some of the

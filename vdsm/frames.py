@@ -79,10 +79,10 @@ class FrameModel(nn.Module):
             regularisers["static_consistency"] = self.static_consistency(posterior.latents)
         values = frames[0].numel()
         if weights.motion_consistency > 0:
-            pose: Any = guide.trace.nodes["pose"]["value"]
+            drawn: Any = {name: guide.trace.nodes[name]["value"] for name in ("static", "pose")}
             # Not a number of nats that the values of a clip share.
             regularisers["motion_consistency"] = values * self.motion_consistency(
-                frames, pose, noise.static, weights.temperature
+                frames, drawn["pose"], drawn["static"], weights.temperature
             )
         with poutine.trace() as model, poutine.replay(trace=guide.trace):
             self.model(frames, weights.temperature, decoded)
@@ -105,20 +105,23 @@ class FrameModel(nn.Module):
         first, last = (self.pool_static(FrameLatents(*half)) for half in halves)
         return symmetric_kl(first, last)
 
-    def motion_consistency(self, frames: Tensor, pose: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    def motion_consistency(self, frames: Tensor, pose: Tensor, static: Tensor, temperature: float) -> Tensor:
         """Return the distance of where x moves and where x' moves: [B], from 0 to 1.
 
-        x' are the poses of the first two frames of x, which are of one clip, decoded with a static code from the prior.
+        x' are the poses of the first two frames of x, which are of one clip, decoded with the static code of another
+        clip. The static code receives no gradient.
 
         Args:
             frames: x, [B, T, C, H, W], T at least 2.
             pose: their poses, sampled, [B, T, Z].
-            noise: standard Normal noise of the guide's static code, [B, K]. In reverse order it gives that of x', with
-                which no other number has to be drawn.
+            static: i of each clip, sampled, [B, K]. Clips 0 and 1 exchange theirs, and so on; a last one that is left
+                takes that of clip 0.
             temperature: temperature of the softmax.
         """
-        static = self.static_code(self.static_prior_scale * noise.flip(-1), temperature)
-        decoded = self.likelihood.mean(self.decoder(pose[:, :2], static))
+        other = torch.arange(len(static), device=static.device) ^ 1
+        other = other.where(other < len(static), 0)
+        code = self.static_code(static.detach()[other], temperature)
+        decoded = self.likelihood.mean(self.decoder(pose[:, :2], code))
         return motion_distance(frames[:, :2], decoded)
 
     def static_code(self, latent: Tensor, temperature: float) -> Tensor:

@@ -68,6 +68,11 @@ class StageConfig:
         """Return the frames per sample: one window, or the two of a pair."""
         return self.clip_frames * (1 if self.pairing == "none" else 2)
 
+    @property
+    def samples_together(self) -> int:
+        """Return how many neighbouring samples of a batch a worker has to have together, in one pass."""
+        return 2 if self.annealing.motion_consistency else 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -269,13 +274,20 @@ class TrainingConfig:
         return self.static_graph and self.stage(number).accumulation == 1
 
     def _check_stage(self, name: str, stage: StageConfig) -> None:
-        if stage.batch_clips < self.num_workers:
+        together = stage.samples_together
+        if stage.batch_clips % together:
+            raise ValueError(
+                f"{name}.batch_clips is {stage.batch_clips}; motion_consistency needs an even number, because clips "
+                f"exchange their static codes by twos; make it {stage.batch_clips + 1}"
+            )
+        groups = stage.batch_clips // together
+        if groups < self.num_workers:
             raise ValueError(
                 f"{name}.batch_clips is {stage.batch_clips}, but there are {self.num_workers} workers; make it "
-                f"at least {self.num_workers}, or num_workers at most {stage.batch_clips}"
+                f"at least {self.num_workers * together}, or num_workers at most {groups}"
             )
-        if stage.batch_clips // self.num_workers < stage.accumulation:
+        if groups // self.num_workers < stage.accumulation:
             raise ValueError(
                 f"{name}.accumulation is {stage.accumulation}, but each of {self.num_workers} workers has "
-                f"{stage.batch_clips // self.num_workers} clips of a batch; lower it"
+                f"{groups // self.num_workers * together} clips of a batch; lower it"
             )

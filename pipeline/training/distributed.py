@@ -16,10 +16,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.training.config import TrainingConfig
-from vdsm.device import upload
 
 MAX_JSON = 1 << 26
 """Longest JSON value that a rank accepts from another, in bytes."""
+
+
+def part_of(count: int, number: int, parts: int, together: int = 1) -> slice:
+    """Return part `number` of `count` samples in `parts` nearly equal ones, each of whole groups of `together`."""
+    groups = count // together
+    return slice(together * (groups * number // parts), together * (groups * (number + 1) // parts))
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,12 @@ class DistributedContext:
         """Whether this is rank 0, which logs and saves."""
         return self.rank == 0
 
-    def rows(self, count: int) -> slice:
-        """Return this rank's contiguous part of `count` samples; parts differ by at most one sample."""
-        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+    def rows(self, count: int, together: int = 1) -> slice:
+        """Return this rank's contiguous part of `count` samples; parts differ by at most `together` samples.
 
-    def local_rows(self, values: Tensor) -> Tensor:
-        """Return this rank's rows of the values [B, ...] of a global batch, on its device."""
-        return upload(values[self.rows(len(values))], self.device)
+        So many neighbours are on one rank: samples 0 to `together` - 1, the next ones, and so on.
+        """
+        return part_of(count, self.rank, self.size, together)
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of `values` over all ranks, on the CPU."""

@@ -22,18 +22,19 @@ class Draw(NamedTuple):
     generator: Generator
     rows: int
     """Rows to draw."""
-    world: DistributedContext
+    own: slice
+    """This rank's rows of what is drawn."""
+    device: torch.device
 
     def local(self, values: Tensor) -> Tensor:
         """Return this rank's rows of what was drawn, on its device."""
-        if isinstance(self.generator, RowStreams):
-            return upload(values, self.world.device)
-        return self.world.local_rows(values)
+        return upload(values[self.own], self.device)
 
 
-def draw(noise: Noise, seed: int, batch: int, world: DistributedContext) -> Draw:
-    """Return the generator of one purpose for a global batch of `batch` rows."""
+def draw(noise: Noise, seed: int, batch: int, world: DistributedContext, together: int = 1) -> Draw:
+    """Return the generator of one purpose for a global batch of `batch` rows, of which so many stay together."""
+    own = world.rows(batch, together)
     if noise == "global":
-        return Draw(torch.Generator().manual_seed(seed), batch, world)
-    rows = range(batch)[world.rows(batch)]
-    return Draw(RowStreams(seed, rows), len(rows), world)
+        return Draw(torch.Generator().manual_seed(seed), batch, own, world.device)
+    rows = range(batch)[own]
+    return Draw(RowStreams(seed, rows), len(rows), slice(None), world.device)

@@ -11,11 +11,13 @@ def notes_on(training: TrainingConfig) -> Iterator[str]:
     """Yield one line on each such setting."""
     for number in training.selected_stages:
         stage, workers = training.stage(number), training.num_workers
-        least, rest = divmod(stage.batch_clips, workers)
+        together = stage.samples_together
+        groups, rest = divmod(stage.batch_clips // together, workers)
         if rest:
+            least, most = groups * together, (groups + 1) * together
             yield (
-                f"stage{number}.batch_clips is {stage.batch_clips}: of {workers} workers, {rest} take {least + 1} "
-                f"clips and the others {least}, and wait; {least * workers} or {(least + 1) * workers} would be even"
+                f"stage{number}.batch_clips is {stage.batch_clips}: of {workers} workers, {rest} take {most} "
+                f"clips and the others {least}, and wait; {least * workers} or {most * workers} would be even"
             )
         if training.static_graph and not training.uses_static_graph(number):
             yield (

@@ -82,7 +82,9 @@ def plan_of(
         # Gradients; two moments, perhaps sharded; the EMA of the weights, if one is kept.
         moments = 2 * trained // (training.num_workers if training.shard_optimiser else 1)
         weights = total + trained + moments + (total if training.ema_decay else 0)
-        clips = -(-config.batch_clips // (training.min_workers or training.num_workers) // config.accumulation)
+        groups = config.batch_clips // config.samples_together
+        clips = -(-groups // (training.min_workers or training.num_workers) // config.accumulation)
+        clips *= config.samples_together
         decoded = config.num_decoded_frames or frames
         activations = _activations(model, clips, frames, decoded)
         activations //= 2 if training.precision in ("bf16", "fp16") else 1

@@ -74,7 +74,7 @@ class StageRun:
         """Read this rank's batches ahead of their steps, from `first_step` to the end of the stage."""
         training = self.job.training
         steps = range(first_step, self.config.steps)
-        rows = self.world.rows(self.config.batch_clips)
+        rows = self.world.rows(self.config.batch_clips, self.config.samples_together)
 
         def own_part(step: int) -> Windows:
             return self.order.at(step, rows)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.training.augmentation import Augmentation, augment, draw_augmentation
 from pipeline.training.batches import Batch, to_model
-from pipeline.training.distributed import DistributedContext, wrap_ddp
+from pipeline.training.distributed import DistributedContext, part_of, wrap_ddp
 from pipeline.training.divergence import divergence_flags, raise_divergence
 from pipeline.training.draws import Draw, draw
 from pipeline.training.ema import ExponentialMovingAverage
@@ -156,7 +156,7 @@ class Stepper:
         passes, clips = self.config.accumulation, len(frames)
         found = []
         for number in range(passes):
-            rows = slice(clips * number // passes, clips * (number + 1) // passes)
+            rows = part_of(clips, number, passes, self.config.samples_together)
             part = to_model(frames[rows], self.world.device)
             if changes is not None:
                 part = augment(part, Augmentation(*(tensor[rows] for tensor in changes)))
@@ -191,7 +191,7 @@ class Stepper:
 
     def _draw(self, step: int, purpose: str) -> Draw:
         seed = derive_seed(self.job.seed, self.stage, step, purpose)
-        return draw(self.job.training.noise, seed, self.config.batch_clips, self.world)
+        return draw(self.job.training.noise, seed, self.config.batch_clips, self.world, self.config.samples_together)
 
     def warm_up_ddp_buckets(self, step: int, batch: Batch) -> None:
         """Run one backward pass and discard it.

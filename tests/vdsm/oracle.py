@@ -77,10 +77,17 @@ def static_consistency(p: Parameters, config: "ModelConfig", frames: Tensor) -> 
 
 
 def motion_consistency(
-    p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], tau: float
+    p: Parameters,
+    config: "ModelConfig",
+    frames: Tensor,
+    noise: dict[str, Tensor],
+    other: tuple[Tensor, dict[str, Tensor]],
+    tau: float,
 ) -> Tensor:
-    """Compare where one clip moves and where its poses move with a static code from the prior."""
-    static = softmax_groups(config, draw(static_prior(config), noise["static"].flip(0)), tau)
+    """Compare where one clip moves and where its poses move with the static code of `other`: its frames and noise."""
+    with torch.no_grad():
+        latent = draw(pool(p, [encode(p, config, frame) for frame in other[0]]), other[1]["static"])
+    static = softmax_groups(config, latent, tau)
     moved = []
     for frame, eps in zip(frames[:2], noise["pose"][:2], strict=True):
         pose = draw(encode(p, config, frame)[0], eps)

@@ -177,8 +177,11 @@ def regulariser_by_oracle(name: str, case: Case, parameters: oracle.Parameters) 
         if name == "static_consistency":
             value = oracle.static_consistency(parameters, config, frames)
         elif name == "motion_consistency":
+            partner = (1, 0, 0)[clip]
+            other = case.frames[partner], noise_of(case, partner)
+            distance = oracle.motion_consistency(parameters, config, frames, noise, other, WEIGHTS.temperature)
             # A distance of distributions, not nats that the values of a clip share.
-            value = frames.numel() * oracle.motion_consistency(parameters, config, frames, noise, WEIGHTS.temperature)
+            value = frames.numel() * distance
         elif name == "dynamics_consistency":
             value = oracle_sequence.dynamics_consistency(
                 parameters, config, frames, noise["other_static"], WEIGHTS.temperature

@@ -47,11 +47,16 @@ def test_the_ranks_together_draw_what_one_rank_draws(noise: Noise, size: int) ->
     assert not any(torch.equal(one, two) for one, two in zip(alone[:4], other[:4], strict=True))
 
 
-def test_a_rank_draws_no_numbers_of_other_ranks_with_keyed_noise() -> None:
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_rank_draws_no_numbers_of_other_ranks_with_keyed_noise(together: int) -> None:
     for rank in range(3):
-        world = DistributedContext(rank=rank, size=3)
-        assert draw("keyed", 0, BATCH, world).rows == len(range(BATCH)[world.rows(BATCH)]) < BATCH
-        assert draw("global", 0, BATCH, world).rows == BATCH
+        world, batch = DistributedContext(rank=rank, size=3), 2 * BATCH
+        one = draw("keyed", 0, batch, world, together)
+        assert one.rows == len(range(batch)[world.rows(batch, together)]) < batch
+        everything = draw("global", 0, batch, world, together)
+        assert everything.rows == batch
+        numbers = torch.arange(batch)
+        assert torch.equal(everything.local(numbers), numbers[world.rows(batch, together)])
 
 
 def test_global_noise_is_that_of_earlier_versions() -> None:

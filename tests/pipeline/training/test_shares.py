@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from pipeline.training import step as step_module
-from pipeline.training.batches import read_windows
 from pipeline.training.config import StageConfig, TrainingConfig
-from pipeline.training.distributed import DistributedContext
+from pipeline.training.distributed import DistributedContext, part_of
 from pipeline.training.job import Job
 from pipeline.training.notes import notes_on
 from pipeline.training.stage import StageRun
 from vdsm import float_formats
+from vdsm.config import AnnealingConfig
 from vdsm.disentangler import Disentangler
 
 Jobs = Callable[..., Job]
@@ -24,8 +24,8 @@ def gradients(job: Job, stage: int, world: DistributedContext) -> tuple[Gradient
     """Return the gradients of one rank's share of step 2, and the terms of its loss."""
     torch.manual_seed(0)
     run = StageRun(job, 1 if stage == 1 else 2, Disentangler(job.model), None, world)  # type: ignore[arg-type]
-    windows = run.order.at(2).part(world.rows(run.config.batch_clips))
-    terms = run.stepper.gradients(2, read_windows(job.clips, windows, 4))
+    with run.batches(2) as batches:
+        terms = run.stepper.gradients(2, next(iter(batches)).frames)
     found = {name: p.grad for name, p in run.module.named_parameters() if p.grad is not None}
     return found, torch.stack(list(terms))
 
@@ -47,6 +47,58 @@ def test_gradients_and_loss_are_the_mean_over_the_global_batch(
     for name, gradient in alone.items():
         mean = torch.stack([found[name] for found, _ in shares]).mean(0)  # as DDP computes it
         torch.testing.assert_close(mean, gradient, rtol=1e-4, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("noise", ["keyed", "global"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_clips_that_exchange_static_codes_are_together_at_any_number_of_workers(
+    tiny_job: Jobs, monkeypatch: pytest.MonkeyPatch, noise: str, accumulation: int
+) -> None:
+    monkeypatch.setattr(step_module, "wrap_ddp", lambda module, *_: module)
+    annealing = dataclasses.replace(tiny_job().training.stage1.annealing, motion_consistency=0.5)
+    stage1 = {"batch_clips": 10, "annealing": annealing}
+    job = tiny_job(num_workers=2, noise=noise, stage1={**stage1, "accumulation": accumulation})
+    ranks = [DistributedContext(rank, 2) for rank in range(2)]
+    assert [rank.rows(10, together=2) for rank in ranks] == [slice(0, 4), slice(4, 10)]
+    alone, terms = gradients(tiny_job(noise=noise, stage1=stage1), 1, DistributedContext())
+    shares = [gradients(job, 1, rank) for rank in ranks]
+    torch.testing.assert_close(torch.stack([own for _, own in shares]).mean(0), terms, rtol=1e-5, atol=1e-7)
+    assert len(alone) > 10
+    for name, gradient in alone.items():
+        mean = torch.stack([found[name] for found, _ in shares]).mean(0)
+        torch.testing.assert_close(mean, gradient, rtol=1e-4, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_parts_are_whole_groups_that_differ_by_one(together: int) -> None:
+    for groups in range(1, 9):
+        for parts in range(1, groups + 1):
+            found = [part_of(groups * together, number, parts, together) for number in range(parts)]
+            assert [part.start for part in found] == [0, *(part.stop for part in found[:-1])]
+            assert found[-1].stop == groups * together
+            assert all(part.start % together == 0 for part in found)
+            sizes = {part.stop - part.start for part in found}
+            assert min(sizes) > 0
+            assert max(sizes) - min(sizes) in (0, together)
+
+
+def test_clips_that_cannot_exchange_static_codes_are_refused() -> None:
+    annealing = AnnealingConfig(motion_consistency=0.02)
+
+    def settings(clips: int, workers: int, accumulation: int = 1) -> None:
+        stage1 = StageConfig(batch_clips=clips, annealing=annealing, accumulation=accumulation)
+        TrainingConfig(num_workers=workers, stage1=stage1)
+
+    settings(20, 10)
+    with pytest.raises(ValueError, match=r"is 21; motion_consistency needs an even number.*; make it 22"):
+        settings(21, 2)
+    with pytest.raises(ValueError, match="is 20, but there are 11 workers; make it at least 22, or num_workers at"):
+        settings(20, 11)
+    with pytest.raises(ValueError, match="accumulation is 3, but each of 5 workers has 4 clips of a batch; lower it"):
+        settings(20, 5, accumulation=3)
+    note = "stage1.batch_clips is 20: of 4 workers, 2 take 6 clips and the others 4, and wait; 16 or 24 would be even"
+    stage1 = StageConfig(batch_clips=20, annealing=annealing)
+    assert list(notes_on(TrainingConfig(num_workers=4, stages="1", stage1=stage1))) == [note]
 
 
 def test_more_workers_than_clips_are_refused() -> None:
