@@ -1,4 +1,4 @@
-"""The program that drew a dataset, as a control of its evaluation: the perfect model."""
+"""The program that drew a dataset, as a control of its evaluation: the perfect model, and the truth of swaps."""
 
 import functools
 from typing import TYPE_CHECKING
@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.errors import UserError
+from vdsm.evaluation.clips import ACTION
+from vdsm.evaluation.moving_pixels import TrueSwap
 
 if TYPE_CHECKING:
     from preprocessing.clip import Item, Source
@@ -51,3 +53,57 @@ def load_renderer(dataset: "ClipDataset", url: str, sheets: str) -> SpritesRende
     if source.fingerprint() != dataset.source_sha256:
         raise UserError(f"{sheets}: {url} was drawn from other sheets; give those")
     return SpritesRenderer(source)
+
+
+def load_true_swap(test: "ClipDataset") -> TrueSwap | None:
+    """Return what gives the true swap of clips of a test split; None if that is not known.
+
+    Figures and pendulums are drawn, by the motion of the one clip and the attributes of the other. In Sprites, where
+    everybody performs every action in the same way, it is a clip of the split.
+    """
+    from preprocessing.sources.figures import FiguresSource
+    from preprocessing.sources.pendulum import PendulumSource
+
+    if test.source["name"] == "lpc":
+        return _clip_of_identity(test)
+    generator = _generator(test)
+    if not isinstance(generator, FiguresSource | PendulumSource):
+        return None
+
+    def draw(dynamics_of: int, static_of: int) -> NDArray[np.uint8]:
+        return generator.true_swap(test.keys[dynamics_of], test.identities[static_of])
+
+    try:
+        drawn = all(np.array_equal(draw(clip, clip), test.frames(clip)) for clip in (0, len(test) - 1))
+    except (KeyError, ValueError):
+        drawn = False
+    return draw if drawn else None
+
+
+def _generator(dataset: "ClipDataset") -> "Source | None":
+    """Return the program that drew a dataset; None if it needs files or is unknown."""
+    from pydantic import ValidationError
+
+    from preprocessing.sources.config import SourceConfig
+    from preprocessing.sources.registry import make_source
+
+    if dataset.source["name"] not in ("figures", "pendulum"):
+        return None
+    try:
+        return make_source(SourceConfig.model_validate(dataset.source), dataset.manifest["configuration"]["seed"])
+    except (ValidationError, UserError, KeyError, TypeError, ValueError):
+        return None  # of a later version, or not written by this program
+
+
+def _clip_of_identity(test: "ClipDataset") -> TrueSwap | None:
+    """Return what finds the clip of an identity in an action; None if there is not exactly one of each."""
+    actions = test.labels[ACTION] if ACTION in test.labels else np.zeros(0, dtype=np.int64)
+    index_of = {pair: index for index, pair in enumerate(zip(test.identities, actions.tolist(), strict=True))}
+    wanted = {(identity, action) for identity in test.identities for action in actions.tolist()}
+    if len(actions) != len(test) or len(index_of) < len(test) or wanted - index_of.keys():
+        return None
+
+    def find(dynamics_of: int, static_of: int) -> NDArray[np.uint8]:
+        return test.frames(index_of[test.identities[static_of], int(actions[dynamics_of])])
+
+    return find

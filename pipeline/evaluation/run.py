@@ -10,7 +10,7 @@ from pipeline.evaluation.dci import dci_scores
 from pipeline.evaluation.inputs import EvaluationInputs, chosen_device, load, training_split
 from pipeline.evaluation.judge_cache import load_or_train
 from pipeline.evaluation.metrics import Metrics, build_metrics, build_provenance, write_metrics
-from pipeline.evaluation.renderer import SpritesRenderer, load_renderer
+from pipeline.evaluation.renderer import SpritesRenderer, load_renderer, load_true_swap
 from pipeline.evaluation.request import EvaluationRequest
 from pipeline.report.gallery import PHASES as REPORT_PHASES
 from pipeline.report.page import write_report
@@ -22,6 +22,7 @@ from vdsm.evaluation.clips import is_labelled
 from vdsm.evaluation.inception import Inception, load_inception
 from vdsm.evaluation.judge import JudgeConfig
 from vdsm.evaluation.measurement import Measurement
+from vdsm.evaluation.moving_pixels import TrueSwap
 from vdsm.evaluation.progress import Progress
 from vdsm.evaluation.protocol import ProtocolConfig, measure, phases, training_latents
 from vdsm.evaluation.scores import Score
@@ -37,6 +38,8 @@ class RunEvaluation:
     """The training split, from which judge and probes learn."""
     renderer: SpritesRenderer | None
     inception: Inception | None
+    true_swap: TrueSwap | None
+    """Gives the clips that swaps should be, where they are known."""
 
     @property
     def phases(self) -> int:
@@ -44,6 +47,7 @@ class RunEvaluation:
         measured = phases(
             self.inputs.model, self._protocol, judged=self._judged, train=True,
             renderer=self.renderer is not None, inception=self.inception is not None,
+            true_swap=self.true_swap is not None,
         )  # fmt: skip
         return self._judged + len(measured) + 2 * (self.request.evaluation.dci_trees > 0) + REPORT_PHASES
 
@@ -97,7 +101,7 @@ class RunEvaluation:
             judge_provenance = (stored.key, judge_config)
         measured = measure(
             inputs.model, inputs.test, judge, self._protocol, progress,
-            train=self.train, renderer=self.renderer, inception=self.inception,
+            train=self.train, renderer=self.renderer, inception=self.inception, true_swap=self.true_swap,
         )  # fmt: skip
         scores = measured.scores | self._dci(measured, progress)
         provenance = build_provenance(
@@ -147,4 +151,7 @@ def prepare_run(run: str, request: EvaluationRequest) -> RunEvaluation:
     except ValueError as error:
         raise UserError(str(error)) from error
     storage.check_writable(request.out)
-    return RunEvaluation(request=request, inputs=inputs, train=train, renderer=renderer, inception=inception)
+    return RunEvaluation(
+        request=request, inputs=inputs, train=train, renderer=renderer, inception=inception,
+        true_swap=load_true_swap(inputs.test),
+    )  # fmt: skip

@@ -12,6 +12,7 @@ from pipeline.report.animation import DEFAULT_FPS, Animation, make_animation
 from pipeline.report.comparison import Report
 from pipeline.report.curves import comparison_charts, read_records
 from pipeline.report.page import fill
+from pipeline.report.sharpness import sharpness_rows
 from pipeline.report.summary import GROUPS
 from pipeline.report.table import headline
 from pipeline.report.without_labels import label_free_rows
@@ -31,6 +32,7 @@ def render_comparison(reports: Sequence[Report], compared: dict[str, Any]) -> st
     titles = {row.name: row.title for report in reports for row in headline(report.metrics)}
     order = [row.name for row in headline(first)]
     titles |= {row.name: row.title for report in reports for row in label_free_rows(report.metrics)}
+    titles |= {row.name: row.title for report in reports for row in sharpness_rows(report.metrics)}
     order += [name for name in titles if name not in order]
     groups: dict[str, list[str]] = {}
     for name in compared["figures"]:

@@ -46,10 +46,14 @@ def format_interval(metric: Metric, share: bool) -> str:
 def direction(name: str) -> int:
     """Return 1 if a higher value of the metric is better, -1 if a lower one is, and 0 if neither is."""
     parts = name.split(".")
-    if "leakage" in parts or parts[0] in ("pose_leakage", "frechet") or parts[-1] in ("mse", "h_y_given_x"):
+    if "leakage" in parts or parts[0] in ("pose_leakage", "frechet") or parts[-1] == "h_y_given_x":
+        return -1
+    if parts[0] == "moving" and parts[1] in ("first_frame", "share"):
+        return 0
+    if parts[-1] in ("mse", "gradient"):
         return -1
     if parts[0] == "moving":
-        return 1 if parts[1] in ("self_swap", "poses") else 0
+        return 1
     if name in ("likeness.identity", "likeness.action"):
         return 1
     if parts[0] in ("swap", "pose_swap", "prior", "reconstruction", "consistency", "cycle", "elbo", "is", "h_y", "dci"):

@@ -27,6 +27,7 @@ from pipeline.report.latent_map import SIZE, marks
 from pipeline.report.line_chart import LineChart
 from pipeline.report.metric_format import Metrics, format_interval, format_value, is_share, percent
 from pipeline.report.paired_clips import PairedClips
+from pipeline.report.sharpness import sharpness_rows
 from pipeline.report.table import headline
 from pipeline.report.without_labels import label_free_rows
 from pipeline.runs.log_upload import METRICS, read_log
@@ -129,6 +130,7 @@ def render(metrics: Metrics, gallery: Gallery, title: str, charts: list[LineChar
         rows=rows,
         controls=list(rows[0].controls) if rows else [],
         label_free=label_free_rows(metrics),
+        sharpness=sharpness_rows(metrics),
         probes=summary.probes(metrics),
         confusions=summary.confusions(metrics),
         groups=summary.groups(metrics),

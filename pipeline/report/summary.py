@@ -20,7 +20,7 @@ GROUPS = {
     "still": "Baseline without motion: the mean frame of the clip, repeated",
     "consistency": "Agreement of the judge on a clip and on its reconstruction",
     "likeness": "Likeness without labels: whose appearance and whose motion transfers show",
-    "moving": "Fidelity on the pixels that move (PSNR and gain over the first frame in dB)",
+    "moving": "Sharpness: fidelity on the pixels that move (PSNR and gain over the first frame in dB)",
     "smoothness": "Change over time, relative to real clips",
     "cycle": "Cycle consistency without labels: the codes of a swap are nearest to those of its donors",
     "dci": "DCI: what each number of the codes is about, by importances of random forests",

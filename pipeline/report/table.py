@@ -2,10 +2,15 @@
 
 import io
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cluster.errors import one_line
 from pipeline.report.metric_format import Metric, Metrics, format_interval, format_value, is_share, percent
+from pipeline.report.sharpness import SharpnessRow, sharpness_rows
 from pipeline.report.without_labels import label_free_rows
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,20 @@ def text_table(metrics: Metrics) -> str:
             value, chance = (format_value(one.metric[key], share) for key in ("value", "chance"))
             plain.add_row(one_line(one.title), value, format_interval(one.metric, share), chance, one.best)
         console.print(plain)
+    if sharp := sharpness_rows(metrics):
+        console.print(_sharpness_table(sharp))
     for warning in metrics["warnings"]:
         console.print(f"note: {one_line(warning)}")
     return buffer.getvalue()
+
+
+def _sharpness_table(rows: list[SharpnessRow]) -> "Table":
+    from rich.table import Table
+
+    table = Table(title="sharpness of the pixels that move", title_justify="left")
+    for name in ("", "value", "95% interval"):
+        table.add_column(name, justify="left" if not name else "right")
+    for row in rows:
+        value = format_value(row.metric["value"], share=False)
+        table.add_row(one_line(row.title), value, format_interval(row.metric, share=False))
+    return table

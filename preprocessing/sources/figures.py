@@ -22,6 +22,8 @@ VERSION = "1"
 SIZE = 64
 """Height and width of a frame, in pixels."""
 FRAMES_PER_SECOND = 8.0
+FRAMES_PER_CYCLE = 8
+"""Frames in which an action is performed once, at mean speed."""
 BACKGROUND: Colour = (10, 10, 18)
 
 SKINS: dict[str, Colour] = {
@@ -88,18 +90,27 @@ class FiguresSource:
         """Yield one clip per action."""
         figure = self._figures[item.key]
         for action, name in enumerate(ACTIONS):
-            rng = rng_for(f"{self._seed}/{item.key}/{action}")
-            start, cycles = rng.uniform(0, 1), rng.uniform(0.75, 1.25)
-            phases = 2 * np.pi * (start + cycles * np.arange(self._config.clip_frames) / 8)
             yield Clip(
                 key=f"{item.key}-{name}",
-                frames=render(figure, joints_at(name, phases)),
+                frames=render(figure, joints_at(name, self._phases(item.key, action))),
                 labels={"action": action, **vars(figure)},
                 identity=item.key,
                 source="figures",
                 start_s=0.0,
                 fps=FRAMES_PER_SECOND,
             )
+
+    def true_swap(self, motion_of: str, identity: str) -> NDArray[np.uint8]:
+        """Return a figure in the motion of a clip, given by its key, with its phase and speed: uint8 [T, 64, 64, 3]."""
+        performer, _, name = motion_of.partition("-")
+        return render(self._figures[identity], joints_at(name, self._phases(performer, list(ACTIONS).index(name))))
+
+    def _phases(self, figure: str, action: int) -> Array:
+        """Return the phases of the frames of a clip, in radians: [T]."""
+        rng = rng_for(f"{self._seed}/{figure}/{action}")
+        start, cycles = rng.uniform(0, 1), rng.uniform(0.75, 1.25)
+        phases: Array = 2 * np.pi * (start + cycles * np.arange(self._config.clip_frames) / FRAMES_PER_CYCLE)
+        return phases
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the generator's version."""

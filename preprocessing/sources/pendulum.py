@@ -95,19 +95,13 @@ class PendulumSource:
         """Yield the clips of a pendulum, alternating between small, medium and large swings."""
         config = self._config
         pendulum = self._pendulums[item.key]
-        length = list(LENGTHS.values())[pendulum.length]
         for take in range(config.clips_per_identity):
-            swing = take % len(SWINGS)
-            rng = rng_for(f"{self._seed}/{item.key}/{take}")
-            amplitude = float(rng.uniform(*list(SWINGS.values())[swing]))
-            period_s = period(amplitude, length)
-            start = float(rng.uniform(0, period_s))
-            angles = swing_angles(amplitude, length, start + np.arange(config.clip_frames) / config.fps)
+            amplitude, period_s, angles = self._swing(item.key, take)
             yield Clip(
                 key=f"{item.key}-{take}",
                 frames=render(pendulum, angles, config.size),
                 labels={
-                    "action": swing,
+                    "action": take % len(SWINGS),
                     **vars(pendulum),
                     "angle": angles.tolist(),
                     "period_s": period_s,
@@ -118,6 +112,21 @@ class PendulumSource:
                 start_s=0.0,
                 fps=config.fps,
             )
+
+    def true_swap(self, motion_of: str, identity: str) -> NDArray[np.uint8]:
+        """Return a pendulum at the angles of a clip, given by its key, whatever its period: uint8 [T, H, W, 3]."""
+        performer, _, take = motion_of.partition("-")
+        return render(self._pendulums[identity], self._swing(performer, int(take))[2], self._config.size)
+
+    def _swing(self, key: str, take: int) -> tuple[float, float, Array]:
+        """Return amplitude in radians, period in seconds and angles [T] of a clip of a pendulum."""
+        config, length = self._config, list(LENGTHS.values())[self._pendulums[key].length]
+        rng = rng_for(f"{self._seed}/{key}/{take}")
+        amplitude = float(rng.uniform(*list(SWINGS.values())[take % len(SWINGS)]))
+        period_s = period(amplitude, length)
+        start = float(rng.uniform(0, period_s))
+        times = start + np.arange(config.clip_frames) / config.fps
+        return amplitude, period_s, swing_angles(amplitude, length, times)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the generator's version."""

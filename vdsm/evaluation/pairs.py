@@ -24,6 +24,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.dynamics_of)
 
+    def part(self, numbers: Indices) -> "Pairs":
+        """Return the pairs with some numbers."""
+        return Pairs(self.dynamics_of[numbers], self.static_of[numbers])
+
     def sha256(self, clips: LabelledClips) -> str:
         """Return a hash of the pairs by the keys of their clips."""
         text = "\n".join(

@@ -19,7 +19,7 @@ from vdsm.evaluation.judged_scores import Combinations, combinations, judge_scor
 from vdsm.evaluation.likeness import real_scores, transfer_scores
 from vdsm.evaluation.measurement import Latents, Measurement, Swapped, collect_latents, summarise_swaps
 from vdsm.evaluation.model import SwapModel, encode_clips
-from vdsm.evaluation.moving_pixels import Decoders, moving_scores
+from vdsm.evaluation.moving_pixels import Decoders, TrueSwap, moving_scores, moving_swap_scores
 from vdsm.evaluation.outputs import SwapDecoder, decode_batches, judge_pairs, judged_outputs, slice_decoder
 from vdsm.evaluation.pairs import Indices, Pairs, draw_pairs
 from vdsm.evaluation.probes import probe_scores
@@ -55,8 +55,9 @@ class ProtocolConfig:
 
 
 def phases(
-    model: SwapModel, config: ProtocolConfig, *, judged: bool, train: bool, renderer: bool, inception: bool
-) -> list[str]:
+    model: SwapModel, config: ProtocolConfig, *, judged: bool, train: bool, renderer: bool, inception: bool,
+    true_swap: bool = False,
+) -> list[str]:  # fmt: skip
     """Return the phases of progress that `measure` starts, in order; the flags say which arguments it is given."""
     found = ["encoding test clips", "describing real test clips"]
     if judged:
@@ -69,6 +70,7 @@ def phases(
     if inception:
         found += ["Inception features of real clips", "Frechet distance of Inception features"]
     found += ["comparing reconstructions", "comparing moving pixels"]
+    found += ["comparing swaps with the true ones"] if true_swap else []
     if train:
         found += ["encoding training clips", "fitting probes"]
     if isinstance(model, Disentangler):
@@ -86,6 +88,7 @@ def measure(
     train: LabelledClips | None = None,
     renderer: Renderer | None = None,
     inception: Inception | None = None,
+    true_swap: TrueSwap | None = None,
 ) -> Measurement:
     """Measure a model on the clips of the test split.
 
@@ -99,6 +102,7 @@ def measure(
         train: the training split, from whose codes the probes learn; None skips the probes.
         renderer: the program that drew the data, as one more control.
         inception: network for the Frechet distance of its features; None skips that.
+        true_swap: gives the clips that swaps should be, where they are known.
     """
     seed, length, size = config.seed, config.clip_frames, config.clips_at_once
     if isinstance(model, nn.Module):
@@ -116,6 +120,10 @@ def measure(
         clips, compared, length, lambda batch: decoder.pose_swap(batch, batch), size, seed, progress
     )
     scores |= moving_scores(clips, compared, length, _own_decoders(decoder, config), size, seed, progress)
+    if true_swap is not None:
+        some = pairs.part(subsample(np.arange(len(pairs))))
+        swaps = _swap_decoders(decoder, some, config)
+        scores |= moving_swap_scores(clips, some, length, true_swap, swaps, size, seed, progress)
     if train is not None:
         probes, shuffled = _probes(model, train, latents, config, progress)
         scores |= probes
@@ -186,6 +194,16 @@ def _own_decoders(decoder: SwapDecoder, config: ProtocolConfig) -> Decoders:
     found: dict[str, Callable[[Indices], Tensor]] = {"poses": lambda batch: decoder.pose_swap(batch, batch)}
     if config.sequence_stage:
         found["self_swap"] = lambda batch: decoder.swap(batch, batch)
+    return found
+
+
+def _swap_decoders(decoder: SwapDecoder, pairs: Pairs, config: ProtocolConfig) -> Decoders:
+    """Return the decoders of the swaps of some pairs."""
+    found: dict[str, Callable[[Indices], Tensor]] = {
+        "pose_swap": lambda numbers: decoder.pose_swap(pairs.dynamics_of[numbers], pairs.static_of[numbers])
+    }
+    if config.sequence_stage:
+        found["swap"] = lambda numbers: decoder.swap(pairs.dynamics_of[numbers], pairs.static_of[numbers])
     return found
 
 

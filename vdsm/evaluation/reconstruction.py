@@ -7,18 +7,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vdsm.evaluation.clips import LabelledClips, stack
 from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.pairs import Indices
 from vdsm.evaluation.progress import Progress
 from vdsm.evaluation.scores import Score, mean_score
+from vdsm.evaluation.sharpness import WINDOW, similarity
 
 HIGHEST_PSNR = 100.0
 """Upper bound in dB: a frame without any error would have an infinite PSNR."""
 CLIPS = 160
-"""Maximum number of clips compared; SSIM in float64 takes longer than all the rest."""
+"""Maximum number of clips compared."""
+BORDER = WINDOW // 2
+"""Pixels along each side that do not count in SSIM, because its window reaches beyond the frame there."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +39,8 @@ def fidelity(frames: Tensor, real: Tensor) -> Fidelity:
     """Compare decoded with real frames, both f32 [B, T, C, H, W] in [0, 1]."""
     per_frame = (frames - real).square().flatten(2).double().mean(2)
     psnr = (-10 * torch.log10(per_frame.clamp_min(10 ** (-HIGHEST_PSNR / 10)))).mean(1)
-    ssim = torch.stack([_ssim(ours, theirs).mean() for ours, theirs in zip(frames, real, strict=True)])
-    return Fidelity(*torch.stack([per_frame.mean(1), psnr, ssim]).cpu().numpy())
-
-
-def _ssim(frames: Tensor, real: Tensor) -> Tensor:
-    """Return SSIM [T] of frames f32 [T, C, H, W]."""
-    found = []
-    # One frame at a time: the filters of many at once take gigabytes, and most of the time goes into fetching them.
-    # In float64: in float32 the variance of a flat patch is lost to rounding, and equal frames do not get 1.
-    for pair in zip(frames.double().split(1), real.double().split(1), strict=True):
-        ssim = structural_similarity_index_measure(*pair, data_range=1.0, reduction="none")
-        assert isinstance(ssim, Tensor)
-        found.append(ssim)
-    return torch.cat(found)
+    inner = similarity(frames, real)[..., BORDER:-BORDER, BORDER:-BORDER]
+    return Fidelity(*torch.stack([per_frame.mean(1), psnr, inner.mean((1, 2, 3))]).cpu().numpy())
 
 
 def subsample(indices: Indices) -> Indices:

@@ -41,6 +41,7 @@ def test_every_name_that_is_promised_is_allowed_and_no_other() -> None:
     promised += ["frechet.judge.swap", "frechet.inception.swap", "cycle.static", "is", "h_y_given_x", "h_y"]
     promised += ["likeness.identity", "likeness.action", "likeness.leakage.identity", "likeness.real"]
     promised += ["moving.self_swap.psnr", "moving.poses.gain", "moving.first_frame.mse", "moving.share"]
+    promised += ["moving.swap.gradient", "moving.pose_swap.ssim", "moving.swap.gain", "moving.first_frame.gradient"]
     promised += ["smoothness.change", "smoothness.acceleration"]
     Metrics.model_validate({**SMALLEST, "figures": dict.fromkeys(promised, FIGURE)})
     for wrong in (

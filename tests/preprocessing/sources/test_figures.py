@@ -95,3 +95,19 @@ def test_every_value_of_an_attribute_is_visible(attribute: str) -> None:
 def test_more_identities_than_combinations_are_an_error() -> None:
     with pytest.raises(UserError, match="identities is 501, but there are only 500"):
         source(identities=501)
+
+
+def test_the_true_swap_has_the_motion_of_one_clip_and_the_look_of_another() -> None:
+    figures = source()
+    first, second = figures.items()[:2]
+    clips, others = (list(figures.clips(item)) for item in (first, second))
+    for action, clip in enumerate(clips):
+        np.testing.assert_array_equal(figures.true_swap(clip.key, first.key), clip.frames)
+        swapped = figures.true_swap(clip.key, second.key)
+        assert (swapped != clip.frames).any()
+        # Below the hats, where anything is seen follows from the motion alone, whatever its colour.
+        shown, wanted, own = (
+            (frames[:, 44:] != BACKGROUND).any(-1) for frames in (swapped, clip.frames, others[action].frames)
+        )
+        assert (shown != wanted).mean() < 0.001, "but for the faintest pixels of an edge"
+        assert (shown != own).mean() > 0.01, "phase and speed are those of the first clip"

@@ -9,7 +9,16 @@ import pytest
 from cluster.errors import UserError
 from preprocessing.clip import check
 from preprocessing.sources.config import PendulumConfig, SourceConfig
-from preprocessing.sources.pendulum import GRAVITY, LENGTHS, VIEW_M, PendulumSource, period, swing_angles
+from preprocessing.sources.pendulum import (
+    GRAVITY,
+    LENGTHS,
+    VIEW_M,
+    Pendulum,
+    PendulumSource,
+    period,
+    render,
+    swing_angles,
+)
 from preprocessing.sources.registry import make_source
 
 
@@ -110,3 +119,16 @@ def test_the_seed_determines_the_clips() -> None:
 
     assert digest(0) == digest(0) == "42fedc9f78f534a6470e095a6e301423a0152b881fb842ae923bf99a9033b08e"
     assert digest(1) != digest(0)
+
+
+def test_the_true_swap_is_the_other_pendulum_at_the_angles_of_the_clip() -> None:
+    pendulums = source()
+    first, second = pendulums.items()[:2]
+    clips = list(pendulums.clips(first))
+    for clip in (clips[0], clips[-1]):
+        np.testing.assert_array_equal(pendulums.true_swap(clip.key, first.key), clip.frames)
+    swapped = pendulums.true_swap(clips[1].key, second.key)
+    angles = clips[1].labels["angle"]
+    other = next(pendulums.clips(second))
+    attributes = Pendulum(*(other.labels[name] for name in ("length", "bob", "colour", "background")))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(swapped, render(attributes, np.array(angles), 64))

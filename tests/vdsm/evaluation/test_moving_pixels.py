@@ -10,9 +10,18 @@ from numpy.typing import NDArray
 
 from tests.vdsm.evaluation.counting_progress import CountingProgress
 from tests.vdsm.evaluation.six_clips import SEED
-from vdsm.evaluation.moving_pixels import GREY_LEVELS, REACH, fidelity_on, moving_pixels, moving_scores
+from vdsm.evaluation.moving_pixels import (
+    GREY_LEVELS,
+    REACH,
+    fidelity_on,
+    moving_pixels,
+    moving_scores,
+    moving_swap_scores,
+)
+from vdsm.evaluation.pairs import Pairs
 from vdsm.evaluation.progress import NO_PROGRESS
 from vdsm.evaluation.scores import mean_score
+from vdsm.evaluation.sharpness import similarity
 
 
 def slowly_moving(clip: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -77,6 +86,10 @@ def test_only_the_chosen_pixels_count() -> None:
     assert np.isnan(found.mse[2])
     assert np.isnan(found.psnr[2])
     assert fidelity_on(chosen, real, real).psnr[0] == 100
+    similar = similarity(ours, real)[0, :, chosen[0]]
+    assert found.ssim[0] == pytest.approx(float(similar.mean()), rel=1e-9)
+    assert np.isnan(found.ssim[2])
+    assert np.isnan(found.gradient[2])
 
 
 class Dots:
@@ -149,3 +162,40 @@ def test_a_model_that_repeats_the_first_frame_gains_nothing() -> None:
 
 def test_nothing_moves_in_a_frame_that_is_repeated_without_a_copy() -> None:
     assert not moving_pixels(as_frames(jittered(3))[:, :1].expand(-1, 6, -1, -1, -1)).any()
+
+
+def drawn(dynamics_of: int, static_of: int) -> NDArray[np.uint8]:
+    """Return the true swap: the motion of one clip, as bright as the other one's number, and a frame too long."""
+    frames = DOTS.all_frames[dynamics_of].copy()
+    frames[frames > 100] = 100 + 20 * static_of
+    return np.concatenate([frames, frames[:1]])
+
+
+def test_swaps_are_compared_with_the_true_ones_where_these_move() -> None:
+    pairs = Pairs(np.array([0, 1, 3, 4]), np.array([5, 4, 2, 0]))
+    truth = np.stack([drawn(*pair)[:4] for pair in zip(pairs.dynamics_of, pairs.static_of, strict=True)])
+
+    def dimmed(numbers: NDArray[np.int64]) -> torch.Tensor:
+        return 0.9 * as_frames(truth[numbers])
+
+    progress = CountingProgress()
+    decoders = {"swap": dimmed, "pose_swap": lambda numbers: as_frames(truth[numbers])}
+    found = moving_swap_scores(DOTS, pairs, 4, drawn, decoders, 3, SEED, progress)
+    assert (progress.phases, progress.totals, progress.done) == (["comparing swaps with the true ones"], [4], [4])
+    measures = ("psnr", "mse", "ssim", "gradient", "gain")
+    assert set(found) == {f"moving.{name}.{measure}" for name in decoders for measure in measures}
+    mse = [np.square(0.1 * clip / 255)[:, slowly_moving(clip)].mean() for clip in truth[:3]]
+    still = [np.square((clip - clip[:1].astype(float)) / 255)[:, slowly_moving(clip)].mean() for clip in truth[:3]]
+    score, gain = found["moving.swap.mse"], found["moving.swap.gain"]
+    # The fourth pair has the motion of a clip that stands still.
+    people = np.array([0, 0, 1])
+    expected = mean_score(np.array(mse), people, None, SEED)
+    assert (score.value, score.low, score.high) == pytest.approx(
+        (expected.value, expected.low, expected.high), rel=1e-5
+    )
+    assert (score.n, gain.n, gain.chance) == (3, 3, 0.0)
+    assert gain.value == pytest.approx(np.mean(10 * np.log10(np.divide(still, mse))), rel=1e-5)
+    assert found["moving.swap.gradient"].value == pytest.approx(0.1**2, rel=1e-5)
+    assert found["moving.pose_swap.psnr"].value == 100
+    assert found["moving.pose_swap.ssim"].value == pytest.approx(1)
+    assert found["moving.pose_swap.gradient"].value == 0
