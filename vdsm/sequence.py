@@ -42,7 +42,9 @@ class SequencePosterior(NamedTuple):
     """Parameters of the guide of stage 2, except those of the poses, which depend on the sampled dynamics code."""
 
     latents: FrameLatents
-    """q(z_t | x_t) of the frozen image encoder."""
+    """q(z_t | x_t) of the frozen image encoder, for all frames."""
+    seen: FrameLatents
+    """Those of the frames from which the codes are inferred."""
     static: tuple[Tensor, Tensor]
     """Loc and scale of q(i | x_1..T), each [B, K]."""
     dynamics: tuple[Tensor, Tensor]
@@ -161,8 +163,9 @@ class SequenceModel(nn.Module):
         return SequenceNoise(*(normal(generator, clips, *size) for size in sizes))
 
     def forward(
-        self, frames: Tensor, noise: SequenceNoise, weights: Weights, decoded: Tensor | None = None
-    ) -> LossTerms:
+        self, frames: Tensor, noise: SequenceNoise, weights: Weights, decoded: Tensor | None = None,
+        seen: int | None = None,
+    ) -> LossTerms:  # fmt: skip
         """Return the loss of a batch, term by term.
 
         Args:
@@ -170,8 +173,10 @@ class SequenceModel(nn.Module):
             noise: noise of the guide's samples.
             weights: weights of the terms. A regulariser of weight 0 is not computed.
             decoded: indices of the frames to reconstruct, [B, N]; None means all.
+            seen: number of first frames S from which both codes are inferred, q(i | x_1..S) and q(d | x_1..S); None
+                means all. The others have to follow from the codes, as in a rollout.
         """
-        posterior = self.infer(frames)
+        posterior = self.infer(frames, seen)
         with poutine.trace() as guide:
             poses = self.guide(posterior, noise)
         regularisers = {}
@@ -186,18 +191,19 @@ class SequenceModel(nn.Module):
         values = frames[0].numel()
         return loss_terms(guide.trace, model.trace, weights, regularisers=regularisers, clip_values=values)
 
-    def infer(self, frames: Tensor) -> SequencePosterior:
-        """Encode frames [B, T, C, H, W] into the parameters of the guide."""
+    def infer(self, frames: Tensor, seen: int | None = None) -> SequencePosterior:
+        """Encode frames [B, T, C, H, W] into the parameters of the guide, the codes from the first `seen`, or all."""
         with torch.no_grad():  # The image encoder is frozen.
             latents = self.frame_model.encoder(frames)
-        return SequencePosterior(
-            latents, self.frame_model.pool_static(latents), self.dynamics_encoder(latents.pose_loc)
-        )
+        first = FrameLatents(*(part[:, :seen] for part in latents))
+        static, dynamics = self.frame_model.pool_static(first), self.dynamics_encoder(first.pose_loc)
+        return SequencePosterior(latents, first, static, dynamics)
 
     def dynamics_consistency(self, posterior: SequencePosterior, noise: Tensor, temperature: float) -> Tensor:
         """Return the symmetric KL between q(d | x) and q(d | x'): [B], in nats.
 
-        x' are the poses of x decoded with a static code from the prior. The gradient reaches the dynamics encoder only.
+        x' are the poses of x, of the frames that the code is inferred from, decoded with a static code from the prior.
+        The gradient reaches the dynamics encoder only.
 
         Args:
             posterior: posterior of the frames x.
@@ -207,7 +213,7 @@ class SequenceModel(nn.Module):
         frame_model = self.frame_model
         with torch.no_grad():
             static = frame_model.static_code(frame_model.static_prior_scale * noise, temperature)
-            decoded = frame_model.likelihood.mean(frame_model.decoder(posterior.latents.pose_loc, static))
+            decoded = frame_model.likelihood.mean(frame_model.decoder(posterior.seen.pose_loc, static))
             poses = frame_model.encoder(decoded).pose_loc
         return symmetric_kl(posterior.dynamics, self.dynamics_encoder(poses))
 

@@ -44,12 +44,18 @@ def load_renderer(dataset: "ClipDataset", url: str, sheets: str) -> SpritesRende
     Raises:
         UserError: the dataset is not one of Sprites, or was drawn from other sheets.
     """
+    from pydantic import ValidationError
+
     from preprocessing.sources.config import SourceConfig
     from preprocessing.sources.registry import make_source
 
     if dataset.source["name"] != "lpc":
         raise UserError(f"{url} was not drawn from Sprites sheets; leave out --sheets {sheets}")
-    source = make_source(SourceConfig(name="lpc", path=sheets), seed=0)
+    try:
+        config = SourceConfig(name="lpc", path=sheets, repeat=dataset.source.get("repeat", 1))
+    except ValidationError:
+        raise UserError(f"{url}: its manifest has an impossible source.repeat; shard it again") from None
+    source = make_source(config, seed=0)
     if source.fingerprint() != dataset.source_sha256:
         raise UserError(f"{sheets}: {url} was drawn from other sheets; give those")
     return SpritesRenderer(source)

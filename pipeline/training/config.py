@@ -29,6 +29,10 @@ class StageConfig:
     give the same gradient."""
     clip_frames: int = 8
     """Consecutive frames taken from each clip, from a start drawn anew in each epoch."""
+    rollout_frames: int | None = None
+    """Stage 2 only: longest sequence that is generated. Each step draws a length from `clip_frames` to this; the codes
+    are inferred from the first `clip_frames` frames, and the others have to follow from them. Actions then go on beyond
+    the end of a clip. The clips must be this long. None: sequences of `clip_frames`, as published."""
     num_decoded_frames: int | None = None
     """Frames of each sequence that a step decodes, drawn anew in each step; none means all. The reconstruction loss is
     their mean, hence unbiased. With long clips, this frees compute for more clips per step."""
@@ -56,6 +60,10 @@ class StageConfig:
                 f"num_decoded_frames is {self.num_decoded_frames}; it must be from 1 to {self.sequence_frames}, "
                 "the frames of a sequence"
             )
+        if self.rollout_frames is not None and self.rollout_frames < self.clip_frames:
+            raise ValueError(
+                f"rollout_frames is {self.rollout_frames}; it must be at least clip_frames, {self.clip_frames}, or none"
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if self.warmup_steps < 0 or self.gradient_clip < 0:
@@ -64,9 +72,14 @@ class StageConfig:
             raise ValueError(f"final_rate_fraction is {self.final_rate_fraction}; it must be in [0, 1]")
 
     @property
+    def window_frames(self) -> int:
+        """Return the consecutive frames that are read of a clip."""
+        return self.rollout_frames or self.clip_frames
+
+    @property
     def sequence_frames(self) -> int:
-        """Return the frames per sample: one window, or the two of a pair."""
-        return self.clip_frames * (1 if self.pairing == "none" else 2)
+        """Return the most frames of a sample: one window, or the two of a pair."""
+        return self.window_frames * (1 if self.pairing == "none" else 2)
 
     @property
     def samples_together(self) -> int:
@@ -231,6 +244,11 @@ class TrainingConfig:
         if self.stage2.pairing != "none":
             raise ValueError(
                 f"stage2.pairing is {self.stage2.pairing}; it must be none, because a dynamics code belongs to one clip"
+            )
+        if self.stage1.rollout_frames is not None:
+            raise ValueError(
+                f"stage1.rollout_frames is {self.stage1.rollout_frames}, but stage 1 has no dynamics that a sequence "
+                "could follow from; leave it out, or set stage2.rollout_frames"
             )
         if self.stage1.annealing.static_consistency and self.stage1.pairing == "none":
             raise ValueError(

@@ -82,6 +82,7 @@ class GlobalOrder:
         seed: seed of the run.
         stage: 1 or 2.
         window: frames taken from each clip.
+        window_setting: name of the setting of a stage that decides it.
         batch: samples per global batch.
         validation_fraction: fraction of the groups held out for validation.
         pairing: whether a sample is two windows joined in time, of a clip and of one of its partners.
@@ -108,6 +109,7 @@ class GlobalOrder:
         late_from: int = 0,
         validation_clips: int | None = None,
         lanes: bool = False,
+        window_setting: str = "clip_frames",
     ) -> None:
         self.seed, self.stage, self.window, self.batch = seed, stage, window, batch
         self._frames = np.asarray(table.frames, dtype=np.int64)
@@ -116,8 +118,8 @@ class GlobalOrder:
         short = np.flatnonzero(self._frames < window)
         if len(short):
             raise ValueError(
-                f"clip {table.keys[short[0]]} has {self._frames[short[0]]} frames and stage{stage}.clip_frames is "
-                f"{window} ({len(short)} clips are too short); lower clip_frames or shard longer clips"
+                f"clip {table.keys[short[0]]} has {self._frames[short[0]]} frames and stage{stage}.{window_setting} is "
+                f"{window} ({len(short)} clips are too short); lower {window_setting} or shard longer clips"
             )
         validation = held_out(table.validation_groups, seed, validation_fraction)
         held = np.fromiter((group in validation for group in table.validation_groups), dtype=bool)

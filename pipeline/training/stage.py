@@ -84,7 +84,7 @@ class StageRun:
         batches = PrefetchedBatches(
             self.job.clips,
             map(own_part, steps),
-            self.config.clip_frames,
+            self.config.window_frames,
             pin=self.world.device.type == "cuda",
             stall_s=training.stall_timeout_s,
             on_batch=lambda: read_ahead.reached(next(reached)),

@@ -146,11 +146,15 @@ class Stepper:
         Returns:
             The terms of the loss, scaled so that their mean over the ranks is that of the global batch.
         """
-        weights = self.loss_weights(step)
-        drawn, length = self._draw(step, "noise"), frames.shape[1]
+        weights, length = self.loss_weights(step), self._length(step, frames.shape[1])
+        frames, drawn = frames[:, :length], self._draw(step, "noise")
         noise = self.module.draw_noise(drawn.rows, length, drawn.generator)
         noise = type(noise)(*map(drawn.local, noise))
-        decoded = drawn.local(draw_frames(drawn.rows, length, self.config.num_decoded_frames, drawn.generator))
+        count = self.config.num_decoded_frames
+        decoded = drawn.local(
+            draw_frames(drawn.rows, length, None if count is None else min(count, length), drawn.generator)
+        )
+        seen = () if self.config.rollout_frames is None else (self.config.clip_frames,)
         changes = self._augmentation(step)
         self._seed_dropout(step)
         passes, clips = self.config.accumulation, len(frames)
@@ -166,11 +170,18 @@ class Stepper:
                 # Call DDP's own forward: bypassing it would skip the all-reduce.
                 with self.precision.autocast():
                     part_noise = type(noise)(*(tensor[rows] for tensor in noise))
-                    terms: LossTerms = self.ddp(part, part_noise, weights, decoded[rows])
+                    terms: LossTerms = self.ddp(part, part_noise, weights, decoded[rows], *seen)
                 scaled = terms if share == 1 else LossTerms(*(term * share for term in terms))
                 self.precision.backward(scaled.loss)
             found.append(torch.stack([term.detach() for term in scaled]))
         return LossTerms(*torch.stack(found).sum(dim=0))
+
+    def _length(self, step: int, longest: int) -> int:
+        """Return how many of the `longest` frames that were read a step uses: the same on all ranks."""
+        if self.config.rollout_frames is None:
+            return longest
+        shortest = self.config.clip_frames
+        return shortest + derive_seed(self.job.seed, self.stage, step, "length") % (longest - shortest + 1)
 
     def _seed_dropout(self, step: int) -> None:
         seed = derive_seed(self.job.seed, self.stage, step, "dropout", self.world.rank)

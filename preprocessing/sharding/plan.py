@@ -148,6 +148,8 @@ def _configuration(recipe: DataRecipe, *, untrusted: bool) -> dict[str, Any]:
     decoding are included where they can cause an input to be rejected.
     """
     unused = set(typing.get_args(SourceConfig.model_fields["name"].annotation)) - {recipe.source.name}
+    # Left out where it changes nothing, so that datasets of earlier versions are those of the same settings.
+    unused |= {"repeat"} if recipe.source.repeat == 1 else set()
     source = recipe.source.model_dump(mode="json", exclude=unused | {"path"})
     names = {"target_mb", *(("decode_seconds", "decode_mb") if untrusted else ())}
     return {"seed": recipe.seed, "source": source, "shards": recipe.shards.model_dump(mode="json", include=names)}

@@ -1,8 +1,8 @@
 """Settings of the sources: one section per source; a recipe uses the one selected by `source.name`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cluster.cli.paths import Location
 from cluster.cli.settings import Section
@@ -124,6 +124,10 @@ class PendulumConfig(Section):
     """Fraction of the pendulums in the test split."""
 
 
+LOOPING = ("figures", "lpc")
+"""Sources whose actions loop, so that a clip can show several cycles."""
+
+
 class SourceConfig(Section):
     """Where clips come from."""
 
@@ -134,9 +138,21 @@ class SourceConfig(Section):
     path: Location | None = None
     """Local folder or s3:// prefix of the source's files. For `videos` also one file, a pattern such as `clips/*.mp4`,
     or a .txt file with one path per line."""
+    repeat: int = Field(default=1, ge=1, le=64)
+    """For `figures` and `lpc`, whose actions loop: how many times as long their clips are. Figures move on at their own
+    speed; Sprites, whose clips are one cycle, repeat it."""
     videos: VideosConfig = VideosConfig()
     frames: FramesConfig = FramesConfig()
     arrays: ArraysConfig = ArraysConfig()
     figures: FiguresConfig = FiguresConfig()
     moving_mnist: MovingMnistConfig = MovingMnistConfig()
     pendulum: PendulumConfig = PendulumConfig()
+
+    @model_validator(mode="after")
+    def _check_repeat(self) -> Self:
+        if self.repeat > 1 and self.name not in LOOPING:
+            raise ValueError(
+                f"repeat is {self.repeat}, but the actions of source {self.name} do not loop; leave it at 1, or use "
+                f"{' or '.join(LOOPING)}"
+            )
+        return self

@@ -68,20 +68,26 @@ class Figure:
 
 
 class FiguresSource:
-    """Every chosen figure performs every action."""
+    """Every chosen figure performs every action.
+
+    Args:
+        config: the settings.
+        seed: seed of the figures, and of the phase and speed of each clip.
+        repeat: how many times `config.clip_frames` a clip has. The first of them do not depend on it.
+    """
 
     untrusted = False
 
-    def __init__(self, config: FiguresConfig, seed: int) -> None:
+    def __init__(self, config: FiguresConfig, seed: int, repeat: int = 1) -> None:
         self.factors: Factors = {}
         self.vocabulary = VOCABULARY
-        self._config, self._seed = config, seed
+        self._config, self._seed, self._frames = config, seed, config.clip_frames * repeat
         chosen = choose_identities("figures", Figure, VOCABULARY, count=config.identities, seed=seed)
         self._figures = {f"figure{number:04d}": figure for number, figure in chosen}
 
     def items(self) -> list[Item]:
         """Return one item per figure."""
-        size = len(ACTIONS) * self._config.clip_frames * SIZE * SIZE * 3
+        size = len(ACTIONS) * self._frames * SIZE * SIZE * 3
         return split_items(
             "figures", self._figures, test_fraction=self._config.test_fraction, estimated_bytes=size, clips=len(ACTIONS)
         )
@@ -109,7 +115,7 @@ class FiguresSource:
         """Return the phases of the frames of a clip, in radians: [T]."""
         rng = rng_for(f"{self._seed}/{figure}/{action}")
         start, cycles = rng.uniform(0, 1), rng.uniform(0.75, 1.25)
-        phases: Array = 2 * np.pi * (start + cycles * np.arange(self._config.clip_frames) / FRAMES_PER_CYCLE)
+        phases: Array = 2 * np.pi * (start + cycles * np.arange(self._frames) / FRAMES_PER_CYCLE)
         return phases
 
     def fingerprint(self) -> str:

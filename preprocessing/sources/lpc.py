@@ -49,16 +49,17 @@ class LpcSource:
 
     Args:
         path: folder (or s3:// prefix) with `body/0.png`, ..., `hair/5.png` and `shoes/1.png`.
+        repeat: how often a clip shows its action.
     """
 
     untrusted = False
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, repeat: int = 1) -> None:
         self.factors: Factors = {}
         self.vocabulary = {"action": list(ACTIONS)} | {
             name: [f"{name} {value}" for value in range(SHEETS_PER_ATTRIBUTE)] for name in ATTRIBUTES
         }
-        self._path = path
+        self._path, self._repeat = path, repeat
         if not storage.list_files(path):
             raise UserError(f"{path}: the folder is empty; it must hold the Sprites sheets, such as body/0.png")
 
@@ -66,7 +67,7 @@ class LpcSource:
         """Return one item per character, in the order of their numbers."""
         order = np.random.RandomState(SPLIT_SEED).permutation(CHARACTERS)
         keys = (f"lpc-{number:04d}" for number in range(CHARACTERS))
-        return lpc_sheets.character_items(keys, set(order[TRAIN_CHARACTERS:].tolist()), ACTIONS)
+        return lpc_sheets.character_items(keys, set(order[TRAIN_CHARACTERS:].tolist()), ACTIONS, self._repeat)
 
     def clips(self, item: Item) -> Iterator[Clip]:
         """Yield the nine clips of a character."""
@@ -77,7 +78,7 @@ class LpcSource:
         for action, name in enumerate(ACTIONS):
             yield Clip(
                 key=f"{item.key}-{name.replace(' ', '-')}",
-                frames=frames[action],
+                frames=np.tile(frames[action], (self._repeat, 1, 1, 1)),
                 labels={"action": action, **attributes},
                 identity=item.key,
                 source="lpc",

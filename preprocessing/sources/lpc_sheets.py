@@ -72,9 +72,16 @@ def fingerprint(sheets: dict[str, Sheet]) -> str:
     return digest.hexdigest()
 
 
-def character_items(keys: Iterable[str], test: set[int], actions: ActionTable) -> list[Item]:
-    """Return one item per character; `test` are the numbers of those in the test split."""
-    size = len(actions) * FRAMES * TILE * TILE * 3
+def character_items(keys: Iterable[str], test: set[int], actions: ActionTable, repeat: int) -> list[Item]:
+    """Return one item per character.
+
+    Args:
+        keys: keys of the characters.
+        test: the numbers of those in the test split.
+        actions: what each performs.
+        repeat: how often a clip shows its action.
+    """
+    size = len(actions) * repeat * FRAMES * TILE * TILE * 3
     return [
         Item(key=key, split="test" if number in test else "train", estimated_bytes=size, clips=len(actions))
         for number, key in enumerate(keys)

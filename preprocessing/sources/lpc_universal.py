@@ -61,20 +61,21 @@ class LpcUniversalSource:
 
     Args:
         path: folder (or s3:// prefix) with the folders `body`, `legs`, `torso` and `hair`.
+        repeat: how often a clip shows its action.
     """
 
     untrusted = False
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, repeat: int = 1) -> None:
         self.vocabulary = {"action": list(ACTIONS)} | {name: list(sheets) for name, sheets in LAYERS.items()}
         self.factors: Factors = {}
-        self._path = path
+        self._path, self._repeat = path, repeat
 
     def items(self) -> list[Item]:
         """Return one item per character, in the order of their numbers: body first, then shirt, legs and hair."""
         order = np.random.RandomState(SPLIT_SEED).permutation(CHARACTERS)
         keys = (f"lpcu-{number:03d}" for number in range(CHARACTERS))
-        return lpc_sheets.character_items(keys, set(order[-TEST_CHARACTERS:].tolist()), ACTIONS)
+        return lpc_sheets.character_items(keys, set(order[-TEST_CHARACTERS:].tolist()), ACTIONS, self._repeat)
 
     def clips(self, item: Item) -> Iterator[Clip]:
         """Yield the nine clips of a character."""
@@ -88,7 +89,7 @@ class LpcUniversalSource:
         for action, name in enumerate(ACTIONS):
             yield Clip(
                 key=f"{item.key}-{name.replace(' ', '-')}",
-                frames=frames[action],
+                frames=np.tile(frames[action], (self._repeat, 1, 1, 1)),
                 labels={"action": action, **attributes},
                 identity=item.key,
                 source="lpc_universal",

@@ -54,7 +54,7 @@ def _path(config: SourceConfig, expected: str) -> str:
 def _make_lpc(config: SourceConfig, _seed: int) -> Source:
     path = _path(config, "the folder of the Sprites sheets")
     universal = any(name.startswith("body/male/") for name in storage.list_files(path))
-    return LpcUniversalSource(path) if universal else LpcSource(path)
+    return LpcUniversalSource(path, config.repeat) if universal else LpcSource(path, config.repeat)
 
 
 _MAKERS: dict[str, Callable[[SourceConfig, int], Source]] = {
@@ -69,6 +69,6 @@ _MAKERS: dict[str, Callable[[SourceConfig, int], Source]] = {
     "moving_mnist": lambda config, seed: MovingMnistSource(
         _path(config, "the folder with the four MNIST files"), config.moving_mnist, seed
     ),
-    "figures": lambda config, seed: FiguresSource(config.figures, seed),
+    "figures": lambda config, seed: FiguresSource(config.figures, seed, config.repeat),
     "pendulum": lambda config, seed: PendulumSource(config.pendulum, seed),
 }

@@ -30,11 +30,15 @@ if TYPE_CHECKING:
 
 
 def sequence_clip(
-    p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], decoded: list[int], tau: float
-) -> Clip:
-    """Compute stage 2 of one clip [T, C, H, W]; noise: static [K], dynamics [D], pose [T, Z]; decoded: times."""
+    p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], decoded: list[int], tau: float,
+    seen: int | None = None,
+) -> Clip:  # fmt: skip
+    """Compute stage 2 of one clip [T, C, H, W]; noise: static [K], dynamics [D], pose [T, Z]; decoded: times.
+
+    `seen`: number of first frames that give the codes; None means all.
+    """
     frame_p = {name.removeprefix("frame_model."): value for name, value in p.items() if name.startswith("frame_model.")}
-    encoded = [encode(frame_p, config, frame) for frame in frames]
+    encoded = [encode(frame_p, config, frame) for frame in frames[:seen]]
     static_q = pool(frame_p, encoded)
     latent = draw(static_q, noise["static"])
     dynamics_q = encode_dynamics(p, config, [pose_q.loc for pose_q, _, _ in encoded])
@@ -74,11 +78,13 @@ def dynamics_consistency(p: Parameters, config: "ModelConfig", frames: Tensor, o
     return symmetric_kl(encode_dynamics(p, config, poses), encode_dynamics(p, config, other_poses))
 
 
-def pose_distillation(p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor]) -> Tensor:
+def pose_distillation(
+    p: Parameters, config: "ModelConfig", frames: Tensor, noise: dict[str, Tensor], seen: int | None = None
+) -> Tensor:
     """Sum KL(q(z_t | z_{t-1}, d) || q(z_t | x_t)) over the frames of one clip, along the sampled path."""
     frame_p = {name.removeprefix("frame_model."): value for name, value in p.items() if name.startswith("frame_model.")}
     teacher = [encode(frame_p, config, frame)[0] for frame in frames]
-    dynamics = draw(encode_dynamics(p, config, [pose_q.loc for pose_q in teacher]), noise["dynamics"])
+    dynamics = draw(encode_dynamics(p, config, [pose_q.loc for pose_q in teacher[:seen]]), noise["dynamics"])
     kl, previous = torch.zeros((), dtype=torch.float64), p["combiner.first_pose"][0]
     for time, rnn in enumerate(decode_dynamics(p, config, dynamics, len(frames))):
         pose_q = combine(p, previous, rnn, dynamics)

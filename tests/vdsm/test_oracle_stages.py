@@ -235,3 +235,35 @@ def test_some_frames_decoded_and_their_gradients(stage: int) -> None:
     loss.backward()
     assert_close(terms.loss, loss, "loss")
     assert_gradients_close(case, parameters)
+
+
+@pytest.mark.parametrize("seen", [1, 3])
+def test_codes_that_are_inferred_from_the_first_frames_drive_all_of_them(seen: int) -> None:
+    case = tiny_case(2)
+    weights = WEIGHTS._replace(dynamics_consistency=0.8, pose_distillation=0.6)
+    terms = case.model(case.frames, case.noise, weights, None, seen)
+    terms.loss.backward()
+    parameters = {
+        name: parameter.detach().clone().requires_grad_(parameter.requires_grad)
+        for name, parameter in case.model.named_parameters()
+    }
+    config, values = case.model.config, case.frames[0].numel()
+    clips, consistency, distillation = [], [], []
+    for clip, frames in enumerate(case.frames):
+        noise = noise_of(case, clip)
+        times = list(range(LENGTH))
+        clips.append(oracle_sequence.sequence_clip(parameters, config, frames, noise, times, weights.temperature, seen))
+        consistency.append(
+            oracle_sequence.dynamics_consistency(
+                parameters, config, frames[:seen], noise["other_static"], weights.temperature
+            )
+        )
+        distillation.append(oracle_sequence.pose_distillation(parameters, config, frames, noise, seen))
+    loss = oracle.loss(clips, WEIGHTS._asdict(), values)
+    for name, of_clips in (("dynamics_consistency", consistency), ("pose_distillation", distillation)):
+        expected = torch.stack(of_clips).mean() / values
+        assert_close(getattr(terms, name), expected, name)
+        loss = loss + getattr(weights, name) * expected
+    loss.backward()
+    assert_close(terms.loss, loss, "loss")
+    assert_gradients_close(case, parameters)

@@ -108,7 +108,7 @@ def gradients(job: Job, world: DistributedContext) -> dict[str, Any]:
         torch.manual_seed(0)
         run = StageRun(job, stage, Disentangler(job.model), Recorder(world), world)  # type: ignore[arg-type]
         windows = run.order.at(2).part(world.rows(4))
-        run.stepper.gradients(2, read_windows(job.clips, windows, 4))
+        run.stepper.gradients(2, read_windows(job.clips, windows, run.config.window_frames))
         found[stage] = {name: p.grad for name, p in run.module.named_parameters() if p.grad is not None}
     return found
 
@@ -136,6 +136,8 @@ def run_rank(rank: int, size: int, data: str, recipe_path: str, folder: Path, op
     # Dropout is drawn per rank; without it, the number of ranks only affects rounding.
     model = replace(recipe.model, rnn_dropout=0.0)
     training = shortened(recipe.training, 13, 3)  # more than an epoch of stage 1
+    # Lengths drawn in each step, the same on all ranks.
+    training = replace(training, stage2=replace(training.stage2, rollout_frames=7))
     training = replace(training, log_interval=1, validation_interval=7, audit=True)
     job = Job(model=model, training=training, seed=3, clips=ClipDataset(data, "train"))
     world = DistributedContext(rank, size)

@@ -27,6 +27,7 @@ Jobs = Callable[..., Job]
 
 CHANGED = {"augmentation": AugmentationConfig(colour=0.3, crop=0.1, flip=0.5)}
 TWICE = {"stage1": {"accumulation": 2}, "stage2": {"accumulation": 2}}
+ROLLOUTS = {"stage2": {"accumulation": 2, "rollout_frames": 7, "num_decoded_frames": 5}}
 OPTIONS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     # On a CPU only stage 1 can run in fp16.
@@ -36,7 +37,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "average": {"ema_decay": 0.8},
     "average kept, not used": {"ema_decay": 0.8, "ema_used": False},
     "best": {"stage2_start": "best"},
-    "all": {"precision": "bf16", "ema_decay": 0.8, "stage2_start": "best", **TWICE, **CHANGED},
+    "rollouts": ROLLOUTS,
+    "all": {"precision": "bf16", "ema_decay": 0.8, "stage2_start": "best", **TWICE, **ROLLOUTS, **CHANGED},
 }
 SHORTLY = ("fp16", "average kept, not used", "all")
 

@@ -7,6 +7,7 @@ import pytest
 from preprocessing.clip import Item
 from preprocessing.recipe import DataRecipe, ShardsConfig
 from preprocessing.sharding.plan import SplitEstimate, estimate, make_plan
+from preprocessing.sources.config import SourceConfig
 from tests.preprocessing.sharding.listed_source import ListedSource
 from tests.preprocessing.sharding.test_plan import items
 
@@ -86,3 +87,13 @@ def test_the_size_of_each_split_is_estimated_from_the_listing() -> None:
     }
     unknown = [dataclasses.replace(item, clips=None if item.key == "v0001" else 4) for item in items(30)]
     assert [one.clips for one in estimate(make_plan(RECIPE, ListedSource(unknown))).values()] == [None, 24]
+
+
+def test_a_dataset_without_repetition_is_described_as_before_there_was_any() -> None:
+    once, twice = (
+        make_plan(DataRecipe(source=SourceConfig(repeat=repeat)), ListedSource(items(30))).configuration["source"]
+        for repeat in (1, 2)
+    )
+    assert once == {"name": "figures", "figures": {"identities": 400, "clip_frames": 8, "test_fraction": 0.2}}
+    assert twice == {**once, "repeat": 2}
+    assert SourceConfig.model_validate(once) == SourceConfig(repeat=1)

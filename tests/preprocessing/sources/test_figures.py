@@ -110,4 +110,20 @@ def test_the_true_swap_has_the_motion_of_one_clip_and_the_look_of_another() -> N
             (frames[:, 44:] != BACKGROUND).any(-1) for frames in (swapped, clip.frames, others[action].frames)
         )
         assert (shown != wanted).mean() < 0.001, "but for the faintest pixels of an edge"
-        assert (shown != own).mean() > 0.01, "phase and speed are those of the first clip"
+        if VOCABULARY["action"][action] in ("walk", "kick"):
+            assert (shown != own).mean() > 0.01, "phase and speed are those of the first clip"
+
+
+def test_a_repeated_clip_begins_as_the_single_one_and_moves_on_at_its_speed() -> None:
+    once, thrice = source(), FiguresSource(FiguresConfig(identities=60), 0, repeat=3)
+    first, again = once.items()[0], thrice.items()[0]
+    assert again.estimated_bytes == 3 * first.estimated_bytes
+    for short, long in zip(once.clips(first), thrice.clips(again), strict=True):
+        assert long.frames.shape == (24, 64, 64, 3)
+        np.testing.assert_array_equal(long.frames[:8], short.frames)
+        assert {**vars(long), "frames": None} == {**vars(short), "frames": None}
+        # The end is no pause: it moves as much as the start.
+        early, late = (
+            np.abs(np.diff(part.astype(float), axis=0)).mean() for part in (long.frames[:12], long.frames[12:])
+        )
+        assert 0.5 < late / early < 2

@@ -16,6 +16,8 @@ from PIL import Image
 from preprocessing import shard, verify
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.sources import lpc
+from preprocessing.sources.config import SourceConfig
+from preprocessing.sources.registry import make_source
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +161,19 @@ def test_an_invalid_sheet_is_reported(tmp_path: Path, capsys: pytest.CaptureFixt
     message = refusal(capsys, "--source.path", str(folder), "--out", str(tmp_path / "out"))
     assert "topwear/2.png" in message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("sheets", ["sprites", "universal_sprites"])
+def test_a_repeated_clip_shows_its_cycle_again(sheets: str, request: pytest.FixtureRequest) -> None:
+    folder = str(request.getfixturevalue(sheets))
+    once, thrice = (make_source(SourceConfig(name="lpc", path=folder, repeat=repeat), seed=0) for repeat in (1, 3))
+    first, again = once.items()[0], thrice.items()[0]
+    assert again.estimated_bytes == 3 * first.estimated_bytes
+    for short, long in zip(once.clips(first), thrice.clips(again), strict=True):
+        np.testing.assert_array_equal(long.frames, np.concatenate(3 * [short.frames]))
+        assert {**vars(long), "frames": None} == {**vars(short), "frames": None}
+
+
+def test_repetition_is_refused_where_nothing_loops() -> None:
+    with pytest.raises(ValueError, match="the actions of source videos do not loop; leave it at 1"):
+        SourceConfig(name="videos", repeat=2)
