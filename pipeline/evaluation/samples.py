@@ -14,7 +14,7 @@ from pipeline.evaluation.inputs import chosen_device, test_split, training_split
 from pipeline.evaluation.judge_cache import load_or_train
 from pipeline.evaluation.metrics import Metrics, build_metrics, build_provenance, write_metrics
 from pipeline.evaluation.pairs_file import PairsDescription, read_pairs
-from pipeline.evaluation.renderer import SpritesRenderer, load_renderer
+from pipeline.evaluation.renderer import SpritesRenderer, load_renderer, load_true_swap
 from pipeline.evaluation.request import EvaluationRequest
 from pipeline.evaluation.samples_files import SamplesFile, read_samples_file, samples_sha256
 from pipeline.evaluation.unfinished import UnfinishedScoring
@@ -23,6 +23,7 @@ from pipeline.runs.store import data_hash
 from preprocessing.dataset.reader import ClipDataset
 from vdsm.evaluation.clips import is_labelled
 from vdsm.evaluation.judge import JudgeConfig
+from vdsm.evaluation.moving_pixels import TrueSwap
 from vdsm.evaluation.pairs import Pairs, draw_pairs
 from vdsm.evaluation.progress import Progress
 from vdsm.evaluation.samples import check_samples, sample_phases, score_samples, select_frames
@@ -42,13 +43,19 @@ class SamplesEvaluation:
     test: ClipDataset
     train: ClipDataset
     renderer: SpritesRenderer | None
+    true_swap: TrueSwap | None
+    """Gives the clips that swaps should be, where they are known."""
     device: torch.device
     """Where the judge computes."""
 
     @property
     def phases(self) -> int:
         """Number of phases of progress that `execute` starts: the judge, the scores, the report."""
-        return 1 + len(sample_phases(renderer=self.renderer is not None)) + 1
+        return 1 + len(self._phases) + 1
+
+    @property
+    def _phases(self) -> list[str]:
+        return sample_phases(renderer=self.renderer is not None, true_swap=self.true_swap is not None)
 
     @property
     def _title(self) -> str:
@@ -82,8 +89,9 @@ class SamplesEvaluation:
         finished = UnfinishedScoring(request.out, provenance)
         parts = {file.name: file.samples for file in self.files}
         measured = score_samples(
-            judge, self.test, self.pairs, parts, length, seed, progress, renderer=self.renderer, finished=finished
-        )
+            judge, self.test, self.pairs, parts, length, seed, progress, renderer=self.renderer,
+            true_swap=self.true_swap, finished=finished,
+        )  # fmt: skip
         metrics = build_metrics(
             self.test, measured.scores, measured.controls, measured.swapped, swap_by="samples",
             provenance=provenance, seconds=time.monotonic() - start, expert_use=[],
@@ -149,5 +157,5 @@ def prepare_samples(folder: str, request: EvaluationRequest, progress: Progress)
         raise UserError(f"{folder}: {error}; pairs.json lists the samples that are needed") from error
     return SamplesEvaluation(
         request=request, folder=folder, files=files, description=wanted, pairs=pairs, test=test, train=train,
-        renderer=renderer, device=device,
+        renderer=renderer, true_swap=load_true_swap(test), device=device,
     )  # fmt: skip

@@ -40,6 +40,8 @@ FIRST_FRAME = "first_frame"
 
 Decoders = Mapping[str, Callable[[Indices], Tensor]]
 """By name of the system, from numbers of clips or pairs to its frames of them: f32 [B, T, C, H, W]."""
+SWAPS_PHASE = "comparing swaps with the true ones"
+"""Phase of progress that `moving_swap_scores` starts."""
 MEASURES = ("psnr", "mse", "ssim", "gradient")
 
 
@@ -118,7 +120,7 @@ def moving_swap_scores(
         seed: seed of the intervals, which draw identities of the clips that give the motion.
         progress: receives one phase.
     """
-    progress.start("comparing swaps with the true ones", len(pairs), unit="pairs")
+    progress.start(SWAPS_PHASE, len(pairs), unit="pairs")
 
     def real(batch: Indices) -> Tensor:
         wanted = zip(pairs.dynamics_of[batch].tolist(), pairs.static_of[batch].tolist(), strict=True)

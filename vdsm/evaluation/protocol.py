@@ -19,7 +19,7 @@ from vdsm.evaluation.judged_scores import Combinations, combinations, judge_scor
 from vdsm.evaluation.likeness import real_scores, transfer_scores
 from vdsm.evaluation.measurement import Latents, Measurement, Swapped, collect_latents, summarise_swaps
 from vdsm.evaluation.model import SwapModel, encode_clips
-from vdsm.evaluation.moving_pixels import Decoders, TrueSwap, moving_scores, moving_swap_scores
+from vdsm.evaluation.moving_pixels import SWAPS_PHASE, Decoders, TrueSwap, moving_scores, moving_swap_scores
 from vdsm.evaluation.outputs import SwapDecoder, decode_batches, judge_pairs, judged_outputs, slice_decoder
 from vdsm.evaluation.pairs import Indices, Pairs, draw_pairs
 from vdsm.evaluation.probes import probe_scores
@@ -70,7 +70,7 @@ def phases(
     if inception:
         found += ["Inception features of real clips", "Frechet distance of Inception features"]
     found += ["comparing reconstructions", "comparing moving pixels"]
-    found += ["comparing swaps with the true ones"] if true_swap else []
+    found += [SWAPS_PHASE] if true_swap else []
     if train:
         found += ["encoding training clips", "fitting probes"]
     if isinstance(model, Disentangler):

@@ -20,6 +20,7 @@ from vdsm.evaluation.finished import KEEP_NOTHING, Block, FinishedWork, Scores, 
 from vdsm.evaluation.judge import Judge
 from vdsm.evaluation.judged_scores import Outputs, judge_scores, output_scores
 from vdsm.evaluation.measurement import Swapped, summarise_swaps
+from vdsm.evaluation.moving_pixels import SWAPS_PHASE, TrueSwap, moving_swap_scores
 from vdsm.evaluation.pairs import Indices, Pairs
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
 from vdsm.evaluation.reconstruction import reconstruction_scores, subsample
@@ -88,15 +89,17 @@ def check_samples(clips: LabelledClips, pairs: Pairs, parts: Mapping[str, Sample
             )
 
 
-def sample_phases(*, renderer: bool) -> list[str]:
+def sample_phases(*, renderer: bool, true_swap: bool = False) -> list[str]:
     """Return the phases of progress that `score_samples` starts, in order."""
     found = ["judging samples", "judging real test clips", "scoring the samples", "comparing reconstructions"]
+    found += [SWAPS_PHASE] if true_swap else []
     return [*found, *CONTROL_PHASES, *(RENDERER_PHASES if renderer else ())]
 
 
 def score_samples(
     judge: Judge, clips: LabelledClips, pairs: Pairs, parts: Mapping[str, Samples], length: int, seed: int,
-    progress: Progress = NO_PROGRESS, *, renderer: Renderer | None = None, finished: FinishedWork = KEEP_NOTHING,
+    progress: Progress = NO_PROGRESS, *, renderer: Renderer | None = None, true_swap: TrueSwap | None = None,
+    finished: FinishedWork = KEEP_NOTHING,
 ) -> SampleScores:  # fmt: skip
     """Return the judged scores of samples, with the controls. The codes of their model cannot be measured.
 
@@ -108,7 +111,7 @@ def score_samples(
         length: frames of each sample.
         seed: seed of the intervals.
         progress: receives the phases listed by `sample_phases`.
-        renderer: as in `measure`.
+        renderer, true_swap: as in `measure`.
         finished: results of an interrupted call with the same arguments.
 
     Raises:
@@ -146,6 +149,13 @@ def score_samples(
 
         return {"samples": reconstruction_scores(clips, compared, length, decode, size, seed, progress)}
 
+    def compare_swaps() -> dict[str, Scores]:
+        assert true_swap is not None
+        some = pairs.part(subsample(np.arange(len(pairs))))
+        shown = np.stack(select_frames(parts, wanted_donors(clips, some)["swap"]))
+        decoders = {"swap": lambda numbers: _floats(shown[numbers])}
+        return {"samples": moving_swap_scores(clips, some, length, true_swap, decoders, size, seed, progress)}
+
     def draw() -> dict[str, Scores]:
         assert renderer is not None
         scores = renderer_scores(judge, clips, pairs, renderer, real, length, size, seed, progress)
@@ -156,6 +166,8 @@ def score_samples(
         scores |= scores_once("reconstructions", phases[3:4], compare, finished, progress)["samples"]
     else:
         progress.start(phases[3], 0, unit="clips")
+    if true_swap is not None:
+        scores |= scores_once("swaps", [SWAPS_PHASE], compare_swaps, finished, progress)["samples"]
     controls = scores_once(
         "controls", CONTROL_PHASES, lambda: control_scores(clips, pairs, real, seed, progress), finished, progress
     )

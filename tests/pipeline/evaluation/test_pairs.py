@@ -77,6 +77,9 @@ def test_perfect_samples_score_exactly_as_the_control_of_real_clips(
     assert "swap.static.joint" in names
     assert {name: found["figures"][name] for name in names} == {name: control[name] for name in names}
     assert found["swap_by"] == "samples"
+    # The real clip has another phase and speed than the true swap, and so another pose.
+    assert found["figures"]["moving.swap.psnr"]["n"] == 20
+    assert found["figures"]["moving.swap.gradient"]["value"] > 0.3
     assert len(found["provenance"]["samples_sha256"]) == 64
     page = (tmp_path / "report.html").read_text()
     assert page.count('class="animation wide"') == min(12, found["wrong_swaps"])

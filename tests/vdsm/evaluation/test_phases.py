@@ -44,8 +44,11 @@ def test_of_a_model(
     measure(
         renderer, test_clips, untrained_judge if judged else None, config, progress,
         train=train_clips if extended else None, renderer=drawing if extended else None,
+        true_swap=(lambda a, b: test_clips.frames(a)) if extended else None,
     )  # fmt: skip
-    announced = phases(renderer, config, judged=judged, train=extended, renderer=extended, inception=False)
+    announced = phases(
+        renderer, config, judged=judged, train=extended, renderer=extended, inception=False, true_swap=extended
+    )
     assert progress.phases == announced
     assert len(set(announced)) == len(announced)
     assert progress.done == progress.totals
@@ -71,8 +74,10 @@ def test_of_samples(
         return draw(0, 0, 0, 0)
 
     samples, progress = make_samples(kinds, render), CountingProgress()
-    renderer = drawing if extended else None
-    score_samples(untrained_judge, test_clips, pairs, {"all": samples}, 4, 0, progress, renderer=renderer)
-    assert progress.phases == sample_phases(renderer=extended)
+    score_samples(
+        untrained_judge, test_clips, pairs, {"all": samples}, 4, 0, progress,
+        renderer=drawing if extended else None, true_swap=(lambda a, b: test_clips.frames(a)) if extended else None,
+    )  # fmt: skip
+    assert progress.phases == sample_phases(renderer=extended, true_swap=extended)
     assert progress.totals[0] == len(samples.donors)
     assert progress.done == progress.totals
