@@ -17,8 +17,8 @@ from vdsm.annealing import Weights
 from vdsm.config import ModelConfig
 from vdsm.distributions import GaussianChain, ReparameterizedNormal, symmetric_kl, zero_mean
 from vdsm.dropout import SeededDropout, final_states
+from vdsm.dynamics_decoders import make_dynamics_decoder
 from vdsm.encoder import FrameLatents, positive_scale, start_scale_at
-from vdsm.feedback import feed_back
 from vdsm.frames import FrameModel
 from vdsm.loss import LossTerms, loss_terms
 from vdsm.precision import at_least_fp32, full_precision
@@ -97,27 +97,6 @@ class DynamicsEncoder(nn.Module):
             return F.leaky_relu(self.loc(features)), positive_scale(self.raw_scale(features))
 
 
-class DynamicsDecoder(nn.Module):
-    """rnn_1..T(d): an LSTM whose initial state is a function of d and which is fed its own output."""
-
-    def __init__(self, config: ModelConfig, dropout: SeededDropout) -> None:
-        super().__init__()
-        layers, width = config.rnn_layers, config.rnn_width
-        self.state_shape = (2, layers, width)
-        self.start = nn.Linear(config.dynamics_size, 2 * layers * width)
-        self.first_input = nn.Parameter(torch.zeros(1, 1, width))
-        self.rnn = nn.LSTM(width, width, layers, batch_first=True, dropout=dropout.probability)
-        self.dropout = dropout
-
-    def forward(self, dynamics: Tensor, length: int) -> Tensor:
-        """Return rnn_1..T(d) [B, length, R] for dynamics codes [B, D]."""
-        clips = dynamics.shape[0]
-        # [B, 2 L R] -> h and c, each [L, B, R].
-        with full_precision(dynamics):
-            hidden, cell = self.start(dynamics).view(clips, *self.state_shape).permute(1, 2, 0, 3)
-            return feed_back(self.rnn, self.first_input[0].expand(clips, -1), hidden, cell, length, self.dropout)
-
-
 class Combiner(nn.Module):
     """q(z_t | z_{t-1}, d) = N(loc(c), softplus(raw_scale(c))), c = (tanh(W z_{t-1}) + h(rnn_t(d), d)) / 2."""
 
@@ -152,7 +131,7 @@ class SequenceModel(nn.Module):
         self.frame_model = frame_model
         self.dropout = SeededDropout(config.rnn_dropout if config.rnn_layers > 1 else 0.0)
         self.dynamics_encoder = DynamicsEncoder(config, self.dynamics_prior_scale, self.dropout)
-        self.dynamics_decoder = DynamicsDecoder(config, self.dropout)
+        self.dynamics_decoder = make_dynamics_decoder(config, self.dropout)
         self.combiner = Combiner(config)
         self.transition = GatedTransition(config)
 
