@@ -21,6 +21,8 @@ EXTRA_OF = {
     "cv2": "prepare",
     "scenedetect": "prepare",
     "imagehash": "prepare",
+    "fastapi": "studio",
+    "multipart": "studio",
     "huggingface_hub": "hub",
     "wandb": "trackers",
     "mlflow": "trackers",

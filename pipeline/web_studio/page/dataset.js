@@ -1,0 +1,2 @@
+export const title = "Dataset"; export const lede = "";
+export function mount() {}

@@ -1,0 +1,2 @@
+export const title = "Explore"; export const lede = "";
+export function mount() {}

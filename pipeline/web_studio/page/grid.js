@@ -1,0 +1,2 @@
+export const title = "Grid"; export const lede = "";
+export function mount() {}

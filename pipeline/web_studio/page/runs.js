@@ -1,0 +1,2 @@
+export const title = "Runs"; export const lede = "";
+export function mount() {}
