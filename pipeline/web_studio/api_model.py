@@ -27,6 +27,7 @@ from pipeline.web_studio.schema import (
     MediaFormat,
     ModelAnswer,
     Part,
+    ReadingAnswer,
     Sheet,
     TransferAnswer,
 )
@@ -99,6 +100,18 @@ async def transfer(
     return await asyncio.to_thread(answer)
 
 
+@router.post("/read", summary="A clip as the model sees it, and its codes")
+async def read(
+    studio: Serving,
+    of: Annotated[str | None, Form(description="reference to the clip")] = None,
+    of_file: Annotated[UploadFile | None, File(description="a video, picture or array in place of `of`")] = None,
+) -> ReadingAnswer:
+    """Return the clip, its reconstruction, and a reference to its codes that other requests take."""
+    name, donor = await _given(studio, "of", of, of_file)
+    rendered = await studio.render([donor], [], None, read=True)
+    return await asyncio.to_thread(studio.answer, name, donor, rendered.readings[0])
+
+
 @router.post("/grid", response_model=GridAnswer, responses=MEDIA, summary="Several identities, several actions")
 async def grid(studio: Serving, request: GridRequest) -> Any:
     """Return every identity performing every action, with the donors in the first row and column."""
@@ -159,7 +172,7 @@ async def _given(studio: Studio, name: str, reference: str | None, upload: Uploa
     if (reference is None) == (upload is None):
         raise UserError(f"give either {name} or {name}_file")
     if upload is not None:
-        return (upload.filename or "upload")[:80], await studio.uploaded(upload, still=name == "who")
+        return (upload.filename or "upload")[:80], await studio.uploaded(upload, still=name != "how")
     assert reference is not None
     kind = reference.partition(":")[0]
     label = {CODE: "a clip of this link", SAMPLE: "a sample"}.get(kind, reference)

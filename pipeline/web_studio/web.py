@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 import pipeline.report
 import pipeline.web_studio.page
 from cluster.errors import UserError, one_line
-from pipeline.web_studio import api_clips, api_model
+from pipeline.web_studio import api_clips, api_data, api_model, api_runs
 from pipeline.web_studio.gate import OURS, Gate, GateSettings
 from pipeline.web_studio.settings import MAX_RETRY_AFTER_S
 from pipeline.web_studio.studio import Studio
@@ -34,7 +34,7 @@ def make_app(studio: Studio, gate: GateSettings) -> Any:
         title="VDSM studio", version=__version__, openapi_url="/api/openapi.json", docs_url=None, redoc_url=None
     )
     app.state.studio = studio
-    for part in (api_model, api_clips):
+    for part in (api_model, api_clips, api_data, api_runs):
         app.include_router(part.router)
     files = page_files()
 

@@ -1,9 +1,11 @@
 // A slot for one clip: an upload, a stored clip, a sample, or the codes that a link holds.
 
+import { form, post } from "./api.js";
 import { animate } from "./player.js";
 import { button, el, problem } from "./dom.js";
 import { choose } from "./picker.js";
 
+export const CLIPS = "video/*,image/*,.gif,.npy,.npz,.mkv,.avi,.mpg";
 const readings = new Map(); // code of a clip -> what the API said of it, so that an upload is sent once
 
 export function remember(reading) {
@@ -21,6 +23,48 @@ export function nameOf(reference) {
 
 export function known(reference) {
   return readings.get(reference);
+}
+
+// Return what the API says of a reference, or of an uploaded file.
+export async function readingOf(reference, signal) {
+  if (typeof reference === "string" && readings.has(reference)) return readings.get(reference);
+  const fields = typeof reference === "string" ? { of: reference } : { of_file: reference };
+  const reading = remember(await post("read", form(fields), signal));
+  if (typeof reference === "string") readings.set(reference, reading);
+  return reading;
+}
+
+// Return the three ways to choose a clip; `take` gets a reference, `failed` a message.
+export function chooser({ model, title, accept = CLIPS, take, failed, left }) {
+  const upload = async (file) => {
+    const most = model.limits.upload_bytes;
+    if (file.size > most) {
+      failed(`${file.name} has ${Math.ceil(file.size / 1e6)} MB; at most ${most / 1e6} MB are accepted.`);
+      return;
+    }
+    try {
+      take((await readingOf(file, left)).code);
+    } catch (error) {
+      if (!left.aborted) failed(error.message);
+    }
+  };
+  const file = el("input", {
+    type: "file", accept, "aria-label": `${title}: upload`,
+    onchange: () => {
+      if (file.files[0]) upload(file.files[0]);
+      file.value = "";
+    },
+  });
+  const stored = async () => {
+    const chosen = await choose(model, title);
+    if (chosen) take(chosen);
+  };
+  return el(
+    "div", { class: "row" },
+    model.collections.length ? button("Choose a clip", stored, { "aria-label": `${title}: choose a clip` }) : null,
+    button("Sample", () => take(sample()), { "aria-label": `${title}: sample from the prior` }),
+    el("label", { class: "button upload" }, "Upload", file),
+  );
 }
 
 export function sample() {
