@@ -13,6 +13,10 @@ from cluster.storage.errors import MissingFileError
 from pipeline.report.comparison import SUBFOLDERS, Report, check_comparable, comparison, read_reports
 from pipeline.report.curves import comparison_charts, read_records, training_charts
 from pipeline.report.metric_format import format_interval, format_value, is_share
+from pipeline.report.summary import GROUPS, OTHER_GROUP
+from pipeline.report.table import headline
+from pipeline.report.transfer_file import transfer_animation
+from pipeline.report.without_labels import label_free_rows
 from pipeline.runs.log_upload import METRICS, read_log
 from pipeline.web_studio.api_model import REFUSALS, Serving
 from pipeline.web_studio.schema import Sheet
@@ -52,6 +56,8 @@ class MetricRow(BaseModel):
     """A metric of all runs."""
 
     name: str
+    title: str
+    group: str = Field(description="title of a group of metrics; empty for those that a report begins with")
     values: list[str]
     intervals: list[str]
     best: int | None = Field(description="number of the run that is reliably best")
@@ -93,17 +99,19 @@ async def compare(studio: Serving, names: Names) -> CompareAnswer:
     """Return what is comparable, side by side."""
 
     def answer() -> CompareAnswer:
-        from pipeline.report.compare_page import transfer_animation
-
         reports = read_reports([_url(studio.settings, name) for name in names])
         compared = comparison(reports, check_comparable(reports))
+        titles = {row.name: row.title for report in reports for row in headline(report.metrics)}
+        titles |= {row.name: row.title for report in reports for row in label_free_rows(report.metrics)}
+        figures = compared["figures"]
+        order = [*(name for name in titles if name in figures), *(name for name in figures if name not in titles)]
         shown = {}
         for name, report in zip(names, reports):
             if report.transfer is not None:
                 shown[name] = Sheet.of(transfer_animation(report))
         return CompareAnswer(
             names=names, notes=[*compared["notes"], *_warnings(reports)], animations=shown,
-            rows=[_row(name, entry, reports) for name, entry in compared["figures"].items()],
+            rows=[_row(name, figures[name], titles, reports) for name in order],
             settings={key: [_text(one) for one in values] for key, values in compared["settings"].items()},
         )  # fmt: skip
 
@@ -149,11 +157,12 @@ def _log(url: str) -> str:
         return ""
 
 
-def _row(name: str, entry: dict[str, Any], reports: list[Report]) -> MetricRow:
+def _row(name: str, entry: dict[str, Any], titles: dict[str, str], reports: list[Report]) -> MetricRow:
     shares = [is_share(name, report.metrics) for report in reports]
     values = entry["values"]
+    group = "" if name in titles else GROUPS.get(name.partition(".")[0], OTHER_GROUP)
     return MetricRow(
-        name=name, best=entry["best"],
+        name=name, title=titles.get(name, name), group=group, best=entry["best"],
         values=[format_value(one["value"] if one else None, share) for one, share in zip(values, shares)],
         intervals=[format_interval(one, share) if one else "" for one, share in zip(values, shares)],
     )  # fmt: skip

@@ -62,7 +62,8 @@ export function mount(root, { model, values, left, keep }) {
       const head = (first) => el("thead", {}, el("tr", {}, el("th", { scope: "col" }, first), evaluated.map((name) => el("th", { scope: "col" }, name))));
       const table = (label, first, rows) => el("div", { class: "wide", tabindex: "0", role: "group", "aria-label": label },
         el("table", { class: "compare" }, head(first), el("tbody", {}, rows)));
-      const row = (metric) => el("tr", {}, el("th", { scope: "row" }, metric.name), metric.values.map((value, number) =>
+      const groups = [...new Set(found.rows.map((metric) => metric.group))];
+      const row = (metric) => el("tr", {}, el("th", { scope: "row" }, metric.title), metric.values.map((value, number) =>
         el("td", { class: metric.best === number ? "best" : "" }, value, el("small", {}, metric.intervals[number]))));
       const settings = Object.entries(found.settings).map(([name, all]) =>
         el("tr", {}, el("th", { scope: "row" }, name), all.map((value) => el("td", {}, value))));
@@ -70,7 +71,11 @@ export function mount(root, { model, values, left, keep }) {
         el("h2", {}, "Evaluations"), ...found.notes.map(problem),
         el("div", { class: "animations" }, Object.entries(found.animations).map(([name, sheet]) =>
           el("figure", {}, el("figcaption", { class: "over" }, name), animate(sheet, 1)))),
-        table("metrics", "metric", found.rows.map(row)),
+        ...groups.map((group) => {
+          const rows = found.rows.filter((metric) => metric.group === group);
+          const shown = table(group || "metrics", "metric", rows.map(row));
+          return group ? el("details", {}, el("summary", {}, `${group} (${rows.length})`), shown) : shown;
+        }),
         ...(settings.length ? [el("h2", {}, "Settings that differ"), table("settings that differ", "setting", settings)] : []),
       );
     } catch (error) {
