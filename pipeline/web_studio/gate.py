@@ -105,7 +105,7 @@ class Gate:
                 return
             body = await self._body(scope, receive, held)
         except _RefusedError as refused:
-            rest = self._settings.max_bytes if refused.status != 401 else 0
+            rest = self._settings.max_bytes if held.incomplete and refused.status not in (401, 408) else 0
             await self._answer(send, refused.status, refused.reason, _drain(receive, rest))
             return
         else:
@@ -148,9 +148,8 @@ class Gate:
     async def _body(self, scope: Scope, receive: Receive, held: "_Held") -> bytes:
         """Return the body, once it has arrived."""
         settings, headers = self._settings, dict(scope["headers"])
-        too_long = _RefusedError(
-            413, f"the request is longer than {settings.max_bytes // 10**6} MB; send a shorter clip"
-        )
+        most = f"{settings.max_bytes / 10**6:g} MB"
+        too_long = _RefusedError(413, f"the request is longer than {most}; send a shorter clip")
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared) > settings.max_bytes:
             raise too_long
@@ -161,11 +160,12 @@ class Gate:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise _RefusedError(400, "the request was cut short")
+                    held.incomplete = bool(message.get("more_body", False))
                     parts.append(message.get("body", b""))
                     held.take(len(parts[-1]))
                     if held.count > settings.max_bytes:
                         raise too_long
-                    if not message.get("more_body", False):
+                    if not held.incomplete:
                         return b"".join(parts)
         except TimeoutError:
             raise _RefusedError(408, f"the request did not arrive within {settings.max_seconds:g} s") from None
@@ -225,6 +225,8 @@ class _Held:
 
     def __init__(self, gate: Gate) -> None:
         self._gate, self.count = gate, 0
+        self.incomplete = True
+        """Whether more of the request may arrive."""
 
     def take(self, count: int) -> None:
         self._gate.hold(count)

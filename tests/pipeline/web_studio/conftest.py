@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ from typing import Any
 import pytest
 
 from tests.pipeline.chromium import Chromium
-
-Ask = Callable[..., tuple[int, Any]]
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,21 @@ def started(root: Path, *options: str) -> Iterator[RunningStudio]:
 
 
 @pytest.fixture(scope="session")
-def studio(root: Path, figures_dataset: Path) -> Iterator[RunningStudio]:
-    """Return a studio with the built-in model and a dataset. Do not kill a part of it."""
-    with started(root, "--data", str(figures_dataset)) as running:
+def runs_folder(first_report: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with an evaluated run, whose name is hostile, a copy of it, and a training without a report."""
+    folder, name = tmp_path_factory.mktemp("runs"), first_report.parent.name
+    for run in (name, "second"):
+        shutil.copytree(first_report.parent.parent / "runs" / name, folder / run)
+        shutil.copytree(first_report, folder / run / "report")
+    shutil.copytree(first_report.parent.parent / "runs" / name, folder / "training")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def studio(root: Path, figures_dataset: Path, runs_folder: Path) -> Iterator[RunningStudio]:
+    """Return a studio with the built-in model, a dataset and runs. Do not kill a part of it."""
+    options = ["--max-upload-mb", "2", "--max-upload-s", "2", "--max-video-s", "60", "--max-pixels", "1000000"]
+    with started(root, "--data", str(figures_dataset), "--runs", str(runs_folder), *options) as running:
         yield running
 
 
