@@ -16,6 +16,8 @@ from pipeline.web_studio.settings import StudioSettings
 
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 """Variable by which Serve's proxy finds the gate."""
+GATE = "pipeline.web_studio.gate:middlewares"
+"""Its value."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN_BYTES = 16
 """Shortest accepted token."""
@@ -115,7 +117,7 @@ def address(host: str, port: int, token: str | None) -> str:
 @contextlib.contextmanager
 def _variables(gate: GateSettings) -> Iterator[None]:
     """Set what the processes of a Ray that starts in the block need: where the gate is, and its settings."""
-    values = {CALLBACK: "pipeline.web_studio.gate:middlewares", VARIABLE: gate.to_text()}
+    values = {CALLBACK: GATE, VARIABLE: gate.to_text()}
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
