@@ -10,6 +10,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.cli.run import set_up_logging
 from cluster.errors import UserError
+from cluster.ray_internals import serve_replica_on_loopback
 from pipeline.web_studio.gate import TOKEN, GateSettings
 from pipeline.web_studio.model_replica import ModelReplica
 from pipeline.web_studio.settings import ModelFacts, StudioSettings
@@ -30,6 +31,7 @@ class Web:
         from pipeline.web_studio.studio import Studio
 
         set_up_logging()
+        serve_replica_on_loopback()
         self._gate = gate
         self._studio = Studio(model, facts, settings)
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ray import serve
 
+from cluster.ray_internals import serve_replica_on_loopback
 from pipeline.report.images import Frames
 from pipeline.web_studio.codes import Code
 from pipeline.web_studio.rendering import Cell, Donor, Reading, Rendered, blend
@@ -33,6 +34,7 @@ class ModelReplica:
         from pipeline.evaluation.inputs import use_all_cpus
         from pipeline.web_studio.model_facts import load
 
+        serve_replica_on_loopback()
         use_all_cpus()
         self._trained = load(settings)
         self._busy = asyncio.Lock()

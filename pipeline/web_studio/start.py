@@ -18,6 +18,7 @@ CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 """Variable by which Serve's proxy finds the gate."""
 GATE = "pipeline.web_studio.gate:middlewares"
 """Its value."""
+NICENESS = "RAY_worker_niceness"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN_BYTES = 16
 """Shortest accepted token."""
@@ -117,7 +118,8 @@ def address(host: str, port: int, token: str | None) -> str:
 @contextlib.contextmanager
 def _variables(gate: GateSettings) -> Iterator[None]:
     """Set what the processes of a Ray that starts in the block need: where the gate is, and its settings."""
-    values = {CALLBACK: GATE, VARIABLE: gate.to_text()}
+    # People wait for what its workers do; Ray would run them at nice 15.
+    values = {CALLBACK: GATE, VARIABLE: gate.to_text(), NICENESS: os.environ.get(NICENESS, "0")}
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

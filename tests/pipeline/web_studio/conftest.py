@@ -70,7 +70,7 @@ def runs_folder(first_report: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def studio(root: Path, figures_dataset: Path, runs_folder: Path) -> Iterator[RunningStudio]:
     """Return a studio with the built-in model, a dataset and runs. Do not kill a part of it."""
-    options = ["--max-upload-mb", "2", "--max-upload-s", "2", "--max-video-s", "60", "--max-pixels", "1000000"]
+    options = ["--max-upload-mb", "2", "--max-upload-s", "2", "--max-video-s", "10", "--max-pixels", "1000000"]
     with started(root, "--data", str(figures_dataset), "--runs", str(runs_folder), *options) as running:
         yield running
 

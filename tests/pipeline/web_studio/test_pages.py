@@ -67,7 +67,7 @@ def test_uploads_are_transferred_with_a_warning_and_the_link_restores_the_result
     browser.wait_for(READY)
     before = pixels(browser)
     for slot, name in (
-        (1, "opencv/vtest.avi"),
+        (1, "torchvision/TrumanShow_wave_f_nm_np1_fr_med_26.avi"),
         (2, "torchvision/hmdb51_Turnk_r_Pippi_Michel_cartwheel_f_cm_np2_le_med_6.avi"),
     ):
         browser.choose_file(f".slot:nth-of-type({slot}) input[type=file]", videos / name)
