@@ -93,24 +93,24 @@ ONE = [{"of": "sample:1"}]
 CONCAT = b"ffconcat version 1.0\nfile '/etc/passwd'\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("list.m3u8", PLAYLIST, "not a video that can be opened"),
-        ("list.ffconcat", CONCAT, "not a video that can be opened"),
-        ("page.html", b"<script>alert(1)</script>", "not a video that can be opened"),
-        ("empty.mp4", b"", "not a video that can be opened"),
-        ("short.npy", npy(frames=3), "has 3 frames, but 8 are needed; give a longer clip"),
-        ("small.npy", npy(size=32), "has frames of 32x32x3, but the model expects 64x64x3"),
-        ("pickle.npy", PICKLE, "array"),
-        ("large.png", png(2000, 1000), "it is too large (2000x1000, at most 1000000 pixels a frame)"),
-        ("bomb.npz", b"PK\x03\x04" + b"\0" * 500, "not a readable array"),
-        ("../../x\r\n.mp4", b"\0" * 100, "not a video that can be opened"),
-    ],
-)  # fmt: skip
-def test_a_file_that_is_no_clip_is_refused_in_one_line(
-    studio: RunningStudio, name: str, content: bytes, reason: str
-) -> None:
+FILES = {
+    "list.m3u8": (PLAYLIST, "not a video that can be opened"),
+    "list.ffconcat": (CONCAT, "not a video that can be opened"),
+    "page.html": (b"<script>alert(1)</script>", "not a video that can be opened"),
+    "empty.mp4": (b"", "not a video that can be opened"),
+    "short.npy": (npy(frames=3), "has 3 frames, but 8 are needed; give a longer clip"),
+    "small.npy": (npy(size=32), "has frames of 32x32x3, but the model expects 64x64x3"),
+    "pickle.npy": (PICKLE, "array"),
+    "large.png": (png(2000, 1000), "it is too large (2000x1000, at most 1000000 pixels a frame)"),
+    "bomb.npz": (b"PK\x03\x04" + b"\0" * 500, "not a readable array"),
+    "../../x\r\n.mp4": (b"\0" * 100, "not a video that can be opened"),
+}  # fmt: skip
+"""Name of a file -> its content, and a part of the answer."""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_no_clip_is_refused_in_one_line(studio: RunningStudio, name: str) -> None:
+    content, reason = FILES[name]
     status, answer = transfer(studio, who_file=(name.replace("\r\n", "%0D%0A"), content), how="sample:1")
     assert status == 422
     assert answer["error"].startswith(f"{name.rpartition('/')[2]}: ".replace("\r\n", "%0D%0A"))

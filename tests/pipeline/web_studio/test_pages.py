@@ -198,7 +198,10 @@ PAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("page", PAGES)
+LONG = ("explore", "dataset?part=pairs")
+
+
+@pytest.mark.parametrize("page", [pytest.param(one, marks=[pytest.mark.long] * (one in LONG)) for one in PAGES])
 def test_a_page_has_no_serious_fault_for_screen_readers_and_fits_a_phone(
     studio: RunningStudio, browser: Chromium, page: str
 ) -> None:
