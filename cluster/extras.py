@@ -22,6 +22,7 @@ EXTRA_OF = {
     "scenedetect": "prepare",
     "imagehash": "prepare",
     "fastapi": "studio",
+    "starlette": "studio",
     "multipart": "studio",
     "huggingface_hub": "hub",
     "wandb": "trackers",

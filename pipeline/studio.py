@@ -49,6 +49,9 @@ def studio(command: StudioCommand) -> None:
     source, token = settings.source, token_for(command.host, command.token_file)
     port = free_port(command.host, command.port, FIRST_PORT)
     if command.dry_run:
+        from pipeline.web_studio.model_facts import load
+
+        load(settings)
         sys.stdout.write(f"would serve {source} on {command.host}:{port}\n")
         return
     # Ctrl-C, and SIGTERM and SIGHUP, which the command line turns into the same.

@@ -34,9 +34,10 @@ def test_a_token_of_a_file_is_needed_on_loopback_too(tmp_path: Path) -> None:
     assert address("::1", 8450, None) == "http://[::1]:8450/"
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"short", b"two words that are long", b"\xff" * 20, "ümlaut-ümlaut-ümlaut".encode()]
-)
+BAD = (b"", b"short", b"two words that are long", b"\xff" * 20, "ümlaut-ümlaut-ümlaut".encode())
+
+
+@pytest.mark.parametrize("content", BAD)
 def test_a_bad_token_file_is_named_without_its_content(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "token"
     file.write_bytes(content)
@@ -60,7 +61,7 @@ def test_a_taken_port_is_passed_over_or_refused_if_it_was_named(capsys: pytest.C
 
 def test_two_models_are_refused_and_a_dry_run_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert "are two models; give one of them" in refused(capsys, "--run", "a", "--model", "b")
-    main(["studio", "--dry-run", "--model", "figures"])
+    main(["studio", "--dry-run"])
     assert re.fullmatch(r"would serve figures on 127\.0\.0\.1:\d+\n", capsys.readouterr().out)
 
 
@@ -69,7 +70,7 @@ def test_an_absent_model_and_a_cluster_are_refused_in_one_line(
 ) -> None:
     assert refused(capsys, "--model", "nothing").startswith("nothing: there is no such folder, and no shipped model")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
-    with pytest.raises(UserError, match="RAY_ADDRESS names a cluster.* serve deploy"):
+    with pytest.raises(UserError, match="unset it, or deploy the studio there with `serve deploy cluster/studio"):
         serve_studio(StudioSettings(), "127.0.0.1", 8450, None)
 
 
