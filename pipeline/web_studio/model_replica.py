@@ -33,10 +33,13 @@ class ModelReplica:
     def __init__(self, settings: StudioSettings) -> None:
         from pipeline.evaluation.inputs import use_all_cpus
         from pipeline.web_studio.model_facts import load
+        from vdsm.familiarity import TrainingDistribution
 
         serve_replica_on_loopback()
         use_all_cpus()
         self._trained = load(settings)
+        fitted = self._trained.model.fitted_priors is not None
+        self._training = TrainingDistribution(self._trained.model) if fitted else None
         self._busy = asyncio.Lock()
         self._encode.set_max_batch_size(settings.batch_clips)  # type: ignore[attr-defined]
         self._decode.set_max_batch_size(settings.batch_clips)  # type: ignore[attr-defined]
@@ -94,15 +97,15 @@ class ModelReplica:
         import torch
 
         from vdsm.device import device_of
-        from vdsm.familiarity import familiarity
         from vdsm.pixels import to_float, to_pixels
 
         model = self._trained.model
         with torch.inference_mode():
             frames = to_float(torch.from_numpy(np.stack(clips)).to(device_of(model)))
             codes = model.encode(frames)
-            seen = to_pixels(model.decode(codes.pose, codes.static))
-            known = familiarity(model, frames)
+            reconstructed = model.decode(codes.pose, codes.static)
+            known = None if self._training is None else self._training.compare(frames, reconstructed)
+            seen = to_pixels(reconstructed)
         static, dynamics = _numbers(codes.static), _numbers(codes.dynamics)
         readings = []
         for row in range(len(clips)):

@@ -48,7 +48,7 @@ def started(root: Path, *options: str) -> Iterator[RunningStudio]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            url = process.stdout.readline().strip()
+            url = process.stdout.readline().strip().partition("?")[0]
             assert url.startswith("http://"), url
             yield RunningStudio(url, process.pid)
         finally:
