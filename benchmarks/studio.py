@@ -64,14 +64,20 @@ def measure(requests: int, batch_clips: int, *, kill: bool) -> dict[str, Any]:
             first_s = time.monotonic() - printed
             for number in range(8):
                 ask(url, number, keys)
+            model, web = replica(process.pid, "Model"), replica(process.pid, "Web")
+            before = cpu_seconds(model), cpu_seconds(web)
             with concurrent.futures.ThreadPoolExecutor(requests) as pool:
                 started = time.monotonic()
                 waiting = [pool.submit(ask, url, number, keys) for number in range(requests)]
                 if kill:
                     concurrent.futures.wait(waiting[: requests // 5])
-                    os.kill(replica(process.pid), signal.SIGKILL)
+                    os.kill(model, signal.SIGKILL)
                 answers = [one.result() for one in waiting]
                 wall = time.monotonic() - started
+            used = {} if kill else {
+                "model_cpu_ms_per_transfer": round(1000 * (cpu_seconds(model) - before[0]) / requests, 1),
+                "web_cpu_ms_per_transfer": round(1000 * (cpu_seconds(web) - before[1]) / requests, 1),
+            }  # fmt: skip
         finally:
             process.terminate()
             process.wait(60)
@@ -85,18 +91,27 @@ def measure(requests: int, batch_clips: int, *, kill: bool) -> dict[str, Any]:
         "p50_s": round(statistics.median(seconds), 3),
         "p95_s": round(seconds[int(0.95 * (len(seconds) - 1))], 3),
         "clips_per_s": round(requests / wall, 2),
+        **used,
     }
 
 
-def replica(pid: int) -> int:
-    """Return the process of the model's replica of a studio."""
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used, which other load does not change."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def replica(pid: int, deployment: str) -> int:
+    """Return the process of a deployment's replica of a studio."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if "ServeReplica:studio:Model" in (folder / "cmdline").read_text() and is_below(int(folder.name), pid):
+            if f"ServeReplica:studio:{deployment}" in (folder / "cmdline").read_text() and is_below(
+                int(folder.name), pid
+            ):
                 return int(folder.name)
         except OSError:
             continue
-    raise SystemExit("the studio has no replica of the model")
+    raise SystemExit(f"the studio has no replica of {deployment}")
 
 
 def is_below(pid: int, ancestor: int) -> bool:
@@ -108,6 +123,11 @@ def is_below(pid: int, ancestor: int) -> bool:
     return False
 
 
+def ratio(found: dict[str, Any], key: str) -> float:
+    """Return a figure with batching, divided by that without."""
+    return round(float(found["batching"][key] / found["no_batching"][key]), 2)
+
+
 def main() -> None:
     """Print the figures."""
     options = parser(__doc__)
@@ -117,7 +137,7 @@ def main() -> None:
     variants = [("killed", 16)] if args.kill else [("batching", 16), ("no_batching", 1)]
     found: dict[str, Any] = {name: measure(args.requests, size, kill=args.kill) for name, size in variants}
     if not args.kill:
-        found["ratio_clips_per_s"] = round(found["batching"]["clips_per_s"] / found["no_batching"]["clips_per_s"], 2)
+        found |= {f"ratio_{key}": ratio(found, key) for key in ("clips_per_s", "model_cpu_ms_per_transfer")}
     show(found | {"load_average": os.getloadavg(), "machine": machine()}, as_json=args.json)
 
 
