@@ -27,7 +27,7 @@ COPY --chown=1000:1000 configs /home/ray/vdsm/configs
 RUN python -m venv "$VIRTUAL_ENV" \
     && mkdir -p vdsm/cluster vdsm/pipeline vdsm/preprocessing vdsm/vdsm \
     && echo '__version__ = "0"' > vdsm/vdsm/__init__.py \
-    && pip install --no-cache-dir -c vdsm/constraints.txt "./vdsm[tune,dashboards]" \
+    && pip install --no-cache-dir -c vdsm/constraints.txt "./vdsm[tune,studio,dashboards]" \
     && pip uninstall -y vdsm-pipeline
 
 COPY --chown=1000:1000 cluster /home/ray/vdsm/cluster

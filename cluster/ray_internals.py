@@ -1,7 +1,9 @@
 """What Ray has no setting for, changed in its private modules while it starts (constraints.txt pins its version)."""
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -34,3 +36,14 @@ def any_command_line() -> Iterator[None]:
         yield
     finally:
         utils.get_entrypoint_name = before
+
+
+def serve_replica_on_loopback() -> None:
+    """Have the gRPC server of this Serve replica listen on loopback; to be called in the constructor of a deployment.
+
+    By default it listens on all interfaces, asks for no token and unpickles what it receives: anybody could run code.
+    Replicas call each other as actors, and do not use it.
+    """
+    replica: Any = importlib.import_module("ray.serve._private.replica")
+    start: Callable[..., int] = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: start(server, address.replace("[::]", "127.0.0.1"))

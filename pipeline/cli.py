@@ -25,6 +25,7 @@ COMMANDS = {
     "pairs": ("pipeline.pairs", "export the fixed pairs of test clips, to evaluate other models by the same protocol"),
     "compare": ("pipeline.compare", "compare several evaluations side by side"),
     "generate": ("pipeline.generate", "action transfer, samples and reconstructions as images and animations"),
+    "studio": ("pipeline.studio", "a page to transfer actions, explore codes, browse data and compare runs"),
     "adapt": ("pipeline.adapt", "fit a trained model to one new person from a few clips"),
     "export": ("pipeline.export", "write the model of a run for users: safetensors, model card, sample animation"),
     "push": ("pipeline.push", "upload an exported model to the Hugging Face Hub"),

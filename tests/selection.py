@@ -50,16 +50,19 @@ def files_with_local_ray(items: Sequence[pytest.Item]) -> set[Path]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """Give all files that may use the shared Ray to one worker, so that a single one starts; other files to any."""
+    """Give all files that may use the shared Ray to one worker, so that a single one starts, and likewise those of the
+    shared studio; other files to any."""
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
     class OneRay(LoadFileScheduling):
-        """Whole files, and those of the shared Ray together."""
+        """Whole files, and those of the shared Ray or studio together."""
 
         def _split_scope(self, nodeid: str) -> str:
             file = str(super()._split_scope(nodeid))
+            if names_studio(config.rootpath / file):
+                return "shared studio"
             return "shared Ray" if names_local_ray(config.rootpath / file) else file
 
     return OneRay(config, log)
@@ -70,6 +73,12 @@ def names_local_ray(file: Path) -> bool:
     """Return whether the file, or the fixtures of its folder, name `local_ray`."""
     texts = [path.read_text() for path in (file, file.parent / "conftest.py") if path.is_file()]
     return any("local_ray" in text for text in texts)
+
+
+@lru_cache
+def names_studio(file: Path) -> bool:
+    """Return whether the file names the studio that all tests of a process share."""
+    return file.is_file() and "studio: RunningStudio" in file.read_text()
 
 
 def count_left_out(config: pytest.Config, items: Sequence[pytest.Item]) -> None:

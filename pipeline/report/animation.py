@@ -8,12 +8,15 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from pipeline.report.images import Frames, data_uri, mosaic, to_rgba
-from vdsm.evaluation.clips import LabelledClips
+
+if TYPE_CHECKING:
+    from vdsm.evaluation.clips import LabelledClips
 
 MAX_SHEET_SIDE = 16_000
 """Maximum side of a sprite sheet, in pixels; the limit of WebP is 16,383."""
@@ -100,7 +103,7 @@ def display_fps(fps: float | None) -> float:
     return min(fps, MAX_FPS)
 
 
-def median_fps(clips: LabelledClips) -> float | None:
+def median_fps(clips: "LabelledClips") -> float | None:
     """Return the median frame rate of the clips whose rate is known, or None if there is none."""
     rates = np.asarray(getattr(clips, "fps", []), dtype=np.float64)
     rates = rates[np.isfinite(rates) & (rates > 0)]

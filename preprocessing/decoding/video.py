@@ -105,6 +105,11 @@ class VideoReader:
         self._file.seek(position)
         return head[12:16] == b"VP8X" and bool(head[20] & 2)
 
+    @property
+    def seconds(self) -> float | None:
+        """Duration that the file declares, in seconds, or None."""
+        return self._container.duration / 1e6 if self._container.duration else None
+
     def __enter__(self) -> "VideoReader":
         return self
 

@@ -92,6 +92,10 @@ class FiguresSource:
             "figures", self._figures, test_fraction=self._config.test_fraction, estimated_bytes=size, clips=len(ACTIONS)
         )
 
+    def figure(self, key: str) -> Figure:
+        """Return the attributes of the figure of an item."""
+        return self._figures[key]
+
     def clips(self, item: Item) -> Iterator[Clip]:
         """Yield one clip per action."""
         figure = self._figures[item.key]

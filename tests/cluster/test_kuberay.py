@@ -1,6 +1,7 @@
 """The Kubernetes manifests have only known fields of the right type, pods are not root, and code needs the token."""
 
 import copy
+import importlib
 import re
 import shlex
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import yaml
 
 from cluster.ray_runtime import PACKAGES
 
-MANIFESTS = ("raycluster", "rayjob")
+MANIFESTS = ("raycluster", "rayjob", "rayservice")
 KUBERNETES = "1.33"
 Tree = dict[str, Any]
 
@@ -25,6 +26,7 @@ def templates(tree: Tree) -> list[Tree]:
     spec = tree["spec"]
     if tree["kind"] == "RayJob":
         return [spec["submitterPodTemplate"]]
+    spec = spec.get("rayClusterConfig", spec)
     return [spec["headGroupSpec"]["template"], *(group["template"] for group in spec["workerGroupSpecs"])]
 
 
@@ -38,7 +40,7 @@ def schema_errors(root: Path, tree: Tree) -> list[str]:
     for template in [] if found else templates(tree):
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": copy.deepcopy(template["spec"])}
         options = tree["spec"].get("autoscalerOptions", {})
-        if "serviceAccountName" in pod["spec"] and template is templates(tree)[0]:
+        if options and "serviceAccountName" in pod["spec"] and template is templates(tree)[0]:
             # The operator adds this container to the head's pod.
             own = {name: options[name] for name in ("resources", "securityContext", "volumeMounts")}
             pod["spec"]["containers"].append({"name": "autoscaler", "image": "x", **own})
@@ -64,6 +66,8 @@ def test_the_manifests_fit_the_schema(root: Path, name: str) -> None:
         ("raycluster", lambda tree: templates(tree)[1]["spec"].update(serviceAcountName="vdsm")),
         ("raycluster", lambda tree: templates(tree)[2]["spec"]["containers"][0].update(image=3)),
         ("raycluster", lambda tree: templates(tree)[0]["spec"]["containers"][0]["ports"][0].pop("containerPort")),
+        ("rayservice", lambda tree: tree["spec"].update(serveConfig=tree["spec"].pop("serveConfigV2"))),
+        ("rayservice", lambda tree: templates(tree)[0]["spec"]["containers"][0]["env"][-1].update(valuesFrom={})),
         ("rayjob", lambda tree: tree["spec"].pop("entrypoint")),
         ("rayjob", lambda tree: tree["spec"].update(runtimeEnvYaml="env_vars: {}")),
     ],
@@ -153,6 +157,29 @@ def test_the_job_is_a_command_of_this_project(root: Path) -> None:
     assert "KEY" not in spec["runtimeEnvYAML"]
     cluster = manifest(root, "raycluster")
     assert spec["clusterSelector"] == {"ray.io/cluster": cluster["metadata"]["name"]}
+
+
+def test_the_studio_of_a_cluster_is_that_of_this_project_and_lets_nobody_in_without_its_token(root: Path) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from pipeline.web_studio.gate import TOKEN
+    from pipeline.web_studio.settings import StudioSettings
+    from pipeline.web_studio.start import CALLBACK, GATE
+
+    tree = manifest(root, "rayservice")
+    assert tree["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "token"}
+    for template in templates(tree):
+        assert template["spec"]["automountServiceAccountToken"] is False
+        (container,) = template["spec"]["containers"]
+        given = {one["name"]: one for one in container["env"]}
+        assert given[CALLBACK]["value"] == GATE
+        assert given[TOKEN]["valueFrom"]["secretKeyRef"]["name"] == "vdsm-studio"
+    for text in (tree["spec"]["serveConfigV2"], (root / "cluster" / "studio.yaml").read_text()):
+        (application,) = ServeDeploySchema.model_validate(yaml.safe_load(text)).applications
+        module, _, function = application.import_path.partition(":")
+        assert hasattr(importlib.import_module(module), function)
+        StudioSettings.model_validate(application.args)
+    assert yaml.safe_load((root / "cluster" / "studio.yaml").read_text())["http_options"]["host"] == "127.0.0.1"
 
 
 def test_the_image_is_linted_and_not_root(root: Path) -> None:

@@ -53,6 +53,7 @@ class Chromium:
         self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # keys go to the page
 
     def __enter__(self) -> "Chromium":
         return self
@@ -83,15 +84,15 @@ class Chromium:
                 assert "error" not in message, (method, message["error"])
                 return dict(message["result"])
 
-    def open(self, page: Path, width: int = 1200, height: int = 900, scale: float = 1, **features: str) -> None:
-        """Open a file. `features` are media features such as prefers_color_scheme="dark"."""
+    def open(self, page: Path | str, width: int = 1200, height: int = 900, scale: float = 1, **features: str) -> None:
+        """Open a file, or a URL. `features` are media features such as prefers_color_scheme="dark"."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=scale, mobile=width < 600,
         )  # fmt: skip
         media = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
         self.call("Emulation.setEmulatedMedia", features=media)
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self.run("new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))")
         self.wait_for("[...document.querySelectorAll('.animation')].every(box => box.querySelector('canvas'))")
 
@@ -107,6 +108,11 @@ class Chromium:
         while not self.run(condition):
             assert time.monotonic() < deadline, f"still not true: {condition}"
             time.sleep(0.05)
+
+    def choose_file(self, selector: str, path: Path) -> None:
+        """Choose a file in the `<input type=file>` that a selector finds, as a user does."""
+        found = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        self.call("DOM.setFileInputFiles", files=[str(path.resolve())], objectId=found["result"]["objectId"])
 
     def screenshot(self) -> bytes:
         """Return a PNG of the viewport."""

@@ -1,0 +1,1 @@
+"""Files of the page of the studio."""
