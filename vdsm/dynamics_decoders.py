@@ -53,7 +53,8 @@ class OscillatingDecoder(nn.Module):
         width, code = config.rnn_width, config.dynamics_size
         self.start = nn.Linear(code, 2 * OSCILLATORS)
         self.rate = nn.Linear(code, OSCILLATORS)
-        periods = torch.linspace(*map(math.log, PERIODS), OSCILLATORS)
+        shortest, longest = PERIODS
+        periods = torch.linspace(math.log(shortest), math.log(longest), OSCILLATORS)
         self.log_rate = nn.Parameter(math.log(2 * math.pi) - periods)
         self.mix = nn.Sequential(
             nn.Linear(2 * OSCILLATORS * HARMONICS + code, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
