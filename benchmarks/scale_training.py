@@ -19,11 +19,12 @@ from cluster.storage import s3
 from cluster.storage.errors import MissingFileError
 from pipeline.runs.checkpoints import copy_to_cpu
 from pipeline.runs.log import RunLog
-from pipeline.training.config import StageConfig, TrainingConfig
+from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.draws import draw
 from pipeline.training.order import GlobalOrder, derive_seed
 from pipeline.training.partners import ClipTable
+from pipeline.training.stage_config import StageConfig
 from preprocessing.dataset.reader import ClipDataset
 from vdsm import checkpoint
 from vdsm.config import ModelConfig

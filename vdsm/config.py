@@ -81,8 +81,8 @@ class ModelConfig:
     layers (independent kernels cancel: 1/sqrt(K) per layer)."""
     dynamics_decoder: Literal["lstm", "oscillators"] = "lstm"
     """What drives the poses of a sequence. `lstm`: an LSTM fed its own output, as published, which comes to rest after
-    the lengths that it was trained on. `oscillators`: as many as a quarter of `rnn_width`, with phases and speeds given
-    by the dynamics code, so that periodic actions last."""
+    the lengths that it was trained on. `oscillators`: a few, with harmonics; the dynamics code gives their phases and
+    speeds, so that periodic actions last."""
     rnn_width: int = 512
     """R: width of the LSTMs of the sequence stage."""
     rnn_layers: int = 3

@@ -10,6 +10,8 @@ from vdsm.dropout import SeededDropout
 from vdsm.feedback import feed_back
 from vdsm.precision import full_precision
 
+OSCILLATORS, HARMONICS = 4, 4
+"""Number of oscillators, and of multiples of the phase of each."""
 PERIODS = (4.0, 32.0)
 """Shortest and longest period of the oscillators before training, in frames."""
 
@@ -36,36 +38,41 @@ class DynamicsDecoder(nn.Module):
 
 
 class OscillatingDecoder(nn.Module):
-    """rnn_1..T(d): oscillators, which never come to rest.
+    """rnn_1..T(d): a few oscillators with their harmonics, which never come to rest.
 
-    (x_j, y_j)_t = rotation by t w_j(d) of (x_j, y_j)(d),  w_j(d) = w_j exp(tanh(rate(d)_j) / 2),
-    rnn_t = mix([x_t, y_t, d])
+    phase_j,t = angle_j(d) + t w_j(d),  w_j(d) = w_j exp(tanh(rate(d)_j) / 2),
+    rnn_t = mix([cos(k phase_j,t), sin(k phase_j,t) for k = 1..HARMONICS, d])
 
-    A periodic action is a few of them, at its own speed. Each time step is independent of the others, so that training
-    does not have to carry a gradient through the sequence.
+    A periodic action follows one of them, at its own speed, and is in its hundredth cycle what it is in its first:
+    harmonics of one phase stay in step, as oscillators with speeds of their own do not. Each time step is independent
+    of the others, so no gradient has to be carried through the sequence.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, code = config.rnn_width, config.dynamics_size
-        self.count = max(1, width // 4)
-        self.start = nn.Linear(code, 2 * self.count)
-        self.rate = nn.Linear(code, self.count)
-        shortest, longest = map(math.log, PERIODS)
-        periods = torch.linspace(shortest, longest, self.count)
+        self.start = nn.Linear(code, 2 * OSCILLATORS)
+        self.rate = nn.Linear(code, OSCILLATORS)
+        shortest, longest = PERIODS
+        periods = torch.linspace(math.log(shortest), math.log(longest), OSCILLATORS)
         self.log_rate = nn.Parameter(math.log(2 * math.pi) - periods)
-        self.mix = nn.Sequential(nn.Linear(2 * self.count + code, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+        self.mix = nn.Sequential(
+            nn.Linear(2 * OSCILLATORS * HARMONICS + code, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, dynamics: Tensor, length: int) -> Tensor:
         """Return rnn_1..T(d) [B, length, R] for dynamics codes [B, D]."""
         with full_precision(dynamics):
-            x, y = self.start(dynamics)[:, None].chunk(2, dim=-1)
+            x, y = self.start(dynamics).chunk(2, dim=-1)
             rates = torch.exp(self.log_rate + 0.5 * torch.tanh(self.rate(dynamics)))
-            times = torch.arange(length, dtype=rates.dtype, device=rates.device)
-            angles = rates[:, None] * times[:, None]
-            cos, sin = angles.cos(), angles.sin()
+            times, orders = (
+                torch.arange(first, first + count, dtype=rates.dtype, device=rates.device)
+                for first, count in ((0, length), (1, HARMONICS))
+            )
+            phases = torch.atan2(y, x)[:, None] + rates[:, None] * times[:, None]
+            angles = (phases[..., None] * orders).flatten(2)
             code = dynamics[:, None].expand(-1, length, -1)
-            mixed: Tensor = self.mix(torch.cat([x * cos - y * sin, x * sin + y * cos, code], dim=-1))
+            mixed: Tensor = self.mix(torch.cat([angles.cos(), angles.sin(), code], dim=-1))
             return mixed
 
 

@@ -15,6 +15,9 @@ FREE = frozenset(
 )
 """Settings that may differ: the weights have the same shapes, and mean the same, whatever their values are."""
 
+OF_STAGE_2 = frozenset({"dynamics_decoder", "dynamics_size", "rnn_width", "rnn_layers"})
+"""Settings that decide the shape or the meaning of the weights of stage 2 alone."""
+
 _STAGE_1 = "sequence_model.frame_model."
 _PIXEL_SCALE = _STAGE_1 + "likelihood.raw_scale"
 
@@ -40,7 +43,9 @@ def start_weights(model: Disentangler, config: ModelConfig, *, sequence_stage: b
         ValueError: a setting differs that decides the shape or the meaning of the weights, or a weight is not finite.
     """
     differing = [field.name for field in fields(ModelConfig) if _differs(field.name, model.config, config)]
-    if refused := [name for name in differing if not _may_differ(name, model.config, config)]:
+    may_differ = {name for name in differing if _may_differ(name, model.config, config)}
+    may_differ |= set() if sequence_stage else OF_STAGE_2  # whose weights are left out
+    if refused := [name for name in differing if name not in may_differ]:
         named = (f"model.{name} is {getattr(config, name)} and there {getattr(model.config, name)}" for name in refused)
         raise ValueError(f"{'; '.join(named)}; use the same settings, or start from another model")
     weights = {name: weight for name, weight in model.state_dict().items() if sequence_stage or _is_stage_1(name)}

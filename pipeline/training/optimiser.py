@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.training.config import StageConfig
 from pipeline.training.distributed import DistributedContext
+from pipeline.training.stage_config import StageConfig
 
 _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 

@@ -177,10 +177,14 @@ class Stepper:
         return LossTerms(*torch.stack(found).sum(dim=0))
 
     def _length(self, step: int, longest: int) -> int:
-        """Return how many of the `longest` frames that were read a step uses: the same on all ranks."""
+        """Return how many of the `longest` frames that were read a step uses: the same on all ranks.
+
+        The longest grows over the first half of the stage: what cannot do a few frames yet learns nothing from many.
+        """
         if self.config.rollout_frames is None:
             return longest
         shortest = self.config.clip_frames
+        longest = shortest + round((longest - shortest) * min(1.0, 2 * step / self.config.steps))
         return shortest + derive_seed(self.job.seed, self.stage, step, "length") % (longest - shortest + 1)
 
     def _seed_dropout(self, step: int) -> None:

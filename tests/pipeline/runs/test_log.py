@@ -14,8 +14,9 @@ from cluster.cli.run import run
 from cluster.errors import UserError
 from cluster.storage import own_file
 from pipeline.runs.log import RunLog
-from pipeline.training.config import StageConfig, TrainingConfig
+from pipeline.training.config import TrainingConfig
 from pipeline.training.position import TrainPosition
+from pipeline.training.stage_config import StageConfig
 
 TRAINING = TrainingConfig(stage1=StageConfig(steps=24), stage2=StageConfig(steps=16))
 

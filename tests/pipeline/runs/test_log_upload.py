@@ -11,7 +11,8 @@ from cluster.storage.errors import MissingFileError
 from pipeline.runs import log_upload
 from pipeline.runs.log import RunLog
 from pipeline.runs.log_upload import PARTS, GrowingLog, read_log
-from pipeline.training.config import StageConfig, TrainingConfig
+from pipeline.training.config import TrainingConfig
+from pipeline.training.stage_config import StageConfig
 from tests.pipeline.runs.test_log import event, record
 
 TRAINING = TrainingConfig(stages="1", stage1=StageConfig(steps=100_000))

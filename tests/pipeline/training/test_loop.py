@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.config import StageConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.divergence import DivergenceError
 from pipeline.training.job import Job
@@ -20,6 +19,7 @@ from pipeline.training.loop import train_run
 from pipeline.training.optimiser import learning_rate
 from pipeline.training.order import derive_seed
 from pipeline.training.stage import StageRun
+from pipeline.training.stage_config import StageConfig
 from pipeline.training.state import TrainState
 from preprocessing.dataset.reader import ClipDataset
 from vdsm import checkpoint

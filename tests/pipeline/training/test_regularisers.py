@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.training.config import StageConfig, TrainingConfig
+from pipeline.training.config import TrainingConfig
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
+from pipeline.training.stage_config import StageConfig
 from vdsm.annealing import weights_at
 from vdsm.config import AnnealingConfig
 

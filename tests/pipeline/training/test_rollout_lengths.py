@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.config import StageConfig, TrainingConfig
+from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job
 from pipeline.training.stage import StageRun
+from pipeline.training.stage_config import StageConfig
 from vdsm.disentangler import Disentangler
 
 Jobs = Callable[..., Job]
@@ -41,14 +42,16 @@ def steps_of(run: StageRun, steps: range, monkeypatch: pytest.MonkeyPatch) -> Se
 
 
 def test_each_step_draws_a_length_whatever_came_before(tiny_job: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = tiny_job(stage2={"rollout_frames": 8, "num_decoded_frames": 6, "steps": 12})
-    called = steps_of(run_of(job), range(12), monkeypatch)
+    job = tiny_job(stage2={"rollout_frames": 8, "num_decoded_frames": 6, "steps": 24})
+    called = steps_of(run_of(job), range(24), monkeypatch)
     lengths = [frames[1] for frames, _, _ in called]
-    assert set(lengths) == {4, 5, 6, 7, 8}
+    assert set(lengths) == set(lengths[12:]) == {4, 5, 6, 7, 8}
+    assert lengths[0] == 4, "the longest grows over the first half"
+    assert max(lengths[:6]) <= 6
     assert {seen for _, seen, _ in called} == {4}
     assert [decoded[1] for _, _, decoded in called] == [min(6, length) for length in lengths]
-    assert steps_of(run_of(job), range(7, 12), monkeypatch) == called[7:]
-    other = steps_of(run_of(replace(job, seed=4)), range(12), monkeypatch)
+    assert steps_of(run_of(job), range(17, 24), monkeypatch) == called[17:]
+    other = steps_of(run_of(replace(job, seed=4)), range(24), monkeypatch)
     assert [frames[1] for frames, _, _ in other] != lengths
 
 

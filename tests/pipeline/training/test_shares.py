@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from pipeline.training import step as step_module
-from pipeline.training.config import StageConfig, TrainingConfig
+from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import DistributedContext, part_of
 from pipeline.training.job import Job
 from pipeline.training.notes import notes_on
 from pipeline.training.stage import StageRun
+from pipeline.training.stage_config import StageConfig
 from vdsm import float_formats
 from vdsm.config import AnnealingConfig
 from vdsm.disentangler import Disentangler

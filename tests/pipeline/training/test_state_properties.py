@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.runs.checkpoints import copy_to_cpu, file_name, position_of
-from pipeline.training.config import StageConfig, TrainingConfig
+from pipeline.training.config import TrainingConfig
 from pipeline.training.position import START, TrainPosition
+from pipeline.training.stage_config import StageConfig
 from pipeline.training.state import FORMER_KEYS, BestValidation, Provenance, TrainState
 from tests.property_settings import examples, names
 from vdsm import checkpoint
