@@ -17,6 +17,7 @@ from preprocessing.appearance.stored import read_embeddings
 NOT_PATHS = {
     "name",
     "bucket",
+    "host",
     "folders",
     "pattern",
     "numbers",

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cluster.errors import UserError
-from pipeline.report import compare_page
+from pipeline.report import transfer_file
 from pipeline.report.compare_page import render_comparison
 from pipeline.report.comparison import check_comparable, comparison, read_reports
 from pipeline.report.table import text_table
@@ -100,7 +100,7 @@ def test_an_animation_that_is_damaged_or_too_large_is_named(tmp_path: Path, monk
     for bad in (good[:-40], b"RIFF", b"GIF89a" + bytes(40), still.getvalue(), good[:20] + bytes(200)):
         with pytest.raises(UserError, match=r"a/transfer.webp is damaged"):
             compare(written(tmp_path, REPORT, picture=bad))
-    monkeypatch.setattr(compare_page, "MAX_PIXELS", 64 * 16 * 2)
+    monkeypatch.setattr(transfer_file, "MAX_PIXELS", 64 * 16 * 2)
     with pytest.raises(UserError, match="more than 2,048 pixels"):
         compare(written(tmp_path, REPORT, picture=good))
 
