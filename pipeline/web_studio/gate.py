@@ -10,12 +10,15 @@ import contextlib
 import hashlib
 import hmac
 import json
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import asdict, dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode
+
+log = logging.getLogger(__name__)
 
 VARIABLE = "VDSM_STUDIO_GATE"
 """Environment variable with the settings, as JSON."""
@@ -27,6 +30,7 @@ OURS = b"x-vdsm-studio"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 DRAIN_S = 5.0
 """Time for which the rest of a refused request is read and dropped, so that its sender reads the answer."""
+BUSY = "the studio is busy or restarting; repeat the request"
 HEALTH = "/-/healthz"
 """Path of Serve that load balancers ask."""
 CSP = (
@@ -180,22 +184,31 @@ class Gate:
                 return {"type": "http.request", "body": body, "more_body": False}
             return await receive()
 
-        failed = False
+        failed = begun = False
 
         async def guarded(message: Message) -> None:
-            nonlocal failed
+            nonlocal failed, begun
+            begun = True
             if message["type"] == "http.response.start":
-                headers = message["headers"] = [(bytes(name), bytes(value)) for name, value in message["headers"]]
+                headers = message["headers"] = [
+                    (bytes(name), bytes(value)) for name, value in message.get("headers", [])
+                ]
                 names = {name.lower() for name, _ in headers}
                 if (message["status"] >= 500 or message["status"] == 408) and OURS not in names:
                     failed = True
-                    await self._answer(send, 503, "the studio is busy or restarting; repeat the request")
+                    await self._answer(send, 503, BUSY)
                     return
                 headers += [(name, value) for name, value in HEADERS.items() if name not in names]
             if not failed:
                 await send(message)
 
-        await self._app(scope, replay, guarded)
+        try:
+            await self._app(scope, replay, guarded)
+        except Exception:
+            if begun:
+                raise
+            log.exception("a request failed")
+            await self._answer(send, 503, BUSY)
 
     async def _answer(self, send: Send, status: int, reason: str, before_end: Awaitable[None] | None = None) -> None:
         body = json.dumps({"error": reason}).encode()

@@ -35,7 +35,11 @@ export function mount(root, { model, values, left, keep }) {
 
   async function update() {
     await outcome.run(async (signal) => {
-      const answer = await post("transfer", content(), signal);
+      const answer = await post("transfer", content(), signal).catch((error) => {
+        // A refused upload is not sent again: the slot keeps the clip that it had.
+        if (!signal.aborted) for (const slot of [who, how]) slot.file = null;
+        throw error;
+      });
       if (signal.aborted) return answer.result;
       who.show(answer.identity);
       how.show(answer.action);

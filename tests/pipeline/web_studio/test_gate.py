@@ -165,6 +165,15 @@ def test_errors_of_serve_become_one_line_that_asks_to_repeat(status: int) -> Non
     assert answer.error == "the studio is busy or restarting; repeat the request"
 
 
+def test_an_application_that_fails_before_it_answers_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("the actor died")
+
+    answer = asked(Gate(failing, OPEN), b"x")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+    assert "the actor died" in caplog.text
+
+
 def test_an_error_of_the_application_stays_as_it_is() -> None:
     async def refusing(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 503, "headers": [(OURS, b"1"), (b"retry-after", b"9")]})

@@ -216,3 +216,21 @@ def test_a_page_has_no_serious_fault_for_screen_readers_and_fits_a_phone(
         assert browser.run("document.documentElement.scrollWidth") <= width
         browser.run(f"{script}; 0")
         assert [one for one in browser.run(AXE) if one[0] in ("serious", "critical")] == []
+
+
+def test_a_refused_upload_is_named_and_the_clip_before_it_stays(
+    studio: RunningStudio, browser: Chromium, tmp_path: Path
+) -> None:
+    visit(browser, studio, "transfer?who=sample:1&how=sample:2")
+    file = tmp_path / "no.mp4"
+    file.write_bytes(b"no video")
+    browser.choose_file(".slot:nth-of-type(2) input[type=file]", file)
+    browser.wait_for("!!document.querySelector('.outcome .flag')")
+    assert "no.mp4: not a video that can be opened" in browser.run(
+        "document.querySelector('.outcome .flag').textContent"
+    )
+    # The browser itself notes each answer of 4xx.
+    browser.console_errors[:] = [text for text in browser.console_errors if "status of 422" not in text]
+    set_range(browser, "Frames", 20)
+    browser.wait_for(f"{READY} && !document.querySelector('.outcome .flag')")
+    assert "how=sample:2&frames=20" in browser.run("location.hash")
