@@ -175,12 +175,12 @@ class Gate:
             raise _RefusedError(408, f"the request did not arrive within {settings.max_seconds:g} s") from None
 
     async def _serve(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        given = False
+        replayed = False
 
         async def replay() -> Message:
-            nonlocal given
-            if not given:
-                given = True
+            nonlocal replayed
+            if not replayed:
+                replayed = True
                 return {"type": "http.request", "body": body, "more_body": False}
             return await receive()
 
@@ -188,18 +188,18 @@ class Gate:
 
         async def guarded(message: Message) -> None:
             nonlocal failed, begun
-            begun = True
             if message["type"] == "http.response.start":
-                headers = message["headers"] = [
-                    (bytes(name), bytes(value)) for name, value in message.get("headers", [])
-                ]
+                status, given = int(message["status"]), message.get("headers", [])
+                headers = [(bytes(name), bytes(value)) for name, value in given]
                 names = {name.lower() for name, _ in headers}
-                if (message["status"] >= 500 or message["status"] == 408) and OURS not in names:
-                    failed = True
+                if (status >= 500 or status == 408) and OURS not in names:
+                    failed = begun = True
                     await self._answer(send, 503, BUSY)
                     return
                 headers += [(name, value) for name, value in HEADERS.items() if name not in names]
+                message = {**message, "status": status, "headers": headers}
             if not failed:
+                begun = True
                 await send(message)
 
         try:
@@ -208,6 +208,7 @@ class Gate:
             if begun:
                 raise
             log.exception("a request failed")
+        if not begun:  # Serve answers nothing if a replica dies
             await self._answer(send, 503, BUSY)
 
     async def _answer(self, send: Send, status: int, reason: str, before_end: Awaitable[None] | None = None) -> None:

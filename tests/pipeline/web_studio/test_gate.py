@@ -165,6 +165,14 @@ def test_errors_of_serve_become_one_line_that_asks_to_repeat(status: int) -> Non
     assert answer.error == "the studio is busy or restarting; repeat the request"
 
 
+def test_a_request_that_serve_leaves_without_an_answer_is_asked_again() -> None:
+    async def silent(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    answer = asked(Gate(silent, OPEN), b"x")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+
+
 def test_an_application_that_fails_before_it_answers_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
     async def failing(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("the actor died")
