@@ -62,8 +62,8 @@ def test_metrics_have_a_version_and_every_figure_its_n_chance_and_interval(metri
     wanted |= {"likeness.identity", "likeness.action", "likeness.leakage.identity", "likeness.leakage.action"}
     wanted |= {"likeness.real", "moving.self_swap.gain", "moving.poses.psnr", "moving.first_frame.psnr", "moving.share"}
     measures = ("psnr", "mse", "ssim", "gradient")
-    wanted |= {f"moving.{name}.{part}" for name in ("swap", "pose_swap", "self_swap", "poses") for part in measures}
-    wanted |= {"moving.swap.gain", "smoothness.change", "smoothness.acceleration"}
+    wanted |= {f"moving.{name}.{part}" for name in ("self_swap", "poses") for part in measures}
+    wanted |= {"smoothness.change", "smoothness.acceleration"}
     wanted |= {"elbo.frame", "elbo.sequence", "frechet.judge.swap", "frechet.judge.reconstruction"}
     wanted |= {"frechet.judge.prior_static", "frechet.judge.prior_dynamics", "prior.dynamics.h_y"}
     wanted |= {

@@ -157,7 +157,7 @@ def test_labels_change_none_of_these_scores_and_identities_do(renderer: PerfectM
             for clips in (test_clips, Relabelled(test_clips, labels), Relabelled(test_clips, {}))
         )
         assert as_given == other == without
-        assert len(as_given) == 24
+        assert len(as_given) == 30
         sources = Relabelled(test_clips, {})
         sources.identities = [f"file {index // 2}" for index in range(len(test_clips))]
         assert label_free(measure(renderer, sources, None, CONFIG)) != as_given
