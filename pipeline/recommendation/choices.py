@@ -177,7 +177,8 @@ def _fit_memory(draft: Draft, machine: Hardware) -> None:
     if not available:
         return
     for stage in (1, 2):
-        share, parts = draft.get(f"training.stage{stage}.batch_clips") // workers, 1
+        config = draft.recipe().training.stage(stage)
+        share, parts = config.batch_clips // config.samples_together // workers, 1
         while (needed := _memory(draft, stage)) > MEMORY_SHARE * available and parts < share:
             parts = min(2 * parts, share)
             why = f"{needed / 1e9:.1f} GB for each worker would be too much; the gradient is the same"

@@ -175,6 +175,12 @@ def test_batches_are_split_until_they_fit_the_memory() -> None:
     assert choose(dataset(), replace(MACHINE, memory_bytes=None)).recipe().training == whole
 
 
+def test_clips_that_exchange_codes_stay_together_however_little_memory_there_is() -> None:
+    machine = Hardware(cores=32, memory_bytes=10**11, gpus=8, gpu_memory_bytes=10**7)
+    training = choose(filmed(), machine).recipe().training
+    assert (training.num_workers, training.stage1.accumulation) == (6, 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "warning"),
     [
