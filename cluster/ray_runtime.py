@@ -119,7 +119,7 @@ def _start(folder: Path, num_cpus: int, dashboard: bool) -> Any:
     for attempt in (1, 2):
         try:
             with (
-                _inherited(_local_environment(folder)),
+                inherited(_local_environment(folder)),
                 ray_internals.loopback_allowed(),
                 ray_internals.any_command_line(),
                 stop_signals.kept(),
@@ -255,8 +255,8 @@ def _job_config() -> Any:
 
 
 @contextlib.contextmanager
-def _inherited(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the processes that start within the block: Ray's, and through them every worker.
+def inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the processes that start within the block, such as Ray's, and through them every worker.
 
     In a runtime environment, they would have Ray start new workers instead of using those that wait for work.
     """

@@ -28,7 +28,7 @@ class StageConfig:
     """Consecutive frames taken from each clip, from a start drawn anew in each epoch."""
     rollout_frames: int | None = None
     """Stage 2 only: longest sequence that is generated. Each step draws a length from `clip_frames` to this; the codes
-    are inferred from the first `clip_frames` frames, and the others have to follow from them. Actions then go on beyond
+    are inferred from the first `clip_frames` frames, and the others have to follow from them. Actions then last beyond
     the end of a clip. The clips must be this long. None: sequences of `clip_frames`, as published."""
     num_decoded_frames: int | None = None
     """Frames of each sequence that a step decodes, drawn anew in each step; none means all. The reconstruction loss is

@@ -1,13 +1,11 @@
 """Start the studio on this machine or on a cluster, and wait."""
 
-import contextlib
 import logging
 import os
 import secrets
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.errors import UserError
@@ -72,7 +70,7 @@ def serve_studio(settings: StudioSettings, host: str, port: int, token: str | No
     Raises:
         UserError: the model or the data is missing or damaged, or Ray does not start.
     """
-    from cluster.ray_runtime import connect, set_defaults
+    from cluster.ray_runtime import connect, inherited, set_defaults
 
     if os.environ.get("RAY_ADDRESS"):
         raise UserError(
@@ -88,7 +86,7 @@ def serve_studio(settings: StudioSettings, host: str, port: int, token: str | No
     del trained
     gate = GateSettings(hash_of(token) if token else None, settings.max_upload_mb * 10**6, settings.max_upload_s)
     # The Ray is of this command, and Serve ends with it.
-    with _variables(gate), connect():
+    with inherited(_variables(gate)), connect():
         from ray import serve
         from ray.serve.config import HTTPOptions
 
@@ -115,17 +113,9 @@ def address(host: str, port: int, token: str | None) -> str:
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/{query}"
 
 
-@contextlib.contextmanager
-def _variables(gate: GateSettings) -> Iterator[None]:
-    """Set what the processes of a Ray that starts in the block need: where the gate is, and its settings."""
-    # People wait for what its workers do; Ray would run them at nice 15.
-    values = {CALLBACK: GATE, VARIABLE: gate.to_text(), NICENESS: os.environ.get(NICENESS, "0")}
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+def _variables(gate: GateSettings) -> dict[str, str]:
+    """Return what the processes of Ray need: where the gate is, its settings, and to be as fast as other processes.
+
+    People wait for what its workers do; Ray would run them at nice 15.
+    """
+    return {CALLBACK: GATE, VARIABLE: gate.to_text(), NICENESS: os.environ.get(NICENESS, "0")}

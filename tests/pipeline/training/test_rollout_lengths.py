@@ -1,4 +1,4 @@
-"""Stage 2 on sequences of varying length, which go on beyond the frames that their codes are inferred from."""
+"""Stage 2 on sequences of varying length, which extend beyond the frames that their codes are inferred from."""
 
 from collections.abc import Callable
 from dataclasses import replace
