@@ -6,7 +6,7 @@ from pipeline.generation.donors import Donors
 from pipeline.generation.request import GenerationRequest
 from pipeline.generation.trained_model import TrainedModel
 from vdsm.evaluation.clips import stack
-from vdsm.familiarity import familiarity
+from vdsm.familiarity import TrainingDistribution
 
 log = logging.getLogger(__name__)
 
@@ -15,9 +15,14 @@ def warn_of_unlike_clips(trained: TrainedModel, donors: Donors, request: Generat
     """Log a warning, with numbers, for each clip that the user named and that is unlike the training data."""
     given = donors.action_clips if request.dynamics_of else []
     given = [*given, *(clip for clip in donors.identity_clips if request.static_of and clip not in given)]
+    model = trained.model
+    if not given or model.fitted_priors is None:
+        return
+    training = TrainingDistribution(model)
     for clip in given:
-        found = familiarity(trained.model, stack(donors.clips, [clip], trained.clip_frames))
-        if found is None or not found.unlike:
+        frames = stack(donors.clips, [clip], trained.clip_frames)
+        found = training.compare(frames, model.reconstruct(frames))
+        if not found.unlike:
             continue
         log.warning(
             "%s is unlike the training data, so the result may show nothing of it: its static code is less likely than "

@@ -67,11 +67,13 @@ class ModelReplica:
                 found.append(None)
         statics, dynamics = [one.static for one in codes], [one.dynamics for one in codes]
         work = [(blend(statics, cell.static), blend(dynamics, cell.dynamics), frames) for cell in cells]
-        own = [(code.static, code.dynamics, self._trained.clip_frames) for code in codes] if read else []
+        unread = [code for code, reading in zip(codes, found, strict=True) if read and reading is None]
+        own = [(code.static, code.dynamics, self._trained.clip_frames) for code in unread]
         clips = await asyncio.gather(*(self._decode(one) for one in [*work, *own]))
+        decoded = iter(clips[len(work) :])
         readings = [
-            known or Reading(code, clip, None, None, unlike=False)
-            for code, known, clip in zip(codes, found, clips[len(work) :])
+            reading or Reading(code, next(decoded), None, None, unlike=False)
+            for code, reading in zip(codes if read else [], found)
         ]
         return Rendered(readings, list(clips[: len(work)]))
 
