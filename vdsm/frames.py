@@ -157,10 +157,11 @@ class FrameModel(nn.Module):
 def draw_frames(clips: int, frames: int, count: int | None, generator: Generator) -> Tensor:
     """Return the indices of the frames of each clip to decode: [B, N], ascending, on the generator's device.
 
-    N = `count` of `frames` without repetition, at random; None means all of them, without use of the generator.
+    N = `count` of `frames` without repetition, at random; None, or as many as there are, means all of them, without use
+    of the generator.
     """
     every = torch.arange(frames, device=generator.device).expand(clips, -1)
-    if count is None or count == frames:
+    if count is None or count >= frames:
         return every
     order = uniform(generator, clips, frames).argsort(dim=1)
     return order[:, :count].sort(dim=1).values

@@ -150,10 +150,7 @@ class Stepper:
         frames, drawn = frames[:, :length], self._draw(step, "noise")
         noise = self.module.draw_noise(drawn.rows, length, drawn.generator)
         noise = type(noise)(*map(drawn.local, noise))
-        count = self.config.num_decoded_frames
-        decoded = drawn.local(
-            draw_frames(drawn.rows, length, None if count is None else min(count, length), drawn.generator)
-        )
+        decoded = drawn.local(draw_frames(drawn.rows, length, self.config.num_decoded_frames, drawn.generator))
         seen = () if self.config.rollout_frames is None else (self.config.clip_frames,)
         changes = self._augmentation(step)
         self._seed_dropout(step)
