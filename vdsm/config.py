@@ -79,10 +79,10 @@ class ModelConfig:
     """Initialisation of the experts' kernels. `independent`: drawn per expert, with the fan-in of one expert. `shared`:
     half of their variance is common to all, so that the even blend of an untrained model passes a signal through all
     layers (independent kernels cancel: 1/sqrt(K) per layer)."""
-    dynamics_decoder: Literal["lstm", "oscillators"] = "lstm"
+    dynamics_decoder: Literal["lstm", "phase"] = "lstm"
     """What drives the poses of a sequence. `lstm`: an LSTM fed its own output, as published, which comes to rest after
-    the lengths that it was trained on. `oscillators`: a few, with harmonics; the dynamics code gives their phases and
-    speeds, so that periodic actions last."""
+    the lengths that it was trained on. `phase`: a function of one phase, whose start and speed the
+    dynamics code gives, so that periodic actions last."""
     rnn_width: int = 512
     """R: width of the LSTMs of the sequence stage."""
     rnn_layers: int = 3

@@ -10,10 +10,10 @@ from vdsm.dropout import SeededDropout
 from vdsm.feedback import feed_back
 from vdsm.precision import full_precision
 
-OSCILLATORS, HARMONICS = 4, 4
-"""Number of oscillators, and of multiples of the phase of each."""
-PERIODS = (4.0, 32.0)
-"""Shortest and longest period of the oscillators before training, in frames."""
+HARMONICS = 6
+"""Number of multiples of the phase."""
+PERIOD = 8.0
+"""Period before training, in frames."""
 
 
 class DynamicsDecoder(nn.Module):
@@ -37,45 +37,46 @@ class DynamicsDecoder(nn.Module):
             return feed_back(self.rnn, self.first_input[0].expand(clips, -1), hidden, cell, length, self.dropout)
 
 
-class OscillatingDecoder(nn.Module):
-    """rnn_1..T(d): a few oscillators with their harmonics, which never come to rest.
+class PhaseDecoder(nn.Module):
+    """rnn_1..T(d): a function of one phase, which turns at a constant speed and never comes to rest.
 
-    phase_j,t = angle_j(d) + t w_j(d),  w_j(d) = w_j exp(tanh(rate(d)_j) / 2),
-    rnn_t = mix([cos(k phase_j,t), sin(k phase_j,t) for k = 1..HARMONICS, d])
+    phase_t = angle(d) + t w(d),  w(d) = w exp(tanh(rate(d)) / 2)
+    f_t = [cos(k phase_t) / k, sin(k phase_t) / k for k = 1..HARMONICS]
+    rnn_t = out(relu(W f_t + c(d) + c(d) * V f_t))
 
-    A periodic action follows one of them, at its own speed, and is in its hundredth cycle what it is in its first:
-    harmonics of one phase stay in step, as oscillators with speeds of their own do not. Each time step is independent
-    of the others, so no gradient has to be carried through the sequence.
+    A periodic action is in its hundredth cycle what it is in its first: harmonics of one phase stay in step, as
+    oscillators with speeds of their own do not. Each time step is independent of the others, so no gradient has to be
+    carried through the sequence.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, code = config.rnn_width, config.dynamics_size
-        self.start = nn.Linear(code, 2 * OSCILLATORS)
-        self.rate = nn.Linear(code, OSCILLATORS)
-        shortest, longest = PERIODS
-        periods = torch.linspace(math.log(shortest), math.log(longest), OSCILLATORS)
-        self.log_rate = nn.Parameter(math.log(2 * math.pi) - periods)
-        self.mix = nn.Sequential(
-            nn.Linear(2 * OSCILLATORS * HARMONICS + code, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
-        )
+        self.start = nn.Linear(code, 2)
+        self.rate = nn.Linear(code, 1)
+        self.log_rate = nn.Parameter(torch.tensor(math.log(2 * math.pi / PERIOD)))
+        self.content = nn.Sequential(nn.Linear(code, 2 * width), nn.ReLU(), nn.Linear(2 * width, 2 * width))
+        self.drawn = nn.Linear(2 * HARMONICS, 2 * width)
+        self.scaled = nn.Linear(2 * HARMONICS, 2 * width)
+        self.out = nn.Sequential(nn.ReLU(), nn.Linear(2 * width, width))
 
     def forward(self, dynamics: Tensor, length: int) -> Tensor:
         """Return rnn_1..T(d) [B, length, R] for dynamics codes [B, D]."""
         with full_precision(dynamics):
-            x, y = self.start(dynamics).chunk(2, dim=-1)
-            rates = torch.exp(self.log_rate + 0.5 * torch.tanh(self.rate(dynamics)))
+            x, y = self.start(dynamics).unbind(dim=-1)
+            rates = torch.exp(self.log_rate + 0.5 * torch.tanh(self.rate(dynamics)[:, 0]))
             times, orders = (
                 torch.arange(first, first + count, dtype=rates.dtype, device=rates.device)
                 for first, count in ((0, length), (1, HARMONICS))
             )
-            phases = torch.atan2(y, x)[:, None] + rates[:, None] * times[:, None]
-            angles = (phases[..., None] * orders).flatten(2)
-            code = dynamics[:, None].expand(-1, length, -1)
-            mixed: Tensor = self.mix(torch.cat([angles.cos(), angles.sin(), code], dim=-1))
-            return mixed
+            phases = torch.atan2(y, x)[:, None] + rates[:, None] * times
+            angles = phases[..., None] * orders
+            harmonics = torch.cat([angles.cos() / orders, angles.sin() / orders], dim=-1)
+            content = self.content(dynamics)[:, None]
+            drive: Tensor = self.out(self.drawn(harmonics) + content + content * self.scaled(harmonics))
+            return drive
 
 
-def make_dynamics_decoder(config: ModelConfig, dropout: SeededDropout) -> DynamicsDecoder | OscillatingDecoder:
+def make_dynamics_decoder(config: ModelConfig, dropout: SeededDropout) -> DynamicsDecoder | PhaseDecoder:
     """Return the decoder that the configuration selects, untrained."""
-    return DynamicsDecoder(config, dropout) if config.dynamics_decoder == "lstm" else OscillatingDecoder(config)
+    return DynamicsDecoder(config, dropout) if config.dynamics_decoder == "lstm" else PhaseDecoder(config)

@@ -130,10 +130,15 @@ class FrameModel(nn.Module):
         return torch.softmax(temperature * grouped, dim=-1).flatten(-2)
 
     def observe(self, frames: Tensor, pose: Tensor, static: Tensor, decoded: Tensor | None) -> None:
-        """Add the site of p(x_t | z_t, s), over the frames t in `decoded` [B, N]; None means all."""
-        if decoded is not None and decoded.shape[1] < frames.shape[1]:
+        """Add the site of p(x_t | z_t, s), over the frames t in `decoded` [B, N]; None means all.
+
+        `frames` are all frames of the poses, or those of `decoded` alone.
+        """
+        if decoded is not None and decoded.shape[1] < pose.shape[1]:
             rows = torch.arange(len(frames), device=frames.device)[:, None]
-            frames, pose = frames[rows, decoded], pose[rows, decoded]
+            if frames.shape[1] == pose.shape[1]:
+                frames = frames[rows, decoded]
+            pose = pose[rows, decoded]
         pyro.sample("frames", self.likelihood(self.decoder(pose, static)), obs=frames)
 
     def model(self, frames: Tensor, temperature: float, decoded: Tensor | None = None) -> None:

@@ -51,6 +51,20 @@ class SequencePosterior(NamedTuple):
     """Loc and scale of q(d | x_1..T), each [B, D]."""
 
 
+class StoredLatents(NamedTuple):
+    """What the frozen frame model made of a batch before the step."""
+
+    latents: FrameLatents
+    """q(z_t | x_t), for all frames."""
+    double: Tensor
+    """Pose locs of the same poses, decoded with another static code and encoded again, [B, T, Z]; see
+    `SequenceModel.doubled`. Empty if `dynamics_consistency` has weight 0."""
+
+    def rows(self, rows: slice) -> "StoredLatents":
+        """Return those of some clips of the batch."""
+        return StoredLatents(FrameLatents(*(part[rows] for part in self.latents)), self.double[rows])
+
+
 class GatedTransition(nn.Module):
     """p(z_t | z_{t-1}, d) = N((1 - g) step(z_{t-1}) + g m, softplus(raw_scale(relu(m)))), gate g, proposed mean m."""
 
@@ -143,58 +157,73 @@ class SequenceModel(nn.Module):
 
     def forward(
         self, frames: Tensor, noise: SequenceNoise, weights: Weights, decoded: Tensor | None = None,
-        seen: int | None = None,
+        seen: int | None = None, stored: StoredLatents | None = None,
     ) -> LossTerms:  # fmt: skip
         """Return the loss of a batch, term by term.
 
         Args:
-            frames: x, [B, T, C, H, W] in [0, 1].
+            frames: x, [B, T, C, H, W] in [0, 1]; with `stored`, those in `decoded` are enough, [B, N, C, H, W].
             noise: noise of the guide's samples.
             weights: weights of the terms. A regulariser of weight 0 is not computed.
             decoded: indices of the frames to reconstruct, [B, N]; None means all.
             seen: number of first frames S from which both codes are inferred, q(i | x_1..S) and q(d | x_1..S); None
                 means all. The others have to follow from the codes, as in a rollout.
+            stored: what the frame model makes of the frames, if that is known; it is not computed then.
         """
-        posterior = self.infer(frames, seen)
+        posterior = self.infer(frames, seen) if stored is None else self.posterior(stored.latents, seen)
         with poutine.trace() as guide:
             poses = self.guide(posterior, noise)
         regularisers = {}
         if weights.dynamics_consistency > 0:
-            regularisers["dynamics_consistency"] = self.dynamics_consistency(
-                posterior, noise.other_static, weights.temperature
-            )
+            if stored is None:
+                double = self.doubled(posterior.seen.pose_loc, noise.other_static, weights.temperature)
+            else:
+                double = stored.double[:, :seen]
+            regularisers["dynamics_consistency"] = self.dynamics_consistency(posterior, double)
         if weights.pose_distillation > 0:
             regularisers["pose_distillation"] = pose_distillation(poses, posterior.latents)
         with poutine.trace() as model, poutine.replay(trace=guide.trace):
-            self.model(frames, weights.temperature, decoded)
-        values = frames[0].numel()
+            self.model(frames, noise.pose.shape[1], weights.temperature, decoded)
+        values = noise.pose.shape[1] * frames[0, 0].numel()
         return loss_terms(guide.trace, model.trace, weights, regularisers=regularisers, clip_values=values)
 
     def infer(self, frames: Tensor, seen: int | None = None) -> SequencePosterior:
         """Encode frames [B, T, C, H, W] into the parameters of the guide, the codes from the first `seen`, or all."""
         with torch.no_grad():  # The image encoder is frozen.
             latents = self.frame_model.encoder(frames)
+        return self.posterior(latents, seen)
+
+    def posterior(self, latents: FrameLatents, seen: int | None = None) -> SequencePosterior:
+        """Return the parameters of the guide, with the codes inferred from the first `seen` frames, or all."""
         first = FrameLatents(*(part[:, :seen] for part in latents))
         static, dynamics = self.frame_model.pool_static(first), self.dynamics_encoder(first.pose_loc)
         return SequencePosterior(latents, first, static, dynamics)
 
-    def dynamics_consistency(self, posterior: SequencePosterior, noise: Tensor, temperature: float) -> Tensor:
+    @torch.no_grad()
+    def doubled(self, poses: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        """Return the poses of x', which are `poses` [B, T, Z] decoded with static codes from the prior: [B, T, Z].
+
+        Args:
+            poses: pose locs of the frames that the dynamics code is inferred from.
+            noise: standard Normal noise of the static codes, [B, K].
+            temperature: temperature of their softmax.
+        """
+        frame_model = self.frame_model
+        static = frame_model.static_code(frame_model.static_prior_scale * noise, temperature)
+        decoded = frame_model.likelihood.mean(frame_model.decoder(poses, static))
+        poses_of_double: Tensor = frame_model.encoder(decoded).pose_loc
+        return poses_of_double
+
+    def dynamics_consistency(self, posterior: SequencePosterior, double: Tensor) -> Tensor:
         """Return the symmetric KL between q(d | x) and q(d | x'): [B], in nats.
 
-        x' are the poses of x, of the frames that the code is inferred from, decoded with a static code from the prior.
         The gradient reaches the dynamics encoder only.
 
         Args:
             posterior: posterior of the frames x.
-            noise: standard Normal noise of the static codes from the prior, [B, K].
-            temperature: temperature of their softmax.
+            double: poses of x', [B, T, Z]; see `doubled`.
         """
-        frame_model = self.frame_model
-        with torch.no_grad():
-            static = frame_model.static_code(frame_model.static_prior_scale * noise, temperature)
-            decoded = frame_model.likelihood.mean(frame_model.decoder(posterior.seen.pose_loc, static))
-            poses = frame_model.encoder(decoded).pose_loc
-        return symmetric_kl(posterior.dynamics, self.dynamics_encoder(poses))
+        return symmetric_kl(posterior.dynamics, self.dynamics_encoder(double))
 
     def guide_chain(self, dynamics: Tensor, length: int, noise: Tensor | None = None) -> GaussianChain:
         """Return q(z_1..T | d) for dynamics codes [B, D], with noise [B, T, Z].
@@ -224,10 +253,9 @@ class SequenceModel(nn.Module):
         initial = dynamics.new_zeros(dynamics.shape[0], self.config.pose_size)
         return GaussianChain(transition, initial, length, noise)
 
-    def model(self, frames: Tensor, temperature: float, decoded: Tensor | None = None) -> None:
-        """p(i) p(d) p(z_1..T | d) p(x_1..T | z_1..T, i), with x [B, T, C, H, W] observed."""
-        clips, length = frames.shape[:2]
-        config = self.config
+    def model(self, frames: Tensor, length: int, temperature: float, decoded: Tensor | None = None) -> None:
+        """p(i) p(d) p(z_1..T | d) p(x_1..T | z_1..T, i), T = `length`, with frames of x [B, N, C, H, W] observed."""
+        clips, config = len(frames), self.config
         static_prior = zero_mean(self.frame_model.static_prior_scale, frames).expand([clips, config.num_experts])
         dynamics_prior = zero_mean(self.dynamics_prior_scale, frames).expand([clips, config.dynamics_size])
         with pyro.plate("clips", clips):

@@ -79,6 +79,9 @@ class TrainingConfig:
     which there is one for 8 clips of a batch if the dataset has enough shards."""
     cache_gb: float = 100.0
     """Size of each machine's cache of shards from S3, in GB (10^9 bytes)."""
+    latent_memory_gb: float = 0.0
+    """Memory of each worker in GB (10^9 bytes) for what the frozen image encoder reads in the training clips. Stage 2
+    then encodes each clip once, at its start, in place of every step, if all fit. 0: in every step."""
     audit: bool = False
     """Record in audit/ which worker trained on which clips at each step."""
 
@@ -136,7 +139,8 @@ class TrainingConfig:
         for name in counts + intervals:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("picture_interval", "prior_clips", "max_rollbacks", "storage_patience_s", "checkpoint_interval_s"):
+        at_least_0 = ("picture_interval", "prior_clips", "max_rollbacks", "storage_patience_s", "checkpoint_interval_s")
+        for name in (*at_least_0, "latent_memory_gb"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
         for name in ("stall_timeout_s", "resize_interval_s", "cache_gb"):
@@ -166,6 +170,11 @@ class TrainingConfig:
         if self.min_workers is not None and not 1 <= self.min_workers <= self.num_workers:
             raise ValueError(
                 f"min_workers is {self.min_workers}; it must be from 1 to num_workers, which is {self.num_workers}"
+            )
+        if self.latent_memory_gb and self.augmentation.is_active:
+            raise ValueError(
+                f"latent_memory_gb is {self.latent_memory_gb}, but augmentation changes the frames in every step, so "
+                "that nothing can be stored; set latent_memory_gb to 0, or all of augmentation"
             )
         if self.stage2.pairing != "none":
             raise ValueError(

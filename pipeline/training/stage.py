@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, cast
 
-from pipeline.training import code_priors
+from pipeline.training import code_priors, latents
 from pipeline.training.batches import Batch
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job, stage_order
+from pipeline.training.latents import LatentStore
 from pipeline.training.meter import Meter
 from pipeline.training.optimiser import full_state_dict
 from pipeline.training.order import Windows
@@ -22,6 +23,7 @@ from pipeline.training.validation import validate
 from vdsm.annealing import Weights
 from vdsm.disentangler import Disentangler
 from vdsm.frames import FrameModel
+from vdsm.sequence import SequenceModel
 
 
 class StageRun:
@@ -57,8 +59,24 @@ class StageRun:
         self.module = disentangler.prepare_stage(stage)
         if job.training.compile:
             _compile(disentangler.frame_model)
-        self.stepper = Stepper(job, stage, self.module, disentangler, world, lr_scale=lr_scale)
+        self.stepper = Stepper(
+            job, stage, self.module, disentangler, world, lr_scale=lr_scale, latents=self._infer_latents()
+        )
         self._audit: list[dict[str, Any]] = []
+
+    def _infer_latents(self) -> LatentStore | None:
+        """Infer what the image encoder reads in all training clips, if the recipe says so and there is room."""
+        room = self.job.training.latent_memory_gb
+        if self.stage == 1 or not room:
+            return None
+        assert isinstance(self.module, SequenceModel)
+        needed = latents.bytes_needed(self.job, self.order.train) / 1e9
+        is_stored = needed <= room
+        event = "inferring latents" if is_stored else "latents not stored"
+        self.log_event(event, 0, needed_gb=float(f"{needed:.3g}"), latent_memory_gb=room)
+        if not is_stored:
+            return None
+        return latents.infer_latents(self.module, self.job, self.order.train, self.world)
 
     def resume(self, state: TrainState) -> int:
         """Restore all but the model's weights from a checkpoint of this stage, and return the number of steps done."""

@@ -18,13 +18,14 @@ from pipeline.training.divergence import divergence_flags, raise_divergence
 from pipeline.training.draws import Draw, draw
 from pipeline.training.ema import ExponentialMovingAverage
 from pipeline.training.job import Job
+from pipeline.training.latents import LatentStore
 from pipeline.training.optimiser import adam, learning_rate
 from pipeline.training.order import derive_seed
 from pipeline.training.position import TrainPosition
 from pipeline.training.precision import Precision, resolve_precision
 from pipeline.training.reporter import Reporter, StopDecision
 from vdsm.annealing import Weights, weights_at
-from vdsm.device import Readout
+from vdsm.device import Readout, upload
 from vdsm.disentangler import Disentangler
 from vdsm.dropout import SeededDropout
 from vdsm.frames import FrameModel, draw_frames
@@ -52,7 +53,10 @@ class _Unread(NamedTuple):
 
 
 class Stepper:
-    """Model, optimiser and averages of one stage on one rank. `lr_scale` is a factor of the learning rate."""
+    """Model, optimiser and averages of one stage on one rank.
+
+    `lr_scale` is a factor of the learning rate; `latents`, if there are any, spare stage 2 the image encoder.
+    """
 
     def __init__(
         self,
@@ -63,9 +67,11 @@ class Stepper:
         world: DistributedContext,
         *,
         lr_scale: float = 1.0,
+        latents: LatentStore | None = None,
     ) -> None:
         training = job.training
         self.job, self.stage, self.module, self.world, self.lr_scale = job, stage, module, world, lr_scale
+        self.latents = latents
         self.config = training.stage(stage)
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.optimiser = adam(self.parameters, self.config, sharded=training.shard_optimiser and world.size > 1)
@@ -98,7 +104,7 @@ class Stepper:
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate(step)
-        terms = self.gradients(step, batch.frames)
+        terms = self.gradients(step, batch)
         self.precision.unscale(self.optimiser)
         gradient_norm = self._clip_gradient()
         flags = self.world.sum_on_device(divergence_flags(terms, gradient_norm))
@@ -136,22 +142,26 @@ class Stepper:
             nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
         return norm
 
-    def gradients(self, step: int, frames: Tensor) -> LossTerms:
+    def gradients(self, step: int, batch: Batch) -> LossTerms:
         """Accumulate the gradients of this rank's clips, averaged over the ranks.
 
         Args:
             step: number of the step, from 0, which seeds the noise.
-            frames: this rank's clips of the global batch, uint8 [B, T, H, W, C].
+            batch: this rank's clips of the global batch.
 
         Returns:
             The terms of the loss, scaled so that their mean over the ranks is that of the global batch.
         """
-        weights, length = self.loss_weights(step), self._length(step, frames.shape[1])
-        frames, drawn = frames[:, :length], self._draw(step, "noise")
+        weights, length = self.loss_weights(step), self._length(step, batch.frames.shape[1])
+        frames, drawn = batch.frames[:, :length], self._draw(step, "noise")
         noise = self.module.draw_noise(drawn.rows, length, drawn.generator)
         noise = type(noise)(*map(drawn.local, noise))
-        decoded = drawn.local(draw_frames(drawn.rows, length, self.config.num_decoded_frames, drawn.generator))
-        seen = () if self.config.rollout_frames is None else (self.config.clip_frames,)
+        chosen = draw_frames(drawn.rows, length, self.config.num_decoded_frames, drawn.generator)[drawn.own]
+        decoded = upload(chosen, self.world.device)
+        seen = None if self.config.rollout_frames is None else self.config.clip_frames
+        stored = self.latents and self.latents.of(batch.windows, length, self.world.device)
+        if stored:
+            frames = frames[torch.arange(len(frames))[:, None], chosen]
         changes = self._augmentation(step)
         self._seed_dropout(step)
         passes, clips = self.config.accumulation, len(frames)
@@ -167,7 +177,8 @@ class Stepper:
                 # Call DDP's own forward: bypassing it would skip the all-reduce.
                 with self.precision.autocast():
                     part_noise = type(noise)(*(tensor[rows] for tensor in noise))
-                    terms: LossTerms = self.ddp(part, part_noise, weights, decoded[rows], *seen)
+                    extra = () if self.stage == 1 else (seen, stored and stored.rows(rows))
+                    terms: LossTerms = self.ddp(part, part_noise, weights, decoded[rows], *extra)
                 scaled = terms if share == 1 else LossTerms(*(term * share for term in terms))
                 self.precision.backward(scaled.loss)
             found.append(torch.stack([term.detach() for term in scaled]))
@@ -212,7 +223,7 @@ class Stepper:
         which the gradients of more than two ranks are summed. A resumed run must not start with another grouping.
         """
         if self.world.size > 1:
-            self.gradients(step, batch.frames)
+            self.gradients(step, batch)
             self.optimiser.zero_grad()
 
     def _reducing(self, is_last_pass: bool) -> Any:

@@ -68,7 +68,7 @@ def test_settings_that_decide_neither_shape_nor_meaning_may_differ_and_are_named
     assert all(f"{name} {getattr(TINY, name)} -> {value}" in note for name, value in changes.items())
 
 
-@pytest.mark.parametrize("changes", [{"dynamics_decoder": "oscillators"}, {"dynamics_size": 9}, {"rnn_width": 16}])
+@pytest.mark.parametrize("changes", [{"dynamics_decoder": "phase"}, {"dynamics_size": 9}, {"rnn_width": 16}])
 def test_settings_of_stage_2_may_differ_where_only_stage_1_is_taken(changes: dict[str, Any]) -> None:
     one, other = model(1), model(2, **changes)
     expected = {name for name in one.state_dict() if name.startswith(STAGE_1)}
@@ -98,7 +98,7 @@ def test_a_learned_scale_of_the_pixels_is_learned_anew_or_dropped() -> None:
             "model.frame_size is 64 and there 32; model.encoder_channels is (4, 4, 8, 8) and there ",
         ),
         ({"static_groups": 2}, "model.static_groups is 2 and there 1"),
-        ({"dynamics_decoder": "oscillators"}, "model.dynamics_decoder is oscillators and there lstm"),
+        ({"dynamics_decoder": "phase"}, "model.dynamics_decoder is phase and there lstm"),
         ({"rnn_width": 16}, f"model.rnn_width is 16 and there {TINY.rnn_width}"),
         ({"encoder_slope": 0.2}, "model.encoder_slope is 0.2 and there 0.01"),
         ({"encoder_downsampling": "stride"}, "model.encoder_downsampling is stride and there blur"),

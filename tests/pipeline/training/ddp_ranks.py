@@ -22,7 +22,7 @@ from torch.distributed import distributed_c10d
 from torch.distributed.optim import zero_redundancy_optimizer
 
 from pipeline.recipe import Recipe
-from pipeline.training.batches import read_windows
+from pipeline.training.batches import Batch, read_windows
 from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job
@@ -108,7 +108,7 @@ def gradients(job: Job, world: DistributedContext) -> dict[str, Any]:
         torch.manual_seed(0)
         run = StageRun(job, stage, Disentangler(job.model), Recorder(world), world)  # type: ignore[arg-type]
         windows = run.order.at(2).part(world.rows(4))
-        run.stepper.gradients(2, read_windows(job.clips, windows, run.config.window_frames))
+        run.stepper.gradients(2, Batch(windows, read_windows(job.clips, windows, run.config.window_frames)))
         found[stage] = {name: p.grad for name, p in run.module.named_parameters() if p.grad is not None}
     return found
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.training.batches import Batch
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.divergence import DivergenceError
 from pipeline.training.job import Job
@@ -226,7 +227,8 @@ def test_a_step_decodes_num_decoded_frames_and_validation_all(
 
     monkeypatch.setattr(Decoder, "forward", watched)
     size = job.model.frame_size
-    run.stepper.gradients(0, torch.zeros(4, 4, size, size, 3, dtype=torch.uint8))
+    frames = torch.zeros(4, 4, size, size, 3, dtype=torch.uint8)
+    run.stepper.gradients(0, Batch(run.order.at(0), frames))
     assert sizes == [3]
     run.validate(run.stepper.loss_weights(0))
     assert set(sizes[1:]) == {4}

@@ -29,15 +29,16 @@ def steps_of(run: StageRun, steps: range, monkeypatch: pytest.MonkeyPatch) -> Se
     called: Seen = []
     forward = run.module.forward
 
-    def noted(frames: Any, noise: Any, weights: Any, decoded: Any, seen: int | None = None) -> Any:
+    def noted(frames: Any, noise: Any, weights: Any, decoded: Any, seen: int | None = None, stored: Any = None) -> Any:
         assert noise.pose.shape[:2] == frames.shape[:2]
         called.append((tuple(frames.shape[:2]), seen, tuple(decoded.shape)))
-        return forward(frames, noise, weights, decoded, *(() if seen is None else (seen,)))
+        assert stored is None
+        return forward(frames, noise, weights, decoded, seen)
 
     monkeypatch.setattr(run.module, "forward", noted)
     with run.batches(steps.start) as batches:
         for step, batch in zip(steps, batches, strict=False):
-            run.stepper.gradients(step, batch.frames)
+            run.stepper.gradients(step, batch)
     return called
 
 

@@ -26,7 +26,7 @@ def gradients(job: Job, stage: int, world: DistributedContext) -> tuple[Gradient
     torch.manual_seed(0)
     run = StageRun(job, 1 if stage == 1 else 2, Disentangler(job.model), None, world)  # type: ignore[arg-type]
     with run.batches(2) as batches:
-        terms = run.stepper.gradients(2, next(iter(batches)).frames)
+        terms = run.stepper.gradients(2, next(iter(batches)))
     found = {name: p.grad for name, p in run.module.named_parameters() if p.grad is not None}
     return found, torch.stack(list(terms))
 
