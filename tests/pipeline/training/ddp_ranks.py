@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch._dynamo  # which each rank's optimiser would import for seconds
@@ -46,6 +46,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "precision": "bf16",
         "ema_decay": 0.9,
         "accumulation": 2,
+        "latent_memory_gb": 0.1,
     },
 }
 
@@ -102,14 +103,16 @@ def with_options(training: TrainingConfig, accumulation: int = 1, **changes: Any
 
 
 def gradients(job: Job, world: DistributedContext) -> dict[str, Any]:
-    """Return the gradients of both stages at step 2, by stage and name of the parameter."""
+    """Return the gradients of both stages at step 2, by stage and name of the parameter; 3 is 2 with stored latents."""
     found = {}
-    for stage in (1, 2):
+    for number in (1, 2, 3):
         torch.manual_seed(0)
+        stage: Literal[1, 2] = 1 if number == 1 else 2
+        job = replace(job, training=replace(job.training, latent_memory_gb=0.1 if number == 3 else 0.0))
         run = StageRun(job, stage, Disentangler(job.model), Recorder(world), world)  # type: ignore[arg-type]
         windows = run.order.at(2).part(world.rows(4))
         run.stepper.gradients(2, Batch(windows, read_windows(job.clips, windows, run.config.window_frames)))
-        found[stage] = {name: p.grad for name, p in run.module.named_parameters() if p.grad is not None}
+        found[number] = {name: p.grad for name, p in run.module.named_parameters() if p.grad is not None}
     return found
 
 

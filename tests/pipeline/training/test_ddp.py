@@ -48,7 +48,7 @@ def run_ranks(root: Path, data: Path, folder: Path, sizes: Sequence[int], option
 
 
 @pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3], ids=["stage 1", "stage 2", "stage 2, stored latents"])
 def test_gradients_are_equal_on_all_ranks_and_are_those_of_the_whole_batch(
     results: Results, stage: int, size: int
 ) -> None:
