@@ -23,8 +23,8 @@ def decoder(width: int = 8) -> PhaseDecoder:
 
 def slowly(made: PhaseDecoder, code: Tensor, length: int) -> Tensor:
     """Return the drive of one code [D], one time step and one harmonic after the other."""
-    begin, rate = complex(*made.start(code).tolist()), float(made.rate(code))
-    rate = math.exp(float(made.log_rate) + 0.5 * math.tanh(rate))
+    begin, rate = complex(*made.start(code).tolist()), made.rate(code).item()
+    rate = math.exp(made.log_rate.item() + 0.5 * math.tanh(rate))
     content, frames = made.content(code), []
     for time in range(length):
         points = [(begin / abs(begin) * cmath.exp(1j * rate * time)) ** k / k for k in range(1, HARMONICS + 1)]
@@ -42,7 +42,7 @@ def test_the_phase_turns_at_the_rate_that_the_code_gives_it() -> None:
 
 
 def test_the_period_before_training_is_the_stated_one() -> None:
-    assert float(2 * torch.pi / decoder().log_rate.detach().exp()) == pytest.approx(PERIOD)
+    assert 2 * math.pi / math.exp(decoder().log_rate.item()) == pytest.approx(PERIOD)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "phase"])

@@ -81,6 +81,18 @@ def test_initial_scales_are_those_of_the_priors() -> None:
             assert float(scale.mean()) == pytest.approx(expected, rel=0.1)
 
 
+def test_codes_of_an_untrained_encoder_stand_out_of_their_noise_as_at_the_published_scale() -> None:
+    poses, ratios = torch.randn(64, 6, 3), []
+    for scale in (None, 1.0, 2.0):
+        torch.manual_seed(0)
+        encoder = Disentangler(tiny_config(dynamics_prior_scale=scale)).sequence_model.dynamics_encoder.eval()
+        with torch.no_grad():
+            loc, noise = encoder(poses)
+        ratios.append(float(loc.std(0).mean() / noise.mean()))
+    assert ratios[1] == pytest.approx(ratios[0], rel=0.3)
+    assert ratios[2] == pytest.approx(ratios[0], rel=0.3)
+
+
 def test_the_transition_starts_as_the_identity_and_all_learned_starts_at_zero() -> None:
     model = Disentangler(tiny_config()).sequence_model
     assert torch.equal(model.transition.step.weight, torch.eye(3))
