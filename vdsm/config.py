@@ -83,6 +83,10 @@ class ModelConfig:
     """What drives the poses of a sequence. `lstm`: an LSTM fed its own output, as published, which comes to rest after
     the lengths that it was trained on. `phase`: a function of one phase, whose start and speed the
     dynamics code gives, so that periodic actions last."""
+    dynamics_init: Literal["default", "scaled"] = "default"
+    """Initial weights of the dynamics code's loc. `default`: torch's, whatever the scale of the prior; with a prior
+    scale of 1, an untrained code is nearly all noise. `scaled`: multiplied by the prior scale relative to the published
+    1/D, so that codes of different clips stand out of their noise from the first step."""
     rnn_width: int = 512
     """R: width of the LSTMs of the sequence stage."""
     rnn_layers: int = 3

@@ -101,10 +101,9 @@ class DynamicsEncoder(nn.Module):
         self.loc = nn.Linear(2 * layers * width, config.dynamics_size)
         self.raw_scale = nn.Linear(2 * layers * width, config.dynamics_size)
         start_scale_at(self.raw_scale, prior_scale)
-        # Codes of different clips differ as much, compared with their noise, as at the published scale of the prior,
-        # 1/D. Of a code that is all noise nothing can be learned, and it takes hundreds of steps to become another.
-        with torch.no_grad():
-            self.loc.weight.mul_(prior_scale * config.dynamics_size)
+        if config.dynamics_init == "scaled":
+            with torch.no_grad():
+                self.loc.weight.mul_(prior_scale * config.dynamics_size)
 
     def forward(self, poses: Tensor) -> tuple[Tensor, Tensor]:
         """Return loc and scale of d, each [B, D], given pose locs [B, T, Z]."""

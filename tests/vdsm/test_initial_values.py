@@ -82,15 +82,19 @@ def test_initial_scales_are_those_of_the_priors() -> None:
 
 
 def test_codes_of_an_untrained_encoder_stand_out_of_their_noise_as_at_the_published_scale() -> None:
-    poses, ratios = torch.randn(64, 6, 3), []
-    for scale in (None, 1.0, 2.0):
+    poses, ratios = torch.randn(64, 6, 3), {}
+    for init, scale in (("default", None), ("scaled", None), ("scaled", 1.0), ("scaled", 2.0), ("default", 2.0)):
         torch.manual_seed(0)
-        encoder = Disentangler(tiny_config(dynamics_prior_scale=scale)).sequence_model.dynamics_encoder.eval()
+        config = tiny_config(dynamics_init=init, dynamics_prior_scale=scale)
+        encoder = Disentangler(config).sequence_model.dynamics_encoder.eval()
         with torch.no_grad():
             loc, noise = encoder(poses)
-        ratios.append(float(loc.std(0).mean() / noise.mean()))
-    assert ratios[1] == pytest.approx(ratios[0], rel=0.3)
-    assert ratios[2] == pytest.approx(ratios[0], rel=0.3)
+        ratios[init, scale] = float(loc.std(0).mean() / noise.mean())
+    published = ratios["default", None]
+    assert ratios["scaled", None] == published
+    assert ratios["scaled", 1.0] == pytest.approx(published, rel=0.3)
+    assert ratios["scaled", 2.0] == pytest.approx(published, rel=0.3)
+    assert ratios["default", 2.0] < published / 4
 
 
 def test_the_transition_starts_as_the_identity_and_all_learned_starts_at_zero() -> None:
