@@ -11,7 +11,15 @@ from vdsm.config import ModelConfig
 from vdsm.disentangler import Disentangler
 
 FREE = frozenset(
-    {"static_prior_scale", "dynamics_prior_scale", "rnn_dropout", "encoder_init", "expert_init", "likelihood_scale"}
+    {
+        "static_prior_scale",
+        "dynamics_prior_scale",
+        "rnn_dropout",
+        "encoder_init",
+        "dynamics_init",
+        "expert_init",
+        "likelihood_scale",
+    }
 )
 """Settings that may differ: the weights have the same shapes, and mean the same, whatever their values are."""
 

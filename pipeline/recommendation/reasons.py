@@ -9,6 +9,7 @@ REASONS = {
     "model.static_prior_scale": "with the published 1/K, choosing an expert costs tens of nats",
     "model.dynamics_prior_scale": "with the published 1/D, choosing an action costs tens of nats",
     "model.expert_init": "independent kernels cancel in the even blend of an untrained model",
+    "model.dynamics_init": "with torch's default and this prior scale, an untrained code is nearly all noise",
     "model.dynamics_size": "enough for every dataset in docs/results",
     "model.encoder_downsampling": "a quarter of the computation of `blur`",
     "model.encoder_init": "with torch's default the difference between frames almost vanishes in the encoder",
