@@ -151,6 +151,13 @@ class RunLog:
         if event == "failure":
             logger.warning("a worker failed (%s); restarting the workers from the last checkpoint", record["error"])
             self._progress.start("restarting workers")
+        elif event == "inferring latents":
+            logger.info("encoding each training clip once for stage 2 (%g GB)", record["needed_gb"])
+        elif event == "latents not stored":
+            logger.warning(
+                "stage 2 encodes the clips in every step: their latents take %g GB, and training.latent_memory_gb is %g",
+                record["needed_gb"], record["latent_memory_gb"],
+            )  # fmt: skip
         elif event == "fitting priors":
             logger.info("fitting the priors that codes are sampled from")
         elif event == "priors not fitted":
