@@ -155,7 +155,7 @@ class RunLog:
             logger.info("encoding each training clip once for stage 2 (%g GB)", record["needed_gb"])
         elif event == "latents not stored":
             logger.warning(
-                "stage 2 encodes the clips in every step: their latents take %g GB, and training.latent_memory_gb is %g",
+                "stage 2 encodes the clips in every step: their latents take %g GB, training.latent_memory_gb is %g",
                 record["needed_gb"], record["latent_memory_gb"],
             )  # fmt: skip
         elif event == "fitting priors":
