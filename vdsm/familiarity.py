@@ -38,14 +38,19 @@ class TrainingDistribution:
         assert model.fitted_priors is not None
         self._model, self._density = model, model.fitted_priors.static
         drawn = self._density.sample(DRAWN, torch.Generator().manual_seed(0))
-        self._drawn = self._density.log_prob(drawn).sort().values
+        self.drawn = self._density.log_prob(drawn).sort().values
+        """Log densities of the drawn codes, ascending: [DRAWN]."""
+
+    def share_below(self, static: Tensor) -> Tensor:
+        """Return the share of the training distribution that is less likely than static latents [B, K]: [B]."""
+        likelihood = self._density.log_prob(static.to(self._density.mean))
+        return torch.searchsorted(self.drawn, likelihood).double() / DRAWN
 
     @torch.no_grad()
     def compare(self, frames: Tensor, reconstructed: Tensor) -> Familiarity:
         """Compare clips f32 [B, T, C, H, W] in [0, 1], given what is decoded from their own codes, alike in shape."""
         static, _ = self._model.frame_model.pool_static(self._model.frame_model.encoder(frames))
-        likelihood = self._density.log_prob(static.to(self._density.mean))
-        share = torch.searchsorted(self._drawn, likelihood).double() / DRAWN
+        share = self.share_below(static)
         error = (reconstructed - frames).square().mean((1, 2, 3, 4))
         return Familiarity(share, -10 * error.clamp_min(1e-10).log10())
 

@@ -5,6 +5,7 @@ import logging
 from pipeline.generation.donors import Donors
 from pipeline.generation.request import GenerationRequest
 from pipeline.generation.trained_model import TrainedModel
+from pipeline.generation.unlike_text import describe_unlike
 from vdsm.evaluation.clips import stack
 from vdsm.familiarity import TrainingDistribution
 
@@ -22,12 +23,5 @@ def warn_of_unlike_clips(trained: TrainedModel, donors: Donors, request: Generat
     for clip in given:
         frames = stack(donors.clips, [clip], trained.clip_frames)
         found = training.compare(frames, model.reconstruct(frames))
-        if not found.unlike:
-            continue
-        log.warning(
-            "%s is unlike the training data, so the result may show nothing of it: its static code is less likely than "
-            "%.1f%% of the training distribution, and decoded from its own codes it has a PSNR of %.1f dB",
-            donors.clips.keys[clip],
-            100 * (1 - float(found.share)),
-            float(found.psnr_db),
-        )
+        if found.unlike:
+            log.warning(describe_unlike(donors.clips.keys[clip], float(found.share), float(found.psnr_db)))

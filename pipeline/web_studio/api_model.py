@@ -12,14 +12,20 @@ from pipeline.generation.media_files import encode
 from pipeline.report.animation import animate_grid
 from pipeline.report.images import Frames, enlarge, mosaic, to_rgba
 from pipeline.web_studio.codes import CODE, SAMPLE
+from pipeline.web_studio.factors import Walk
 from pipeline.web_studio.rendering import Cell, Donor
 from pipeline.web_studio.schema import (
+    ACCEPTED,
+    DOWNLOADS,
     MEDIA_TYPES,
+    PAGES,
     SCALE,
     CollectionAnswer,
     ErrorAnswer,
     ExploreAnswer,
     ExploreRequest,
+    FactorAnswer,
+    FactorsAnswer,
     GridAnswer,
     GridRequest,
     Length,
@@ -30,6 +36,7 @@ from pipeline.web_studio.schema import (
     ReadingAnswer,
     Sheet,
     TransferAnswer,
+    WalkPart,
 )
 from pipeline.web_studio.settings import MOST_CELLS
 from pipeline.web_studio.studio import Studio
@@ -59,7 +66,7 @@ async def model(studio: Serving) -> ModelAnswer:
     facts, settings = studio.facts, studio.settings
     return ModelAnswer(
         name=facts.name, frame_size=facts.frame_size, channels=facts.channels, clip_frames=facts.clip_frames,
-        fps=facts.fps, has_runs=settings.runs is not None,
+        fps=facts.fps, has_runs=settings.runs is not None, pages=PAGES, formats=DOWNLOADS, accepts=ACCEPTED,
         collections=[
             CollectionAnswer(kind=kind, clips=len(clips.keys), labels=clips.vocabulary)
             for kind, clips in studio.shelf.collections.items()
@@ -148,17 +155,36 @@ async def grid(studio: Serving, request: GridRequest) -> Any:
     return GridAnswer(grid=Sheet.of(animation), codes=found)
 
 
+@router.get("/factors", summary="Traits of identities that can be changed alone")
+async def factors(studio: Serving) -> FactorsAnswer:
+    """Return the attributes of labelled clips or, without labels, the directions in which identities differ most."""
+    found = (await studio.factors()).values()
+    answers = [FactorAnswer(name=one.name, towards=list(one.ends)) for one in found]
+    return FactorsAnswer(labelled=any(one.labelled for one in found), factors=answers)
+
+
 @router.post("/explore", response_model=ExploreAnswer, responses=MEDIA, summary="A clip from blended codes")
 async def explore(studio: Serving, request: ExploreRequest) -> Any:
     """Return the clip that blended static codes and blended dynamics codes give."""
     references = list(dict.fromkeys(part.of for part in [*request.static, *request.dynamics]))
     donors = [await studio.donor(one) for one in references]
-    cell = Cell(_mix(request.static, references), _mix(request.dynamics, references))
+    walk = None if request.walk is None else await _walk(studio, request.walk)
+    cell = Cell(_mix(request.static, references), _mix(request.dynamics, references), walk)
     (clip,) = (await studio.render(donors, [cell], request.frames)).clips
     if request.format is not None:
         return await _media(studio, to_rgba(clip), request.format, "explore")
     sheet = await asyncio.to_thread(Sheet.of_clip, clip, studio.facts.fps, "clip of the blended codes")
     return ExploreAnswer(result=sheet)
+
+
+async def _walk(studio: Studio, part: WalkPart) -> Walk:
+    found = await studio.factors()
+    if part.factor not in found:
+        raise UserError(f"there is no factor {part.factor:.80}; the factors are in /api/factors")
+    factor = found[part.factor]
+    if part.towards not in factor.ends:
+        raise UserError(f"{part.factor:.80} has no value {part.towards:.80}; its values are in /api/factors")
+    return Walk(factor, part.towards, part.amount, studio.facts.static_groups)
 
 
 def _mix(parts: Sequence[Part], references: Sequence[str]) -> list[tuple[int, float]]:

@@ -27,7 +27,8 @@ TOKEN = "VDSM_STUDIO_TOKEN"
 COOKIE = "vdsm_studio"
 OURS = b"x-vdsm-studio"
 """Header of every answer of the application; an error without it is one of Serve."""
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_HOSTS = [f"[{name}]" if ":" in name else name for name in LOOPBACK]
 DRAIN_S = 5.0
 """Time for which the rest of a refused request is read and dropped, so that its sender reads the answer."""
 BUSY = "the studio is busy or restarting; repeat the request"
@@ -126,7 +127,7 @@ class Gate:
             raise _RefusedError(403, "this request comes from another page; open the studio's own")
         if expected is None:
             # Another page could let its own name point to loopback.
-            if host.rpartition(":")[0] not in LOOPBACK and host not in LOOPBACK:
+            if host.rpartition(":")[0] not in _HOSTS and host not in _HOSTS:
                 raise _RefusedError(403, "the studio answers on loopback only; open it as localhost")
         elif scope["path"] != HEALTH and not any(_matches(token, expected) for token in _tokens(scope, headers)):
             raise _RefusedError(401, "this studio needs its token; open the address that `vdsm studio` printed")

@@ -38,6 +38,7 @@ def facts_of(trained: "TrainedModel", settings: StudioSettings, fps: float | Non
         clip_frames=trained.clip_frames,
         fps=display_fps(fps or trained.fps),
         static_size=config.num_experts,
+        static_groups=config.static_groups,
         dynamics_size=config.dynamics_size,
         fitted=trained.model.fitted_priors is not None,
     )

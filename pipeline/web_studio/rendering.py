@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.report.images import Frames
 from pipeline.web_studio.codes import Code
+from pipeline.web_studio.factors import Walk
 
 Donor = Frames | Code | int
 """A clip uint8 [T, H, W, C], the codes of one, or the seed of a sample."""
@@ -23,6 +24,8 @@ class Cell:
     """Whose identity."""
     dynamics: Mix
     """Whose action."""
+    walk: Walk | None = None
+    """A step of the blended static code along a factor."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,16 @@ class Rendered:
     """Of each donor."""
     clips: list[Frames]
     """Of each cell: uint8 [T, H, W, C]."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Static codes of clips, and which clips are unlike the training data."""
+
+    static: NDArray[np.float32]
+    """[N, K]"""
+    unlike: NDArray[np.bool_]
+    """[N]; False where there is nothing to compare with."""
 
 
 def blend(codes: Sequence[NDArray[np.float32]], mix: Mix) -> NDArray[np.float32]:

@@ -6,10 +6,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.report.animation import Animation, make_animation
 from pipeline.report.images import Frames
+from pipeline.web_studio.codes import MAX_SEED
 from pipeline.web_studio.settings import MOST_CELLS, MOST_FRAMES
 
 MediaFormat = Literal["mp4", "gif", "webm", "png"]
 MEDIA_TYPES: dict[str, str] = {"mp4": "video/mp4", "gif": "image/gif", "webm": "video/webm", "png": "image/png"}
+DOWNLOADS = ["mp4", "gif"]
+"""Formats that the pages offer."""
+PAGES = ["transfer", "grid", "explore", "dataset", "runs"]
+ACCEPTED = "video/*,.gif,.npy,.npz,.mkv,.avi,.mpg"
 SCALE = 4
 """Output pixels per pixel of a clip, in media files."""
 Length = Field(default=None, ge=1, le=MOST_FRAMES, description="frames of each generated clip; by default as trained")
@@ -94,11 +99,34 @@ class Part(Strict):
     weight: float = Field(default=1, ge=0, le=1)
 
 
+class WalkPart(Strict):
+    """A step of the blended static code along a factor; see /api/factors."""
+
+    factor: str = Field(max_length=200, description="name of the factor")
+    towards: str = Field(max_length=200, description="one of its values")
+    amount: float = Field(ge=0, le=1, description="0 changes nothing, 1 replaces what the code shows of the factor")
+
+
+class FactorAnswer(BaseModel):
+    """A trait of identities that can be changed alone."""
+
+    name: str
+    towards: list[str] = Field(description="values that it can be changed to")
+
+
+class FactorsAnswer(BaseModel):
+    """The factors."""
+
+    labelled: bool = Field(description="whether they are attributes by which clips are labelled")
+    factors: list[FactorAnswer]
+
+
 class ExploreRequest(Strict):
     """One clip from blended codes."""
 
     static: list[Part] = Field(min_length=1, max_length=8, description="blend of identities")
     dynamics: list[Part] = Field(min_length=1, max_length=8, description="blend of actions")
+    walk: WalkPart | None = Field(default=None, description="a trait to change in the blended identity")
     frames: int | None = Length
     format: MediaFormat | None = Field(default=None, description="a media file instead of JSON")
 
@@ -141,6 +169,7 @@ class LimitsAnswer(BaseModel):
     upload_bytes: int
     video_seconds: float
     frame_pixels: int
+    samples: int = Field(default=MAX_SEED, description="samples of the prior have seeds below this")
     frames: int = MOST_FRAMES
     cells: int = MOST_CELLS
 
@@ -155,6 +184,9 @@ class ModelAnswer(BaseModel):
     fps: float
     collections: list[CollectionAnswer]
     has_runs: bool
+    pages: list[str] = Field(description="the pages that can be shown")
+    formats: list[str] = Field(description="media files in which results can be downloaded")
+    accepts: str = Field(description="what a choice of a video offers, as the attribute `accept` of HTML")
     limits: LimitsAnswer
 
 

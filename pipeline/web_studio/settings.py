@@ -71,6 +71,8 @@ class ModelFacts:
     fps: float
     """Frames per second at which clips are shown and videos are read."""
     static_size: int
+    static_groups: int
+    """Number of simplices that the static code is made of."""
     dynamics_size: int
     fitted: bool
     """Whether it has fitted priors, so that clips unlike its training data can be noticed."""

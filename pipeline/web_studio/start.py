@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from cluster.errors import UserError
-from pipeline.web_studio.gate import VARIABLE, GateSettings, hash_of
+from pipeline.web_studio.gate import LOOPBACK, VARIABLE, GateSettings, hash_of
 from pipeline.web_studio.settings import StudioSettings
 
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
@@ -17,7 +17,6 @@ CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 GATE = "pipeline.web_studio.gate:middlewares"
 """Its value."""
 NICENESS = "RAY_worker_niceness"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN_BYTES = 16
 """Shortest accepted token."""
 REQUEST_S = 120.0

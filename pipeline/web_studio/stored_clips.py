@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from pipeline.report.images import Frames
+from pipeline.web_studio.examples import Examples, of_dataset, of_figures
 from pipeline.web_studio.settings import ModelFacts
 from preprocessing.clip import Item
 from preprocessing.dataset.reader import ClipDataset
@@ -100,6 +101,12 @@ class ClipShelf:
         if len(frames) < self._clip_frames:
             raise UserError(f"{kind}:{key}: has {len(frames)} frames, but the model needs {self._clip_frames}")
         return frames[: self._clip_frames]
+
+    def examples(self) -> Examples | None:
+        """Return labelled clips from which the factors of identities can be found, if there are any."""
+        if self.datasets:
+            return of_dataset(self.datasets["train"], self._clip_frames)
+        return of_figures(self._clip_frames) if FIGURES in self.collections else None
 
     def matching(self, kind: str, filters: Mapping[str, Sequence[str]]) -> list[int]:
         """Return the clips that have one of the given values for each of the given labels.

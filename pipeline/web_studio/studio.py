@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from cluster.errors import UserError
+from pipeline.generation.unlike_text import describe_unlike
 from pipeline.report.images import Frames
 from pipeline.web_studio import codes
 from pipeline.web_studio.codes import Code
-from pipeline.web_studio.rendering import Cell, Donor, Reading, Rendered
+from pipeline.web_studio.factors import SAMPLES, Factor, principal_factors
+from pipeline.web_studio.rendering import Cell, Donor, Encoded, Reading, Rendered
 from pipeline.web_studio.schema import ReadingAnswer, Sheet
 from pipeline.web_studio.settings import ModelFacts, StudioSettings
 from pipeline.web_studio.stored_clips import ClipShelf
@@ -40,6 +42,8 @@ class Studio:
         self.facts, self.settings = facts, settings
         self.shelf = ClipShelf(facts, settings.data)
         self._model = model
+        self._factors: dict[str, Factor] | None = None
+        self._finding = asyncio.Lock()
         self._uploads = UploadReader(facts, settings)
         self._uploads.warm_up()
 
@@ -69,6 +73,31 @@ class Studio:
         Raises:
             BusyError: no replica answered.
         """
+        length = frames or self.facts.clip_frames
+        found: Rendered = await self._ask("render", list(donors), list(cells), length, read=read)
+        return found
+
+    async def factors(self) -> dict[str, Factor]:
+        """Return the factors that an identity can be moved along, by name; they are found at the first call.
+
+        Raises:
+            BusyError: no replica answered.
+        """
+        async with self._finding:
+            if self._factors is None:
+                self._factors = await self._find_factors()
+        return self._factors
+
+    async def _find_factors(self) -> dict[str, Factor]:
+        examples, found = await asyncio.to_thread(self.shelf.examples), []
+        if examples is not None:
+            encoded: Encoded = await self._ask("static_codes", examples.clips)
+            found = examples.factors(encoded)
+        if not found:
+            found = principal_factors(await self._ask("sampled_codes", SAMPLES), self.facts.static_groups)
+        return {factor.name: factor for factor in found}
+
+    async def _ask(self, method: str, *args: Any, **options: Any) -> Any:
         from ray.exceptions import RayActorError, RayError
         from ray.serve.exceptions import RayServeException
 
@@ -77,17 +106,13 @@ class Studio:
             if attempt:
                 await asyncio.sleep(PAUSE_S)
             try:
-                found: Rendered = await self._model.render.remote(
-                    list(donors), list(cells), frames or self.facts.clip_frames, read=read
-                )
+                return await getattr(self._model, method).remote(*args, **options)
             except (RayActorError, RayServeException, ConnectionError) as error:
                 reason = type(error).__name__
             except RayError as error:
                 if isinstance(getattr(error, "cause", None), UserError):
                     raise UserError(str(getattr(error, "cause", ""))) from None
                 raise
-            else:
-                return found
         raise BusyError(f"the model is restarting ({reason})")
 
     def answer(self, name: str, given: Donor, reading: Reading) -> ReadingAnswer:
@@ -97,11 +122,7 @@ class Studio:
             clip = Sheet.of_clip(given, fps, f"the clip {name}")
         warning = None
         if reading.unlike and reading.share is not None and reading.psnr_db is not None:
-            warning = (
-                f"{name} is unlike what this model was trained on, so the result may show nothing of it: its static "
-                f"code is less likely than {100 * (1 - reading.share):.1f}% of the training distribution, and decoded "
-                f"from its own codes it has a PSNR of {reading.psnr_db:.1f} dB"
-            )
+            warning = describe_unlike(name, reading.share, reading.psnr_db)
         return ReadingAnswer(
             name=name, code=reading.code.to_text(), clip=clip, share=reading.share, psnr_db=reading.psnr_db,
             reconstruction=Sheet.of_clip(reading.reconstruction, fps, f"{name}, reconstructed"), warning=warning,

@@ -28,7 +28,7 @@ export async function get(path, query = {}, signal = undefined) {
   for (const [name, value] of Object.entries(query)) {
     for (const one of [value].flat()) if (one !== undefined && one !== null && one !== "") fields.append(name, one);
   }
-  const answer = await send(`/api/${path}${fields.size ? `?${fields}` : ""}`, { signal });
+  const answer = await send(`api/${path}${fields.size ? `?${fields}` : ""}`, { signal });
   return answer.json();
 }
 
@@ -38,7 +38,7 @@ function request(content) {
 }
 
 export async function post(path, content, signal = undefined) {
-  return (await send(`/api/${path}`, { ...request(content), signal })).json();
+  return (await send(`api/${path}`, { ...request(content), signal })).json();
 }
 
 export function form(fields) {
@@ -49,7 +49,7 @@ export function form(fields) {
 
 // Have the browser store what a call returns as a file.
 export async function download(path, content, name) {
-  const blob = await (await send(`/api/${path}`, request(content))).blob();
+  const blob = await (await send(`api/${path}`, request(content))).blob();
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;

@@ -18,7 +18,7 @@ let leave = null;
 
 function show() {
   const { page, values } = read();
-  const name = page in views ? page : "transfer";
+  const name = model.pages.includes(page) ? page : model.pages[0];
   leave?.abort();
   leave = new AbortController();
   for (const [key, link] of Object.entries(links)) {
@@ -33,16 +33,16 @@ function show() {
 
 async function begin() {
   const pages = document.getElementById("pages");
-  for (const [name, view] of Object.entries(views)) {
-    links[name] = el("a", { href: `#${name}` }, view.title);
-    pages.append(links[name]);
-  }
   start();
   try {
     model = await get("model");
   } catch (error) {
     main.replaceChildren(el("h1", {}, "VDSM studio"), problem(error.message));
     return;
+  }
+  for (const name of model.pages) {
+    links[name] = el("a", { href: `#${name}` }, views[name].title);
+    pages.append(links[name]);
   }
   document.getElementById("model").textContent = `· model ${model.name}`;
   show();

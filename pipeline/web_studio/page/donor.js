@@ -5,7 +5,6 @@ import { animate } from "./player.js";
 import { button, el, problem } from "./dom.js";
 import { choose } from "./picker.js";
 
-export const CLIPS = "video/*,image/*,.gif,.npy,.npz,.mkv,.avi,.mpg";
 const readings = new Map(); // code of a clip -> what the API said of it, so that an upload is sent once
 
 export function remember(reading) {
@@ -35,7 +34,7 @@ export async function readingOf(reference, signal) {
 }
 
 // Return the three ways to choose a clip; `take` gets a reference, `failed` a message.
-export function chooser({ model, title, accept = CLIPS, take, failed, left }) {
+export function chooser({ model, title, accept = `${model.accepts},image/*`, take, failed, left }) {
   const upload = async (file) => {
     const most = model.limits.upload_bytes;
     if (file.size > most) {
@@ -62,13 +61,13 @@ export function chooser({ model, title, accept = CLIPS, take, failed, left }) {
   return el(
     "div", { class: "row" },
     model.collections.length ? button("Choose a clip", stored, { "aria-label": `${title}: choose a clip` }) : null,
-    button("Sample", () => take(sample()), { "aria-label": `${title}: sample from the prior` }),
+    button("Sample", () => take(sample(model)), { "aria-label": `${title}: sample from the prior` }),
     el("label", { class: "button upload" }, "Upload", file),
   );
 }
 
-export function sample() {
-  return `sample:${Math.floor(Math.random() * 100_000)}`;
+export function sample({ limits }) {
+  return `sample:${Math.floor(Math.random() * Math.min(limits.samples, 100_000))}`;
 }
 
 export class Slot {
@@ -85,7 +84,7 @@ export class Slot {
       el(
         "div", { class: "row" },
         model.collections.length ? button("Choose a clip", async () => this.take(await choose(model, title))) : null,
-        button("Sample", () => this.take(sample())),
+        button("Sample", () => this.take(sample(model))),
         el("label", { class: "button upload" }, "Upload", file),
       ),
     );

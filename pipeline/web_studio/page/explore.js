@@ -7,9 +7,10 @@ import { el, problem, slider } from "./dom.js";
 import { firstClips } from "./first_clips.js";
 import { Outcome } from "./outcome.js";
 import { number } from "./state.js";
+import { traitPanel } from "./trait.js";
 
 export const title = "Explore";
-export const lede = "Move between two identities and two actions, sample new ones, and let the clip continue.";
+export const lede = "Move between two identities and two actions, change one trait alone, sample new codes, and let the clip continue.";
 const LONGEST = 128;
 
 export function mount(root, { model, values, left, keep }) {
@@ -17,13 +18,16 @@ export function mount(root, { model, values, left, keep }) {
     who: values.getAll("who"), how: values.getAll("how"),
     identity: number(values, "identity", 0.5), action: number(values, "action", 0.5),
     frames: number(values, "frames", model.clip_frames),
+    factor: values.get("factor"), towards: values.get("towards"), amount: number(values, "amount", 0),
   };
-  const content = (format) => ({ static: parts("who", "identity"), dynamics: parts("how", "action"), frames: state.frames, format });
-  const outcome = new Outcome({ title: "Result", path: "explore", content, left });
+  const walk = () => (state.amount > 0 && state.factor ? { factor: state.factor, towards: state.towards, amount: state.amount } : null);
+  const content = (format) => ({ static: parts("who", "identity"), dynamics: parts("how", "action"), walk: walk(), frames: state.frames, format });
+  const outcome = new Outcome({ title: "Result", path: "explore", content, model, left });
   outcome.root.append(range("Frames", "frames", { min: 2, max: Math.max(LONGEST, state.frames), step: 1 }));
-  const panels = { who: panel("who", "Identities", "identity"), how: panel("how", "Actions", "action") };
-  root.append(el("div", { class: "two" }, el("div", { class: "stack" }, panels.who.root, panels.how.root), outcome.root));
   let waiting = null;
+  const panels = { who: panel("who", "Identities", "identity"), how: panel("how", "Actions", "action") };
+  const trait = traitPanel({ state, left, changed: soon });
+  root.append(el("div", { class: "two" }, el("div", { class: "stack" }, panels.who.root, trait, panels.how.root), outcome.root));
 
   function parts(side, share) {
     const [first, second] = state[side];
@@ -33,10 +37,14 @@ export function mount(root, { model, values, left, keep }) {
   function range(text, name, { min, max, step, format }) {
     const change = (value) => {
       state[name] = value;
-      clearTimeout(waiting);
-      waiting = setTimeout(update, 60);
+      soon();
     };
     return slider(text, { min, max, step, value: state[name], format, change });
+  }
+
+  function soon() {
+    clearTimeout(waiting);
+    waiting = setTimeout(update, 60);
   }
 
   function panel(side, name, share) {
@@ -61,7 +69,8 @@ export function mount(root, { model, values, left, keep }) {
   }
 
   function update() {
-    keep({ ...state, frames: state.frames === model.clip_frames ? null : state.frames });
+    const { factor, towards, amount } = walk() ?? {};
+    keep({ ...state, factor, towards, amount, frames: state.frames === model.clip_frames ? null : state.frames });
     outcome.run(async (signal) => (await post("explore", content(), signal)).result);
   }
 

@@ -2,7 +2,7 @@
 
 import { post } from "./api.js";
 import { chip } from "./chip.js";
-import { CLIPS, chooser, nameOf } from "./donor.js";
+import { chooser, nameOf } from "./donor.js";
 import { button, el, problem, slider } from "./dom.js";
 import { firstClips } from "./first_clips.js";
 import { Outcome } from "./outcome.js";
@@ -16,7 +16,7 @@ export function mount(root, { model, values, left, keep }) {
   const state = { who: values.getAll("who"), how: values.getAll("how"), frames: number(values, "frames", model.clip_frames) };
   const lists = { who: list("who", "Identities"), how: list("how", "Actions") };
   const content = (format) => ({ identities: state.who, actions: state.how, frames: state.frames, format });
-  const outcome = new Outcome({ title: "Matrix", path: "grid", content, left, zoom: 2 });
+  const outcome = new Outcome({ title: "Matrix", path: "grid", content, model, left, zoom: 2 });
   let waiting = null;
   outcome.root.append(slider("Frames", {
     min: 2, max: Math.max(64, state.frames), step: 1, value: state.frames,
@@ -49,7 +49,7 @@ export function mount(root, { model, values, left, keep }) {
       }, { "aria-label": `remove ${nameOf(reference)} from ${name}`, disabled: state[side].length === 1 }))));
     };
     const panel = el("section", { class: "panel", "aria-label": name }, el("h2", {}, name), chips, notes,
-      chooser({ model, title: name, accept: CLIPS, take, failed, left }));
+      chooser({ model, title: name, take, failed, left }));
     return { root: panel, draw };
   }
 

@@ -6,7 +6,7 @@ import { announce, button, el, problem } from "./dom.js";
 
 export class Outcome {
   // `content(format)` returns what to post to `path` for a media file.
-  constructor({ title, path, content, left, zoom = 4 }) {
+  constructor({ title, path, content, model, left, zoom = 4 }) {
     Object.assign(this, { path, content, zoom });
     this.picture = el("div", { class: "result", "aria-busy": "false" });
     this.notes = el("div", {});
@@ -14,7 +14,7 @@ export class Outcome {
     this.root = el(
       "section", { class: "panel outcome", "aria-label": title },
       el("h2", {}, title), this.picture, this.notes,
-      el("div", { class: "row" }, media("mp4"), media("gif"), button("Copy link", (event) => this.#link(event.currentTarget))),
+      el("div", { class: "row" }, model.formats.map(media), button("Copy link", (event) => this.#link(event.currentTarget))),
     );
     left.addEventListener("abort", () => this.running?.abort());
   }
@@ -24,6 +24,7 @@ export class Outcome {
     this.running?.abort();
     const own = (this.running = new AbortController());
     this.picture.setAttribute("aria-busy", "true");
+    if (!this.picture.firstChild) this.picture.append(el("p", { class: "soft" }, "Computing…"));
     try {
       const sheet = await work(own.signal);
       if (own.signal.aborted) return;
@@ -33,6 +34,7 @@ export class Outcome {
     } catch (error) {
       if (own.signal.aborted) return;
       if (!(error instanceof Refused)) throw error;
+      this.picture.querySelector("p")?.remove();
       this.notes.replaceChildren(problem(error.message));
     }
     this.picture.setAttribute("aria-busy", "false");

@@ -9,7 +9,6 @@ import { number } from "./state.js";
 
 export const title = "Transfer";
 export const lede = "Two clips: who is seen in the first does what is done in the second. Nothing of an upload is kept.";
-const VIDEO = "video/*,.gif,.npy,.npz,.mkv,.avi,.mpg";
 
 export function mount(root, { model, values, left, keep }) {
   let frames = number(values, "frames", model.clip_frames);
@@ -18,10 +17,10 @@ export function mount(root, { model, values, left, keep }) {
     clearTimeout(waiting);
     waiting = setTimeout(update, 0);
   };
-  const who = new Slot({ title: "Who", hint: "gives the identity; may be a picture", accept: `${VIDEO},image/*`, model, changed });
-  const how = new Slot({ title: "What", hint: "gives the action", accept: VIDEO, model, changed });
+  const who = new Slot({ title: "Who", hint: "gives the identity; may be a picture", accept: `${model.accepts},image/*`, model, changed });
+  const how = new Slot({ title: "What", hint: "gives the action", accept: model.accepts, model, changed });
   const content = (format) => form({ ...who.fields("who"), ...how.fields("how"), frames, format });
-  const outcome = new Outcome({ title: "Result", path: "transfer", content, left });
+  const outcome = new Outcome({ title: "Result", path: "transfer", content, model, left });
   const length = slider("Frames", {
     min: 2, max: Math.max(64, frames), step: 1, value: frames,
     change: (value) => {

@@ -22,7 +22,8 @@ from tests.pipeline.web_studio.conftest import RunningStudio
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 CALLS = (
-    "model", "transfer", "read", "grid", "explore", "clips", "pairs", "rejects", "runs", "runs/curves", "runs/compare"
+    "model", "transfer", "read", "grid", "explore", "factors", "clips", "pairs", "rejects", "runs",
+    "runs/curves", "runs/compare",
 )  # fmt: skip
 SAMPLES = {"who": "sample:1", "how": "sample:2"}
 
@@ -75,7 +76,7 @@ def test_a_picture_gives_an_identity_but_no_action(studio: RunningStudio) -> Non
     assert (status, answer["error"]) == (422, "a.png: is a still picture, which shows no action; give a video")
 
 
-@pytest.mark.parametrize("kind", ["mp4", "gif"])
+@pytest.mark.parametrize("kind", ["mp4", pytest.param("gif", marks=pytest.mark.long)])
 def test_results_are_downloaded_as_media(studio: RunningStudio, kind: str) -> None:
     request = {"identities": ["sample:1", "sample:2"], "actions": ["sample:3"], "format": kind}
     body = json.dumps(request).encode()
@@ -90,6 +91,7 @@ PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile:///etc/passwd\n#
 PICKLE = b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }" + b" " * 60
 NINE = ["sample:1"] * 9
 ONE = [{"of": "sample:1"}]
+STEP = {"factor": "hat", "towards": "sombrero", "amount": 1}
 CONCAT = b"ffconcat version 1.0\nfile '/etc/passwd'\n"
 
 
@@ -143,6 +145,8 @@ def test_real_videos_that_are_damaged_or_too_long_are_read_or_refused(studio: Ru
         ("api/grid", {"identities": NINE, "actions": NINE}, "the grid has 81 clips; at most 64"),
         ("api/grid", {"identities": ["nowhere:1"], "actions": ["sample:1"]}, "there are no clips named nowhere:"),
         ("api/explore", b"[" * 100_000, ""),
+        ("api/explore", {"static": ONE, "dynamics": ONE, "walk": STEP | {"factor": "x"}}, "there is no factor x"),
+        ("api/explore", {"static": ONE, "dynamics": ONE, "walk": STEP}, "hat has no value sombrero"),
         ("api/clips?kind=test&label=hat:sombrero", None, "hat:sombrero: there is no such label"),
         ("api/clips?kind=test&limit=5000", None, "query.limit: Input should be"),
         ("api/runs/curves?name=..", None, "..: there is no run of this name"),

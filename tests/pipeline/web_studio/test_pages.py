@@ -78,7 +78,7 @@ def test_uploads_are_transferred_with_a_warning_and_the_link_restores_the_result
     assert browser.run("document.querySelectorAll('.slot canvas').length") == 4
     warnings: list[Any] = browser.run("[...document.querySelectorAll('.slot .flag')].map(flag => flag.textContent)")
     assert len(warnings) == 2
-    assert all("is unlike what this model was trained on" in text for text in warnings)
+    assert all("is unlike the training data" in text for text in warnings)
     result, link = pixels(browser), browser.run("location.href")
     assert result != before
     browser.open("about:blank")
@@ -129,21 +129,22 @@ def test_every_slider_of_the_explorer_changes_pixels_and_the_link_restores_them(
     browser.open(f"{studio.url}#explore?who=sample:1&who=sample:2&how=test:figure0227-walk&how=sample:4", **features)
     browser.wait_for(READY)
     seen = [pixels(browser)]
-    for label, value in (("identity between", 0.9), ("action between", 0.1), ("Frames", 60)):
+    for label, value in (("identity between", 0.9), ("trait", 0.8), ("action between", 0.1), ("Frames", 60)):
         browser.run("document.querySelector('.result .clip').dataset.before = 'yes'")
         set_range(browser, label, value)
         browser.wait_for(f"{READY} && !document.querySelector('.result .clip[data-before]')")
         seen.append(pixels(browser))
-    assert seen[0] != seen[1]
-    assert seen[1] != seen[2]
+    assert len({one[0] for one in seen[:4]}) == 4, "each slider but the length changes the first frame"
     browser.run("[...Array(30)].forEach(() => document.querySelector('#player [data-step=\"1\"]').click())")
-    assert pixels(browser) != seen[3], "the clip continues after the length of training"
+    assert pixels(browser) != seen[-1], "the clip continues after the length of training"
     link = browser.run("location.href")
-    assert all(part in link for part in ("identity=0.9", "action=0.1", "frames=60"))
+    assert all(
+        part in link for part in ("identity=0.9", "factor=", "towards=", "amount=0.8", "action=0.1", "frames=60")
+    )
     browser.open("about:blank")
     browser.open(link, **features)
     browser.wait_for(READY)
-    assert pixels(browser) == seen[3]
+    assert pixels(browser) == seen[-1]
 
 
 def test_the_grid_has_a_clip_for_each_pair_and_loses_one_that_is_removed(
@@ -198,7 +199,7 @@ PAGES = {
 }  # fmt: skip
 
 
-LONG = ("explore", "dataset?part=pairs")
+LONG = ("grid", "dataset", "dataset?part=pairs")
 
 
 @pytest.mark.parametrize("page", [pytest.param(one, marks=[pytest.mark.long] * (one in LONG)) for one in PAGES])
