@@ -38,7 +38,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[tune,studio,test,cluster-test,s3-server,dashboards,prepare,hub,dev,docs]"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[tune,studio,test,cluster-test,s3-server,dashboards,prepare,hub,onnx,dev,docs]"
 	@touch $(QUICK) $(STAMP)
 
 $(QUICK): pyproject.toml constraints.txt
@@ -92,6 +92,8 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@if $(BIN)/python -m pipeline.web_studio.onnxruntime_web; then $(BIN)/vdsm studio --static site/studio; \
+	else echo "left out: site/studio, the studio that runs in the browser (docs/studio.md)"; fi
 
 clean:
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -9,6 +9,7 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
 import contextlib
 import logging
 import sys
+from pathlib import Path
 
 from pydantic import Field
 
@@ -35,6 +36,11 @@ class StudioCommand(StudioSettings, Controls):
     token_file: LocalPath | None = None
     """File with the token, one line of 16 or more letters and digits. Without it, `--host` makes and prints a new
     token, which is stored nowhere."""
+    static: LocalPath | None = None
+    """Write a folder for any web server instead, in which the browser computes: no server, no Ray. Needs the extra
+    onnx, and npm."""
+    onnxruntime_web: LocalPath | None = None
+    """For `--static`: folder of the npm package onnxruntime-web, instead of a download by npm."""
 
 
 def studio(command: StudioCommand) -> None:
@@ -43,9 +49,12 @@ def studio(command: StudioCommand) -> None:
     Raises:
         UserError: the model or the data is missing or damaged, or the port is taken.
     """
+    settings = StudioSettings.model_validate(command.model_dump(include=set(StudioSettings.model_fields)))
+    if command.static is not None:
+        write_static(command, settings, command.static)
+        return
     for module in ("ray", "fastapi", "multipart"):
         extras.require(module)
-    settings = StudioSettings.model_validate(command.model_dump(include=set(StudioSettings.model_fields)))
     source, token = settings.source, token_for(command.host, command.token_file)
     port = free_port(command.host, command.port, FIRST_PORT)
     if command.dry_run:
@@ -58,6 +67,17 @@ def studio(command: StudioCommand) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         serve_studio(settings, command.host, port, token)
     log.info("the studio has ended")
+
+
+def write_static(command: StudioCommand, settings: StudioSettings, out: Path) -> None:
+    """Write the static edition, and print how to serve it."""
+    from pipeline.web_studio.edition import write_edition
+
+    if command.dry_run:
+        sys.stdout.write(f"would write {settings.source} into {out}\n")
+        return
+    size = write_edition(settings, out, command.onnxruntime_web)
+    sys.stdout.write(f"{out}: {size / 10**6:.0f} MB; serve it with any web server: python -m http.server -d {out}\n")
 
 
 main = entry(StudioCommand, studio, prog="vdsm studio")

@@ -62,14 +62,15 @@ class PhaseDecoder(nn.Module):
 
     def forward(self, dynamics: Tensor, length: int) -> Tensor:
         """Return rnn_1..T(d) [B, length, R] for dynamics codes [B, D]."""
+        return self.at(dynamics, torch.arange(length, device=dynamics.device))
+
+    def at(self, dynamics: Tensor, times: Tensor) -> Tensor:
+        """Return rnn_t(d) [B, T, R] for dynamics codes [B, D] at times [T], in frames from 0 on."""
         with full_precision(dynamics):
             x, y = self.start(dynamics).unbind(dim=-1)
             rates = torch.exp(self.log_rate + 0.5 * torch.tanh(self.rate(dynamics)[:, 0]))
-            times, orders = (
-                torch.arange(first, first + count, dtype=rates.dtype, device=rates.device)
-                for first, count in ((0, length), (1, HARMONICS))
-            )
-            phases = torch.atan2(y, x)[:, None] + rates[:, None] * times
+            orders = torch.arange(1, 1 + HARMONICS, dtype=rates.dtype, device=rates.device)
+            phases = torch.atan2(y, x)[:, None] + rates[:, None] * times.to(rates)
             angles = phases[..., None] * orders
             harmonics = torch.cat([angles.cos() / orders, angles.sin() / orders], dim=-1)
             content = self.content(dynamics)[:, None]

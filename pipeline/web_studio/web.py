@@ -1,6 +1,5 @@
 """The FastAPI application: the API, the page's files, and one clear line for everything that is refused."""
 
-from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -8,20 +7,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-import pipeline.report
-import pipeline.web_studio.page
 from cluster.errors import UserError, one_line
 from pipeline.web_studio import api_clips, api_data, api_model, api_runs
 from pipeline.web_studio.gate import OURS, Gate, GateSettings
+from pipeline.web_studio.page_files import TYPES, page_files
 from pipeline.web_studio.settings import MAX_RETRY_AFTER_S
 from pipeline.web_studio.studio import Studio
 from pipeline.web_studio.uploads import BusyError
 
-TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-}
 MARK = {OURS.decode(): "1"}
 
 
@@ -65,16 +58,6 @@ def make_app(studio: Studio, gate: GateSettings) -> Any:
         return _refusal(503, f"{error}; repeat the request", {"retry-after": str(MAX_RETRY_AFTER_S)})
 
     return Gate(app, gate)
-
-
-def page_files() -> dict[str, bytes]:
-    """Return the files of the page by name."""
-    found = {}
-    for entry in resources.files(pipeline.web_studio.page).iterdir():
-        if entry.is_file() and "." + entry.name.rpartition(".")[2] in TYPES:
-            found[entry.name] = entry.read_bytes()
-    found["report.css"] = resources.files(pipeline.report).joinpath("page.css").read_bytes()
-    return found
 
 
 def _file(files: dict[str, bytes], name: str) -> Response:
