@@ -174,11 +174,14 @@ def test_the_studio_of_a_cluster_is_that_of_this_project_and_lets_nobody_in_with
         given = {one["name"]: one for one in container["env"]}
         assert given[CALLBACK]["value"] == GATE
         assert given[TOKEN]["valueFrom"]["secretKeyRef"]["name"] == "vdsm-studio"
+    found = []
     for text in (tree["spec"]["serveConfigV2"], (root / "cluster" / "studio.yaml").read_text()):
         (application,) = ServeDeploySchema.model_validate(yaml.safe_load(text)).applications
+        found.append(application)
         module, _, function = application.import_path.partition(":")
         assert hasattr(importlib.import_module(module), function)
         StudioSettings.model_validate(application.args)
+    assert found[0] == found[1], "`serve deploy` and the RayService start the same application"
     assert yaml.safe_load((root / "cluster" / "studio.yaml").read_text())["http_options"]["host"] == "127.0.0.1"
 
 

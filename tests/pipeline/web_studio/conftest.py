@@ -2,12 +2,13 @@
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,14 @@ class RunningStudio:
 
 
 @contextlib.contextmanager
-def started(root: Path, *options: str) -> Iterator[RunningStudio]:
-    """Run `vdsm studio` for the block."""
+def started(root: Path, *options: str, variables: Mapping[str, str] | None = None) -> Iterator[RunningStudio]:
+    """Run `vdsm studio` for the block, with further environment variables."""
     from pipeline.dashboards import free_ports
 
     port = next(free_ports(28450))
     command = [sys.executable, str(root / "pipeline" / "studio.py"), "--port", str(port), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, **(variables or {})}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().strip().partition("?")[0]
