@@ -47,6 +47,10 @@ class Studio:
         self._uploads = UploadReader(facts, settings)
         self._uploads.warm_up()
 
+    def close(self) -> None:
+        """End the processes that read uploads."""
+        self._uploads.close()
+
     async def donor(self, reference: str) -> Donor:
         """Return what a reference refers to.
 

@@ -56,7 +56,9 @@ async function codesOf(reference) {
   if (!encoded.has(reference)) {
     const entry = clips.find(facts, kind, value);
     if (!entry) throw new Refused(`${reference}: there is no clip with this key`);
-    encoded.set(reference, model.encode(await clips.pixels(entry.clip)));
+    const found = clips.pixels(entry.clip).then((pixels) => model.encode(pixels));
+    found.catch(() => encoded.delete(reference));
+    encoded.set(reference, found);
   }
   return encoded.get(reference);
 }

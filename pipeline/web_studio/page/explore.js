@@ -27,7 +27,7 @@ export function mount(root, { model, values, left, keep }) {
   let waiting = null;
   const panels = { who: panel("who", "Identities", "identity"), how: panel("how", "Actions", "action") };
   const trait = traitPanel({ state, left, changed: soon });
-  root.append(el("div", { class: "two" }, el("div", { class: "stack" }, panels.who.root, trait, panels.how.root), outcome.root));
+  root.append(el("div", { class: "two follow" }, el("div", { class: "stack" }, panels.who.root, trait, panels.how.root), outcome.root));
 
   function parts(side, share) {
     const [first, second] = state[side];

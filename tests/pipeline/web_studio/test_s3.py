@@ -7,23 +7,20 @@ from urllib.parse import quote
 import pytest
 
 from cluster.storage import api as storage
-from tests.pipeline.web_studio.conftest import started
-from tests.s3_store import S3Store
+from pipeline.web_studio.settings import StudioSettings
+from tests.pipeline.web_studio.in_process import in_process
 
 
 @pytest.mark.slow
-@pytest.mark.ray
-@pytest.mark.long
 def test_data_and_runs_in_s3_are_shown_and_a_running_training_is_followed(
-    root: Path, s3_store: S3Store, s3_bucket: str, figures_dataset: Path, runs_folder: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, s3_bucket: str, figures_dataset: Path, runs_folder: Path, tmp_path: Path
 ) -> None:
     for folder, name in ((figures_dataset, "data"), (runs_folder, "runs")):
         for path in folder.rglob("*"):
             if path.is_file():
                 storage.upload(path, storage.join(s3_bucket, name, str(path.relative_to(folder))))
-    options = ["--data", f"{s3_bucket}/data", "--runs", f"{s3_bucket}/runs"]
-    variables = {**s3_store.server.environment(), "VDSM_CACHE": str(tmp_path)}
-    with started(root, *options, variables=variables) as studio:
+    monkeypatch.setenv("VDSM_CACHE", str(tmp_path))
+    with in_process(StudioSettings(data=f"{s3_bucket}/data", runs=f"{s3_bucket}/runs")) as studio:
         status, page = studio.ask("api/clips?kind=train&label=hat:crown&limit=2")
         assert (status, {clip["labels"]["hat"] for clip in page["clips"]}) == (200, {"crown"})
         status, pairs = studio.ask("api/pairs")
