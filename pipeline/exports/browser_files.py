@@ -151,7 +151,7 @@ def write_browser_files(folder: Path, model: Disentangler, clip_frames: int) -> 
     if model.refinement_steps:
         raise UserError(
             "the model refines the static code of each clip by gradient steps, which a browser cannot; "
-            "use a run with training.refinement_steps 0"
+            "use a run with evaluation.refinement_steps 0"
         )
     config = model.config
     generator = torch.Generator().manual_seed(0)
