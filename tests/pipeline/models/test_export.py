@@ -189,7 +189,8 @@ def test_programs_of_torch_export_compute_the_same_bits(run: Path, small_figures
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.long), 2])
+@pytest.mark.long
+@pytest.mark.parametrize("stage", [1, 2])
 def test_onnx_runtime_computes_the_same_to_1e_4_for_any_number_of_clips(
     stage: int, run: Path, small_figures: Path, tiny_recipe: Recipe, tmp_path: Path
 ) -> None:

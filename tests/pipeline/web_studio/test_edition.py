@@ -128,6 +128,7 @@ def test_a_transfer_between_figures_has_the_pixels_and_the_numbers_of_torch(
     assert page.run(pages) == ["Transfer", "Grid", "Explore"]
 
 
+@pytest.mark.long
 def test_a_link_shows_blends_steps_and_samples_of_any_length_as_torch_does(
     page: Chromium, url: str, model: StudioModel, edition: Path
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_link_shows_blends_steps_and_samples_of_any_length_as_torch_does(
     assert "amount" not in page.run("location.hash")
 
 
+@pytest.mark.long
 def test_a_grid_is_shown_and_saved_as_an_animation(page: Chromium, url: str) -> None:
     page.open(f"{url}#grid?who=figures:{WHO}&who=sample:3&how=figures:{HOW}", **STILL)
     page.wait_for(READY, PATIENCE_S)
@@ -181,6 +183,7 @@ def test_a_grid_is_shown_and_saved_as_an_animation(page: Chromium, url: str) -> 
             assert np.abs(found.astype(int) - expected.astype(int)).mean() < 4
 
 
+@pytest.mark.long
 def test_the_browser_decodes_uploads_and_refuses_in_one_line_what_it_cannot(
     page: Chromium, url: str, model: StudioModel, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from tests.pipeline.web_studio.in_process import in_process
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_data_and_runs_in_s3_are_shown_and_a_running_training_is_followed(
     monkeypatch: pytest.MonkeyPatch, s3_bucket: str, figures_dataset: Path, runs_folder: Path, tmp_path: Path
 ) -> None:
