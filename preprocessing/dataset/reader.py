@@ -72,10 +72,9 @@ class ClipDataset:
         # One process uses at most half of the cache, so that the other half can hold prefetched shards.
         self._half_bytes = cache_bytes // 2
         check_sizes(url, self._shards)
-        self.mapped = (
-            MappedClips(url, self._shards, self.manifest, self._cache) if isinstance(self._shards, ShardTable) else None
-        )
-        self._columns: ClipColumns = self.mapped or ListedClips(url, self._shards, self.manifest)
+        shards = self._shards
+        self.mapped = MappedClips(url, shards, self.manifest, self._cache) if isinstance(shards, ShardTable) else None
+        self._columns: ClipColumns = ListedClips(url, shards, self.manifest) if self.mapped is None else self.mapped
 
     def __len__(self) -> int:
         return len(self._columns)

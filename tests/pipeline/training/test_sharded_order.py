@@ -1,20 +1,27 @@
 """An order that opens the indexes it needs is the order of all clips in memory, and reads little for it."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.training.code_priors import prior_clips
 from pipeline.training.held_out import HeldOut, find_held_out
+from pipeline.training.job import Job, sharded_table
+from pipeline.training.loop import train_run
 from pipeline.training.order import GlobalOrder
 from pipeline.training.partners import ClipTable
 from pipeline.training.sharded_clips import ShardedTable
 from preprocessing.dataset.mapped_clips import MappedClips
+from preprocessing.dataset.reader import ClipDataset
 from preprocessing.dataset.schema import SchemaError
+from preprocessing.dataset.upgrade import upgrade_dataset
 from tests.pipeline.training.mapped_tables import in_order_of_shards, write_mapped
 from tests.property_settings import examples
 
@@ -137,3 +144,28 @@ def test_what_is_no_list_of_held_out_clips_is_refused(tmp_path: Path) -> None:
         HeldOut.read(data, sizes + 1)
     with pytest.raises(SchemaError, match="is not an Arrow file"):
         HeldOut.read(data[:-1], sizes)
+
+
+@pytest.mark.slow
+def test_a_training_has_the_same_weights_on_an_upgraded_dataset(
+    tiny_job: Callable[..., Job], small_figures: Path, recorder: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(small_figures, tmp_path / "data")
+    upgrade_dataset(str(tmp_path / "data"))
+    changes: dict[str, Any] = {"stage1": {"steps": 4, "pairing": "identity"}, "stage2": {"steps": 3}, "audit": True}
+    found = []
+    for clips in (ClipDataset(str(small_figures), "train"), ClipDataset(str(tmp_path / "data"), "train")):
+        job, recorded = tiny_job(clips=clips, picture_interval=4, checkpoint_interval=2, **changes), recorder()
+        assert (sharded_table(job) is None) == (clips.mapped is None)
+        train_run(job, recorded)
+        found.append(recorded)
+    assert found[0].audit == found[1].audit
+    for position, state in found[0].states.items():
+        other = found[1].states[position].weights
+        assert all(torch.equal(value, other[name]) for name, value in state.weights.items())
+    # A run that was begun before the upgrade is resumed after it.
+    resumed = recorder()
+    train_run(job, resumed, resume=found[0].states[1, 2])
+    assert all(
+        torch.equal(value, found[0].states[2, 3].weights[name]) for name, value in resumed.states[2, 3].weights.items()
+    )
