@@ -16,7 +16,7 @@ import yaml
 
 from cluster.development.s3_server import S3Server
 from cluster.storage import api as storage
-from preprocessing import shard, verify
+from preprocessing import shard
 from preprocessing.dataset.format import appearance_path, index_path
 from preprocessing.dataset.verify_dataset import verify_dataset
 from preprocessing.sharding import job
@@ -102,27 +102,6 @@ def test_a_rerun_leaves_a_complete_dataset_unchanged(
     shard.main([*SMALL, "--out", str(undisturbed)])
     assert {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*")} == before
     assert "8 identities" in capsys.readouterr().out
-
-
-def test_a_dataset_keeps_its_format_and_an_upgraded_one_is_complete(
-    undisturbed: Path, tmp_path: Path, local_ray: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, upgraded = str(tmp_path / "data"), tmp_path / "upgraded"
-    shard.main([*SMALL, "--shards.format", "3", "--out", out])
-    verify_dataset(out)
-    shutil.copytree(undisturbed, upgraded)
-    verify.main([str(upgraded), "--upgrade"])
-    before, three = tree(str(upgraded)), tree(out)
-    columns = {name: digest for name, digest in three.items() if name.endswith((".arrow", ".tar", ".npy", ".jsonl"))}
-    assert columns.pop("shards.arrow")  # the JSON indexes, which it names, differ
-    assert columns.items() <= before.items()
-    monkeypatch.setattr(job, "write_shards", None)
-    shard.main([*SMALL, "--out", out])  # of format 2 by default
-    shard.main([*SMALL, "--shards.format", "3", "--out", str(upgraded)])
-    assert (tree(out), tree(str(upgraded))) == (three, before)
-    os.truncate(Path(out) / "shards.arrow", 1000)
-    shard.main([*SMALL, "--out", out])
-    assert tree(out) == three
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "rejects.jsonl", "preview.html"])
