@@ -65,7 +65,7 @@ test-long: $(STAMP)
 campaign: $(STAMP)
 	$(BIN)/python -m pytest -rs --trials $(TRIALS) -m "long or campaign or repeated" $(TESTS)
 
-FUZZ ?= index manifest shard plan arrays sidecar list recipe run log config weights
+FUZZ ?= index columns table manifest shard plan arrays sidecar list recipe run log config weights
 SECONDS_EACH ?= 3600
 fuzz: $(STAMP)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[fuzz]"

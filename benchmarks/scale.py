@@ -2,10 +2,11 @@
 
     python benchmarks/scale.py --json                       # 10^4 to 10^6 clips: four processor minutes, 2 GB
     python benchmarks/scale.py --only ranks --clips 100000  # one of the things that grow
+    python benchmarks/scale.py --only node --clips 100000000  # a node of 8 ranks on format 3: four processor minutes
 
 For each component it prints the cost at three sizes and the exponent of the power law through them: 0 is constant, 1
-linear. Seconds are those of the processor. `start` runs in a process of its own for each size, whose memory it
-measures; everything else that a rank does is simulated in this process, without a process group or a network.
+linear. Seconds are those of the processor. `start` and `node` run in processes of their own for each size, whose memory
+they measure; everything else that a rank does is simulated in this process, without a process group or a network.
 """
 
 import json
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from arguments import machine, parser, show
+from scale_columns import held_out_of, job_of, node_of
 from scale_sharding import cached, inputs, shards_of_job, trials
 from scale_training import Costs, checkpoint_of, clips_of_dataset, ranks_of_run, start_of_rank, steps_of_run
 
@@ -57,6 +59,9 @@ def measurements(clips: int, shards: int, steps: int) -> dict[str, Callable[[], 
 
     return {
         "start": lambda: grow(start, up_to(clips)),
+        "node": lambda: grow(node_of, up_to(clips)),
+        "held out": lambda: grow(held_out_of, up_to(clips)),
+        "job": lambda: grow(job_of, up_to(shards, 3)),
         "clips": lambda: grow(clips_of_dataset, up_to(clips)),
         "ranks": lambda: grow(ranks, (8, 64, 1024)),
         "steps": lambda: grow(steps_of_run, up_to(steps)),

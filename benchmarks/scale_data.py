@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from preprocessing.clip import Clip, Factors, Item
 from preprocessing.dataset.format import (
     MANIFEST,
-    VERSION,
     Manifest,
     Sample,
     ShardEntry,
@@ -84,7 +83,7 @@ def shard_index(number: int, clips: int) -> ShardIndex:
     """Return the index of a shard of the training split."""
     first = number * CLIPS_PER_SHARD
     return {
-        "schema_version": VERSION,
+        "schema_version": 2,
         "shard": shard_path("train", number),
         "split": "train",
         "sha256": f"{number:064x}",
@@ -116,7 +115,7 @@ def _sample(clip: int, row: int) -> Sample:
 
 
 def write_indexes(folder: Path, clips: int) -> None:
-    """Write manifest and indexes of a dataset; its tars are files of the right length, without data."""
+    """Write manifest and indexes of a dataset of format 2; its tars are files of the right length, without data."""
     shards: list[ShardEntry] = []
     (folder / "train").mkdir(parents=True)
     for number in range(-(-clips // CLIPS_PER_SHARD)):
@@ -132,7 +131,7 @@ def write_indexes(folder: Path, clips: int) -> None:
             }
         )  # fmt: skip
     manifest: Manifest = {
-        "schema_version": VERSION,
+        "schema_version": 2,
         "vocabulary": NoInputs.vocabulary,
         "factors": {},
         "clip_shape": [8, 64, 64, 3],

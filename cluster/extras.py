@@ -10,6 +10,7 @@ from cluster.errors import UserError
 
 EXTRA_OF = {
     "ray": "train",
+    "pyarrow": "data",
     "tensorboard": "train",
     "faiss": "train",
     "sklearn": "train",

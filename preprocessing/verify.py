@@ -15,8 +15,10 @@ from cluster.cli.progress import ProgressDisplay
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls, Section
 from preprocessing.dataset.errors import DamagedDatasetError
+from preprocessing.dataset.format import COLUMNAR, TABLE
 from preprocessing.dataset.inputs import describe_identities
 from preprocessing.dataset.manifest import read_manifest
+from preprocessing.dataset.upgrade import upgrade_dataset
 from preprocessing.dataset.verify_dataset import verify_dataset
 from preprocessing.dataset.verify_shard import VerificationError
 
@@ -29,6 +31,9 @@ class VerifyCommand(Section, Controls):
     decode: float = Field(default=1.0, ge=0, le=1)
     """Share of the clips, evenly spread, whose frames are decoded and checked one by one. Every byte is hashed in any
     case."""
+    upgrade: bool = False
+    """Make format 3 of a dataset of format 2, in place: write a table of shards and columnar indexes beside the others,
+    without reading a shard; then exit. Needs permission to write. A run may be resumed afterwards."""
 
 
 def verify(command: VerifyCommand) -> None:
@@ -41,6 +46,9 @@ def verify(command: VerifyCommand) -> None:
 
 
 def _verify(command: VerifyCommand) -> None:
+    if command.upgrade:
+        _upgrade(command)
+        return
     manifest, _ = read_manifest(command.data)
     shards, clips = len(manifest["shards"]), sum(shard["clips"] for shard in manifest["shards"])
     if command.dry_run:
@@ -54,6 +62,20 @@ def _verify(command: VerifyCommand) -> None:
         f"{command.data}: all {clips:,} clips in {shards} shards match the manifest; "
         f"{describe_identities(command.data, manifest)}\n"
     )
+
+
+def _upgrade(command: VerifyCommand) -> None:
+    manifest, _ = read_manifest(command.data)
+    shards = len(manifest["shards"])
+    if manifest["schema_version"] >= COLUMNAR:
+        sys.stdout.write(f"{command.data}: has format {manifest['schema_version']} already\n")
+    elif command.dry_run:
+        sys.stdout.write(f"{command.data}: would write indexes of {shards:,} shards, and {TABLE}\n")
+    else:
+        with ProgressDisplay(phases=1) as progress:
+            progress.start("writing indexes", shards, unit="shards")
+            upgrade_dataset(command.data, on_upgraded=progress.advance)
+        sys.stdout.write(f"{command.data}: {shards:,} shards have format {COLUMNAR} now\n")
 
 
 def _name_data(args: list[str]) -> list[str]:

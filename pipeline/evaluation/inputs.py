@@ -13,6 +13,7 @@ from cluster.cli.settings import Section
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from pipeline.recipe import EvaluationConfig, Recipe
+from preprocessing.dataset.manifest import clips_of
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +112,7 @@ def test_split(data: str, test_clips: int | None) -> "ClipDataset":
     from preprocessing.dataset.reader import ClipDataset
 
     test = ClipDataset(data, "test", most_clips=test_clips)
-    everything = sum(shard["clips"] for shard in test.manifest["shards"] if shard["split"] == "test")
+    everything = clips_of(test.manifest, "test")
     if len(test) < everything:
         log.info("measuring %d of %d test clips; evaluation.test_clips is %d", len(test), everything, test_clips)
     return test

@@ -9,6 +9,7 @@ from pipeline.recommendation.text import recipe_text
 from pipeline.recommendation.timing import seconds_per_step
 from pipeline.training.job import Job
 from pipeline.training.plan import make_plan
+from preprocessing.dataset.manifest import clips_of
 from preprocessing.dataset.reader import ClipDataset
 
 
@@ -45,4 +46,4 @@ def recommendation(
 
 
 def _test_clips(clips: ClipDataset) -> int:
-    return sum(shard["clips"] for shard in clips.manifest["shards"] if shard["split"] == "test")
+    return clips_of(clips.manifest, "test")

@@ -61,6 +61,7 @@ def locked_run(recipe: Recipe, data: str, run: str) -> Iterator[Beginning | None
         open_run(run, recipe, data, manifest)
         keep_start(run, start)
         _keep_pairs(recipe, data, run)
+        _keep_held_out(recipe, data, run)
         checkpoints = CheckpointStore(run, recipe.training)
         position = checkpoints.newest()
         if is_end(position, recipe.training):
@@ -88,12 +89,22 @@ def _keep_pairs(recipe: Recipe, data: str, run: str) -> None:
         keep_pairs(run, run_pairs(recipe.training, ClipDataset(data, "train"), run))
 
 
+def _keep_held_out(recipe: Recipe, data: str, run: str) -> None:
+    """Store which clips are held out for validation, if the workers read that from a file."""
+    from pipeline.runs.held_out import keep_held_out
+    from preprocessing.dataset.reader import ClipDataset
+
+    with contextlib.suppress(ValueError):  # where the plan is made, it says why the data does not fit
+        keep_held_out(recipe, ClipDataset(data, "train"), run)
+
+
 def plan_stages(recipe: Recipe, data: str) -> "list[StagePlan]":
     """Return what each stage will do.
 
     Raises:
         UserError: the data is missing or does not fit the recipe.
     """
+    from pipeline.runs.held_out import run_held_out
     from pipeline.runs.pairs import run_pairs
     from pipeline.training.job import Job
     from pipeline.training.plan import make_plan
@@ -102,7 +113,10 @@ def plan_stages(recipe: Recipe, data: str) -> "list[StagePlan]":
     clips = ClipDataset(data, "train")
     try:
         pairs = run_pairs(recipe.training, clips)
-        job = Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, pairs=pairs)
+        job = Job(
+            model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, pairs=pairs,
+            held_out=run_held_out(recipe, clips),
+        )  # fmt: skip
         return make_plan(job)
     except ValueError as error:
         raise UserError(f"{data}: {error}") from error

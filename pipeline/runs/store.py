@@ -97,9 +97,13 @@ def absolute(url: str) -> str:
 
 def data_hash(manifest: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a dataset's content: the hashes of its shards, and its vocabulary."""
-    shards = [[shard["path"], shard["sha256"]] for shard in manifest["shards"]]
-    content = json.dumps([shards, manifest["vocabulary"]], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+    # The JSON of [[[path, hash], ...], vocabulary], piece by piece: there may be a million shards.
+    digest, between = hashlib.sha256(b"[["), b""
+    for shard in manifest["shards"]:
+        digest.update(between + json.dumps([shard["path"], shard["sha256"]]).encode())
+        between = b", "
+    digest.update(f"], {json.dumps(manifest['vocabulary'], sort_keys=True)}]".encode())
+    return digest.hexdigest()
 
 
 def open_run(url: str, recipe: Recipe, data: str, manifest: Mapping[str, Any]) -> bool:

@@ -152,6 +152,7 @@ def _log_start(
 
 
 def _job(worker_config: WorkerConfig) -> Job:
+    from pipeline.runs.held_out import run_held_out
     from pipeline.runs.pairs import run_pairs
     from pipeline.runs.start import stored_origin, stored_weights
     from preprocessing.dataset.reader import ClipDataset
@@ -167,6 +168,7 @@ def _job(worker_config: WorkerConfig) -> Job:
         seed=recipe.seed,
         clips=clips,
         is_remote=storage.is_s3(worker_config.data),
+        held_out=run_held_out(recipe, clips, run),
         pairs=run_pairs(recipe.training, clips, run),
         start_weights=(lambda: stored_weights(run)) if recipe.training.start_from else None,
         provenance=provenance,

@@ -18,10 +18,21 @@ from vdsm.config import ModelConfig
 class Clips(Protocol):
     """The part of a dataset that the training uses; `preprocessing.dataset.reader.ClipDataset` has it."""
 
-    keys: list[str]
-    identities: list[str]
-    sources: list[str]
-    starts_s: NDArray[np.float64]
+    @property
+    def keys(self) -> Sequence[str]:
+        """Unique key of each clip."""
+
+    @property
+    def identities(self) -> Sequence[str]:
+        """Identity of each clip."""
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """Source of each clip."""
+
+    @property
+    def starts_s(self) -> NDArray[np.float64]:
+        """Start of each clip in its source, in seconds, [N]."""
 
     @property
     def clip_frames(self) -> Sequence[int] | NDArray[np.int64]:

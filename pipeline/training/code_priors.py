@@ -16,6 +16,8 @@ from vdsm.disentangler import Disentangler
 
 BATCH_CLIPS = 32
 DIVERGENCE_SAMPLES = 4000
+MAX_PERMUTED = 10**7
+"""Clips up to whose number some of them are drawn by a permutation of all, as always; of more, without one."""
 
 
 class CodePosteriors(NamedTuple):
@@ -36,7 +38,7 @@ def obstacle(order: GlobalOrder, maximum: int) -> str | None:
     """Return why no prior can be fitted to at most `maximum` clips; None if one can."""
     if not is_installed("sklearn"):  # a bare GPU machine, which trains without Ray, may lack it
         return "scikit-learn is not installed"
-    return "it takes two training clips" if min(len(order.train), maximum) < 2 else None
+    return "it takes two training clips" if min(order.train_count, maximum) < 2 else None
 
 
 def is_installed(module: str) -> bool:
@@ -46,17 +48,26 @@ def is_installed(module: str) -> bool:
 
 def prior_clips(order: GlobalOrder, maximum: int) -> tuple[Indices, Indices]:
     """Return the clips whose codes the priors are fitted to and chosen by: at most `maximum`, and a third of that."""
-    return tuple(  # type: ignore[return-value]
-        np.sort(np.random.default_rng(derive_seed(order.seed, "priors")).permutation(clips)[:count])
-        for clips, count in ((order.train, maximum), (order.validation, max(1, maximum // 3)))
+    clips = order.clips
+    return (
+        clips.train_at(_drawn(clips.train_count, maximum, order.seed)),
+        clips.validation_at(_drawn(clips.validation_count, max(1, maximum // 3), order.seed)),
     )
+
+
+def _drawn(count: int, maximum: int, seed: int) -> Indices:
+    """Return at most so many of the numbers below `count`, in ascending order."""
+    generator = np.random.default_rng(derive_seed(seed, "priors"))
+    if count > MAX_PERMUTED:
+        return np.sort(generator.choice(count, maximum, replace=False))
+    return np.sort(generator.permutation(count)[:maximum])
 
 
 @torch.no_grad()
 def encode_posteriors(model: Disentangler, job: Job, clips: Indices, world: DistributedContext) -> CodePosteriors:
     """Encode the start of each clip. Each rank encodes its part, and all return the same; all must call together."""
     # Clips are used at this length, in stage 1 as well, if all are that long.
-    window = min(job.training.stage2.clip_frames, int(np.min(np.asarray(job.clips.clip_frames)[clips])))
+    window = min(job.training.stage2.clip_frames, *(int(job.clips.clip_frames[clip]) for clip in clips.tolist()))
     config, rows = model.config, world.rows(len(clips))
     sizes = (config.num_experts, config.num_experts, config.dynamics_size, config.dynamics_size)
     found = [torch.zeros(len(clips), size, dtype=torch.float64) for size in sizes]

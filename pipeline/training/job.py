@@ -3,16 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from torch import Tensor
 
 from pipeline.training.batches import Clips
 from pipeline.training.config import TrainingConfig
+from pipeline.training.held_out import HeldOut, Unit, find_held_out
 from pipeline.training.order import GlobalOrder
 from pipeline.training.partners import ClipTable
+from pipeline.training.sharded_clips import ShardedTable
 from pipeline.training.state import Provenance
 from preprocessing.appearance.pairs import MinedPairs, Video
+from preprocessing.dataset.mapped_clips import MappedClips
 from vdsm.config import ModelConfig
 
 
@@ -26,6 +30,8 @@ class Job:
     clips: Clips
     is_remote: bool = False
     """Whether a shard is downloaded completely before a clip of it is read, so that validation should read ahead."""
+    held_out: HeldOut | None = None
+    """What `held_out_of` finds, if it is known."""
     pairs: MinedPairs | None = None
     """Pairs of clips that look alike, if stage 1 is paired by appearance."""
     start_weights: Callable[[], Mapping[str, Tensor]] | None = None
@@ -42,7 +48,7 @@ def stage_order(job: Job, stage: int) -> GlobalOrder:
     """
     config = job.training.stage(stage)
     return GlobalOrder(
-        clip_table(job),
+        sharded_table(job) or clip_table(job),
         seed=job.seed,
         stage=stage,
         window=config.window_frames,
@@ -55,6 +61,42 @@ def stage_order(job: Job, stage: int) -> GlobalOrder:
         validation_clips=job.training.validation_clips,
         late_from=round(job.training.appearance.join * config.steps) if stage == 1 else 0,
     )
+
+
+def can_be_sharded(clips: Clips, training: TrainingConfig) -> bool:
+    """Return whether an order can do with the mapped indexes of format 3, of which it opens those that it needs."""
+    is_by_identity = training.stage1.pairing in ("none", "identity")
+    is_mapped = isinstance(getattr(clips, "mapped", None), MappedClips)
+    return is_mapped and training.order == "lanes" and is_by_identity
+
+
+def sharded_table(job: Job) -> ShardedTable | None:
+    """Return what the order of both stages needs, if that is little; see `can_be_sharded`. Else `clip_table` has it."""
+    if not can_be_sharded(job.clips, job.training):
+        return None
+    mapped: MappedClips = job.clips.mapped  # type: ignore[attr-defined]
+    held = job.held_out or held_out_of(mapped, job.seed, job.training)
+    is_paired, is_by_clip = job.training.stage1.pairing == "identity", job.training.validation_unit == "clip"
+    if is_paired and (is_by_clip or held.has_shared_groups):
+        return None  # a partner may be in any shard
+    return ShardedTable(mapped, held)
+
+
+def held_out_of(clips: MappedClips, seed: int, training: TrainingConfig) -> HeldOut:
+    """Return which clips are held out, found from the indexes of all shards, once in a process.
+
+    Raises:
+        ValueError: the dataset does not allow it; see `find_held_out`.
+    """
+    known = _KNOWN.setdefault(clips, {})
+    unit: Unit = "key" if training.validation_unit == "clip" else "identity"
+    wanted = (seed, training.validation_fraction, unit)
+    if wanted not in known:
+        known[wanted] = HeldOut.read(find_held_out(clips, *wanted), np.diff(clips.starts))
+    return known[wanted]
+
+
+_KNOWN: WeakKeyDictionary[MappedClips, dict[tuple[int, float, Unit], HeldOut]] = WeakKeyDictionary()
 
 
 def clip_table(job: Job) -> ClipTable:

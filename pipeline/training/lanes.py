@@ -15,7 +15,7 @@ Letters: N clips, S shards, B rows of a batch, L lanes.
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,43 @@ SHARDS_PER_LANE = 16
 _CACHED_BLOCKS = 4096
 
 
+class LaneShards(Protocol):
+    """The shards that are dealt to lanes, each with at least one clip."""
+
+    @property
+    def sizes(self) -> Indices:
+        """Number of clips of each shard, [S]."""
+
+    @property
+    def hashes(self) -> Hashes:
+        """The least hash of the clips of each shard, by which it is known, [S]."""
+
+    def clips(self, shard: int) -> tuple[Indices, Hashes]:
+        """Return the clips of a shard and the hashes of their keys, in the order of the hashes."""
+
+
+class ListedShards:
+    """The shards of clips that are listed.
+
+    Args:
+        clips: indices of the clips, [N].
+        hashes: hash of the key of each clip, [N].
+        shards: number of the shard of each clip, [N].
+    """
+
+    def __init__(self, clips: Indices, hashes: Hashes, shards: Indices) -> None:
+        # Nothing depends on how the dataset numbers its clips and shards: a shard is known by the least hash in it.
+        by_shard = np.lexsort((hashes, shards))
+        self._clips, self._hashes = clips[by_shard], hashes[by_shard]
+        _, self._first, self.sizes = np.unique(shards[by_shard], return_index=True, return_counts=True)
+        self.hashes = self._hashes[self._first]
+
+    def clips(self, shard: int) -> tuple[Indices, Hashes]:
+        """Return the clips of a shard and their hashes, in the order of the hashes."""
+        here = slice(self._first[shard], self._first[shard] + self.sizes[shard])
+        return self._clips[here], self._hashes[here]
+
+
 class _Epoch(NamedTuple):
     """How the shards lie in one epoch, and which piece each lane has."""
 
@@ -46,26 +83,18 @@ class _Epoch(NamedTuple):
 
 
 class Lanes:
-    """The order of some clips by lanes.
+    """The order of the clips of some shards by lanes.
 
     Args:
-        clips: indices of the clips, [N].
-        hashes: hash of the key of each clip, [N].
-        shards: number of the shard of each clip, [N].
+        shards: the shards.
         batch: rows of a batch.
         block_shards: shards that are shuffled together, over all lanes; a lane has at least two of them.
         draw: the source of randomness.
     """
 
-    def __init__(
-        self, clips: Indices, hashes: Hashes, shards: Indices, *, batch: int, block_shards: int, draw: Draw
-    ) -> None:
-        self._batch, self._draw = batch, draw
-        # Nothing depends on how the dataset numbers its clips and shards: a shard is known by the least hash in it.
-        by_shard = np.lexsort((hashes, shards))
-        self._clips, self._hashes = clips[by_shard], hashes[by_shard]
-        _, self._first, self._sizes = np.unique(shards[by_shard], return_index=True, return_counts=True)
-        self._shard_hashes = self._hashes[self._first]
+    def __init__(self, shards: LaneShards, *, batch: int, block_shards: int, draw: Draw) -> None:
+        self._batch, self._draw, self._shards, self._sizes = batch, draw, shards, shards.sizes
+        self._clips = int(self._sizes.sum())
         rows = next((rows for rows in range(ROWS_PER_LANE, ROWS_PER_LANE // 2 - 1, -1) if batch % rows == 0), None)
         self.count = min(-(-batch // (rows or ROWS_PER_LANE)), max(1, len(self._sizes) // SHARDS_PER_LANE))
         """Number of lanes."""
@@ -73,7 +102,7 @@ class Lanes:
         """Shards in a block of one lane, on average."""
         borders = -(-np.arange(self.count + 1) * batch // self.count)
         self._first_row, self._rows = borders[:-1], np.diff(borders)
-        self._block_clips = max(1, round(self.block_shards * len(clips) / len(self._sizes)))
+        self._block_clips = max(1, round(self.block_shards * self._clips / len(self._sizes)))
         self._epoch = lru_cache(maxsize=4)(self._lay_out)
         self._block = lru_cache(maxsize=_CACHED_BLOCKS)(self._shuffle)
 
@@ -85,9 +114,10 @@ class Lanes:
         within = cycles * self._rows[lanes] + rows - self._first_row[lanes] - laid.lead[lanes]
         blocks, offsets = np.divmod(within, self._block_clips)
         found = np.empty(len(positions), dtype=np.int64)
-        pairs, pair = np.unique(np.stack([lanes, blocks]), axis=1, return_inverse=True)
-        for number, (lane, block) in enumerate(pairs.T.tolist()):
-            here = pair.reshape(-1) == number
+        places = blocks * self.count + lanes  # a number for each block of each lane
+        for place in dict.fromkeys(places.tolist()):
+            here = np.flatnonzero(places == place)
+            block, lane = divmod(place, self.count)
             found[here] = self._block(epoch, row, lane, block)[offsets[here]]
         return found
 
@@ -99,9 +129,9 @@ class Lanes:
         return rows * self.count // self._batch
 
     def _lay_out(self, epoch: int, row: int) -> _Epoch:
-        shards = np.argsort(self._draw("shards", epoch, self._shard_hashes))
+        shards = np.argsort(self._draw("shards", epoch, self._shards.hashes))
         lead = np.clip(row - self._first_row, 0, self._rows)
-        cycles, rest = divmod(row + len(self._clips), self._batch)
+        cycles, rest = divmod(row + self._clips, self._batch)
         lengths = cycles * self._rows + np.clip(rest - self._first_row, 0, self._rows) - lead
         return _Epoch(shards, np.cumsum(self._sizes[shards]), lead, np.concatenate([[0], np.cumsum(lengths)]))
 
@@ -115,9 +145,9 @@ class Lanes:
             if position >= end:
                 break
             shard, after = int(laid.shards[number]), int(laid.ends[number])
-            first = int(self._first[shard] + self._sizes[shard]) - (after - position)
+            first = int(self._sizes[shard]) - (after - position)
             taken = min(after, end) - position
-            parts.append(np.arange(first, first + taken))
+            parts.append([column[first : first + taken] for column in self._shards.clips(shard)])
             position += taken
-        chosen = np.concatenate(parts)
-        return self._clips[chosen[np.argsort(self._draw("order", epoch, self._hashes[chosen]))]]
+        clips, hashes = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return clips[np.argsort(self._draw("order", epoch, hashes))]

@@ -12,49 +12,21 @@ block are shuffled together, so that every rank reads all of them.
 Letters: N clips to train on, B clips in a global batch, T frames of a sample.
 """
 
-import hashlib
-from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.training.lanes import Lanes
-from pipeline.training.partners import ClipTable, make_partners
+from pipeline.training.draws_of_keys import derive_seed as derive_seed
+from pipeline.training.draws_of_keys import held_out as held_out
+from pipeline.training.draws_of_keys import scatter as scatter
+from pipeline.training.lanes import Lanes, LaneShards
+from pipeline.training.partners import ClipTable
+from pipeline.training.sharded_clips import ShardedClips, ShardedTable
+from pipeline.training.table_clips import OrderedClips, TableClips
 
 Indices = NDArray[np.int64]
-
-
-def derive_seed(*parts: int | str) -> int:
-    """Return the seed of `parts`, in [0, 2^63): the start of the SHA-256 of their text."""
-    text = "/".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def scatter(base: int, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a pseudo-random uint64 for each of `hashes`, under the seed `base` (the finaliser of SplitMix64)."""
-    with np.errstate(over="ignore"):
-        x = hashes + np.uint64(base) * np.uint64(2) + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
-
-
-def held_out(groups: Sequence[str], seed: int, fraction: float) -> frozenset[str]:
-    """Return the groups held out for validation: the `fraction` (at least one) with the smallest hash under `seed`.
-
-    Raises:
-        ValueError: there are fewer than two groups, one to train on and one to validate on.
-    """
-    distinct = sorted(set(groups), key=lambda group: (derive_seed(seed, "validation", group), group))
-    if len(distinct) < 2:
-        raise ValueError(
-            f"the training split has {len(distinct)} group of clips (an identity, a video, clips that look alike, or a "
-            "single clip where validation_unit is clip); validation holds out whole groups, so it needs at least 2"
-        )
-    count = min(max(1, round(fraction * len(distinct))), len(distinct) - 1)
-    return frozenset(distinct[:count])
 
 
 class Windows(NamedTuple):
@@ -78,7 +50,7 @@ class GlobalOrder:
     """The order of one stage.
 
     Args:
-        table: the clips.
+        table: the clips; a sharded table with `lanes` alone. Both kinds of the same clips give the same order.
         seed: seed of the run.
         stage: 1 or 2.
         window: frames taken from each clip.
@@ -97,7 +69,7 @@ class GlobalOrder:
 
     def __init__(
         self,
-        table: ClipTable,
+        table: ClipTable | ShardedTable,
         *,
         seed: int,
         stage: int,
@@ -112,64 +84,48 @@ class GlobalOrder:
         window_setting: str = "clip_frames",
     ) -> None:
         self.seed, self.stage, self.window, self.batch = seed, stage, window, batch
-        self._frames = np.asarray(table.frames, dtype=np.int64)
-        digests = b"".join(hashlib.sha256(clip.encode()).digest()[:8] for clip in table.keys)
-        self._hashes = np.frombuffer(digests, dtype=">u8").astype(np.uint64)
-        short = np.flatnonzero(self._frames < window)
-        if len(short):
-            raise ValueError(
-                f"clip {table.keys[short[0]]} has {self._frames[short[0]]} frames and stage{stage}.{window_setting} is "
-                f"{window} ({len(short)} clips are too short); lower {window_setting} or shard longer clips"
-            )
-        validation = held_out(table.validation_groups, seed, validation_fraction)
-        held = np.fromiter((group in validation for group in table.validation_groups), dtype=bool)
-        self.train: Indices = np.flatnonzero(~held)
-        """Clips to train on, by index in the dataset."""
-        self.validation: Indices = np.flatnonzero(held)
-        """Clips of the groups held out for validation."""
+        # None where the table is sharded: then an epoch visits the shards in lanes, and no clip is late.
+        self._listed = TableClips(table, seed, validation_fraction) if isinstance(table, ClipTable) else None
+        self.clips: OrderedClips = self._listed or ShardedClips(table)  # type: ignore[arg-type]
+        self.clips.check_lengths(window, f"stage{stage}.{window_setting}")
         self._block_shards = block_shards
         self._validation_clips = validation_clips
-        self._is_late = np.zeros(len(held), dtype=bool) if table.late is None else np.asarray(table.late)
-        early = len(self.train) - int(self._is_late[self.train].sum())
-        self._early = early
+        self.train_count = self.clips.train_count
+        """Number of clips to train on."""
+        late = 0 if self._listed is None else int(self._listed.is_late[self._listed.train].sum())
+        self._early = self.train_count - late
         """Number of clips to train on that are not late."""
-        self._late_from = late_from if 0 < early < len(self.train) else 0
-        self._early_epochs = -(-self._late_from * batch // max(early, 1))
-        self._shards = np.zeros(len(held), dtype=np.int64) if table.shards is None else np.asarray(table.shards)
-        self._lanes = self._early_lanes = self._make_lanes(self.train) if lanes else None
-        if lanes and self._late_from:
-            self._early_lanes = self._make_lanes(self.train[~self._is_late[self.train]])
-        self._partners = make_partners(table, self.train, stage) if pairing else None
+        self._late_from = late_from if 0 < self._early < self.train_count else 0
+        self._early_epochs = -(-self._late_from * batch // max(self._early, 1))
+        self._lanes = self._early_lanes = self._make_lanes(self.clips.lane_shards()) if lanes else None
+        if lanes and self._late_from and self._listed is not None:
+            early = self._listed.train[~self._listed.is_late[self._listed.train]]
+            self._early_lanes = self._make_lanes(self._listed.listed(early))
+        self._partners = self.clips.partners(stage) if pairing else None
         self._permutation = lru_cache(maxsize=4)(self._permute)
 
-    def _make_lanes(self, clips: Indices) -> Lanes:
-        return Lanes(
-            clips, self._hashes[clips], self._shards[clips],
-            batch=self.batch, block_shards=self._block_shards, draw=self._draw_for,
-        )  # fmt: skip
+    def _make_lanes(self, shards: LaneShards) -> Lanes:
+        return Lanes(shards, batch=self.batch, block_shards=self._block_shards, draw=self._draw_for)
+
+    @cached_property
+    def train(self) -> Indices:
+        """Clips to train on, by index in the dataset: all of them, which takes 8 bytes for each."""
+        return self.clips.train_at(np.arange(self.train_count))
+
+    @cached_property
+    def validation(self) -> Indices:
+        """Clips of the groups held out for validation, likewise."""
+        return self.clips.validation_at(np.arange(self.clips.validation_count))
 
     def _draw(self, purpose: str, epoch: int, clips: Indices) -> NDArray[np.uint64]:
-        return self._draw_for(purpose, epoch, self._hashes[clips])
+        return self._draw_for(purpose, epoch, self.clips.hashes_of(clips))
 
     def _draw_for(self, purpose: str, epoch: int, hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return scatter(derive_seed(self.seed, self.stage, epoch, purpose), hashes)
 
-    @cached_property
-    def _train_shards(self) -> tuple[Indices, NDArray[np.uint64]]:
-        return self._shards_of(self.train)
-
-    def _shards_of(self, clips: Indices) -> tuple[Indices, NDArray[np.uint64]]:
-        """Return the shard of each clip, counted from 0 among theirs, and a hash of each of these shards.
-
-        A shard is identified by the least hash of the clips, because its number depends on where the dataset is stored.
-        """
-        _, shard = np.unique(self._shards[clips], return_inverse=True)
-        hashes = np.full(shard.max() + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
-        np.minimum.at(hashes, shard, self._hashes[clips])
-        return shard, hashes
-
     def _permute(self, epoch: int) -> Indices:
-        shard, hashes = self._train_shards
+        assert self._listed is not None
+        shard, hashes = self._listed.train_shards
         shard_order = np.argsort(self._draw_for("shards", epoch, hashes))
         block = np.empty(len(shard_order), dtype=np.int64)
         block[shard_order] = np.arange(len(shard_order)) // self._block_shards
@@ -178,7 +134,7 @@ class GlobalOrder:
     def epoch(self, epoch: int) -> Indices:
         """Return all clips to train on, int64 [N], in the order of `epoch`."""
         if self._lanes is not None:
-            return self._lanes.clips(epoch, self._first_row(epoch), np.arange(len(self.train)))
+            return self._lanes.clips(epoch, self._first_row(epoch), np.arange(self.train_count))
         return self._permutation(epoch)
 
     def shards_in_use(self, rows: slice) -> int:
@@ -191,7 +147,7 @@ class GlobalOrder:
         """Return the row of the batch in which the first sample of an epoch is."""
         if epoch < self._early_epochs:
             return epoch * self._early % self.batch
-        return (epoch - self._early_epochs) * len(self.train) % self.batch
+        return (epoch - self._early_epochs) * self.train_count % self.batch
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch of the first sample of `step`."""
@@ -205,7 +161,7 @@ class GlobalOrder:
         samples = step * self.batch + np.arange(self.batch)[rows]
         if step < self._late_from:
             return np.divmod(samples, self._early)
-        epochs, offsets = np.divmod(samples - self._late_from * self.batch, len(self.train))
+        epochs, offsets = np.divmod(samples - self._late_from * self.batch, self.train_count)
         return epochs + self._early_epochs, offsets
 
     def at(self, step: int, rows: slice = slice(None)) -> Windows:
@@ -225,8 +181,9 @@ class GlobalOrder:
         lanes = self._early_lanes if early else self._lanes
         if lanes is not None:
             return lanes.clips(epoch, self._first_row(epoch), positions)
+        assert self._listed is not None
         visited = self.epoch(epoch)
-        return (visited[~self._is_late[visited]] if early else visited)[positions]
+        return (visited[~self._listed.is_late[visited]] if early else visited)[positions]
 
     def _windows(self, epoch: int, clips: Indices) -> Windows:
         starts = self._starts("window", epoch, clips, clips)
@@ -237,7 +194,7 @@ class GlobalOrder:
 
     def _starts(self, purpose: str, epoch: int, drawn_for: Indices, clips: Indices) -> Indices:
         """Return the first frames of windows in `clips`, drawn by the keys of `drawn_for`; both int64 [B]."""
-        choices = (self._frames[clips] - self.window + 1).astype(np.uint64)
+        choices = (self.clips.frames_of(clips) - self.window + 1).astype(np.uint64)
         return (self._draw(purpose, epoch, drawn_for) % choices).astype(np.int64)
 
     def validation_batches(self) -> list[Windows]:
@@ -251,10 +208,13 @@ class GlobalOrder:
 
         The inputs of a shard are a random sample, and a sample from all shards would have to read all of them.
         """
-        clips, most = self.validation, self._validation_clips
-        if most is None or len(clips) <= most:
-            return clips
-        shard, hashes = self._shards_of(clips)
-        rank = np.empty(len(hashes), dtype=np.int64)
-        rank[np.argsort(scatter(derive_seed(self.seed, "validation sample"), hashes))] = np.arange(len(hashes))
-        return np.sort(clips[np.argsort(rank[shard], kind="stable")[:most]])
+        most = self._validation_clips
+        if most is None or self.clips.validation_count <= most:
+            return self.validation
+        return self.clips.validated(most, self.seed)
+
+    @property
+    def validated_count(self) -> int:
+        """Number of clips to validate on."""
+        count, most = self.clips.validation_count, self._validation_clips
+        return count if most is None else min(count, most)

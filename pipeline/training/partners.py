@@ -67,11 +67,7 @@ class GroupPartners:
         names, group = np.unique(np.asarray(table.groups, dtype=object)[train], return_inverse=True)
         sizes = np.bincount(group)
         if table.lone == "refuse" and sizes.min() < 2:
-            raise ValueError(
-                f"stage{stage}.pairing is identity, but identity {names[sizes.argmin()]} has a single training "
-                f"clip ({int((sizes < 2).sum())} identities have); give each at least 2 clips, or set pairing to "
-                "appearance, video or none"
-            )
+            raise ValueError(lone_identity(stage, names[sizes.argmin()], int((sizes < 2).sum())))
         # The clips sorted by group; for each clip its rank in its group, the first member of the group, and its size.
         self._members = train[np.argsort(group, kind="stable")]
         first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -106,3 +102,11 @@ class ListedPartners:
         partners = clips.copy()
         partners[has_partner] = self._partners[chosen[has_partner]]
         return partners
+
+
+def lone_identity(stage: int, name: str, count: int) -> str:
+    """Return the message for identities that have a single clip, which has no partner."""
+    return (
+        f"stage{stage}.pairing is identity, but identity {name} has a single training clip ({count} identities have); "
+        "give each at least 2 clips, or set pairing to appearance, video or none"
+    )

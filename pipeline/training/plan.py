@@ -56,7 +56,7 @@ def make_plan(job: Job) -> list[StagePlan]:
     """
     check_frames(job.clips, job.model)
     orders = [(stage, stage_order(job, stage)) for stage in job.training.selected_stages]
-    counts: dict[int, tuple[int, int]] = {stage: (len(o.train), len(o.validated())) for stage, o in orders}
+    counts: dict[int, tuple[int, int]] = {stage: (o.train_count, o.validated_count) for stage, o in orders}
     return plan_of(job.model, job.training, counts)
 
 

@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -124,7 +125,9 @@ class ShardReadAhead:
 
     def __init__(self, clips: Clips, at: Callable[[int], Windows], steps: Sequence[int], shards: int) -> None:
         self._clips, self._at, self._steps, self._shards = clips, at, steps, shards
-        self._shard_of = np.asarray(clips.clip_shards, dtype=np.int64)
+        numbers = clips.clip_shards
+        # A list has to become an array; what computes the shards of some clips stays as small as it is.
+        self._shard_of: Any = np.asarray(numbers, dtype=np.int64) if isinstance(numbers, list | tuple) else numbers
         self._step = steps[0] if len(steps) else 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._walk, name="read ahead", daemon=True)

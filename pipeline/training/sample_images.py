@@ -36,8 +36,8 @@ def sample_images(
     - `action transfer animated`: the same with all frames of the window, at most `ANIMATED_FRAMES`.
     """
     device = next(model.parameters()).device
-    rows = np.linspace(0, len(order.validation) - 1, CLIPS).astype(int)
-    chosen = order.validation[np.unique(rows)]
+    rows = np.linspace(0, order.clips.validation_count - 1, CLIPS).astype(int)
+    chosen = order.clips.validation_at(np.unique(rows))
     windows = Windows(chosen, np.zeros(len(chosen), dtype=np.int64), None, None)
     frames = to_model(read_windows(clips, windows, order.window), device)
     count, middle = len(chosen), order.window // 2

@@ -24,11 +24,23 @@ NUM_FIGURES = 12
 class ClipCollection(Protocol):
     """Clips with labels."""
 
-    keys: list[str]
-    identities: list[str]
-    labels: dict[str, NDArray[np.int64]]
+    @property
+    def keys(self) -> Sequence[str]:
+        """Unique key of each clip."""
+
+    @property
+    def identities(self) -> Sequence[str]:
+        """Identity of each clip."""
+
+    @property
+    def labels(self) -> dict[str, NDArray[np.int64]]:
+        """Per label, [N] indices into its vocabulary."""
+
+    @property
+    def fps(self) -> NDArray[np.float64]:
+        """Frames per second of each clip, [N]."""
+
     vocabulary: dict[str, list[str]]
-    fps: NDArray[np.float64]
 
     def frames(self, index: int) -> Frames:
         """Return the frames of one clip: uint8 [T, H, W, C]."""

@@ -53,7 +53,7 @@ def find_pairs(clips: ClipDataset, descriptor: str, settings: MiningSettings, ca
 
             vectors = read_descriptors(clips, descriptor, cache, on_read)
         else:
-            vectors = read_embeddings(descriptor, clips.keys)
+            vectors = read_embeddings(descriptor, list(clips.keys))
         video = Video.of(clips)
         kept = (cache or cache_folder()) / "appearance" / f"pairs-{_identity(clips, vectors, video, settings)}.npz"
         progress.start("finding clips that look alike")
@@ -78,7 +78,7 @@ def _identity(
     """Return a hash of everything that the pairs depend on."""
     chosen = {name: value for name, value in asdict(settings).items() if name != "threads"}
     shards = [shard["sha256"] for shard in clips.shards]  # the motion is that of the frames
-    stated = [VERSION, MINING_VERSION, chosen, vectors.shape, clips.keys, shards]
+    stated = [VERSION, MINING_VERSION, chosen, vectors.shape, list(clips.keys), shards]
     digest = hashlib.sha256(json.dumps(stated).encode())
     for array in (vectors, video.sources, video.starts):
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -15,7 +15,7 @@ from preprocessing.appearance.descriptors import SIZE, VERSION, Descriptors, Nam
 from preprocessing.dataset.cache import cache_folder
 from preprocessing.dataset.errors import HASH_MISMATCH, damaged_file
 from preprocessing.dataset.format import Appearance, ShardEntry
-from preprocessing.dataset.index import read_index
+from preprocessing.dataset.index import read_header
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.sources.array_file import ArrayFile, DamagedArrayError, PythonObjectsError
 
@@ -56,7 +56,7 @@ def read_descriptors(
 
 def _stored(url: str, shard: ShardEntry, name: Name) -> Descriptors | None:
     """Return the descriptors that the dataset holds of a shard's clips, if they are of this kind and version."""
-    entry: Appearance | None = read_index(url, shard).get("appearance")
+    entry: Appearance | None = read_header(url, shard).get("appearance")
     if entry is None or (entry["name"], entry["version"]) != (name, VERSION):
         return None
     try:

@@ -19,7 +19,7 @@ from cluster.storage import api as storage
 from cluster.storage import os_errors
 from cluster.storage.own_file import open_own_file
 from cluster.storage.scratch import home
-from preprocessing.dataset.format import SHARD_SUFFIX, ShardEntry
+from preprocessing.dataset.format import SHARD_SUFFIX, StoredFile
 from preprocessing.dataset.schema import is_sha256
 
 PATIENCE_S = 300.0
@@ -58,7 +58,7 @@ class ShardCache:
     def _explained(self) -> contextlib.AbstractContextManager[None]:
         return os_errors.explained(self._folder, _REMEDY)
 
-    def open(self, url: str, shard: ShardEntry) -> BinaryIO:
+    def open(self, url: str, shard: StoredFile) -> BinaryIO:
         """Return the shard as an open file; it stays on disk until the file and all its memory maps are closed.
 
         Raises:
@@ -74,7 +74,7 @@ class ShardCache:
                 if file is not None:
                     file.close()  # evicted before it was locked
 
-    def _locked(self, url: str, shard: ShardEntry) -> BinaryIO | None:
+    def _locked(self, url: str, shard: StoredFile) -> BinaryIO | None:
         """Return the shard as an open file with a shared lock, or None if it was evicted a moment ago."""
         with self._exclusive(shard, wait=True):
             if not self._is_cached(shard):
@@ -86,7 +86,7 @@ class ShardCache:
             fcntl.flock(file, fcntl.LOCK_SH)
             return file
 
-    def prepare(self, url: str, shard: ShardEntry) -> bool:
+    def prepare(self, url: str, shard: StoredFile) -> bool:
         """Prefetch a shard. Return False if shards in use leave no room for it.
 
         Return True also if another process is downloading it.
@@ -103,27 +103,27 @@ class ShardCache:
                 os.utime(self._path(shard))
         return True
 
-    def discard(self, shard: ShardEntry) -> None:
+    def discard(self, shard: StoredFile) -> None:
         """Remove a copy that was changed after its download."""
         with self._explained(), self._exclusive(shard, wait=True), self._room() as room:
             if self._is_cached(shard):
                 room.total -= shard["size_bytes"]
             self._path(shard).unlink(missing_ok=True)
 
-    def _path(self, shard: ShardEntry) -> Path:
+    def _path(self, shard: StoredFile) -> Path:
         """Return the file of a shard. Its name is part of a foreign manifest, and must not lead out of the folder."""
         if not is_sha256(shard["sha256"]):
             raise DamagedShardError(f"{shard['path']}: its SHA-256 in the manifest is not a hash")
         return self._folder / (shard["sha256"] + SHARD_SUFFIX)
 
-    def _is_cached(self, shard: ShardEntry) -> bool:
+    def _is_cached(self, shard: StoredFile) -> bool:
         # A file gets this name only after it was verified.
         with contextlib.suppress(FileNotFoundError):
             return bool(self._path(shard).stat().st_size == shard["size_bytes"])
         return False
 
     @contextlib.contextmanager
-    def _exclusive(self, shard: ShardEntry, *, wait: bool) -> Iterator[bool]:
+    def _exclusive(self, shard: StoredFile, *, wait: bool) -> Iterator[bool]:
         """Lock the shard against other downloads. Yield False if another process holds the lock and `wait` is False."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._path(shard).with_suffix(".lock")
@@ -142,7 +142,7 @@ class ShardCache:
                     path.unlink(missing_ok=True)
                 return
 
-    def _download(self, url: str, shard: ShardEntry) -> None:
+    def _download(self, url: str, shard: StoredFile) -> None:
         remote = storage.join(url, shard["path"])
         unverified = self._path(shard).with_suffix(".unchecked")
         _check_size(url, shard)
@@ -230,7 +230,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
     return False
 
 
-def _check_size(url: str, shard: ShardEntry) -> None:
+def _check_size(url: str, shard: StoredFile) -> None:
     """Compare the length of a shard with that in the manifest, which would empty the cache if it were far too large."""
     remote = storage.join(url, shard["path"])
     if storage.retry_while_unreachable(lambda: storage.size(remote), PATIENCE_S) != shard["size_bytes"]:

@@ -110,6 +110,7 @@ class Unicode:
         return "valid Unicode text"
 
 
+KEY = Form(r"[A-Za-z0-9_-]{1,1000}", "letters, digits, _ and - only")
 SHA256 = Form(r"[0-9a-f]{64}", "64 hexadecimal digits")
 Sha256 = Annotated[str, SHA256]
 Count = Annotated[int, Range(0, 2**63 - 1)]

@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 
 from cluster.errors import UserError
+from preprocessing.dataset.digests import Digests, digests
 from preprocessing.dataset.format import Sample, ShardEntry
-from preprocessing.dataset.index import Digests, ShardSummary, digests, read_index
+from preprocessing.dataset.index import ShardSummary, read_index
 
 
 def check_groups(items: Iterable[tuple[str, str, str]]) -> None:

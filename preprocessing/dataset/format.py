@@ -5,6 +5,8 @@
     rejects.jsonl, preview.html   inputs that could not be used in full, and an overview page
     train/shard-000000.tar        samples: `<key>.frames.npy` (uint8 [T, H, W, C], no pickle) and `<key>.json`
     train/shard-000000.json       the shard's index; written after the tar, so it marks the tar as complete
+    train/shard-000000.arrow      format 3: the clips of the index, as columns, in place of the samples in the JSON
+    shards.arrow                  format 3: the table of shards, in place of the list in the manifest
     appearance/train/shard-000000.npy   what its clips look like, to find clips that look alike
 
 The typed dicts below are the only declaration of the JSON keys: the type checker holds every use to them, and
@@ -17,23 +19,28 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from preprocessing.clip import Factors, Label
 from preprocessing.dataset.constraints import (
+    KEY,
     Addition,
     Count,
-    DecimalKey,
-    Form,
     Length,
     Range,
     RelativePath,
     Sha256,
     Text,
 )
+from preprocessing.dataset.counts import ClipCounts, PixelMoments, Side, SplitStatistics
 
 VERSION = 2
-"""Version of the format; raise it when shards, their index or the manifest change."""
-READABLE_VERSIONS = (1, 2)
+"""Version of the format that is written by default; raise it when shards, their index or the manifest change."""
+READABLE_VERSIONS = (1, 2, 3)
 """Versions that `ClipDataset` reads."""
+WRITABLE_VERSIONS = (2, 3)
+"""Versions that `vdsm shard` writes."""
+COLUMNAR = 3
+"""The first version whose indexes and table of shards are Arrow files."""
 
 MANIFEST = "manifest.json"
+TABLE = "shards.arrow"
 PLAN = "plan.json"
 INPUTS = "inputs.jsonl"
 REJECTS = "rejects.jsonl"
@@ -46,12 +53,11 @@ DESCRIPTION_SUFFIX = ".json"
 """Ends the name of the tar member that holds a clip's labels and provenance."""
 SHARD_SUFFIX = ".tar"
 INDEX_SUFFIX = ".json"
+COLUMNS_SUFFIX = ".arrow"
 
 
-Key = Annotated[str, Form(r"[A-Za-z0-9_-]{1,1000}", "letters, digits, _ and - only")]
+Key = Annotated[str, KEY]
 """Key of a clip."""
-Side = Annotated[int, Range(1, 2**31 - 1)]
-"""Length of an axis of an array."""
 
 
 class Description(TypedDict):
@@ -78,33 +84,6 @@ class Sample(Description):
     """Offset of its content in the tar, in bytes."""
 
 
-class PixelSums(TypedDict):
-    """Exact sums over pixels, from which mean and standard deviation follow."""
-
-    count: Count
-    """Pixels per channel."""
-    sum: list[Count]
-    """Sum of the values, per channel."""
-    sum_squares: list[Count]
-    """Sum of the squared values, per channel."""
-
-
-class ClipCounts(TypedDict):
-    """Counts over the clips of one shard."""
-
-    frames: Count
-    seconds: float
-    lengths: dict[DecimalKey, Count]
-    """Frames per clip -> number of clips."""
-    sizes: list[Annotated[list[Side], Length(3)]]
-    """The distinct [H, W, C]."""
-    labels: dict[str, dict[DecimalKey, Count]]
-    """Label -> index into its vocabulary -> number of clips."""
-    factors: dict[str, Annotated[list[float], Length(4)]]
-    """Continuous factor -> minimum, maximum, sum, number of values."""
-    pixels: PixelSums
-
-
 class RejectRecord(TypedDict):
     """A line of `rejects.jsonl`: an input that is unusable, or usable only up to some point."""
 
@@ -125,8 +104,24 @@ class Appearance(TypedDict):
     sha256: Sha256
 
 
+class FileHash(TypedDict):
+    """A file below the dataset's URL and its SHA-256."""
+
+    path: RelativePath
+    sha256: Sha256
+
+
+class StoredFile(FileHash):
+    """A file that is fetched as a whole."""
+
+    size_bytes: Annotated[int, Range(1, 2**63 - 1)]
+
+
 class IndexHeader(TypedDict):
-    """A shard's index without its samples. A shard whose inputs were all rejected has no tar: its size is 0."""
+    """A shard's index without its samples, which is all that format 3 has of it as JSON.
+
+    A shard whose inputs were all rejected has no tar: its size is 0.
+    """
 
     schema_version: NotRequired[int]
     plan_sha256: NotRequired[str]
@@ -141,6 +136,8 @@ class IndexHeader(TypedDict):
     rejects: NotRequired[list[RejectRecord]]
     appearance: NotRequired[Annotated[Appearance, Addition()]]
     """Lacking in a shard without clips, and in datasets of earlier versions, for which it is computed."""
+    columns: NotRequired[Annotated[StoredFile, Addition()]]
+    """Format 3: the Arrow file with the samples; lacking in a shard without clips."""
 
 
 class ShardIndex(IndexHeader):
@@ -157,13 +154,6 @@ class IndexEntry(TypedDict):
     index_sha256: Sha256
 
 
-class PixelMoments(TypedDict):
-    """Mean and standard deviation of the pixels per channel, in 0..255."""
-
-    pixel_mean: NotRequired[list[float]]
-    pixel_std: NotRequired[list[float]]
-
-
 class ShardEntry(IndexEntry, PixelMoments):
     """A shard, as the manifest lists it."""
 
@@ -174,26 +164,10 @@ class ShardEntry(IndexEntry, PixelMoments):
     frames: NotRequired[Count]
     size_bytes: Annotated[int, Range(1, 2**63 - 1)]
     sha256: Sha256
-
-
-class FactorRange(TypedDict):
-    """The values of a continuous factor."""
-
-    min: float
-    max: float
-    mean: float
-
-
-class SplitStatistics(PixelMoments):
-    """Counts over the clips of a split."""
-
-    frames: NotRequired[Count]
-    seconds: NotRequired[float]
-    clip_lengths: NotRequired[dict[DecimalKey, Count]]
-    """Frames per clip -> number of clips."""
-    label_counts: NotRequired[dict[str, list[Count]]]
-    """Label -> number of clips per value of its vocabulary."""
-    factors: NotRequired[dict[str, FactorRange]]
+    columns_sha256: NotRequired[Annotated[Sha256, Addition()]]
+    """Format 3: SHA-256 of the Arrow index; see `columns_path`."""
+    columns_bytes: NotRequired[Annotated[int, Range(1, 2**63 - 1), Addition()]]
+    """Format 3: its length."""
 
 
 class SplitTotals(SplitStatistics):
@@ -208,15 +182,15 @@ class SplitTotals(SplitStatistics):
     size_bytes: NotRequired[Count]
 
 
-class FileHash(TypedDict):
-    """A file below the dataset's URL and its SHA-256."""
+class ShardTableFile(StoredFile):
+    """The table of shards."""
 
-    path: RelativePath
-    sha256: Sha256
+    shards: Count
+    """Its rows."""
 
 
-class Manifest(TypedDict):
-    """`manifest.json`. Version 1 lacks `factors` and `empty`, among others."""
+class ManifestHead(TypedDict):
+    """`manifest.json` without the shards. Version 1 lacks `factors` and `empty`, among others."""
 
     schema_version: int
     plan_sha256: NotRequired[Sha256]
@@ -234,9 +208,23 @@ class Manifest(TypedDict):
     disjoint: NotRequired[dict[str, Count]]
     """Groups and identities found in two splits: none."""
     rejects: NotRequired[FileHash]
-    shards: list[ShardEntry]
     empty: NotRequired[list[IndexEntry]]
     """Indexes of the shards whose inputs were all rejected."""
+
+
+class Manifest(ManifestHead):
+    """The manifest in memory, and of formats 1 and 2 as a file."""
+
+    shards: list[ShardEntry]
+    """In memory a `ShardTable` for format 3, which makes an entry when it is asked for."""
+    table: NotRequired[Annotated[ShardTableFile, Addition()]]
+    """Format 3: where that table is."""
+
+
+class TableManifest(ManifestHead):
+    """`manifest.json` of format 3."""
+
+    table: ShardTableFile
 
 
 class StoredPlan(TypedDict):
@@ -265,6 +253,11 @@ def shard_path(split: str, number: int) -> str:
 def index_path(shard: str) -> str:
     """Return the path of a shard's index: `train/shard-000000.tar` -> `train/shard-000000.json`."""
     return shard.removesuffix(SHARD_SUFFIX) + INDEX_SUFFIX
+
+
+def columns_path(shard: str) -> str:
+    """Return the path of a shard's Arrow index: `train/shard-000000.tar` -> `train/shard-000000.arrow`."""
+    return shard.removesuffix(SHARD_SUFFIX) + COLUMNS_SUFFIX
 
 
 def appearance_path(shard: str) -> str:

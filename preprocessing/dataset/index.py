@@ -1,29 +1,36 @@
 """Reading a shard's index, and the summary of it that a job can keep for any number of shards."""
 
 import hashlib
-import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.dataset import schema
+from preprocessing.dataset.clip_index import ClipIndex
+from preprocessing.dataset.digests import Digests, digests
 from preprocessing.dataset.errors import HASH_MISMATCH, damaged_file
-from preprocessing.dataset.format import IndexEntry, IndexHeader, Manifest, Sample, ShardEntry, ShardIndex
-
-MAX_HEADER = 2**16
-"""Longest header of a `.frames.npy` member, in bytes."""
+from preprocessing.dataset.format import (
+    COLUMNAR,
+    IndexEntry,
+    IndexHeader,
+    Manifest,
+    Sample,
+    ShardEntry,
+    ShardIndex,
+    columns_path,
+)
+from preprocessing.dataset.shard_file import MAX_HEADER
+from preprocessing.dataset.shard_table import ShardTable
 
 CONCURRENT_READS = 16
 """Indexes that are read from S3 at the same time."""
-
-Digests = NDArray[np.uint64]
-"""[N] 64-bit digests of names."""
+MAX_CHECKED = 10_000
+"""Shards up to whose number their lengths are compared when the dataset is opened; of more, when they are read."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,8 @@ class ShardSummary:
     """Digests of the distinct identities."""
 
 
-def read_index(url: str, entry: IndexEntry, *, complete: bool = False) -> ShardIndex:
-    """Return the index that an entry of the manifest names.
+def read_index(url: str, entry: IndexEntry | ShardEntry, *, complete: bool = False) -> ShardIndex:
+    """Return the index that an entry of the manifest names, of any format.
 
     Args:
         url: the dataset.
@@ -51,16 +58,56 @@ def read_index(url: str, entry: IndexEntry, *, complete: bool = False) -> ShardI
         DamagedDatasetError: the index is missing, its hash differs from the manifest's, or a field is not as the format
             declares it.
     """
+    data = _read(url, entry["index"], entry["index_sha256"])
     try:
-        data = schema.read(storage.join(url, entry["index"]))
-    except MissingFileError:
-        raise damaged_file(url, entry["index"], "it is missing") from None
-    if hashlib.sha256(data).hexdigest() != entry["index_sha256"]:
-        raise damaged_file(url, entry["index"], HASH_MISMATCH)
-    try:
-        return schema.parse(data, ShardIndex, complete=complete)
+        header = schema.parse(data, IndexHeader, complete=complete)
+        if "columns_sha256" not in entry and (header.get("schema_version", 2) < COLUMNAR or header["clips"]):
+            return schema.parse(data, ShardIndex, complete=complete)
     except schema.SchemaError as error:
         raise damaged_file(url, entry["index"], str(error)) from None
+    samples = read_columns(url, entry).samples() if "columns_sha256" in entry else []  # else a shard without clips
+    return {**header, "samples": samples}
+
+
+def read_columns(url: str, shard: IndexEntry | ShardEntry, manifest: Manifest | None = None) -> ClipIndex:
+    """Return the Arrow index of a shard of format 3, read as it is stored, and not through the cache.
+
+    Raises:
+        DamagedDatasetError: it is missing, its hash differs from that in the table, or it is not as the format declares
+            it, with the labels of the manifest if that is given.
+    """
+    entry: ShardEntry = shard  # type: ignore[assignment]
+    path = columns_path(entry["path"])
+    data = _read(url, path, entry["columns_sha256"])
+    return ClipIndex(url, path, data, clips=entry["clips"], size_bytes=entry["size_bytes"], manifest=manifest)
+
+
+def read_header(url: str, entry: IndexEntry | ShardEntry) -> IndexHeader:
+    """Return the index that an entry of the manifest names, without its clips. Raise DamagedDatasetError like above."""
+    data = _read(url, entry["index"], entry["index_sha256"])
+    try:
+        return schema.parse(data, IndexHeader)
+    except schema.SchemaError as error:
+        raise damaged_file(url, entry["index"], str(error)) from None
+
+
+def list_samples(url: str, entry: IndexEntry | ShardEntry) -> list[Sample]:
+    """Return the clips that the JSON index of a shard lists. Raise DamagedDatasetError like above."""
+    data = _read(url, entry["index"], entry["index_sha256"])
+    try:
+        return schema.parse(data, ShardIndex)["samples"]
+    except schema.SchemaError as error:
+        raise damaged_file(url, entry["index"], str(error)) from None
+
+
+def _read(url: str, path: str, sha256: str) -> bytes:
+    try:
+        data = schema.read(storage.join(url, path))
+    except MissingFileError:
+        raise damaged_file(url, path, "it is missing") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise damaged_file(url, path, HASH_MISMATCH)
+    return data
 
 
 def read_samples(url: str, shard: ShardEntry, manifest: Manifest) -> list[Sample]:
@@ -80,10 +127,12 @@ def read_samples(url: str, shard: ShardEntry, manifest: Manifest) -> list[Sample
     return samples
 
 
-def first_shards(shards: Sequence[ShardEntry], most_clips: int | None) -> list[ShardEntry]:
+def first_shards(shards: list[ShardEntry] | ShardTable, most_clips: int | None) -> list[ShardEntry] | ShardTable:
     """Return the first shards that together hold `most_clips` clips or more; None, or a larger number, gives all."""
-    ends = itertools.accumulate((shard["clips"] for shard in shards), initial=0)
-    return [shard for shard, before in zip(shards, ends) if most_clips is None or before < most_clips]
+    if most_clips is None:
+        return shards
+    ends = np.cumsum(shards.numbers("clips") if isinstance(shards, ShardTable) else [one["clips"] for one in shards])
+    return shards[: int(np.searchsorted(ends, most_clips)) + 1 if most_clips > 0 else 0]
 
 
 def check_sizes(url: str, shards: Sequence[ShardEntry]) -> None:
@@ -92,7 +141,8 @@ def check_sizes(url: str, shards: Sequence[ShardEntry]) -> None:
     Raises:
         DamagedDatasetError: a shard is missing, or has another length.
     """
-    for shard in () if storage.is_s3(url) else shards:
+    is_left_out = storage.is_s3(url) or (isinstance(shards, ShardTable) and len(shards) > MAX_CHECKED)
+    for shard in () if is_left_out else shards:
         try:
             size = storage.size(storage.join(url, shard["path"]))
         except MissingFileError:
@@ -143,9 +193,3 @@ def summarize(index: ShardIndex, index_sha256: str) -> ShardSummary:
         keys=digests(sample["key"] for sample in samples),
         identities=np.unique(digests(sample["identity"] for sample in samples)),
     )
-
-
-def digests(names: Iterable[str]) -> Digests:
-    """Return a 64-bit digest of each name, [N]."""
-    joined = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
-    return np.frombuffer(joined, dtype="<u8").astype(np.uint64)

@@ -1,12 +1,14 @@
-"""Random access to the clips of a dataset, with numpy alone.
+"""Random access to the clips of a dataset, with numpy alone; format 3 needs pyarrow, too.
 
 Local shards are read in place. Shards in S3 are downloaded into a local cache; see `preprocessing.dataset.cache`.
 """
 
+import functools
 import math
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,9 +21,12 @@ from cluster.storage import os_errors
 from preprocessing.dataset.cache import CACHE_BYTES, DamagedShardError, ShardCache, cache_folder
 from preprocessing.dataset.errors import DamagedDatasetError, damaged_file
 from preprocessing.dataset.format import MANIFEST, Manifest, ShardEntry
-from preprocessing.dataset.index import check_sizes, first_shards, read_all_samples
-from preprocessing.dataset.manifest import read_manifest
-from preprocessing.dataset.shard_file import ClipLocation, OpenShard
+from preprocessing.dataset.index import check_sizes, first_shards
+from preprocessing.dataset.listed_clips import ClipColumns, ListedClips
+from preprocessing.dataset.manifest import read_manifest, shards_of
+from preprocessing.dataset.mapped_clips import MappedClips
+from preprocessing.dataset.shard_file import OpenShard
+from preprocessing.dataset.shard_table import ShardTable
 
 MAX_OPEN = 256
 """Maximum number of shards that a process keeps open."""
@@ -46,84 +51,78 @@ class ClipDataset:
     """The manifest, as stored."""
     manifest_sha256: str
     """SHA-256 of the manifest's bytes; identifies everything in the dataset."""
-    keys: list[str]
-    """Key of each clip."""
-    identities: list[str]
-    """Identity of each clip."""
-    labels: dict[str, NDArray[np.int64]]
-    """Per label, [N] indices into its vocabulary."""
     vocabulary: dict[str, list[str]]
     """Per label, the names of its values."""
-    factors: dict[str, NDArray[np.float64]]
-    """Per continuous factor with one value per clip, [N] values. See `tracks` for those with one value per frame."""
-    clip_frames: list[int]
-    """Number of frames of each clip."""
-    clip_shards: list[int]
-    """Number of the shard that holds each clip."""
-    fps: NDArray[np.float64]
-    """Frames per second of each clip, [N]."""
-    sources: list[str]
-    """Source of each clip, such as the path of a video."""
-    starts_s: NDArray[np.float64]
-    """Start of each clip in its source, in seconds, [N]."""
 
     def __init__(
         self, url: str, split: str, cache: Path | None = None, cache_bytes: int = CACHE_BYTES,
         most_clips: int | None = None,
     ) -> None:  # fmt: skip
-        self._url = url
-        self._cache = ShardCache(cache or cache_folder(), cache_bytes)
-        self.manifest, self.manifest_sha256 = read_manifest(url)
+        self._url, self._split, self._most_clips = url, split, most_clips
+        self._cache, self._cache_bytes = ShardCache(cache or cache_folder(), cache_bytes), cache_bytes
+        self._cache_folder = cache
+        self.manifest, self.manifest_sha256 = read_manifest(url, self._cache)
         if split not in self.manifest["splits"]:
             raise UserError(f"{url} has no split {split}; it has {', '.join(self.manifest['splits'])}")
         self.vocabulary = self.manifest["vocabulary"]
-        self._shards = first_shards([s for s in self.manifest["shards"] if s["split"] == split], most_clips)
+        self._shards = first_shards(shards_of(self.manifest, split), most_clips)
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._lock = threading.Lock()
         self._prepared: dict[int, int] = {}
         # One process uses at most half of the cache, so that the other half can hold prefetched shards.
         self._half_bytes = cache_bytes // 2
-        self._locations: list[ClipLocation] = []
-        self.keys, self.identities, self.sources = [], [], []
-        known: dict[str, str] = {}  # one string for all clips of a source
-        kinds = self.manifest.get("factors", {})  # older datasets have none
-        values: dict[str, list[Any]] = {name: [] for name in (*self.vocabulary, *kinds)}
-        rates: list[float] = []
-        starts: list[float] = []
         check_sizes(url, self._shards)
-        for number, samples in enumerate(read_all_samples(url, self._shards, self.manifest)):
-            for sample in samples:
-                self.keys.append(sample["key"])
-                self.identities.append(sample["identity"])
-                self.sources.append(known.setdefault(sample["source"], sample["source"]))
-                rates.append(sample["fps"])
-                starts.append(sample["start_s"])
-                for name, column in values.items():
-                    column.append(sample["labels"][name])
-                frames, height, width, channels = sample["shape"]
-                self._locations.append(
-                    ClipLocation(
-                        shard=number,
-                        offset=sample["frames_offset"],
-                        length=sample["frames_length"],
-                        crc32=sample["frames_crc32"],
-                        shape=(frames, height, width, channels),
-                    )
-                )
-        self.labels = {name: np.array(values[name], dtype=np.int64) for name in self.vocabulary}
-        self.factors = {n: np.array(values[n], dtype=np.float64) for n, kind in kinds.items() if kind == "clip"}
-        self._tracks = {
-            n: [np.array(track, dtype=np.float64) for track in values[n]]
-            for n, kind in kinds.items()
-            if kind == "frame"
-        }
-        self.clip_frames = [location.shape[0] for location in self._locations]
-        self.clip_shards = [location.shard for location in self._locations]
-        self.fps = np.array(rates, dtype=np.float64)
-        self.starts_s = np.array(starts, dtype=np.float64)
+        shards = self._shards
+        self.mapped = MappedClips(url, shards, self.manifest, self._cache) if isinstance(shards, ShardTable) else None
+        self._columns: ClipColumns = ListedClips(url, shards, self.manifest) if self.mapped is None else self.mapped
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self._columns)
+
+    @functools.cached_property
+    def keys(self) -> Sequence[str]:
+        """Key of each clip."""
+        return self._columns.keys
+
+    @functools.cached_property
+    def identities(self) -> list[str]:
+        """Identity of each clip."""
+        return self._columns.identities
+
+    @functools.cached_property
+    def labels(self) -> dict[str, NDArray[np.int64]]:
+        """Per label, [N] indices into its vocabulary."""
+        return self._columns.labels
+
+    @functools.cached_property
+    def factors(self) -> dict[str, NDArray[np.float64]]:
+        """Per continuous factor with one value per clip, [N] values. See `tracks` for those with one per frame."""
+        return self._columns.factors
+
+    @functools.cached_property
+    def clip_frames(self) -> Sequence[int]:
+        """Number of frames of each clip."""
+        return self._columns.clip_frames
+
+    @functools.cached_property
+    def clip_shards(self) -> Sequence[int]:
+        """Number of the shard that holds each clip."""
+        return self._columns.clip_shards
+
+    @functools.cached_property
+    def fps(self) -> NDArray[np.float64]:
+        """Frames per second of each clip, [N]."""
+        return self._columns.fps
+
+    @functools.cached_property
+    def sources(self) -> list[str]:
+        """Source of each clip, such as the path of a video."""
+        return self._columns.sources
+
+    @functools.cached_property
+    def starts_s(self) -> NDArray[np.float64]:
+        """Start of each clip in its source, in seconds, [N]."""
+        return self._columns.starts_s
 
     @property
     def url(self) -> str:
@@ -131,7 +130,7 @@ class ClipDataset:
         return self._url
 
     @property
-    def shards(self) -> list[ShardEntry]:
+    def shards(self) -> "list[ShardEntry] | ShardTable":
         """The shards of the split, as the manifest lists them."""
         return self._shards
 
@@ -164,7 +163,7 @@ class ClipDataset:
         """
         found = self._read(index)
         if found is None and storage.is_s3(self._url):  # the local copy was changed, or the disk is faulty
-            self._discard(self._locations[index].shard)
+            self._discard(self._columns.location(index).shard)
             found = self._read(index)
         return self._checked(index, found)
 
@@ -174,20 +173,22 @@ class ClipDataset:
         Raises:
             DamagedDatasetError: it is not the member that was written.
         """
-        return self._checked(index, self._locations[index].frames(np.frombuffer(member, dtype=np.uint8).copy()))
+        return self._checked(index, self._columns.location(index).frames(np.frombuffer(member, dtype=np.uint8).copy()))
 
     def _checked(self, index: int, found: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         if found is not None and "clip_shape" in self.manifest and found.shape[1:] != self.frame_shape:
             size, expected = ("x".join(map(str, shape)) for shape in (found.shape[1:], self.frame_shape))
             problem = f"clip {self.keys[index]} has frames of {size}, but the manifest says {expected}"
-            raise self._damage(self._locations[index].shard, problem)
+            raise self._damage(self._columns.location(index).shard, problem)
         if found is None:
-            raise self._damage(self._locations[index].shard, f"the bytes of clip {self.keys[index]} were changed")
+            raise self._damage(
+                self._columns.location(index).shard, f"the bytes of clip {self.keys[index]} were changed"
+            )
         return found
 
     def _read(self, index: int) -> NDArray[np.uint8] | None:
         """Return the frames of a clip, or None if their CRC-32 is wrong."""
-        location = self._locations[index]
+        location = self._columns.location(index)
         shard = self._shard(location.shard)
         member = np.empty(location.length, dtype=np.uint8)
         buffer = memoryview(member)  # type: ignore[arg-type]
@@ -224,12 +225,17 @@ class ClipDataset:
 
     def tracks(self, index: int) -> dict[str, NDArray[np.float64]]:
         """Return the continuous factors of a clip's frames: name -> [T] values."""
-        return {name: tracks[index] for name, tracks in self._tracks.items()}
+        return self._columns.tracks(index)
 
     def __getstate__(self) -> dict[str, Any]:
+        if self.mapped is not None:  # mapped memory stays in its process
+            return {"again": (self._url, self._split, self._cache_folder, self._cache_bytes, self._most_clips)}
         return {name: value for name, value in self.__dict__.items() if name not in ("_open", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if "again" in state:
+            self.__init__(*state["again"])  # type: ignore[misc]
+            return
         self.__dict__ |= state
         self._open, self._lock = OrderedDict(), threading.Lock()
 

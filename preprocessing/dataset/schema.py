@@ -245,7 +245,10 @@ def _fields(checks: dict[str, Check], required: frozenset[str]) -> Check:
 
 
 def _constrained(check_base: Check, constraints: tuple[Constraint, ...]) -> Check:
-    (constraint,) = constraints
+    bounds = [one for one in constraints if not isinstance(one, Addition)]
+    if not bounds:
+        return check_base
+    (constraint,) = bounds
     if isinstance(constraint, Range) and check_base is _integer:  # most fields of a clip: one call in place of three
         low, high, wanted = constraint.low, constraint.high, str(constraint)
 

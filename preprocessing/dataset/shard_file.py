@@ -8,6 +8,9 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_HEADER = 2**16
+"""Longest header of a `.frames.npy` member, in bytes."""
+
 
 @dataclass(frozen=True)
 class ClipLocation:

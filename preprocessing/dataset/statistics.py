@@ -13,7 +13,7 @@ import numpy as np
 
 from cluster.errors import UserError
 from preprocessing.clip import Clip, Source
-from preprocessing.dataset.format import ClipCounts, PixelMoments, PixelSums, SplitStatistics
+from preprocessing.dataset.counts import ClipCounts, PixelMoments, PixelSums, SplitStatistics
 from preprocessing.dataset.schema import SchemaError
 
 

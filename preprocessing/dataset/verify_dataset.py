@@ -21,7 +21,9 @@ from preprocessing.dataset.format import (
     REJECTS,
     Manifest,
     StoredPlan,
+    TableManifest,
     appearance_path,
+    columns_path,
     encode_json,
 )
 from preprocessing.dataset.index import ShardSummary, read_index, summarize
@@ -50,7 +52,7 @@ def verify_dataset(url: str, decode: float = 1.0, *, on_verified: Callable[[int]
     if not isinstance(manifest.get("empty"), list):
         raise UserError(f"{url} has an older format, which can be read but not verified; shard the data again")
     try:
-        schema.check(manifest, Manifest, complete=True)
+        schema.check(manifest, Manifest if "table" not in manifest else TableManifest, complete=True)
     except schema.SchemaError as error:
         raise damaged_file(url, MANIFEST, str(error)) from None
     _verify_files(url, manifest)
@@ -79,7 +81,8 @@ def _verify_files(url: str, manifest: Manifest) -> None:
     """Raise VerificationError if there is a shard, an index or descriptors that the manifest does not list."""
     shards = {shard["path"] for shard in manifest["shards"]}
     expected = shards | {entry["index"] for entry in [*manifest["shards"], *manifest["empty"]]}
-    expected |= {appearance_path(shard) for shard in shards}
+    # Of format 2, too: an upgrade writes them before the manifest that lists them.
+    expected |= {path for shard in shards for path in (appearance_path(shard), columns_path(shard))}
     for name in storage.list_files(url):
         if name.startswith((*SPLITS, f"{APPEARANCE}/")) and name not in expected:
             raise VerificationError(f"{name}: the manifest does not list this file")

@@ -18,6 +18,7 @@ from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
 from cluster.storage.scratch import scratch_folder
 from preprocessing.dataset import schema
+from preprocessing.dataset.digests import digests
 from preprocessing.dataset.errors import HASH_MISMATCH
 from preprocessing.dataset.format import (
     DESCRIPTION_SUFFIX,
@@ -26,9 +27,11 @@ from preprocessing.dataset.format import (
     Manifest,
     Sample,
     ShardEntry,
+    ShardIndex,
     appearance_path,
+    columns_path,
 )
-from preprocessing.dataset.index import ShardSummary, read_index, summarize
+from preprocessing.dataset.index import ShardSummary, list_samples, read_columns, read_index, summarize
 from preprocessing.dataset.statistics import check_counts
 from preprocessing.npy_header import read_header
 
@@ -67,6 +70,8 @@ def verify_shard(url: str, shard: ShardEntry, manifest: Manifest, decode: float)
     path = shard["path"]
     index = read_index(url, shard, complete=True)
     samples = index["samples"]
+    if "columns_sha256" in shard:
+        _verify_columns(url, shard, index, manifest)
     try:
         check_counts(index["statistics"], manifest["vocabulary"])
     except schema.SchemaError as error:
@@ -100,6 +105,21 @@ def verify_shard(url: str, shard: ShardEntry, manifest: Manifest, decode: float)
     elif storage.exists(storage.join(url, appearance_path(path))):  # datasets of earlier versions lack both
         raise VerificationError(f"{appearance_path(path)}: the index of its shard does not name this file")
     return summarize(index, shard["index_sha256"])
+
+
+def _verify_columns(url: str, shard: ShardEntry, index: ShardIndex, manifest: Manifest) -> None:
+    """Raise VerificationError if the Arrow index of a shard and its JSON index contradict each other, or the names."""
+    path = columns_path(shard["path"])
+    file = index.get("columns")
+    if file is not None and (file["path"], file["sha256"]) != (path, shard["columns_sha256"]):
+        raise VerificationError(f"{shard['index']}: it names another Arrow index than the table of shards")
+    found = read_columns(url, shard, manifest)
+    for name in ("key", "identity", "source"):
+        names = [sample[name] for sample in index["samples"]]
+        if not np.array_equal(found.hashes(name), digests(names)):
+            raise VerificationError(f"{path}: its hashes of {name} are not those of the names")
+    if file is None and list_samples(url, shard) != index["samples"]:  # written by an upgrade
+        raise VerificationError(f"{path}: its clips are not those of {shard['index']}")
 
 
 @contextlib.contextmanager

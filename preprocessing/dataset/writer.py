@@ -9,10 +9,10 @@ from typing import IO, TypedDict
 import numpy as np
 
 from preprocessing.clip import Clip, Source, check
+from preprocessing.dataset.counts import ClipCounts
 from preprocessing.dataset.format import (
     DESCRIPTION_SUFFIX,
     FRAMES_SUFFIX,
-    ClipCounts,
     Description,
     Sample,
     encode_json,

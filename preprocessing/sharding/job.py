@@ -18,12 +18,12 @@ from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Source
 from preprocessing.dataset import schema
-from preprocessing.dataset.format import MANIFEST, REJECTS, Manifest
+from preprocessing.dataset.format import COLUMNAR, MANIFEST, REJECTS, Manifest, ManifestHead, TableManifest
 from preprocessing.dataset.index import ShardSummary
 from preprocessing.recipe import DataRecipe
 from preprocessing.sharding.dry_run import print_plan, take_sample
 from preprocessing.sharding.manifest import make_manifest, write_manifest
-from preprocessing.sharding.output_lock import acquire_output
+from preprocessing.sharding.output_lock import acquire_output, stored_version
 from preprocessing.sharding.plan import Plan, ShardPlan, make_plan
 from preprocessing.sharding.preview import has_preview, write_preview
 from preprocessing.sharding.rejects import check_any, check_share, is_failed, write_rejects
@@ -61,6 +61,10 @@ def shard_source(recipe: DataRecipe, out: str, *, dry_run: bool = False) -> None
         source = make_source(recipe.source, recipe.seed)
         plan = make_plan(recipe, source)
         storage.exists(storage.join(out, MANIFEST))  # a wrong address or key fails now, not after retries
+        version = stored_version(out)
+        if version not in (None, plan.version):
+            log.info("%s has format %d and keeps it; `vdsm verify --upgrade` makes format 3 of 2", out, version)
+        plan = plan.of_version(version or plan.version)
         job = _Job(recipe, out, source, plan, progress)
         job.acquire_output(store=not dry_run)
         if dry_run:
@@ -173,7 +177,7 @@ class _Job:
     def _is_complete(self) -> bool:
         """Return whether everything that follows the last shard exists, in full."""
         try:
-            stored = schema.parse(storage.read_bytes(storage.join(self._out, MANIFEST)), Manifest)
+            stored = self._stored_manifest()
             rejected = storage.read_bytes(storage.join(self._out, REJECTS))
             return (
                 stored.get("plan_sha256") == self._plan.identity
@@ -182,3 +186,15 @@ class _Job:
             )
         except (MissingFileError, schema.SchemaError, LookupError, TypeError):
             return False
+
+    def _stored_manifest(self) -> ManifestHead:
+        """Return the manifest, whose table of shards must be intact if it has one."""
+        data = storage.read_bytes(storage.join(self._out, MANIFEST))
+        head = schema.parse(data, ManifestHead)
+        if head["schema_version"] < COLUMNAR:
+            return schema.parse(data, Manifest)
+        table = schema.parse(data, TableManifest)["table"]
+        found = storage.read_bytes(storage.join(self._out, table["path"]))
+        if hashlib.sha256(found).hexdigest() != table["sha256"]:
+            raise schema.SchemaError("names another table of shards")
+        return head

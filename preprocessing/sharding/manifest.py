@@ -4,20 +4,18 @@ import hashlib
 import platform
 from importlib import metadata
 
-from cluster.storage import api as storage
 from preprocessing.clip import SPLITS, Source
 from preprocessing.dataset.disjoint import check_disjoint
 from preprocessing.dataset.format import (
-    MANIFEST,
+    COLUMNAR,
     REJECTS,
-    VERSION,
     IndexEntry,
     Manifest,
     ShardEntry,
-    encode_json,
     index_path,
 )
 from preprocessing.dataset.index import ShardSummary
+from preprocessing.dataset.manifest import write_manifest as write_manifest
 from preprocessing.dataset.statistics import clip_shape, pixel_moments, total
 from preprocessing.sharding.plan import Plan
 
@@ -42,11 +40,12 @@ def make_manifest(url: str, plan: Plan, source: Source, summaries: list[ShardSum
     groups, identities = plan.groups(), check_disjoint(url, shards, full)
     inputs = plan.inputs()
     return {
-        "schema_version": VERSION,
+        "schema_version": plan.version,
         "plan_sha256": plan.identity,
         "configuration": plan.configuration,
         "source_sha256": plan.fingerprint,
-        "software": {"python": platform.python_version()} | {name: metadata.version(name) for name in _LIBRARIES},
+        "software": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in (*_LIBRARIES, *(("pyarrow",) if plan.version >= COLUMNAR else ()))},
         "vocabulary": source.vocabulary,
         "factors": source.factors,
         "clip_shape": clip_shape(one.index["statistics"] for one in full),
@@ -72,23 +71,27 @@ def make_manifest(url: str, plan: Plan, source: Source, summaries: list[ShardSum
     }
 
 
-def write_manifest(url: str, manifest: Manifest) -> None:
-    """Store the manifest, which marks the dataset as complete."""
-    storage.write_bytes(storage.join(url, MANIFEST), encode_json(manifest))
-
-
 def _shard_entry(summary: ShardSummary) -> ShardEntry:
     index = summary.index
-    return {
+    entry: ShardEntry = {
         "path": index["shard"],
         "split": index["split"],
         "clips": index["clips"],
-        "frames": index["statistics"]["frames"],
         "size_bytes": index["size_bytes"],
         "sha256": index["sha256"],
-        **_index_entry(summary),
-        **pixel_moments(index["statistics"]["pixels"]),
+        "index": index_path(index["shard"]),
+        "index_sha256": summary.index_sha256,
     }
+    if "columns" in index:
+        entry["columns_sha256"], entry["columns_bytes"] = index["columns"]["sha256"], index["columns"]["size_bytes"]
+        return entry
+    # In this order, and between others, as they always were: the bytes of a manifest must not change.
+    moments, counts = pixel_moments(index["statistics"]["pixels"]), index["statistics"]
+    return {
+        "path": entry["path"], "split": entry["split"], "clips": entry["clips"], "frames": counts["frames"],
+        "size_bytes": entry["size_bytes"], "sha256": entry["sha256"], "index": entry["index"],
+        "index_sha256": entry["index_sha256"], "pixel_mean": moments["pixel_mean"], "pixel_std": moments["pixel_std"],
+    }  # fmt: skip
 
 
 def _index_entry(summary: ShardSummary) -> IndexEntry:

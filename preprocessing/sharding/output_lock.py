@@ -17,7 +17,7 @@ from cluster.storage.errors import MissingFileError, StorageError
 from cluster.storage.scratch import scratch_folder
 from preprocessing.clip import Item
 from preprocessing.dataset import schema
-from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, InputLine, StoredPlan, encode_json
+from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, WRITABLE_VERSIONS, InputLine, StoredPlan, encode_json
 from preprocessing.dataset.inputs import read_inputs
 from preprocessing.sharding.plan import Plan, input_line
 
@@ -41,6 +41,15 @@ def acquire_output(url: str, plan: Plan, *, store: bool = True) -> None:
     with _claimed(url, plan):
         if not _is_stored(url, plan):  # by a job whose claim is gone by now
             _store(url, plan)
+
+
+def stored_version(url: str) -> int | None:
+    """Return the format of the dataset that was started at `url`, if there is one that this version can write."""
+    try:
+        version = schema.parse(storage.read_bytes(storage.join(url, PLAN)), dict).get("schema_version")
+    except (MissingFileError, schema.SchemaError):
+        return None
+    return version if version in WRITABLE_VERSIONS else None
 
 
 def _is_stored(url: str, plan: Plan) -> bool:

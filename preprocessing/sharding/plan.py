@@ -7,7 +7,7 @@ import functools
 import hashlib
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.errors import UserError
@@ -28,6 +28,8 @@ class ShardPlan:
     """`train` or `test`."""
     items: tuple[Item, ...]
     """The inputs, in the order in which they are written."""
+    version: int = VERSION
+    """Version of the format."""
 
     @property
     def index_path(self) -> str:
@@ -44,6 +46,15 @@ class Plan:
     fingerprint: str
     """SHA-256 of what all inputs share."""
     shards: tuple[ShardPlan, ...]
+    version: int = VERSION
+    """Version of the format of the dataset."""
+
+    def of_version(self, version: int) -> "Plan":
+        """Return the plan of the same shards in another format."""
+        if version == self.version:
+            return self
+        shards = tuple(replace(shard, version=version) for shard in self.shards)
+        return replace(self, shards=shards, version=version)
 
     @functools.cached_property
     def identity(self) -> str:
@@ -53,7 +64,7 @@ class Plan:
     def content(self) -> StoredPlan:
         """Return the plan as it is stored."""
         return {
-            "schema_version": VERSION,
+            "schema_version": self.version,
             "configuration": self.configuration,
             "source_sha256": self.fingerprint,
             "shards": len(self.shards),
@@ -104,8 +115,11 @@ def make_plan(recipe: DataRecipe, source: Source) -> Plan:
             raise UserError(_explain_empty(recipe.source.name, split, items))
         members.sort(key=lambda item: _draw(recipe.seed, item.key))
         for number, group in enumerate(_pack(members, recipe.shards.target_mb * 1e6)):
-            shards.append(ShardPlan(path=shard_path(split, number), split=split, items=tuple(group)))
-    return Plan(_configuration(recipe, untrusted=source.untrusted), source.fingerprint(), tuple(shards))
+            shards.append(
+                ShardPlan(path=shard_path(split, number), split=split, items=tuple(group), version=recipe.shards.format)
+            )
+    settings = _configuration(recipe, untrusted=source.untrusted)
+    return Plan(settings, source.fingerprint(), tuple(shards), version=recipe.shards.format)
 
 
 def _explain_empty(source: str, split: str, items: list[Item]) -> str:

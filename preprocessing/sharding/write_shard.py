@@ -12,13 +12,18 @@ from preprocessing.appearance.descriptors import VERSION as DESCRIPTOR_VERSION
 from preprocessing.appearance.descriptors import Descriptor, describe, to_npy, usual
 from preprocessing.clip import Clips, Item, Source
 from preprocessing.dataset import schema
+from preprocessing.dataset.clip_index import ClipIndex, encode_clips
+from preprocessing.dataset.errors import DamagedDatasetError
 from preprocessing.dataset.format import (
-    VERSION,
+    COLUMNAR,
     Appearance,
+    IndexHeader,
     RejectRecord,
     Sample,
     ShardIndex,
+    StoredFile,
     appearance_path,
+    columns_path,
     encode_json,
 )
 from preprocessing.dataset.index import ShardSummary, summarize
@@ -61,8 +66,8 @@ def write_shard(
         if contents["clips"]:
             local, remote = Path(f"/dev/fd/{file.fileno()}"), storage.join(url, shard.path)
             storage.retry_while_unreachable(lambda: storage.upload(local, remote), patience_s)
-    index: ShardIndex = {
-        "schema_version": VERSION,
+    index: IndexHeader = {
+        "schema_version": shard.version,
         "plan_sha256": plan_sha256,
         "shard": shard.path,
         "split": shard.split,
@@ -71,13 +76,28 @@ def write_shard(
         "clips": contents["clips"],
         "statistics": contents["statistics"],
         "rejects": rejects,
-        "samples": contents["samples"],
     }
-    if contents["clips"]:
-        index["appearance"] = _write_appearance(url, shard, contents["samples"], descriptors, patience_s)
-    data = encode_json(index)
-    storage.retry_while_unreachable(lambda: storage.write_bytes(storage.join(url, shard.index_path), data), patience_s)
-    return summarize(index, hashlib.sha256(data).hexdigest())
+    samples = contents["samples"]
+    complete: ShardIndex = {**index, "samples": samples}
+    stored: IndexHeader = index if shard.version >= COLUMNAR else complete
+    if samples:
+        stored["appearance"] = _write_appearance(url, shard, samples, descriptors, patience_s)
+        if shard.version >= COLUMNAR:
+            stored["columns"] = _write_columns(url, shard, samples, source, patience_s)
+    data = encode_json(stored)
+    _write(url, shard.index_path, data, patience_s)
+    return summarize({**stored, "samples": samples}, hashlib.sha256(data).hexdigest())
+
+
+def _write(url: str, path: str, data: bytes, patience_s: float) -> None:
+    storage.retry_while_unreachable(lambda: storage.write_bytes(storage.join(url, path), data), patience_s)
+
+
+def _write_columns(url: str, shard: ShardPlan, samples: list[Sample], source: Source, patience_s: float) -> StoredFile:
+    """Write the Arrow index of a shard, and return its entry in the JSON index."""
+    data, path = encode_clips(samples, source.vocabulary, source.factors), columns_path(shard.path)
+    _write(url, path, data, patience_s)
+    return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
 
 
 def _write_appearance(
@@ -85,7 +105,7 @@ def _write_appearance(
 ) -> Appearance:
     """Write what the clips of a shard look like, and return the entry of its index."""
     data, path = to_npy(np.stack(descriptors)), appearance_path(shard.path)
-    storage.retry_while_unreachable(lambda: storage.write_bytes(storage.join(url, path), data), patience_s)
+    _write(url, path, data, patience_s)
     name = usual(samples[0]["shape"][-1])
     return {"name": name, "version": DESCRIPTOR_VERSION, "path": path, "sha256": hashlib.sha256(data).hexdigest()}
 
@@ -108,14 +128,31 @@ def find_finished_shard(url: str, plan_sha256: str, shard: ShardPlan) -> ShardSu
     """Return the summary of a shard that was written in full, judged by its index and its length; None otherwise."""
     try:
         data = storage.read_bytes(storage.join(url, shard.index_path))
-        summary = summarize(schema.parse(data, ShardIndex, complete=True), hashlib.sha256(data).hexdigest())
-        index = summary.index
-        if index["plan_sha256"] == plan_sha256 and index["shard"] == shard.path:
-            if not index["clips"]:
-                return summary
+        index = schema.parse(data, IndexHeader, complete=True)
+        if index["plan_sha256"] != plan_sha256 or index["shard"] != shard.path:
+            return None
+        summary = _summary(url, data, index)
+        if index["clips"]:
             if "appearance" in index and not storage.exists(storage.join(url, index["appearance"]["path"])):
                 return None
             return summary if storage.size(storage.join(url, shard.path)) == index["size_bytes"] else None
-    except (MissingFileError, schema.SchemaError):
-        pass
-    return None
+        return summary
+    except (MissingFileError, schema.SchemaError, DamagedDatasetError):
+        return None
+
+
+def _summary(url: str, data: bytes, index: IndexHeader) -> ShardSummary:
+    """Return the summary of a stored index, whose Arrow file must be intact where it has one."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    if index["schema_version"] < COLUMNAR:
+        return summarize(schema.parse(data, ShardIndex, complete=True), sha256)
+    if not index["clips"]:
+        return summarize({**index, "samples": []}, sha256)
+    if "columns" not in index:
+        raise schema.SchemaError("has no `columns`")
+    file, path = index["columns"], columns_path(index["shard"])
+    columns = storage.read_bytes(storage.join(url, path))
+    if (file["path"], file["sha256"]) != (path, hashlib.sha256(columns).hexdigest()):
+        raise schema.SchemaError("names another file than its `columns`")
+    found = ClipIndex(url, path, columns, clips=index["clips"], size_bytes=index["size_bytes"])
+    return ShardSummary(index, sha256, keys=found.hashes("key"), identities=np.unique(found.hashes("identity")))

@@ -8,7 +8,11 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+import numpy as np
 import yaml
+
+from preprocessing.dataset import arrow_file
+from preprocessing.dataset.schema import SchemaError
 
 Mutation = Callable[[bytes, Random], bytes]
 
@@ -202,3 +206,35 @@ def _mutate_npy(data: bytes, random: Random) -> bytes:
     version = random.choice((b"\x01\x00", b"\x01\x00", b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x09\x09"))
     packed = struct.pack("<H" if version == b"\x01\x00" else "<I", len(raw))
     return b"\x93NUMPY" + version + packed + raw + values
+
+
+def mutate_arrow(data: bytes, random: Random) -> bytes:
+    """Mutate a value or a column of an Arrow file, or its bytes."""
+    if random.random() < 0.5:
+        return mutate_bytes(data, random)
+    try:
+        file = arrow_file.decode(data)
+        kinds = dict(file.kinds)
+        columns: dict[str, Any] = {
+            name: file.ragged(name) if kind in ("text", "bytes", "numbers") else file.array(name).copy()
+            for name, kind in kinds.items()
+        }
+        name = random.choice(list(kinds))
+        column = columns[name]
+        if isinstance(column, arrow_file.Ragged):
+            rows = [column.row(row).tobytes() for row in range(len(column))]
+            if kinds[name] == "text" and rows:
+                rows[random.randrange(len(rows))] = str(random.choice(VALUES)).encode("utf-8", "surrogatepass")
+                columns[name] = arrow_file.ragged(rows)
+        elif len(column):
+            limits = np.iinfo(column.dtype) if column.dtype.kind in "iu" else None
+            extremes = [0, 1, -1, limits.max, limits.min] if limits else [0.0, -1.0, np.nan, np.inf, 5e-324]
+            column[random.randrange(len(column))] = np.array(random.choice(extremes)).astype(column.dtype)
+        match random.randrange(8):
+            case 0:
+                del kinds[name]
+            case 1:
+                kinds = {key: kinds[key] for key in random.sample(list(kinds), len(kinds))}
+        return arrow_file.encode(columns, kinds)
+    except (SchemaError, ValueError, IndexError):
+        return mutate_bytes(data, random)

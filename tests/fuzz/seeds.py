@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from preprocessing.sharding.plan import Plan, make_plan
 from preprocessing.sharding.rejects import write_rejects
 from preprocessing.sharding.write_shard import write_shard
 
-INDEX, SHARD = "train/shard-000000.json", "train/shard-000000.tar"
+INDEX, SHARD, COLUMNS = (f"train/shard-000000.{suffix}" for suffix in ("json", "tar", "arrow"))
 LISTED = ("a.mp4", "b c.mp4", "folder/caf\u00e9 [1].mp4")
 """Input files that a list names."""
 
@@ -55,9 +55,9 @@ class Dots:
         return hashlib.sha256(b"dots").hexdigest()
 
 
-def dots_plan() -> Plan:
+def dots_plan(version: Literal[2, 3] = 2) -> Plan:
     """Return the plan of the dataset that `write_dataset` writes."""
-    return make_plan(DataRecipe(shards=ShardsConfig(target_mb=1.0)), Dots())
+    return make_plan(DataRecipe(shards=ShardsConfig(target_mb=1.0, format=version)), Dots())
 
 
 @functools.cache
@@ -85,9 +85,9 @@ def write_model(folder: Path) -> None:
         (folder / name).write_bytes(data)
 
 
-def write_dataset(folder: Path) -> None:
+def write_dataset(folder: Path, version: Literal[2, 3] = 2) -> None:
     """Write a complete dataset of six clips, of about 40 kB."""
-    url, plan = str(folder), dots_plan()
+    url, plan = str(folder), dots_plan(version)
     acquire_output(url, plan)
     summaries = [write_shard(url, plan.identity, shard, Dots()) for shard in plan.shards]
     write_manifest(url, make_manifest(url, plan, Dots(), summaries, write_rejects(url, [])))

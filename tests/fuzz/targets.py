@@ -1,7 +1,6 @@
 """The readers of foreign bytes, each as a function of bytes that go through a real file into the real reader."""
 
 import contextlib
-import copy
 import functools
 import hashlib
 import json
@@ -11,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cluster.cli import settings
 from cluster.cli.recipe_file import read_recipe
@@ -25,15 +23,14 @@ from pipeline.runs.log import lines_until
 from pipeline.training.position import TrainPosition
 from pipeline.tuning.sweep import read_sweep
 from preprocessing.clip import RejectedInputError
-from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, encode_json
-from preprocessing.dataset.reader import ClipDataset
+from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, TABLE, encode_json
 from preprocessing.dataset.verify_dataset import verify_dataset
 from preprocessing.dataset.verify_shard import VerificationError
 from preprocessing.sharding.output_lock import acquire_output
 from preprocessing.sources.config import ArraysConfig, LabelsConfig, SourceConfig, VideosConfig
 from preprocessing.sources.names import as_text
 from preprocessing.sources.registry import make_source
-from tests.fuzz import mutations, seeds
+from tests.fuzz import datasets, mutations, seeds
 
 CLEAR = (UserError, VerificationError, RejectedInputError)
 """Errors that name what is wrong with a file; any other exception is a fault of the reader."""
@@ -98,58 +95,9 @@ def _folder(name: str) -> Path:
     """Return the private folder of a target, which holds a valid dataset; it is removed when this process ends."""
     if name not in _OPEN:
         _OPEN[name] = tempfile.TemporaryDirectory(prefix="vdsm-fuzz-")
-        if name in ("index", "manifest", "shard", "plan"):
-            seeds.write_dataset(Path(_OPEN[name].name))
+        if name in datasets.VERSIONS:
+            seeds.write_dataset(Path(_OPEN[name].name), datasets.VERSIONS[name])
     return Path(_OPEN[name].name)
-
-
-@functools.cache
-def _manifest(folder: Path) -> Any:
-    return json.loads((folder / MANIFEST).read_bytes())
-
-
-def _read_dataset(folder: Path) -> None:
-    """Open both splits, read clips and whatever else a training takes from a dataset, then verify it."""
-    for split in ("train", "test"):
-        dataset = ClipDataset(str(folder), split, cache=folder / "cache")
-        store.data_hash(dataset.manifest)
-        for index in range(min(3, len(dataset))):
-            dataset.frames(index)
-            dataset.tracks(index)
-        assert dataset.source["name"]
-        assert len(dataset.source_sha256) in (0, 64)
-        assert len(dataset.frame_shape) == 3
-    if "empty" in dataset.manifest:  # version 1 can be read, not verified
-        verify_dataset(str(folder))
-
-
-def _read_manifest(folder: Path, data: bytes) -> None:
-    (folder / MANIFEST).write_bytes(data)
-    _read_dataset(folder)
-
-
-def _with_entry(folder: Path, **changes: Any) -> None:
-    """Store the manifest with a changed entry of the first shard."""
-    manifest = copy.deepcopy(_manifest(folder))
-    manifest["shards"][0] |= changes
-    (folder / MANIFEST).write_bytes(encode_json(manifest))
-
-
-def _read_index(folder: Path, data: bytes) -> None:
-    """Read an index that the manifest names with the right hash and the right number of clips."""
-    clips = _manifest(folder)["shards"][0]["clips"]
-    with contextlib.suppress(Exception):
-        clips = len(json.loads(data)["samples"])
-    (folder / seeds.INDEX).write_bytes(data)
-    _with_entry(folder, index_sha256=hashlib.sha256(data).hexdigest(), clips=clips)
-    _read_dataset(folder)
-
-
-def _read_shard(folder: Path, data: bytes) -> None:
-    """Verify a tar that the manifest names with the right hash and length."""
-    (folder / seeds.SHARD).write_bytes(data)
-    _with_entry(folder, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
-    _read_dataset(folder)
 
 
 def _read_plan(folder: Path, data: bytes) -> None:
@@ -157,7 +105,7 @@ def _read_plan(folder: Path, data: bytes) -> None:
     plan, _, inputs = data.partition(b"\n")
     (folder / PLAN).write_bytes(plan + b"\n")
     (folder / INPUTS).write_bytes(inputs)
-    manifest = {**_manifest(folder), "plan_sha256": hashlib.sha256(plan + b"\n").hexdigest()}
+    manifest = {**datasets.manifest(folder), "plan_sha256": hashlib.sha256(plan + b"\n").hexdigest()}
     (folder / MANIFEST).write_bytes(encode_json(manifest))
     with contextlib.suppress(UserError):
         acquire_output(str(folder), seeds.dots_plan())
@@ -280,10 +228,10 @@ def _fixed(files: Callable[[], list[bytes]]) -> Callable[[Path], list[bytes]]:
 
 
 TARGETS = {
-    "index": Target(_read_index, _dataset_seed(seeds.INDEX), mutations.mutate_json),
+    "index": Target(datasets.read_index, _dataset_seed(seeds.INDEX), mutations.mutate_json),
     "manifest": Target(
-        _read_manifest,
-        lambda folder: [encode_json(_manifest(folder)), seeds.first_version(folder)],
+        datasets.read_manifest,
+        lambda folder: [encode_json(datasets.manifest(folder)), seeds.first_version(folder)],
         mutations.mutate_json,
     ),
     "arrays": Target(_read_arrays, _fixed(seeds.array_files), mutations.mutate_arrays),
@@ -295,6 +243,8 @@ TARGETS = {
     "log": Target(_read_log, _fixed(seeds.logs), mutations.mutate_json),
     "config": Target(_read_config, _model_seed("config.json"), mutations.mutate_json),
     "weights": Target(_read_weights, _model_seed("model.safetensors"), mutations.mutate_bytes),
-    "shard": Target(_read_shard, _dataset_seed(seeds.SHARD), mutations.mutate_bytes),
+    "columns": Target(datasets.read_columns, _dataset_seed(seeds.COLUMNS), mutations.mutate_arrow),
+    "table": Target(datasets.read_table, _dataset_seed(TABLE), mutations.mutate_arrow),
+    "shard": Target(datasets.read_shard, _dataset_seed(seeds.SHARD), mutations.mutate_bytes),
 }
 """Name -> reader."""

@@ -13,7 +13,7 @@ from tests.fuzz.known_inputs import INPUTS
 
 MUTATIONS = 150
 """Mutations per reader; each takes a few milliseconds."""
-FEWER = {"recipe": 50, "plan": 100, "shard": 100, "config": 60, "weights": 60}
+FEWER = {"columns": 100, "table": 100, "recipe": 50, "plan": 100, "shard": 100, "config": 60, "weights": 60}
 """Mutations of readers that take longer."""
 
 

@@ -49,9 +49,10 @@ class MemorySource:
         return [clip for shard in shards for item in shard.items for clip in self.clips_of[item.key]]
 
 
-def write_dataset(folder: Path, source: Source) -> Manifest:
+def write_dataset(folder: Path, source: Source, version: int | None = None) -> Manifest:
     """Write the dataset of a source, without its preview, and return its manifest."""
-    url, plan = str(folder), make_plan(RECIPE, source)
+    plan = make_plan(RECIPE, source)
+    url, plan = str(folder), plan.of_version(version or plan.version)
     acquire_output(url, plan)
     summaries = [write_shard(url, plan.identity, shard, source) for shard in plan.shards]
     rejected = write_rejects(url, [record for one in summaries for record in one.index["rejects"]])

@@ -125,7 +125,7 @@ def test_what_is_not_a_dataset_is_reported_clearly(copy: Path, tmp_path: Path) -
         ClipDataset(str(copy), "validation")
     manifest = copy / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"schema_version":2', '"schema_version":99'))
-    with pytest.raises(UserError, match="has format 99, but this version reads 1 and 2"):
+    with pytest.raises(UserError, match="has format 99, but this version reads 1, 2 and 3"):
         ClipDataset(str(copy), "train")
     manifest.write_text("{}")
     with pytest.raises(UserError, match="is not the manifest of a dataset"):
