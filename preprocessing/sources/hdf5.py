@@ -89,7 +89,7 @@ class Hdf5Source:
             TransientError: the network failed.
         """
         try:
-            return dataclasses.replace(item, local=self._local) if storage.is_s3(self._path) else item
+            return dataclasses.replace(item, local=self._local) if storage.is_remote(self._path) else item
         except UnreachableError as error:
             raise TransientError(str(error)) from error
 
@@ -126,7 +126,7 @@ class Hdf5Source:
     @functools.cached_property
     def _local(self) -> str:
         """The file, or its copy on this machine, which disappears with this process."""
-        if not storage.is_s3(self._path):
+        if not storage.is_remote(self._path):
             return self._path
         with os_errors.explained(scratch_root(), REMEDY):
             self._scratch = tempfile.TemporaryDirectory(prefix="vdsm-hdf5-", ignore_cleanup_errors=True)
