@@ -26,6 +26,7 @@ EXTRA_OF = {
     "starlette": "studio",
     "multipart": "studio",
     "huggingface_hub": "hub",
+    "pyarrow": "parquet",
     "wandb": "trackers",
     "mlflow": "trackers",
     "trackio": "trackio",

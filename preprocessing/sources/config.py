@@ -90,6 +90,18 @@ class Hdf5Config(Section):
     """Fraction of the combinations of static factors in the test split, where splits are drawn."""
 
 
+class HuggingFaceConfig(VideosConfig):
+    """A video data set of the Hugging Face Hub, in Parquet files with the bytes of a video in each row."""
+
+    column: str | None = None
+    """Column with the videos; by default the only one that holds bytes."""
+    label_columns: tuple[str, ...] = ()
+    """Columns that are labels, each as `label=column`, or as `column` if both have one name: `identity=subject
+    action=label`."""
+    splits: Literal["drawn", "file"] = "drawn"
+    """`drawn`: test_fraction of the identities. `file`: files with `test` in their names are the test split."""
+
+
 class FiguresConfig(Section):
     """The built-in generator of articulated figures."""
 
@@ -146,10 +158,12 @@ LOOPING = ("figures", "lpc")
 class SourceConfig(Section):
     """Where clips come from."""
 
-    name: Literal["figures", "videos", "frames", "arrays", "hdf5", "lpc", "moving_mnist", "pendulum"] = "figures"
+    name: Literal["figures", "videos", "frames", "arrays", "hdf5", "huggingface", "lpc", "moving_mnist", "pendulum"] = (
+        "figures"
+    )
     """Kind of source. `figures`, `pendulum`: generated, no files needed. `videos`, `frames`, `arrays`: your own files.
-    `hdf5`: a file for MSD-Benchmark. `lpc`: Sprites, from the sheets of either published set. `moving_mnist`: bouncing
-    digits, from the four MNIST files."""
+    `hdf5`: a file for MSD-Benchmark. `huggingface`: Parquet files of the Hugging Face Hub, or hf://ORG/NAME. `lpc`:
+    Sprites, from the sheets of either published set. `moving_mnist`: bouncing digits, from the four MNIST files."""
     path: Location | None = None
     """Local folder or s3:// prefix of the source's files. For `videos` also one file, a pattern such as `clips/*.mp4`,
     or a .txt file with one path per line."""
@@ -160,6 +174,7 @@ class SourceConfig(Section):
     frames: FramesConfig = FramesConfig()
     arrays: ArraysConfig = ArraysConfig()
     hdf5: Hdf5Config = Hdf5Config()
+    huggingface: HuggingFaceConfig = HuggingFaceConfig()
     figures: FiguresConfig = FiguresConfig()
     moving_mnist: MovingMnistConfig = MovingMnistConfig()
     pendulum: PendulumConfig = PendulumConfig()

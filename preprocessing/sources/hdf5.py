@@ -26,7 +26,7 @@ from preprocessing.clip import Clip, Factors, Item, Label, RejectedInputError, T
 from preprocessing.decoding.transform import FrameTransform
 from preprocessing.hdf5_file import DamagedClipError, Hdf5File
 from preprocessing.sources.config import Hdf5Config
-from preprocessing.sources.hdf5_listing import Hdf5Listing, ListedFactor, read_listing
+from preprocessing.sources.hdf5_listing import Hdf5Listing, ListedFactor, list_hdf5
 from preprocessing.sources.labels import IDENTITY, SPLIT, is_label_name
 from preprocessing.sources.listing import find_inputs
 from preprocessing.sources.splits import Splitter
@@ -139,7 +139,7 @@ class Hdf5Source:
         require("h5py")
         if not find_inputs(self._path).explicit:
             raise UserError(f"{self._path}: not a file; source hdf5 reads one HDF5 file, named by --source.path")
-        listing = read_listing(self._local)
+        listing = list_hdf5(self._local)
         if self._config.size is None and listing.height != listing.width:
             raise UserError(
                 f"{self._path}: its frames have {listing.width}x{listing.height} pixels, but must be square; set "

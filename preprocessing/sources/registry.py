@@ -11,6 +11,7 @@ from preprocessing.sources.config import SourceConfig
 from preprocessing.sources.figures import FiguresSource
 from preprocessing.sources.frames import FramesSource
 from preprocessing.sources.hdf5 import Hdf5Source
+from preprocessing.sources.huggingface import HuggingFaceSource
 from preprocessing.sources.lpc import LpcSource
 from preprocessing.sources.lpc_universal import LpcUniversalSource
 from preprocessing.sources.moving_mnist import MovingMnistSource
@@ -67,6 +68,9 @@ _MAKERS: dict[str, Callable[[SourceConfig, int], Source]] = {
         _path(config, "a .npy or .npz file, or a folder of them"), config.arrays, seed
     ),
     "hdf5": lambda config, seed: Hdf5Source(_path(config, "an HDF5 file of MSD-Benchmark's layout"), config.hdf5, seed),
+    "huggingface": lambda config, seed: HuggingFaceSource(
+        _path(config, "hf://ORG/NAME, or a folder of .parquet files"), config.huggingface, seed
+    ),
     "lpc": _make_lpc,
     "moving_mnist": lambda config, seed: MovingMnistSource(
         _path(config, "the folder with the four MNIST files"), config.moving_mnist, seed

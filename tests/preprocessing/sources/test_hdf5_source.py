@@ -17,7 +17,7 @@ from preprocessing.dataset.reader import ClipDataset
 from preprocessing.hdf5_file import Hdf5File
 from preprocessing.recipe import ShardsConfig
 from preprocessing.sharding.tasks import make_decoder
-from preprocessing.sources import hdf5_listing
+from preprocessing.sources import hdf5_listing, sandboxed_listing
 from preprocessing.sources.config import Hdf5Config, SourceConfig
 from preprocessing.sources.registry import make_source, serialize_source
 
@@ -234,21 +234,21 @@ def test_the_listing_is_read_in_the_sandbox_whose_words_are_checked(
     path = write(tmp_path / "two.h5")
     with monkeypatch.context() as patched:
         patched.setattr(hdf5_listing, "Hdf5File", None)  # here, not in the sandbox
-        assert hdf5_listing.read_listing(str(path)).clips == 4
+        assert hdf5_listing.list_hdf5(str(path)).clips == 4
 
     class Liar:
         def __init__(self, *_: Any, **__: Any) -> None: ...
 
         def clips(self, _: Item) -> Any:
-            text = hdf5_listing.json.dumps(listing | {"clips": 3}).encode()
+            text = json.dumps(listing | {"clips": 3}).encode()
             yield Clip("x", np.frombuffer(text, np.uint8).reshape(-1, 1, 1, 1), {}, "", "", 0.0, 1.0)
 
         def close(self) -> None: ...
 
-    listing = hdf5_listing.read_listing(str(path)).model_dump()
-    monkeypatch.setattr(hdf5_listing, "DecodeProcess", Liar)
+    listing = hdf5_listing.list_hdf5(str(path)).model_dump()
+    monkeypatch.setattr(sandboxed_listing, "DecodeProcess", Liar)
     with pytest.raises(UserError, match="the labels of walk are not those of its clips"):
-        hdf5_listing.read_listing(str(path))
+        hdf5_listing.list_hdf5(str(path))
 
 
 @pytest.mark.parametrize("name", ["identity", "split", "a/b"])
