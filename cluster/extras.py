@@ -17,6 +17,7 @@ EXTRA_OF = {
     "threadpoolctl": "train",
     "boto3": "s3",
     "botocore": "s3",
+    "obstore": "cloud",
     "optuna": "tune",
     "plotly": "tune",
     "cv2": "prepare",

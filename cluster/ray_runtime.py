@@ -34,6 +34,8 @@ _FORWARDED = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
     "AWS_CA_BUNDLE",
+    "AZURE_STORAGE_ACCOUNT_NAME",
+    "AZURE_STORAGE_ENDPOINT",
     *VARIABLES,
 )
 """Variables that workers on other machines need to find the same storage. Credentials are never among them, since the

@@ -59,7 +59,7 @@ def dashboards(command: DashboardsCommand) -> None:
     Raises:
         UserError: the folder is missing or in S3, or a dashboard is not installed or does not start.
     """
-    if storage.is_s3(command.out):
+    if storage.is_remote(command.out):
         raise UserError(
             f"--out {command.out} is in S3; copy the tensorboard folders of the runs to this machine and give --out "
             "their parent folder"

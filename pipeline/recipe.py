@@ -44,6 +44,9 @@ class EvaluationConfig(Section):
     """Maximum number of training clips that the probes are trained on."""
     dci_trees: int = Field(default=0, ge=0)
     """Trees of the random forests of DCI, such as 100; 0 leaves DCI out. Needs scikit-learn, of the extra train."""
+    exploration_trees: int = Field(default=0, ge=0)
+    """Trees of the random forests that map parts of the codes to factors, such as 100; the parts of each factor are
+    then swapped alone. 0 leaves this out. Needs scikit-learn, of the extra train."""
     refinement_steps: int = Field(default=0, ge=0)
     """Gradient steps that fit the static code of each clip to its own frames, starting from the encoder's estimate; 0
     uses that estimate. 30 suffice for handwriting."""

@@ -96,7 +96,7 @@ def _study_url(command: TuneCommand, url: str) -> str:
 
     if command.study is not None:
         return command.study if "://" in command.study else absolute(command.study)
-    if storage.is_s3(url):
+    if storage.is_remote(url):
         raise UserError(
             f"--out {command.out} is in S3, where a study cannot be stored; give --study a file on a disk that "
             "outlives the driver, or the URL of a database"

@@ -4,7 +4,8 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +130,18 @@ class Source(Protocol):
         """Return the SHA-256 of what all items share: sidecar files, the generator's version.
 
         An item's own content is covered by its `version`.
+        """
+
+
+@runtime_checkable
+class Fetching(Protocol):
+    """A source that copies inputs in S3 for a process without credentials."""
+
+    def fetch(self, item: Item, folder: Path) -> Item:
+        """Return an item with the path of a copy of its input on this machine, which may be in `folder`.
+
+        Raises:
+            TransientError: the network failed.
         """
 
 

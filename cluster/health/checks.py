@@ -99,14 +99,14 @@ def _storage(report: ClusterReport, request: HealthRequest) -> Iterator[Finding]
     if request.storage is None:
         yield Finding("storage", "skipped", "give --storage to check it")
         return
-    remedies = S3_REMEDIES if storage.is_s3(request.storage) else FOLDER_REMEDIES
+    remedies = S3_REMEDIES if storage.is_remote(request.storage) else FOLDER_REMEDIES
     failed = {name: node.storage for name, node in report.nodes.items() if node.storage and node.storage["failed"]}
     unshared = [name for name, node in report.nodes.items() if not node.sees_file]
     if failed:
         step = next(step for step in remedies if any(found["failed"] == step for found in failed.values()))
         first = next(found for found in failed.values() if found["failed"] == step)
         remedy = f"{remedies[step]}; see the error for details"
-        if first.get("local") and storage.is_s3(request.storage):
+        if first.get("local") and storage.is_remote(request.storage):
             remedy = "fix this on the machine, as the error says; S3 is not at fault"
         yield Finding("storage", "failed", f"{step} on {', '.join(failed)}: {first['error']}", remedy)
     elif unshared:

@@ -130,7 +130,7 @@ class _Collector:
             nodes[name].storage = found
         for name, ahead in self._on_all_nodes(probes.storage_clock_skew, url).items():
             nodes[name].server_skew_s = ahead
-        if not storage.is_s3(url):
+        if not storage.is_remote(url):
             marker = storage.join(str(Path(url).resolve()), f".doctor-{uuid.uuid4().hex}")
             storage.write_bytes(marker, b"")
             for name, visible in self._on_all_nodes(probes.sees, marker).items():

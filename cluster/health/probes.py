@@ -129,7 +129,7 @@ def use_storage(url: str) -> Facts:
 
 def storage_clock_skew(url: str) -> float | None:
     """Return the seconds by which this machine's clock is ahead of the S3 server's; None if unknown."""
-    if not storage.is_s3(url):
+    if not url.startswith("s3://"):
         return None
     from email.utils import parsedate_to_datetime
 

@@ -1,7 +1,8 @@
-"""Read and write bytes in local folders and in S3 through one set of functions.
+"""Read and write bytes in local folders and in object stores through one set of functions.
 
-A URL is a local path or `s3://bucket/key`. Errors that a user can fix (no such bucket, refused credentials, a missing
-folder) are `StorageError`s of one line with the remedy; a missing file is a `MissingFileError`.
+A URL is a local path, or `s3://bucket/key`; or, through obstore, `gs://bucket/key` or `az://container/key`. Errors that
+a user can fix (no such bucket, refused credentials, a missing folder) are `StorageError`s of one line with the remedy;
+a missing file is a `MissingFileError`.
 """
 
 import errno
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from cluster.storage import local
+from cluster.storage.cloud_client import SCHEMES
 from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
+from cluster.storage.object_store import ObjectStore
 from cluster.storage.os_errors import explain
 
 R = TypeVar("R")
@@ -24,16 +27,27 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
-def is_s3(url: str) -> bool:
-    """Return whether `url` is in S3.
+def is_remote(url: str) -> bool:
+    """Return whether `url` is in an object store.
 
     Raises:
-        StorageError: the scheme is neither absent nor `s3://`.
+        StorageError: the scheme is neither absent nor one of an object store.
     """
     scheme, separator, _ = url.partition("://")
-    if separator and scheme != "s3":
+    if separator and scheme != "s3" and scheme not in SCHEMES:
         raise StorageError(f"{url}: {scheme}:// is not supported; give a local folder or s3://bucket/prefix")
     return bool(separator)
+
+
+def objects(url: str) -> ObjectStore:
+    """Return the functions for the object store that holds `url`."""
+    if url.startswith("s3://"):
+        from cluster.storage import s3
+
+        return s3
+    from cluster.storage import cloud
+
+    return cloud
 
 
 def join(url: str, *parts: str) -> str:
@@ -49,10 +63,8 @@ def read_bytes(url: str) -> bytes:
     Raises:
         MissingFileError: the file does not exist.
     """
-    if is_s3(url):
-        from cluster.storage import s3
-
-        return s3.read_bytes(url)
+    if is_remote(url):
+        return objects(url).read_bytes(url)
     try:
         with open_file(url) as file:
             return file.read()
@@ -82,10 +94,8 @@ def open_file(path: str | Path, *, buffering: int = -1) -> BinaryIO:
 
 def write_bytes(url: str, data: bytes) -> None:
     """Write `data` atomically: a reader sees the new content or the old, even if this process is killed."""
-    if is_s3(url):
-        from cluster.storage import s3
-
-        s3.write_bytes(url, data)
+    if is_remote(url):
+        objects(url).write_bytes(url, data)
         return
     with local.replacing(url) as partial, partial.open("wb") as file:
         file.write(data)
@@ -93,10 +103,8 @@ def write_bytes(url: str, data: bytes) -> None:
 
 def read_range(url: str, start: int, length: int) -> bytes:
     """Return `length` bytes from offset `start`, or fewer at the end of the file."""
-    if is_s3(url):
-        from cluster.storage import s3
-
-        return s3.read_range(url, start, length)
+    if is_remote(url):
+        return objects(url).read_range(url, start, length)
     try:
         with open_file(url) as file:
             file.seek(start)
@@ -107,19 +115,15 @@ def read_range(url: str, start: int, length: int) -> bytes:
 
 def create(url: str, data: bytes) -> bool:
     """Write `data` unless `url` exists; return whether it was written. Exactly one of concurrent calls succeeds."""
-    if is_s3(url):
-        from cluster.storage import s3
-
-        return s3.write_if(url, data, None) is not None
+    if is_remote(url):
+        return objects(url).write_if(url, data, None) is not None
     return local.create(url, data)
 
 
 def upload(path: Path, url: str) -> None:
     """Copy a local file to `url`, as atomically as `write_bytes`."""
-    if is_s3(url):
-        from cluster.storage import s3
-
-        s3.upload(path, url)
+    if is_remote(url):
+        objects(url).upload(path, url)
         return
     with local.replacing(url) as partial:
         shutil.copyfile(path, partial)
@@ -132,10 +136,8 @@ def download(url: str, path: Path) -> None:
     verified.
     """
     with local.replacing(str(path)) as partial:
-        if is_s3(url):
-            from cluster.storage import s3
-
-            s3.download(url, partial)
+        if is_remote(url):
+            objects(url).download(url, partial)
             return
         try:
             with open_file(url) as file, partial.open("wb") as copy:
@@ -150,10 +152,8 @@ def size(url: str) -> int:
     Raises:
         MissingFileError: the file does not exist.
     """
-    if is_s3(url):
-        from cluster.storage import s3
-
-        return s3.size(url)
+    if is_remote(url):
+        return objects(url).size(url)
     try:
         return Path(url).stat().st_size
     except OSError as error:
@@ -170,7 +170,7 @@ def exists(url: str) -> bool:
         size(url)
     except MissingFileError:
         return False
-    return is_s3(url) or Path(url).is_file()
+    return is_remote(url) or Path(url).is_file()
 
 
 def list_files(url: str) -> list[str]:
@@ -181,10 +181,8 @@ def list_files(url: str) -> list[str]:
     Raises:
         StorageError: the local folder does not exist, or a folder in it may not be read.
     """
-    if is_s3(url):
-        from cluster.storage import s3
-
-        return s3.list_files(url)
+    if is_remote(url):
+        return objects(url).list_files(url)
     root = Path(url)
     if not root.is_dir():
         raise StorageError(f"{url}: there is no such folder")
@@ -194,10 +192,8 @@ def list_files(url: str) -> list[str]:
 
 def delete(url: str) -> None:
     """Remove a file, if it exists."""
-    if is_s3(url):
-        from cluster.storage import s3
-
-        s3.delete(url)
+    if is_remote(url):
+        objects(url).delete(url)
         return
     local.delete(url)
 
@@ -211,7 +207,7 @@ def check_writable(url: str) -> None:
 
 def remove_partial_files(url: str) -> None:
     """Remove the partial files that killed writers left below a local folder. S3 keeps none."""
-    if not is_s3(url):
+    if not is_remote(url):
         local.remove_partial_files(Path(url))
 
 

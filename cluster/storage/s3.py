@@ -201,6 +201,11 @@ def head(url: str) -> tuple[int, str]:
     return int(response["ContentLength"]), str(response["ETag"])
 
 
+def is_folder(url: str) -> bool:
+    """Return whether `url` names a bucket, or cannot be one object."""
+    return not split_url(url)[1] or url.endswith("/")
+
+
 def _read_into(url: str, target: BinaryIO, start: int = 0, stop: int | None = None) -> None:
     """Copy bytes `start` to `stop` of the object (None: to its end) into `target`."""
     length, etag = head(url)

@@ -29,7 +29,9 @@ RESAMPLES = 1000
 """Resamples of the trees behind the intervals of disentanglement and completeness."""
 
 
-class _Forests(NamedTuple):
+class Forests(NamedTuple):
+    """Forests of some factors."""
+
     importances: Floats
     """Per tree: [trees, K + D, F]."""
     correct: Floats
@@ -62,8 +64,9 @@ def dci_scores(train: Latents, test: Latents, trees: int, seed: int, progress: P
             "and DCI needs 2; set it to 0"
         )
     progress.start("measuring DCI", 2 * len(names), unit="forests")
-    found = _fit(train, test, names, trees, seed, progress, shuffle=False)
-    shuffled = _fit(train, test, names, trees, seed, progress, shuffle=True)
+    codes = joined_codes(train), joined_codes(test)
+    found = fit_forests(*codes, train, test, names, trees, seed, progress)
+    shuffled = fit_forests(*codes, train, test, names, trees, seed, progress, shuffle=True)
     clusters = identity_indices(test.identities)
     scores = {}
     for name, measure in (("disentanglement", disentanglement), ("completeness", completeness)):
@@ -100,13 +103,34 @@ def _entropy(shares: Floats) -> Floats:
     return result
 
 
-def _fit(
-    train: Latents, test: Latents, names: list[str], trees: int, seed: int, progress: Progress, *, shuffle: bool
-) -> _Forests:
+def fit_forests(
+    known: Floats,
+    unseen: Floats,
+    train: Latents,
+    test: Latents,
+    names: list[str],
+    trees: int,
+    seed: int,
+    progress: Progress,
+    *,
+    shuffle: bool = False,
+) -> Forests:
+    """Fit a forest for each label, and advance `progress` by one for each.
+
+    Args:
+        known: numbers of the codes of the training clips: [N, C].
+        unseen: the same of the test clips.
+        train: the labels of the training clips.
+        test: those of the test clips.
+        names: the labels.
+        trees: trees of a forest.
+        seed: seed of the forests.
+        progress: advanced.
+        shuffle: shuffle each label over the training clips.
+    """
     require("sklearn")
     from sklearn.ensemble import RandomForestClassifier
 
-    known, unseen = _joined(train), _joined(test)
     importances, correct, guessed = [], [], []
     for position, name in enumerate(names):
         target = np.asarray(train.labels[name])
@@ -120,9 +144,10 @@ def _fit(
         guessed.append(float(np.mean(answers == np.bincount(target).argmax())))
         progress.advance()
     by_tree = np.asarray(importances, dtype=np.float64).transpose(1, 2, 0)
-    return _Forests(by_tree, np.mean(correct, axis=0), float(np.mean(guessed)))
+    return Forests(by_tree, np.mean(correct, axis=0), float(np.mean(guessed)))
 
 
-def _joined(latents: Latents) -> Floats:
+def joined_codes(latents: Latents) -> Floats:
+    """Return static and dynamics codes, joined: [N, K + D]."""
     codes = latents.codes
     return np.concatenate([codes.static.double().numpy(), codes.dynamics.double().numpy()], axis=1)

@@ -78,7 +78,7 @@ def with_recipe_of_run(args: list[str], scratch: Path) -> list[str]:
     url = storage.join(expand_home(run), "config.yaml")
     if not storage.exists(url):
         return args  # `load` reports that the run is missing
-    if not storage.is_s3(run):
+    if not storage.is_remote(run):
         return ["--config", url, *args]
     storage.download(url, scratch / "config.yaml")
     return ["--config", str(scratch / "config.yaml"), *args]

@@ -32,6 +32,7 @@ def build_metrics(
     provenance: Mapping[str, Any],
     seconds: float,
     expert_use: list[float],
+    exploration: dict[str, Any] | None = None,
 ) -> Metrics:
     """Return the content of metrics.json, in the layout of `pipeline.evaluation.schema`.
 
@@ -52,6 +53,8 @@ def build_metrics(
         "wrong_swaps": len(swapped.wrong),
         "provenance": {**provenance, "pairs_sha256": swapped.pairs.sha256(clips), "time": _time(seconds)},
     }
+    if exploration is not None:
+        metrics["exploration"] = exploration
     schema.Metrics.model_validate(metrics)
     return metrics
 

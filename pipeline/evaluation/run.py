@@ -7,6 +7,8 @@ from cluster.errors import UserError
 from cluster.extras import require
 from cluster.storage import api as storage
 from pipeline.evaluation.dci import dci_scores
+from pipeline.evaluation.exploration import Exploration, explore
+from pipeline.evaluation.exploration import phases as exploration_phases
 from pipeline.evaluation.inputs import EvaluationInputs, chosen_device, load, training_split
 from pipeline.evaluation.judge_cache import load_or_train
 from pipeline.evaluation.metrics import Metrics, build_metrics, build_provenance, write_metrics
@@ -20,7 +22,7 @@ from preprocessing.dataset.reader import ClipDataset
 from vdsm.device import device_of
 from vdsm.evaluation.clips import is_labelled
 from vdsm.evaluation.inception import Inception, load_inception
-from vdsm.evaluation.judge import JudgeConfig
+from vdsm.evaluation.judge import Judge, JudgeConfig
 from vdsm.evaluation.measurement import Measurement
 from vdsm.evaluation.moving_pixels import TrueSwap
 from vdsm.evaluation.progress import Progress
@@ -49,7 +51,10 @@ class RunEvaluation:
             renderer=self.renderer is not None, inception=self.inception is not None,
             true_swap=self.true_swap is not None,
         )  # fmt: skip
-        return self._judged + len(measured) + 2 * (self.request.evaluation.dci_trees > 0) + REPORT_PHASES
+        found = self._judged + len(measured) + 2 * (self.request.evaluation.dci_trees > 0) + REPORT_PHASES
+        return found + (
+            exploration_phases(self._judged, self.train) if self.request.evaluation.exploration_trees else 0
+        )
 
     @property
     def _judged(self) -> bool:
@@ -69,6 +74,17 @@ class RunEvaluation:
             return {}
         train = training_latents(self.inputs.model, self.train, config, progress)
         return dci_scores(train, measured.latents, trees, self.request.seed, progress)
+
+    def _explored(self, measured: Measurement, judge: Judge | None, progress: Progress) -> Exploration | None:
+        trees, config = self.request.evaluation.exploration_trees, self._protocol
+        if not trees:
+            return None
+        train = training_latents(self.inputs.model, self.train, config, progress)
+        return explore(
+            train, measured.latents, clips=self.inputs.test, pairs=measured.swapped.pairs, decoder=measured.decoder,
+            judge=judge, groups=self.inputs.recipe.model.static_groups, sequence_stage=self.inputs.sequence_stage,
+            trees=trees, seed=self.request.seed, progress=progress,
+        )  # fmt: skip
 
     def _paired(self) -> PairedClips | None:
         """Return the pairs of the run, unless it is measured on other data than it was trained on."""
@@ -103,7 +119,8 @@ class RunEvaluation:
             inputs.model, inputs.test, judge, self._protocol, progress,
             train=self.train, renderer=self.renderer, inception=self.inception, true_swap=self.true_swap,
         )  # fmt: skip
-        scores = measured.scores | self._dci(measured, progress)
+        explored = self._explored(measured, judge, progress)
+        scores = measured.scores | self._dci(measured, progress) | (explored.scores if explored else {})
         provenance = build_provenance(
             inputs.test, data=request.data, data_sha256=inputs.data_sha256, clip_frames=inputs.clip_frames,
             judge=judge_provenance, seed=request.seed, evaluation=settings.model_dump(mode="json"),
@@ -112,7 +129,7 @@ class RunEvaluation:
             inputs.test, scores, measured.controls, measured.swapped,
             swap_by="dynamics code" if inputs.sequence_stage else "poses",
             provenance=provenance | inputs.provenance(), seconds=time.monotonic() - start,
-            expert_use=measured.expert_use,
+            expert_use=measured.expert_use, exploration=explored.plain() if explored else None,
         )  # fmt: skip
         write_metrics(request.out, metrics)
         write_report(
@@ -133,7 +150,7 @@ def prepare_run(run: str, request: EvaluationRequest) -> RunEvaluation:
         UserError: the run or the data is missing or damaged, or does not fit the request.
     """
     settings, device = request.evaluation, chosen_device(request.device)
-    if settings.dci_trees:
+    if settings.dci_trees or settings.exploration_trees:
         require("sklearn")
     inputs = load(
         run,

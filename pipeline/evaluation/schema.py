@@ -19,6 +19,7 @@ _NAMES = (
     r"frechet\.(judge\.(swap|prior_static|prior_dynamics|reconstruction)|inception\.swap)",
     r"cycle\.(static|dynamics)",
     r"dci\.(disentanglement|completeness|informativeness)",
+    r"exploration\..+\.(accuracy|swapped|kept)",
     r"likeness\.(identity|action|leakage\.(identity|action)|real)",
     r"moving\.((swap|pose_swap|self_swap|poses|first_frame)\.(psnr|mse|ssim|gradient)|share)",
     r"moving\.(swap|pose_swap|self_swap|poses)\.gain",
@@ -54,6 +55,17 @@ class Factors(_Strict):
 
     action: str
     static: list[str]
+
+
+class ExploredCodes(_Strict):
+    """Which part of the codes is about which factor, by importances of random forests."""
+
+    units: list[str]
+    """Parts of the code that are replaced as a whole: groups of the static code, numbers of the dynamics code."""
+    importances: dict[str, list[float]]
+    """Factor -> share of its importances in each unit; 1 in total."""
+    chosen: dict[str, list[str]]
+    """Factor -> units that belong to it."""
 
 
 class JudgeProvenance(_Strict):
@@ -116,6 +128,7 @@ class Metrics(_Strict):
     confusion: dict[str, list[list[int]]]
     """Per factor, how often each correct value (row) was judged as each value (column)."""
     expert_use: list[float]
+    exploration: ExploredCodes | None = None
     wrong_swaps: int
     provenance: Provenance
 

@@ -49,13 +49,13 @@ class UnfinishedScoring:
     def remove(self) -> None:
         """Remove everything that any scoring into this output has kept."""
         folder = storage.join(self._out, FOLDER)
-        if not storage.is_s3(folder) and not Path(folder).is_dir():
+        if not storage.is_remote(folder) and not Path(folder).is_dir():
             return
         storage.remove_partial_files(folder)
         for name in storage.list_files(folder):
             if _NAME.fullmatch(name):
                 storage.delete(storage.join(folder, name))
-        if not storage.is_s3(folder):
+        if not storage.is_remote(folder):
             with contextlib.suppress(OSError):  # it holds something else
                 Path(folder).rmdir()
 

@@ -145,7 +145,7 @@ def prepare(request: ExportRequest) -> ExportWork:
 
 def _check_out(out: str) -> None:
     """Raise UserError if a folder holds something other than an exported model."""
-    if not storage.is_s3(out) and not Path(out).is_dir():
+    if not storage.is_remote(out) and not Path(out).is_dir():
         return
     if foreign := sorted(set(storage.list_files(out)) - set(FILES) - {".gitattributes"}):
         raise UserError(f"{out}: holds {foreign[0]}, which is not part of an exported model; choose another --out")

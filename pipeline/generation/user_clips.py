@@ -79,7 +79,7 @@ def read_clips(
     for clips in splits:
         if name in clips.keys:
             return checked(name, select_clips(clips, [clips.keys.index(name)]), size, channels, min_frames)
-    if not storage.is_s3(name) and Path(name).is_dir():
+    if not storage.is_remote(name) and Path(name).is_dir():
         found = _read_folder(Path(name), size, channels)
     elif not storage.exists(name):
         hint = " and no clip with this key in the data" if splits else "; to name a clip by its key, give --data"

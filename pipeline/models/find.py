@@ -32,7 +32,7 @@ def open_model(source: str) -> "tuple[Disentangler, ModelFacts]":
         with pulled(source) as folder:
             return read_folder(folder, source)
     url = expand_home(source)
-    if storage.is_s3(url):
+    if storage.is_remote(url):
         return _open_s3(url)
     if is_model_folder(Path(url)):
         return read_folder(Path(url), url)

@@ -54,7 +54,7 @@ def pull_model(request: PullRequest, *, dry_run: bool) -> Iterator[str]:
 @contextlib.contextmanager
 def _local(url: str) -> Iterator[Path]:
     """Return a folder as a local one."""
-    if not storage.is_s3(url):
+    if not storage.is_remote(url):
         yield Path(url)
         return
     with scratch_folder() as folder:

@@ -83,7 +83,7 @@ def _inspect_run(recipe: Recipe, run: str, data_sha256: str | None) -> tuple[str
     problems: list[str] = []
     try:
         if not storage.exists(storage.join(run, "run.json")):
-            if not storage.is_s3(run) and not _is_writable(Path(run)):
+            if not storage.is_remote(run) and not _is_writable(Path(run)):
                 problems.append(f"run: {run} is not writable; choose another --out")
             return ", a new one", problems
         changes = changed_settings(run, recipe, data_sha256)

@@ -7,7 +7,8 @@ Metric = dict[str, Any]
 Metrics = dict[str, Any]
 """The content of metrics.json; see `pipeline.evaluation.schema`."""
 
-_SHARES = ("judge", "swap", "leakage", "pose_swap", "pose_leakage", "prior", "consistency", "probe", "likeness", "dci")
+_SHARES = ("judge", "swap", "leakage", "pose_swap", "pose_leakage", "prior", "consistency", "probe", "likeness", "dci",
+           "exploration")  # fmt: skip
 """First parts of the names of metrics that are shares of clips or pairs, if not about a number."""
 _NUMBERS = ("r2", "mse", "psnr", "ssim", "mae", "is", "h_y", "h_y_given_x")
 """Parts of a name that make the metric a plain number nevertheless."""
@@ -56,7 +57,8 @@ def direction(name: str) -> int:
         return 1
     if name in ("likeness.identity", "likeness.action"):
         return 1
-    if parts[0] in ("swap", "pose_swap", "prior", "reconstruction", "consistency", "cycle", "elbo", "is", "h_y", "dci"):
+    if parts[0] in ("swap", "pose_swap", "prior", "reconstruction", "consistency", "cycle", "elbo", "is", "h_y", "dci",
+                    "exploration"):  # fmt: skip
         return 1
     # Whether a probe's value is good depends on its code; the judge, the still image and the likeness of real clips do
     # not depend on the model; the smoothness is best at 1.

@@ -134,6 +134,7 @@ def render(metrics: Metrics, gallery: Gallery, title: str, charts: list[LineChar
         probes=summary.probes(metrics),
         confusions=summary.confusions(metrics),
         groups=summary.groups(metrics),
+        explored=metrics.get("exploration"),
         marks=marks(),
         map_size=SIZE,
         expert_groups=recipe.get("model", {}).get("static_groups", 1),

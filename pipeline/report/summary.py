@@ -24,6 +24,7 @@ GROUPS = {
     "smoothness": "Change over time, relative to real clips",
     "cycle": "Cycle consistency without labels: the codes of a swap are nearest to those of its donors",
     "dci": "DCI: what each number of the codes is about, by importances of random forests",
+    "exploration": "Exploration: what swaps of the part of the codes that is about one factor change",
     "frechet": "Fréchet distance",
     "elbo": "ELBO, not annealed",
     "experts": "Experts in use: exponential of the entropy of the mean static code",

@@ -60,7 +60,7 @@ def checkpoints(run_url: str, training: TrainingConfig) -> dict[TrainPosition, s
 def _newest_first(run_url: str, training: TrainingConfig) -> list[tuple[TrainPosition, str]]:
     """Return position and path or URL of all checkpoints of a run; the end of a stage may exist twice."""
     folder, found = storage.join(run_url, FOLDER), []
-    if storage.is_s3(run_url) or Path(folder).is_dir():
+    if storage.is_remote(run_url) or Path(folder).is_dir():
         for name in storage.list_files(folder):
             position = position_of(name)
             if position is not None:
@@ -97,7 +97,7 @@ def _damage(url: str, path: Path) -> str | None:
 
 def local_copy(url: str, scratch: Path) -> Path:
     """Return the path of `url` if it is local, else download it to `scratch`."""
-    if not storage.is_s3(url):
+    if not storage.is_remote(url):
         return Path(url)
     path = scratch / Path(url).name
     storage.download(url, path)
@@ -260,7 +260,7 @@ class CheckpointStore:
         self._patiently(lambda: check_write(target))
         with scratch_folder() as scratch:
             path = scratch / "state.pt"
-            if storage.is_s3(self._url):
+            if storage.is_remote(self._url):
                 with os_errors.explained(path, REMEDY):
                     checkpoint.save(pending.content, path)
                 self._patiently(lambda: storage.upload(path, target))

@@ -83,7 +83,7 @@ def run_lock(run: str, *, lease_s: float = LEASE_S, renewal_s: float = RENEWAL_S
         UserError: another process is training the run.
     """
     claim = _Claim(run, uuid.uuid4().hex)
-    locked = _lease(claim, lease_s, renewal_s) if storage.is_s3(run) else _folder_lock(claim, lease_s, renewal_s)
+    locked = _lease(claim, lease_s, renewal_s) if storage.is_remote(run) else _folder_lock(claim, lease_s, renewal_s)
     with locked, fenced(Fence(run, claim.check)):
         yield
 
@@ -202,10 +202,8 @@ def _write_if(url: str, data: bytes, etag: str | None) -> str | None:
     In a folder, two processes that replace a file in the same instant may both succeed. Then the claim of the second
     one counts, and the first one stops at its next write.
     """
-    if storage.is_s3(url):
-        from cluster.storage import s3
-
-        return s3.write_if(url, data, etag)
+    if storage.is_remote(url):
+        return storage.objects(url).write_if(url, data, etag)
     if etag is None:
         return _etag(data) if storage.create(url, data) else None
     with contextlib.suppress(MissingFileError):
@@ -216,10 +214,8 @@ def _write_if(url: str, data: bytes, etag: str | None) -> str | None:
 
 
 def _read_with_etag(url: str) -> tuple[bytes, str]:
-    if storage.is_s3(url):
-        from cluster.storage import s3
-
-        return s3.read_with_etag(url)
+    if storage.is_remote(url):
+        return storage.objects(url).read_with_etag(url)
     content = storage.read_bytes(url)
     return content, _etag(content)
 

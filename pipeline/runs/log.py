@@ -57,7 +57,7 @@ class RunLog:
     ) -> None:
         self._url, self._training, self._settings = run_url, training, settings or {}
         self._open = contextlib.ExitStack()
-        self._is_remote = storage.is_s3(run_url)
+        self._is_remote = storage.is_remote(run_url)
         self._folder = self._open.enter_context(scratch_folder()) if self._is_remote else Path(run_url)
         with self._explained():
             self._folder.mkdir(parents=True, exist_ok=True)

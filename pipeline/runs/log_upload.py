@@ -70,7 +70,7 @@ def read_log(url: str) -> bytes:
     Raises:
         MissingFileError: there is none.
     """
-    if not storage.is_s3(url):
+    if not storage.is_remote(url):
         return storage.read_bytes(url)
     for attempt in range(_READ_ATTEMPTS):
         content = storage.read_bytes(url)

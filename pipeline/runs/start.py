@@ -126,7 +126,7 @@ def stored_weights(run: str) -> "Mapping[str, Tensor]":
 
 def _open(url: str) -> "tuple[Disentangler, dict[str, Any]]":
     """Return the model of a run, or of one of its checkpoints, and its origin."""
-    if not url.endswith(".pt") or (not storage.is_s3(url) and Path(url).is_dir()):
+    if not url.endswith(".pt") or (not storage.is_remote(url) and Path(url).is_dir()):
         model, _, origin = load_run(url)
         if not origin["finished"]:
             log.warning("%s is not finished; its newest checkpoint is used", url)

@@ -92,7 +92,7 @@ def run_url(out: str, name: str) -> str:
 
 def absolute(url: str) -> str:
     """Return `url` as an absolute path, which processes in any working folder can use; an S3 URL is left unchanged."""
-    return url if storage.is_s3(url) else str(Path(expand_home(url)).resolve())
+    return url if storage.is_remote(url) else str(Path(expand_home(url)).resolve())
 
 
 def data_hash(manifest: Mapping[str, Any]) -> str:

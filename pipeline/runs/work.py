@@ -167,7 +167,7 @@ def _job(worker_config: WorkerConfig) -> Job:
         training=recipe.training,
         seed=recipe.seed,
         clips=clips,
-        is_remote=storage.is_s3(worker_config.data),
+        is_remote=storage.is_remote(worker_config.data),
         held_out=run_held_out(recipe, clips, run),
         pairs=run_pairs(recipe.training, clips, run),
         start_weights=(lambda: stored_weights(run)) if recipe.training.start_from else None,

@@ -40,8 +40,8 @@ def add_report(run: str, recipe: Recipe, out: str, *, is_finished: bool) -> None
     settings = recipe.model_dump(mode="json")
     try:
         with scratch_folder() as scratch:
-            folder = scratch / "run" if storage.is_s3(run) else Path(run)
-            if storage.is_s3(run):
+            folder = scratch / "run" if storage.is_remote(run) else Path(run)
+            if storage.is_remote(run):
                 fetch_files(run, folder)
                 storage.download(storage.join(run, "metrics.jsonl"), folder / "metrics.jsonl")
             for name in FILES:
@@ -49,7 +49,7 @@ def add_report(run: str, recipe: Recipe, out: str, *, is_finished: bool) -> None
             items: list[Any] = [*stored_rows(folder, records_of(folder / "metrics.jsonl"))]
             items += [scratch / name for name in FILES]
             _send(open_feeds(names, tracked_run(run, folder, settings)), items)
-            if storage.is_s3(run):
+            if storage.is_remote(run):
                 for path in (folder / FOLDER).rglob("*"):
                     if path.is_file() and not path.is_symlink():
                         storage.upload(path, storage.join(run, path.relative_to(folder).as_posix()))

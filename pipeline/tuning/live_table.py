@@ -132,7 +132,7 @@ class LiveTable:
     def _progress(self, trial: "FrozenTrial") -> str:
         """Return the stage and step of a trial if the log of its run is on this disk."""
         url = self._context.run_url(trial.user_attrs.get(RUN, ""))
-        if storage.is_s3(url):
+        if storage.is_remote(url):
             return "running"
         with contextlib.suppress(OSError, ValueError, IndexError, KeyError):
             last = json.loads((Path(url) / "metrics.jsonl").read_bytes().splitlines()[-1])

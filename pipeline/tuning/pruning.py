@@ -37,7 +37,7 @@ class CheckpointPruner:
 def delete_checkpoints(run: str) -> None:
     """Delete the checkpoints in the folder of a run, which must not be training."""
     folder = storage.join(run, FOLDER)
-    if storage.is_s3(run) or Path(folder).is_dir():
+    if storage.is_remote(run) or Path(folder).is_dir():
         for name in storage.list_files(folder):
             storage.delete(storage.join(folder, name))
     for stage in (1, 2):

@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from cluster.errors import UserError
 from cluster.extras import require
 from preprocessing.dataset.reader import ClipDataset
+from preprocessing.hdf5_file import DamagedClipError, Hdf5File
 
 ACTION = "action"
 Split = Literal["train", "val", "test"]
-MAX_CLASSES = 1 << 24
-"""Longest accepted attribute `classes`, in characters."""
 
 
 def write_hdf5(url: str, path: Path, *, frames: int | None = None, val_fraction: float = 0.1) -> None:
@@ -93,7 +92,8 @@ class Hdf5Clips:
     """One split of such a file, as `vdsm.evaluation` and `vdsm.data.ClipTensors` take clips.
 
     Args:
-        path: the file. Read files of strangers only where they may do harm: HDF5's own library parses them.
+        path: the file. Read files of strangers only where they may do harm: HDF5's own library parses them. `vdsm
+            shard` reads them in its sandbox.
         split: `train`, `val` or `test`.
 
     Raises:
@@ -101,61 +101,14 @@ class Hdf5Clips:
     """
 
     def __init__(self, path: Path, split: Split) -> None:
-        require("h5py")
-        import h5py
-
-        self._path = path
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read as HDF5 ({str(error).splitlines()[0]:.100})") from None
-        classes = self._read_classes()
-        self._data = self._part("data")
-        labels, indices = self._part("labels"), self._part(f"{split}_indices")
-        if self._data.dtype != np.uint8 or self._data.ndim != 5 or self._data.shape[2] not in (1, 3):
-            raise UserError(f"{path}: data is {self._data.dtype} {self._data.shape}; it must be uint8 [N, T, C, H, W]")
-        count = len(self._data)
-        if labels.shape != (count, len(classes)) or labels.dtype.kind not in "iu":
-            raise UserError(f"{path}: labels is {labels.dtype} {labels.shape}; it must be ({count}, {len(classes)})")
-        self._indices: NDArray[np.int64] = np.asarray(indices[:]).astype(np.int64)
-        if self._indices.ndim != 1 or not ((self._indices >= 0) & (self._indices < count)).all():
-            raise UserError(f"{path}: {split}_indices names clips that are not in data, which has {count}")
-        rows = labels[:]
-        self.vocabulary: dict[str, list[str]] = {}
-        self.labels: dict[str, NDArray[np.int64]] = {}
-        for name, (column, values, _) in classes.items():
-            self.vocabulary[name] = values
-            self.labels[name] = rows[self._indices, column].astype(np.int64)
-            if not ((self.labels[name] >= 0) & (self.labels[name] < len(values))).all():
-                raise UserError(f"{path}: labels of {name} are not all from 0 to {len(values) - 1}")
-        static = [self.labels[name] for name, (_, _, is_static) in classes.items() if is_static]
+        self._file = Hdf5File(path)
+        self._indices = self._file.indices(split)
+        rows = self._file.labels()[self._indices]
+        factors = self._file.factors
+        self.vocabulary: dict[str, list[str]] = {name: factor.values for name, factor in factors.items()}
+        self.labels: dict[str, NDArray[np.int64]] = {name: rows[:, factor.column] for name, factor in factors.items()}
+        static = [self.labels[name] for name, factor in factors.items() if factor.static]
         self.identities: Sequence[str] = ["-".join(map(str, row)) for row in zip(*static)] if static else self.keys
-
-    def _part(self, name: str) -> Any:
-        import h5py
-
-        found = self._file.get(name)
-        if not isinstance(found, h5py.Dataset):
-            raise UserError(f"{self._path}: has no dataset {name}; it is not of the layout of MSD-Benchmark")
-        return found
-
-    def _read_classes(self) -> dict[str, tuple[int, list[str], bool]]:
-        """Return factor -> column, names of its values by number, and whether it is static."""
-        try:
-            text = str(self._file.attrs["classes"])
-            if len(text) > MAX_CLASSES:
-                raise ValueError("it is too long")
-            found = {}
-            for name, entry in json.loads(text).items():
-                values = sorted(entry["values"].items(), key=lambda pair: int(pair[1]))
-                if [int(number) for _, number in values] != list(range(len(values))):
-                    raise ValueError(f"the values of {name} are not numbered from 0")
-                found[name] = (int(entry["index"]), [str(value) for value, _ in values], entry["type"] == "static")
-            if sorted(column for column, _, _ in found.values()) != list(range(len(found))):
-                raise ValueError("the columns of its factors are not numbered from 0")
-        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{self._path}: its attribute classes is missing or damaged ({error})") from None
-        return found
 
     @property
     def keys(self) -> Sequence[str]:
@@ -165,12 +118,19 @@ class Hdf5Clips:
     @property
     def clip_frames(self) -> NDArray[np.int64]:
         """Number of frames of each clip."""
-        return np.full(len(self), self._data.shape[1], dtype=np.int64)
+        return np.full(len(self), self._file.shape[1], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def frames(self, index: int) -> NDArray[np.uint8]:
-        """Return the frames of one clip: uint8 [T, H, W, C]."""
-        found: NDArray[np.uint8] = np.ascontiguousarray(self._data[int(self._indices[index])].transpose(0, 2, 3, 1))
-        return found
+        """Return the frames of one clip: uint8 [T, H, W, C].
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        number = int(self._indices[index])
+        try:
+            return self._file.frames(number)
+        except DamagedClipError as damage:
+            raise UserError(f"{self._file.path}: clip {number} cannot be read ({damage})") from None

@@ -141,7 +141,7 @@ def check_sizes(url: str, shards: Sequence[ShardEntry]) -> None:
     Raises:
         DamagedDatasetError: a shard is missing, or has another length.
     """
-    is_left_out = storage.is_s3(url) or (isinstance(shards, ShardTable) and len(shards) > MAX_CHECKED)
+    is_left_out = storage.is_remote(url) or (isinstance(shards, ShardTable) and len(shards) > MAX_CHECKED)
     for shard in () if is_left_out else shards:
         try:
             size = storage.size(storage.join(url, shard["path"]))
@@ -154,7 +154,7 @@ def check_sizes(url: str, shards: Sequence[ShardEntry]) -> None:
 
 def read_all_samples(url: str, shards: Sequence[ShardEntry], manifest: Manifest) -> Iterator[list[Sample]]:
     """Yield the samples of each shard, in order, as `read_samples` returns them; from S3, several indexes at once."""
-    if not storage.is_s3(url):
+    if not storage.is_remote(url):
         yield from (read_samples(url, shard, manifest) for shard in shards)
         return
     with ThreadPoolExecutor(CONCURRENT_READS) as pool:

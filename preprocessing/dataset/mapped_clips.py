@@ -80,7 +80,7 @@ class MappedClips:
 
     def indexes(self) -> Iterator[ClipIndex]:
         """Yield the index of each shard, in order; from S3, several are fetched at once. None of them stays mapped."""
-        if not storage.is_s3(self._url):
+        if not storage.is_remote(self._url):
             yield from map(self._map, range(len(self._shards)))
             return
         with ThreadPoolExecutor(CONCURRENT_READS) as pool:

@@ -28,7 +28,7 @@ def map_stored(url: str, file: StoredFile, cache: ShardCache | None = None, limi
     try:
         if file["size_bytes"] > limit:
             raise schema.SchemaError(f"has more than {limit:,} bytes, which is the limit")
-        if not storage.is_s3(url):
+        if not storage.is_remote(url):
             data = arrow_file.map_file(storage.join(url, path), limit)
             if not _is_intact(data, file):
                 raise damaged_file(url, path, HASH_MISMATCH)

@@ -162,7 +162,7 @@ class ClipDataset:
             DamagedDatasetError: the stored bytes were changed.
         """
         found = self._read(index)
-        if found is None and storage.is_s3(self._url):  # the local copy was changed, or the disk is faulty
+        if found is None and storage.is_remote(self._url):  # the local copy was changed, or the disk is faulty
             self._discard(self._columns.location(index).shard)
             found = self._read(index)
         return self._checked(index, found)
@@ -203,7 +203,7 @@ class ClipDataset:
 
         Return False if the cache has no room for it now.
         """
-        if not storage.is_s3(self._url):
+        if not storage.is_remote(self._url):
             # Clips are read in any order; one sequential read puts their bytes into the page cache.
             try:
                 with storage.open_file(storage.join(self._url, self._shards[shard]["path"]), buffering=0) as file:
@@ -257,7 +257,7 @@ class ClipDataset:
         """
         shard = self._shards[number]
         try:
-            if storage.is_s3(self._url):
+            if storage.is_remote(self._url):
                 opened: IO[bytes] = self._cache.open(self._url, shard)
             else:
                 opened = storage.open_file(storage.join(self._url, shard["path"]), buffering=0)
@@ -273,7 +273,7 @@ class ClipDataset:
 
     def _close_oldest(self) -> None:
         """Close the least recently used shards: above `MAX_OPEN`, and above half of the cache if they are from S3."""
-        room = self._half_bytes if storage.is_s3(self._url) else math.inf
+        room = self._half_bytes if storage.is_remote(self._url) else math.inf
         total = sum(shard.size for shard in self._open.values())
         while len(self._open) > 1 and (total > room or len(self._open) > MAX_OPEN):
             _, oldest = self._open.popitem(last=False)

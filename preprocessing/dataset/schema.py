@@ -48,7 +48,7 @@ def read(url: str) -> bytes:
     Raises:
         StorageError: it is a folder, a device or a pipe, from which reading might never end.
     """
-    if not storage.is_s3(url) and Path(url).exists() and not Path(url).is_file():
+    if not storage.is_remote(url) and Path(url).exists() and not Path(url).is_file():
         raise StorageError(f"{url}: not a regular file")
     return storage.read_range(url, 0, MAX_BYTES + 1)
 

@@ -45,7 +45,7 @@ def upgrade_dataset(url: str, *, on_upgraded: Callable[[], object] = lambda: Non
         raise damaged_file(url, MANIFEST, str(error)) from None
     library: str = pyarrow().__version__
     shards: list[ShardEntry] = []
-    with ThreadPoolExecutor(CONCURRENT_READS if storage.is_s3(url) else 1) as pool:
+    with ThreadPoolExecutor(CONCURRENT_READS if storage.is_remote(url) else 1) as pool:
         for first in range(0, len(manifest["shards"]), 4 * CONCURRENT_READS):  # not all: they would wait in memory
             some = manifest["shards"][first : first + 4 * CONCURRENT_READS]
             for entry in pool.map(lambda shard: _upgrade_shard(url, shard, manifest), some):

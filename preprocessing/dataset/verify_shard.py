@@ -128,7 +128,7 @@ def _map(url: str, path: str) -> Iterator[mmap.mmap]:
     with scratch_folder() as folder:
         local = Path(storage.join(url, path))
         try:
-            if storage.is_s3(url):
+            if storage.is_remote(url):
                 local = folder / "shard"
                 storage.download(storage.join(url, path), local)
             with storage.open_file(local) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

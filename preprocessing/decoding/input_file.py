@@ -25,7 +25,7 @@ def open_input(url: str) -> Iterator[BinaryIO]:
         UserError: this machine is at fault; or the object is no longer in the bucket, or access is denied.
     """
     try:
-        if storage.is_s3(url):
+        if storage.is_remote(url):
             with scratch_folder() as folder:
                 # It stays readable after the folder is deleted, and leaves nothing behind.
                 file = storage.open_file(copy_input(url, folder / "input"))

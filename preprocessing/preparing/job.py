@@ -95,7 +95,7 @@ class _Job:
             if item.path not in self._records
         }
         parts = storage.join(out, PARTS)
-        has_any = storage.is_s3(parts) or Path(parts).is_dir()
+        has_any = storage.is_remote(parts) or Path(parts).is_dir()
         self._stored = {f"{PARTS}/{name}" for name in storage.list_files(parts)} if has_any else set[str]()
 
     def _retry(self, action: Callable[[], R]) -> R:
@@ -145,7 +145,7 @@ class _Job:
         videos = [Video(item.path, self._records[item.path], self._segments[item.path]) for item in self._items]
         self.decisions = decide(videos, self._recipe.prepare.hash_distance)
         self._progress.start("writing the decisions")
-        if not storage.is_s3(self._out):
+        if not storage.is_remote(self._out):
             storage.remove_partial_files(self._out)
         for name, data in (
             (DECISIONS, self.decisions.lines()),

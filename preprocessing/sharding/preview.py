@@ -114,7 +114,7 @@ def _read_clips(url: str, shard: ShardEntry, samples: list[Sample]) -> Iterator[
     """Yield clips of a shard with their frames."""
     with scratch_folder() as cache:
         path = Path(storage.join(url, shard["path"]))
-        if storage.is_s3(url):
+        if storage.is_remote(url):
             path = cache / "shard"
             storage.download(storage.join(url, shard["path"]), path)
         with storage.open_file(path) as file:

@@ -4,13 +4,12 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 
 from cluster.ray_tasks import MAX_RETRIES, run_tasks
-from preprocessing.clip import Source
+from preprocessing.clip import Fetching, Source
 from preprocessing.dataset.index import ShardSummary
 from preprocessing.decoding.sandbox import DecodeProcess
 from preprocessing.recipe import DataRecipe, ShardsConfig
 from preprocessing.sharding.plan import Plan, ShardPlan
 from preprocessing.sharding.write_shard import write_shard
-from preprocessing.sources.file_source import FileSource
 from preprocessing.sources.registry import open_serialized_source, serialize_source
 
 
@@ -71,5 +70,5 @@ def make_decoder(
         serialized,
         cpu_seconds=limits.decode_seconds,
         memory_mb=limits.decode_mb,
-        fetch=source.fetch if isinstance(source, FileSource) else None,
+        fetch=source.fetch if isinstance(source, Fetching) else None,
     )

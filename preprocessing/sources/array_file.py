@@ -53,7 +53,7 @@ class ArrayFile:
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._path = Path(url)
         self._unpacked: dict[str, IO[bytes]] = {}
-        if storage.is_s3(url):
+        if storage.is_remote(url):
             self._path = self._folder() / "file"
             storage.download(url, self._path)
         try:

@@ -44,7 +44,7 @@ class ArraysSource(FileSource[ArraysConfig]):
     def fetch(self, item: Item, folder: Path) -> Item:
         """Return an input in S3 with the path of a copy of its file, which is made once for all of its videos."""
         url = self._url(item)
-        if not storage.is_s3(url):
+        if not storage.is_remote(url):
             return item
         try:
             return dataclasses.replace(item, local=str(self._open(url).path))

@@ -75,6 +75,33 @@ class ArraysConfig(ClipsConfig):
     """Names of the columns of the array `labels` [N, K], in order."""
 
 
+class Hdf5Config(Section):
+    """An HDF5 file in the layout of MSD-Benchmark: videos with the values of their factors, and splits."""
+
+    size: int | None = Field(default=None, ge=8, le=1024)
+    """Height and width of a clip's frames, in pixels, cropped to the centre square; by default those of the file, whose
+    frames must be square."""
+    fps: float = Field(default=25.0, gt=0, le=1000)
+    """Frames per second, which the layout does not state."""
+    splits: Literal["file", "identities"] = "file"
+    """`file`: the splits of the file, with its `val` in train; no combination of static factors may be in both.
+    `identities`: draw test_fraction of the combinations of static factors."""
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    """Fraction of the combinations of static factors in the test split, where splits are drawn."""
+
+
+class HuggingFaceConfig(VideosConfig):
+    """A video data set of the Hugging Face Hub, in Parquet files with the bytes of a video in each row."""
+
+    column: str | None = None
+    """Column with the videos; by default the only one that holds bytes."""
+    label_columns: tuple[str, ...] = ()
+    """Columns that are labels, each as `label=column`, or as `column` if both have one name: `identity=subject
+    action=label`."""
+    splits: Literal["drawn", "file"] = "drawn"
+    """`drawn`: test_fraction of the identities. `file`: files with `test` in their names are the test split."""
+
+
 class FiguresConfig(Section):
     """The built-in generator of articulated figures."""
 
@@ -131,10 +158,12 @@ LOOPING = ("figures", "lpc")
 class SourceConfig(Section):
     """Where clips come from."""
 
-    name: Literal["figures", "videos", "frames", "arrays", "lpc", "moving_mnist", "pendulum"] = "figures"
+    name: Literal["figures", "videos", "frames", "arrays", "hdf5", "huggingface", "lpc", "moving_mnist", "pendulum"] = (
+        "figures"
+    )
     """Kind of source. `figures`, `pendulum`: generated, no files needed. `videos`, `frames`, `arrays`: your own files.
-    `lpc`: Sprites, from the sheets of either published set. `moving_mnist`: bouncing digits, from the four MNIST
-    files."""
+    `hdf5`: a file for MSD-Benchmark. `huggingface`: Parquet files of the Hugging Face Hub, or hf://ORG/NAME. `lpc`:
+    Sprites, from the sheets of either published set. `moving_mnist`: bouncing digits, from the four MNIST files."""
     path: Location | None = None
     """Local folder or s3:// prefix of the source's files. For `videos` also one file, a pattern such as `clips/*.mp4`,
     or a .txt file with one path per line."""
@@ -144,6 +173,8 @@ class SourceConfig(Section):
     videos: VideosConfig = VideosConfig()
     frames: FramesConfig = FramesConfig()
     arrays: ArraysConfig = ArraysConfig()
+    hdf5: Hdf5Config = Hdf5Config()
+    huggingface: HuggingFaceConfig = HuggingFaceConfig()
     figures: FiguresConfig = FiguresConfig()
     moving_mnist: MovingMnistConfig = MovingMnistConfig()
     pendulum: PendulumConfig = PendulumConfig()

@@ -57,7 +57,7 @@ class FileSource(ABC, Generic[C]):
             UserError: it is no longer in the bucket, or access is denied.
         """
         url = resolve(self._base, item.path)
-        return dataclasses.replace(item, local=self._copy(url, folder)) if storage.is_s3(url) else item
+        return dataclasses.replace(item, local=self._copy(url, folder)) if storage.is_remote(url) else item
 
     def _copy(self, url: str, folder: Path) -> str:
         """Copy an input in S3 to a folder, and return the path of the copy."""

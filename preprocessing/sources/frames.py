@@ -56,7 +56,7 @@ class FramesSource(FileSource[FramesConfig]):
         return str(folder)
 
     def _list_images(self, folder: str) -> list[str]:
-        if storage.is_s3(folder):
+        if storage.is_remote(folder):
             names = [name for name in storage.list_files(folder) if "/" not in name]
         else:
             names = [entry.name for entry in list_folder(folder, deep=False)]

@@ -98,6 +98,11 @@ class LabelReader:
         return {composed(path): rows for path, rows in self.rows.items()}
 
 
+def is_label_name(name: str) -> bool:
+    """Return whether a label may have this name."""
+    return _VALID_NAME.fullmatch(name) is not None
+
+
 def _check_values(labels: dict[str, str]) -> None:
     """Raise ValueError for a value that cannot be stored in a dataset and read back."""
     for name, value in labels.items():
@@ -135,7 +140,7 @@ def read_labels(config: LabelsConfig, embedded: tuple[str, ...] = ()) -> LabelRe
         rows, columns = _read_sidecar(config.sidecar, data)
     names = [*embedded, *(name for name in config.folders if name != "_"), *groups, *columns]
     for name in names:
-        if not _VALID_NAME.fullmatch(name):
+        if not is_label_name(name):
             raise UserError(
                 f"invalid label name {name!r:.60}; use letters, digits, _, - and spaces, starting with a letter"
             )

@@ -55,7 +55,7 @@ def find_inputs(path: str) -> InputListing:
     Raises:
         UserError: the path does not exist; or, while listing, a list is not text or names a missing file.
     """
-    if storage.is_s3(path):
+    if storage.is_remote(path):
         return _find_in_s3(path)
     local = Path(path)
     if local.is_dir():
@@ -120,9 +120,7 @@ def _walk(folder: str, prefix: str, parents: tuple[str, ...], deep: bool) -> Ite
 
 
 def _list_s3(url: str) -> Iterator[Entry]:
-    from cluster.storage import s3
-
-    for name, size, etag in s3.list_objects(url):
+    for name, size, etag in storage.objects(url).list_objects(url):
         if not any(part.startswith(".") for part in name.split("/")):
             yield Entry(name, size, f"{size}-{etag}")
 
@@ -140,30 +138,26 @@ def _local_file(path: str, name: str) -> Entry:
 
 
 def _s3_file(url: str) -> Entry | None:
-    from cluster.storage import s3
-
-    if not s3.split_url(url)[1] or url.endswith("/"):
+    if storage.objects(url).is_folder(url):
         return None
     try:
-        size, etag = s3.head(url)
+        size, etag = storage.objects(url).head(url)
     except MissingFileError:
         return None
     return Entry(url.rpartition("/")[2], size, f"{size}-{etag.strip(chr(34))}")
 
 
 def _holds_objects(url: str) -> bool:
-    from cluster.storage import s3
-
-    return next(s3.list_objects(url), None) is not None
+    return next(storage.objects(url).list_objects(url), None) is not None
 
 
 def _match_pattern(pattern: str) -> InputListing:
-    base, rest = split_base(pattern, _holds_objects if storage.is_s3(pattern) else os.path.isdir)
-    if not storage.is_s3(base) and not Path(base).is_dir():
+    base, rest = split_base(pattern, _holds_objects if storage.is_remote(pattern) else os.path.isdir)
+    if not storage.is_remote(base) and not Path(base).is_dir():
         raise UserError(f"{pattern}: no such folder: {base}; check --source.path")
 
     def entries() -> Iterator[Entry]:
-        candidates = list(_list_s3(base) if storage.is_s3(base) else list_folder(base))
+        candidates = list(_list_s3(base) if storage.is_remote(base) else list_folder(base))
         selected = select((entry.name for entry in candidates), rest)
         return (entry for entry in candidates if entry.name in selected)
 
@@ -186,7 +180,7 @@ def _read_list(path: str) -> InputListing:
             if entry is None:
                 raise UserError(f"{path} lists {name}, which does not exist or is not a file")
             url = resolve(base, entry.name)
-            location = url if storage.is_s3(url) else os.path.abspath(url)  # noqa: PTH100 - Path.resolve() follows links
+            location = url if storage.is_remote(url) else os.path.abspath(url)  # noqa: PTH100 - Path.resolve() follows links
             if location not in listed:  # otherwise both would be inputs, perhaps one in each split
                 listed.add(location)
                 yield entry
@@ -203,7 +197,7 @@ def _listed_file(base: str, name: str) -> Entry | None:
     """Return the file that a list names. Its accents may be composed in the list and decomposed on disk, or reverse."""
     for form in dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
         url = resolve(base, form)
-        if storage.is_s3(url):
+        if storage.is_remote(url):
             entry = _s3_file(url)
             if entry is not None:
                 return Entry(form, entry.size, entry.version)

@@ -10,6 +10,8 @@ from preprocessing.sources.arrays import ArraysSource
 from preprocessing.sources.config import SourceConfig
 from preprocessing.sources.figures import FiguresSource
 from preprocessing.sources.frames import FramesSource
+from preprocessing.sources.hdf5 import Hdf5Source
+from preprocessing.sources.huggingface import HuggingFaceSource
 from preprocessing.sources.lpc import LpcSource
 from preprocessing.sources.lpc_universal import LpcUniversalSource
 from preprocessing.sources.moving_mnist import MovingMnistSource
@@ -64,6 +66,10 @@ _MAKERS: dict[str, Callable[[SourceConfig, int], Source]] = {
     "frames": lambda config, seed: FramesSource(_path(config, "a folder of image folders"), config.frames, seed),
     "arrays": lambda config, seed: ArraysSource(
         _path(config, "a .npy or .npz file, or a folder of them"), config.arrays, seed
+    ),
+    "hdf5": lambda config, seed: Hdf5Source(_path(config, "an HDF5 file of MSD-Benchmark's layout"), config.hdf5, seed),
+    "huggingface": lambda config, seed: HuggingFaceSource(
+        _path(config, "hf://ORG/NAME, or a folder of .parquet files"), config.huggingface, seed
     ),
     "lpc": _make_lpc,
     "moving_mnist": lambda config, seed: MovingMnistSource(

@@ -54,6 +54,10 @@ class SwapDecoder:
         """Decode given dynamics codes [B, D] with B's static code: [B, T, C, H, W]."""
         return self.model.decode(self._poses(dynamics), self._moved(self.codes.static[static_of]))
 
+    def of_codes(self, dynamics: Tensor, static: Tensor) -> Tensor:
+        """Decode given dynamics codes [B, D] with given static codes [B, K]: [B, T, C, H, W]."""
+        return self.model.decode(self._poses(dynamics), self._moved(static))
+
     def _poses(self, dynamics: Tensor) -> Tensor:
         return self.model.poses(self._moved(dynamics), self.length)
 

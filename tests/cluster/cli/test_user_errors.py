@@ -31,8 +31,8 @@ from tests.cluster.cli.commands import TrainLike, recipe, user_error
         (["--seed", "-1"], "seed is -1; it must be greater than or equal to 0 (option --seed)"),
         (
             ["--source.name", "lcp"],
-            "source.name is lcp; it must be 'figures', 'videos', 'frames', 'arrays', 'lpc', 'moving_mnist' or "
-            "'pendulum' (option --source.name)",
+            "source.name is lcp; it must be 'figures', 'videos', 'frames', 'arrays', 'hdf5', 'huggingface', "
+            "'lpc', 'moving_mnist' or 'pendulum' (option --source.name)",
         ),
         (
             ["--training.stage1.batch-clips", "1"],

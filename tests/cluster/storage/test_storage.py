@@ -79,8 +79,8 @@ def test_join(base: str, parts: tuple[str, ...], joined: str) -> None:
 
 
 def test_an_unknown_scheme_is_rejected() -> None:
-    with pytest.raises(UserError, match=r"gs://b/x: gs:// is not supported; give a local folder or s3://"):
-        storage.read_bytes("gs://b/x")
+    with pytest.raises(UserError, match=r"ftp://b/x: ftp:// is not supported; give a local folder or s3://"):
+        storage.read_bytes("ftp://b/x")
 
 
 def test_a_missing_local_folder_is_named(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ SMALL = ("--source.figures.identities", "10", "--shards.target-mb", "1.2")
 
 def tree(url: str) -> dict[str, str]:
     """Return path -> SHA-256 of every file of a dataset, unfinished and hidden ones included."""
-    if storage.is_s3(url):
+    if storage.is_remote(url):
         return {
             name: hashlib.sha256(storage.read_bytes(f"{url}/{name}")).hexdigest() for name in storage.list_files(url)
         }
