@@ -5,7 +5,7 @@ import { rgba } from "./sheets.js";
 const SCALE = 4;
 const COLOURS = 255; // and one for transparent pixels
 const CLEAR = 255;
-const SHIFT = 3; // colours are told apart by the first 5 bits of each channel
+const SHIFT = 3; // colours differ in the first 5 bits of each channel
 
 export function encodeGif(clip, fps) {
   const { frames, size, width = size, height = size } = clip;

@@ -105,7 +105,7 @@ def good() -> bytes:
 
 
 def written(table: Any, **options: Any) -> bytes:
-    """Return a file that pyarrow writes as it is told to."""
+    """Return a file that pyarrow writes as it is asked to."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
         writer.write_table(table, max_chunksize=2)
