@@ -173,6 +173,7 @@ class SequenceModel(nn.Module):
                 means all. The others have to follow from the codes, as in a rollout.
             stored: what the frame model makes of the frames, if that is known; it is not computed then.
         """
+        length = noise.pose.shape[1]
         posterior = self.infer(frames, seen) if stored is None else self.posterior(stored.latents, seen)
         with poutine.trace() as guide:
             poses = self.guide(posterior, noise)
@@ -186,8 +187,8 @@ class SequenceModel(nn.Module):
         if weights.pose_distillation > 0:
             regularisers["pose_distillation"] = pose_distillation(poses, posterior.latents)
         with poutine.trace() as model, poutine.replay(trace=guide.trace):
-            self.model(frames, noise.pose.shape[1], weights.temperature, decoded)
-        values = noise.pose.shape[1] * frames[0, 0].numel()
+            self.model(frames, weights.temperature, decoded, length)
+        values = length * frames[0, 0].numel()
         return loss_terms(guide.trace, model.trace, weights, regularisers=regularisers, clip_values=values)
 
     def infer(self, frames: Tensor, seen: int | None = None) -> SequencePosterior:
@@ -256,9 +257,15 @@ class SequenceModel(nn.Module):
         initial = dynamics.new_zeros(dynamics.shape[0], self.config.pose_size)
         return GaussianChain(transition, initial, length, noise)
 
-    def model(self, frames: Tensor, length: int, temperature: float, decoded: Tensor | None = None) -> None:
-        """p(i) p(d) p(z_1..T | d) p(x_1..T | z_1..T, i), T = `length`, with frames of x [B, N, C, H, W] observed."""
+    def model(
+        self, frames: Tensor, temperature: float, decoded: Tensor | None = None, length: int | None = None
+    ) -> None:
+        """p(i) p(d) p(z_1..T | d) p(x_1..T | z_1..T, i), with x [B, T, C, H, W] observed.
+
+        With `length`, which is T then, `frames` may be those of `decoded` alone.
+        """
         clips, config = len(frames), self.config
+        length = length or frames.shape[1]
         static_prior = zero_mean(self.frame_model.static_prior_scale, frames).expand([clips, config.num_experts])
         dynamics_prior = zero_mean(self.dynamics_prior_scale, frames).expand([clips, config.dynamics_size])
         with pyro.plate("clips", clips):

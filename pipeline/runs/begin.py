@@ -61,7 +61,6 @@ def locked_run(recipe: Recipe, data: str, run: str) -> Iterator[Beginning | None
         open_run(run, recipe, data, manifest)
         keep_start(run, start)
         _keep_pairs(recipe, data, run)
-        _keep_held_out(recipe, data, run)
         checkpoints = CheckpointStore(run, recipe.training)
         position = checkpoints.newest()
         if is_end(position, recipe.training):
@@ -73,6 +72,7 @@ def locked_run(recipe: Recipe, data: str, run: str) -> Iterator[Beginning | None
             raise UserError(
                 f"{run}: stage 2 needs a finished stage 1 in this run; train with training.stages 1 or both first"
             )
+        _keep_held_out(recipe, data, run)
         for note in notes_on(recipe.training):
             log.warning("%s", note)
         if position is not None:

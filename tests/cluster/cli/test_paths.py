@@ -31,6 +31,8 @@ NOT_PATHS = {
     "to",
     "source",
     "message",
+    "column",
+    "label_columns",
 }
 """Last part of the dotted path of those settings that hold text but no path."""
 RESOLVED_LATER = {"model.encoder_weights", "training.start_from"}

@@ -161,7 +161,5 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(UserError, match="is no data set of the Hub; give hf://ORG/NAME"):
             make_source(config(name), 0).items()
     monkeypatch.setattr("cluster.extras.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        UserError, match=r"needs pyarrow, which is not installed; pip install 'vdsm-pipeline\[parquet\]'"
-    ):
+    with pytest.raises(UserError, match=r"needs pyarrow, which is not installed; pip install 'vdsm-pipeline\[data\]'"):
         make_source(config(tmp_path), 0).items()
