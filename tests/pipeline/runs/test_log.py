@@ -78,9 +78,13 @@ def test_a_log_that_is_no_log_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "events.jsonl").read_text() == "my notes, without a line break"
 
 
-def test_tensorboard_shows_each_step_once(tmp_path: Path) -> None:
+def test_tensorboard_shows_each_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.summary.writer import event_file_writer
 
+    # Files of one second are read in the order of their names, which end in a count of this process: 10 is before 9. A
+    # run that is resumed is a process of its own, in a later second.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     for name, begin, steps in (("start", 0, (4, 8, 12)), ("resume", 8, (12, 16))):
         with RunLog(str(tmp_path), TRAINING) as log:
             log.take(event(name, 1, begin))
