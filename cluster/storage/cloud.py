@@ -8,15 +8,15 @@ and the error messages are in `cloud_client`. A version token is the object's ET
 import contextlib
 import io
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from cluster.storage.cloud_client import explain, kind_of, split_url, store_of
-from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
+from cluster.storage.errors import MissingFileError, ReplacedError, StorageError, UnreachableError
 from cluster.storage.fence import check_write, is_fenced
+from cluster.storage.resumed import replaced, resumed
 
 READ_ATTEMPTS = 8
 """A read fails after this many consecutive attempts that transfer no byte."""
@@ -25,10 +25,6 @@ MAX_FENCED_BYTES = 4 << 30
 _CHUNK = 1 << 20
 _WRITER = "vdsmwriter"
 """Metadata key that identifies the request that wrote an object; Azure allows letters and digits only."""
-
-
-class ReplacedError(StorageError):
-    """The object was replaced while it was read."""
 
 
 def read_bytes(url: str) -> bytes:
@@ -203,46 +199,29 @@ def _unchanged(url: str) -> Any:
 
 def _read_into(url: str, target: BinaryIO, start: int = 0, stop: int | None = None) -> None:
     length, etag = head(url)
-    _copy(url, target, start, length if stop is None else min(length, stop), etag)
+    _copy(url, target, start, length if stop is None else max(start, min(length, stop)), etag)
 
 
 def _copy(url: str, target: BinaryIO, start: int, stop: int, etag: str) -> None:
-    """Copy bytes into `target`, resuming at the current offset whenever the connection breaks or stalls.
+    """Copy bytes of one version into `target`, whose own errors pass: a full disk is no fault of the cloud."""
 
-    Every response is of the same version, so that two versions of an object are never spliced together.
-    """
-    offset, failures, wanted = start, 0, json.loads(etag)
-    while offset < stop:
-        before = offset
-        error: Exception | None = None
-        try:
-            found = _get(url, {"range": (offset, stop), **({"if_match": wanted[0]} if wanted[0] else {})})
-            if json.loads(_token(found.meta))[0] != wanted[0]:
-                raise ReplacedError(f"{url}: the object was replaced while it was read; rerun")
-            chunks = iter(found.stream(min_chunk_size=_CHUNK))
-        except ReplacedError:
-            raise
-        except Exception as broken:
-            chunks, error = iter(()), broken
-        while error is None:
-            try:
-                chunk = bytes(next(chunks, b""))
-            except Exception as broken:
-                error = broken
-                break
-            if not chunk:
-                break
-            target.write(chunk)  # its own errors pass: a full disk is no fault of the cloud
-            offset += len(chunk)
-        if error is not None and kind_of(error) == "changed":
-            raise ReplacedError(f"{url}: the object was replaced while it was read; rerun")
-        if error is not None and kind_of(error) != "unreachable":
+    def raise_final(error: Exception) -> None:
+        if isinstance(error, ReplacedError):
+            raise error
+        kind = kind_of(error)
+        if kind == "changed":
+            raise replaced(url) from None
+        if kind != "unreachable":
             explain(url, error)
-        if offset >= stop:
-            break
-        failures = 0 if offset > before else failures + 1
-        if failures >= READ_ATTEMPTS:
-            raise UnreachableError(f"{url}: reading stopped at byte {offset} of {stop} ({error or 'the body ended'})")
-        time.sleep(min(5.0, 0.1 * 2**failures))
-    if offset != max(start, stop):
-        raise StorageError(f"{url}: received bytes up to {offset}, but requested them up to {stop}")
+
+    for chunk in resumed(url, start, stop, lambda offset: _stream(url, offset, stop, etag), raise_final, READ_ATTEMPTS):
+        target.write(chunk)
+
+
+def _stream(url: str, offset: int, stop: int, etag: str) -> Iterator[bytes]:
+    wanted = json.loads(etag)[0]
+    found = _get(url, {"range": (offset, stop), **({"if_match": wanted} if wanted else {})})
+    if json.loads(_token(found.meta))[0] != wanted:
+        raise replaced(url)
+    for chunk in found.stream(min_chunk_size=_CHUNK):
+        yield bytes(chunk)

@@ -17,3 +17,7 @@ class UnreachableError(StorageError):
 
 class MachineError(StorageError):
     """This machine lacks what the work needs, such as space on a disk: neither a retry nor another input helps."""
+
+
+class ReplacedError(StorageError):
+    """The object was replaced while it was read."""

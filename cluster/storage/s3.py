@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
+from cluster.storage.errors import MissingFileError, ReplacedError, StorageError, UnreachableError
 from cluster.storage.fence import check_write, is_fenced
+from cluster.storage.resumed import replaced, resumed
 from cluster.storage.s3_client import client, settings
 from cluster.storage.s3_errors import explain, is_final, status_of
 
@@ -22,10 +23,6 @@ _ONE_PUT = 8 << 20
 """Largest file that boto3 uploads in one PUT; of a larger one, a fence checks each part and the last request."""
 _WRITER = "vdsm-writer"
 """Metadata key that identifies the request that wrote an object."""
-
-
-class ReplacedError(StorageError):
-    """The object was replaced while it was read."""
 
 
 def split_url(url: str) -> tuple[str, str]:
@@ -219,34 +216,15 @@ def _copy(url: str, target: BinaryIO, start: int, stop: int, etag: str) -> None:
 
 
 def _chunks(url: str, start: int, stop: int, etag: str) -> Iterator[bytes]:
-    """Yield bytes, resuming at the current offset whenever the connection breaks or stalls.
+    """Yield bytes of one version, whatever happens to the connection."""
 
-    Every request is for the same ETag, so that two versions of an object are never spliced together. A stream that
-    ends before `stop` counts as broken, since HTTP bodies can end early without an error.
-    """
-    offset = start
-    failures = 0
-    while offset < stop:
-        before = offset
-        try:
-            for chunk in _stream(url, offset, stop, etag):
-                offset += len(chunk)
-                yield chunk
-            error: Exception | None = None
-        except Exception as broken:
-            if status_of(broken)[0] == 412:
-                raise ReplacedError(f"{url}: the object was replaced while it was read; rerun") from None
-            if is_final(broken):
-                explain(url, broken)
-            error = broken
-        if offset >= stop:
-            break
-        failures = 0 if offset > before else failures + 1
-        if failures >= READ_ATTEMPTS:
-            raise UnreachableError(f"{url}: reading stopped at byte {offset} of {stop} ({error or 'the body ended'})")
-        time.sleep(min(5.0, 0.1 * 2**failures))
-    if offset != stop:
-        raise StorageError(f"{url}: received bytes up to {offset}, but requested them up to {stop}")
+    def raise_final(error: Exception) -> None:
+        if status_of(error)[0] == 412:
+            raise replaced(url) from None
+        if is_final(error):
+            explain(url, error)
+
+    return resumed(url, start, stop, lambda offset: _stream(url, offset, stop, etag), raise_final, READ_ATTEMPTS)
 
 
 def _stream(url: str, offset: int, stop: int, etag: str) -> Iterator[bytes]:
