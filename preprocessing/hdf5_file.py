@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from cluster.extras import require
 from cluster.storage import api as storage
 from cluster.storage import os_errors
@@ -80,7 +80,7 @@ class Hdf5File:
             self.factors = self._read_factors()
             self._data = self._dataset("data")
         except (OSError, RuntimeError, KeyError, ValueError) as error:  # of h5py, for damaged structures
-            raise UserError(f"{path}: cannot be read as HDF5 ({_first_line(error)})") from None
+            raise UserError(f"{path}: cannot be read as HDF5 ({first_line(error):.100})") from None
         data = self._data
         if data.dtype != np.uint8 or data.ndim != 5 or data.shape[2] not in (1, 3):
             raise UserError(f"{path}: data is {data.dtype} {data.shape}; it must be uint8 [N, T, C, H, W], C 1 or 3")
@@ -125,7 +125,7 @@ class Hdf5File:
         try:
             return np.ascontiguousarray(self._data[number].transpose(0, 2, 3, 1))
         except (OSError, RuntimeError, ValueError) as error:
-            raise DamagedClipError(_first_line(error)) from None
+            raise DamagedClipError(f"{first_line(error):.100}") from None
 
     def _dataset(self, name: str) -> Any:
         import h5py
@@ -158,7 +158,7 @@ class Hdf5File:
                 raise UserError(f"{self.path}: {name} is {found.dtype} {found.shape}; it must be {wanted}")
             return np.asarray(found[()]).astype(np.int64)
         except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise UserError(f"{self.path}: {name} cannot be read ({_first_line(error)})") from None
+            raise UserError(f"{self.path}: {name} cannot be read ({first_line(error):.100})") from None
 
     def _read_factors(self) -> dict[str, Factor]:
         try:
@@ -184,10 +184,6 @@ class Hdf5File:
                 raise ValueError("the columns of its factors are not numbered from 0")
         except (LookupError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise UserError(
-                f"{self.path}: its attribute classes is missing or damaged ({_first_line(error)})"
+                f"{self.path}: its attribute classes is missing or damaged ({first_line(error):.100})"
             ) from None
         return found
-
-
-def _first_line(error: Exception) -> str:
-    return f"{(str(error).splitlines() or [type(error).__name__])[0]:.100}"

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from cluster.extras import require
 from cluster.storage import api as storage
 from cluster.storage import os_errors
@@ -53,7 +53,7 @@ class ParquetFile:
             self._file = pyarrow.parquet.ParquetFile(path, memory_map=False, buffer_size=1 << 20, pre_buffer=False)
             self._schema = self._file.schema_arrow
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read as Parquet ({_first_line(error)})") from None
+            raise UserError(f"{path}: cannot be read as Parquet ({first_line(error):.100})") from None
         if not 0 <= self._file.metadata.num_rows <= MAX_ROWS:
             raise UserError(f"{path}: has {self._file.metadata.num_rows} rows; at most {MAX_ROWS} are accepted")
 
@@ -99,7 +99,7 @@ class ParquetFile:
             table = self._file.read(columns=columns)
             found = {column: table.column(column).to_pylist() for column in columns}
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise UserError(f"{self._path}: its labels cannot be read ({_first_line(error)})") from None
+            raise UserError(f"{self._path}: its labels cannot be read ({first_line(error):.100})") from None
         classes = self._classes()
         return {column: [self._text(column, value, classes.get(column)) for value in found[column]] for column in found}
 
@@ -148,7 +148,7 @@ class ParquetFile:
                     return _row(batch.column(0)[number - first].as_py())
                 first += batch.num_rows
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise DamagedRowError(_first_line(error)) from None
+            raise DamagedRowError(f"{first_line(error):.100}") from None
         raise DamagedRowError("it is not in the file")
 
 
@@ -159,7 +159,3 @@ def _row(value: Any) -> Row:
     if isinstance(path, str) and path:
         return Row(None, path)
     raise DamagedRowError("it has neither the bytes nor the path of a video")
-
-
-def _first_line(error: Exception) -> str:
-    return f"{(str(error).splitlines() or [type(error).__name__])[0]:.100}"

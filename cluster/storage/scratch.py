@@ -39,6 +39,12 @@ def scratch_folder(prefix: str = "vdsm-") -> Iterator[Path]:
         yield Path(name)
 
 
+def lasting_folder(prefix: str) -> "tempfile.TemporaryDirectory[str]":
+    """Make a folder that lasts as long as the object that is returned. Raise MachineError if it cannot be made."""
+    with os_errors.explained(scratch_root(), REMEDY):
+        return tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+
+
 @contextlib.contextmanager
 def scratch_file() -> Iterator[BinaryIO]:
     """Open a file without a name, which disappears with this process, however that ends.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage import os_errors
-from cluster.storage.scratch import REMEDY, scratch_root
+from cluster.storage.scratch import REMEDY, lasting_folder, scratch_root
 from preprocessing.npy_header import ArrayHeader, read_header
 
 _LOCAL_HEADER = 30
@@ -69,8 +69,7 @@ class ArrayFile:
     def _folder(self) -> Path:
         """Return the folder for temporary files, which is made when it is first needed."""
         if self._scratch is None:
-            with os_errors.explained(scratch_root(), REMEDY):
-                self._scratch = tempfile.TemporaryDirectory(prefix="vdsm-arrays-", ignore_cleanup_errors=True)
+            self._scratch = lasting_folder("vdsm-arrays-")
         return Path(self._scratch.name)
 
     @property

@@ -8,7 +8,6 @@ action is a combination.
 import dataclasses
 import functools
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -19,9 +18,8 @@ from PIL import Image
 from cluster.errors import UserError
 from cluster.extras import require
 from cluster.storage import api as storage
-from cluster.storage import os_errors
 from cluster.storage.errors import UnreachableError
-from cluster.storage.scratch import REMEDY, scratch_root
+from cluster.storage.scratch import lasting_folder
 from preprocessing.clip import Clip, Factors, Item, Label, RejectedInputError, TransientError
 from preprocessing.decoding.transform import FrameTransform
 from preprocessing.hdf5_file import DamagedClipError, Hdf5File
@@ -128,8 +126,7 @@ class Hdf5Source:
         """The file, or its copy on this machine, which disappears with this process."""
         if not storage.is_remote(self._path):
             return self._path
-        with os_errors.explained(scratch_root(), REMEDY):
-            self._scratch = tempfile.TemporaryDirectory(prefix="vdsm-hdf5-", ignore_cleanup_errors=True)
+        self._scratch = lasting_folder("vdsm-hdf5-")
         copy = Path(self._scratch.name) / PurePosixPath(self._path).name
         storage.download(self._path, copy)
         return str(copy)

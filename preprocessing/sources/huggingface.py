@@ -10,7 +10,6 @@ import functools
 import io
 import json
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path, PurePosixPath
 
 from cluster.errors import UserError
@@ -18,18 +17,15 @@ from cluster.extras import require
 from cluster.storage import api as storage
 from cluster.storage.scratch import scratch_folder
 from preprocessing.clip import Clip, Item, RejectedInputError
-from preprocessing.decoding.timing import assign_times, resample
-from preprocessing.decoding.video import VideoReader
 from preprocessing.parquet_file import DamagedRowError, ParquetFile
-from preprocessing.sources.catalogue import Catalogue, make_catalogue, segments_of
-from preprocessing.sources.clipping import Clipper, make_transform
+from preprocessing.sources.catalogue import Catalogue, make_catalogue
 from preprocessing.sources.config import HuggingFaceConfig
 from preprocessing.sources.file_source import FileSource
 from preprocessing.sources.hub_files import is_hub, list_hub, local_copy
 from preprocessing.sources.labels import SPLIT, read_labels
 from preprocessing.sources.listing import Entry, resolve
 from preprocessing.sources.sandboxed_listing import Listed, ListingSource, read_listing
-from preprocessing.sources.videos import BYTES_PER_FRAME
+from preprocessing.sources.videos import BYTES_PER_FRAME, clips_of_video
 
 
 class ParquetListing(Listed):
@@ -59,31 +55,19 @@ class HuggingFaceSource(FileSource[HuggingFaceConfig]):
 
     def clips(self, item: Item) -> Iterator[Clip]:
         """Yield the windows of one video."""
-        config = self._config
-        segments, crops = segments_of(item)
         name, _, number = item.path.rpartition("#")
         path = item.local or resolve(self._base, name)
         try:
             file = self._open(path)
-            row = file.row(file.video_column(config.column), int(number))
+            row = file.row(file.video_column(self._config.column), int(number))
         except DamagedRowError as damage:
             raise RejectedInputError("its row cannot be read", str(damage)) from None
         except UserError as error:
             raise RejectedInputError("its file cannot be read", str(error).removeprefix(f"{path}: ")) from None
         if row.data is None:
             raise RejectedInputError("its row has the path of a video, not its bytes", str(row.path)[:200])
-        with io.BytesIO(row.data) as data, VideoReader(data, max_pixels=config.max_pixels) as video:
-            rate = video.rate
-            frames = assign_times(video.frames(make_transform(config, crops)), rate)
-            if config.fps is not None:
-                rate = Fraction(config.fps).limit_denominator(1000)
-                frames = resample(frames, rate)
-            clipper = Clipper(item, segments, config, rate)
-            for frame in frames:
-                yield from clipper.add(frame)
-            if video.damage is not None:
-                raise video.damage
-            clipper.check()
+        with io.BytesIO(row.data) as data:
+            yield from clips_of_video(item, data, self._config)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a process has one source
     def _open(self, path: str) -> ParquetFile:

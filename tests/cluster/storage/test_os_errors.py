@@ -186,7 +186,6 @@ def test_every_temporary_file_is_made_in_one_place(root: Path) -> None:
         "cluster/storage/scratch.py",
         "cluster/ray_folder.py",  # in a folder for Ray
         "preprocessing/sources/array_file.py",  # lives as long as an object
-        "preprocessing/sources/hdf5.py",  # the same
         "vdsm/evaluation/inception.py",  # may not import the others
     }
     users = {
