@@ -34,9 +34,7 @@ class SwapDecoder:
 
     def swap(self, dynamics_of: Indices, static_of: Indices) -> Tensor:
         """Decode A's dynamics code with B's static code (stage 2): [B, T, C, H, W]."""
-        return self.model.decode(
-            self._poses(self.codes.dynamics[dynamics_of]), self._moved(self.codes.static[static_of])
-        )
+        return self.of_codes(self.codes.dynamics[dynamics_of], self.codes.static[static_of])
 
     def pose_swap(self, dynamics_of: Indices, static_of: Indices) -> Tensor:
         """Decode the poses of A's own frames with B's static code (stage 1 alone): [B, T, C, H, W]."""
@@ -44,7 +42,7 @@ class SwapDecoder:
 
     def with_static(self, dynamics_of: Indices, static: Tensor) -> Tensor:
         """Decode A's dynamics code with given static codes [B, K]: [B, T, C, H, W]."""
-        return self.model.decode(self._poses(self.codes.dynamics[dynamics_of]), self._moved(static))
+        return self.of_codes(self.codes.dynamics[dynamics_of], static)
 
     def pose_with_static(self, dynamics_of: Indices, static: Tensor) -> Tensor:
         """Decode the poses of A's own frames with given static codes [B, K]: [B, T, C, H, W]."""
@@ -52,7 +50,7 @@ class SwapDecoder:
 
     def with_dynamics(self, dynamics: Tensor, static_of: Indices) -> Tensor:
         """Decode given dynamics codes [B, D] with B's static code: [B, T, C, H, W]."""
-        return self.model.decode(self._poses(dynamics), self._moved(self.codes.static[static_of]))
+        return self.of_codes(dynamics, self.codes.static[static_of])
 
     def of_codes(self, dynamics: Tensor, static: Tensor) -> Tensor:
         """Decode given dynamics codes [B, D] with given static codes [B, K]: [B, T, C, H, W]."""
