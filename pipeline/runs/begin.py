@@ -72,7 +72,8 @@ def locked_run(recipe: Recipe, data: str, run: str) -> Iterator[Beginning | None
             raise UserError(
                 f"{run}: stage 2 needs a finished stage 1 in this run; train with training.stages 1 or both first"
             )
-        _keep_held_out(recipe, data, run)
+        if "table" in manifest:  # of other formats, workers read all clips anyway, and this process need not
+            _keep_held_out(recipe, data, run)
         for note in notes_on(recipe.training):
             log.warning("%s", note)
         if position is not None:
@@ -90,7 +91,7 @@ def _keep_pairs(recipe: Recipe, data: str, run: str) -> None:
 
 
 def _keep_held_out(recipe: Recipe, data: str, run: str) -> None:
-    """Store which clips are held out for validation, if the workers read that from a file."""
+    """Store which clips of data of format 3 are held out for validation, if the workers read that from a file."""
     from pipeline.runs.held_out import keep_held_out
     from preprocessing.dataset.reader import ClipDataset
 

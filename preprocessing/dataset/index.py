@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -60,9 +61,12 @@ def read_index(url: str, entry: IndexEntry | ShardEntry, *, complete: bool = Fal
     """
     data = _read(url, entry["index"], entry["index_sha256"])
     try:
-        header = schema.parse(data, IndexHeader, complete=complete)
+        content = schema.load(data)
+        schema.check(content, IndexHeader, complete=complete)
+        header: IndexHeader = content
         if "columns_sha256" not in entry and (header.get("schema_version", 2) < COLUMNAR or header["clips"]):
-            return schema.parse(data, ShardIndex, complete=complete)
+            schema.check(content, ShardIndex, complete=complete)
+            return cast(ShardIndex, content)
     except schema.SchemaError as error:
         raise damaged_file(url, entry["index"], str(error)) from None
     samples = read_columns(url, entry).samples() if "columns_sha256" in entry else []  # else a shard without clips
