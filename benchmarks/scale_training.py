@@ -22,7 +22,8 @@ from pipeline.runs.log import RunLog
 from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.draws import draw
-from pipeline.training.order import GlobalOrder, derive_seed
+from pipeline.training.draws_of_keys import derive_seed
+from pipeline.training.order import GlobalOrder
 from pipeline.training.partners import ClipTable
 from pipeline.training.stage_config import StageConfig
 from preprocessing.dataset.reader import ClipDataset

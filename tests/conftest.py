@@ -248,8 +248,9 @@ def rough_probes() -> Iterator[None]:
 
 def write_figures(folder: Path, *, halve: bool = False) -> None:
     """Write a dataset of figures as the sharding job does, without Ray; `halve` averages blocks of 2x2 pixels."""
+    from preprocessing.dataset.manifest import write_manifest
     from preprocessing.recipe import DataRecipe, ShardsConfig
-    from preprocessing.sharding.manifest import make_manifest, write_manifest
+    from preprocessing.sharding.manifest import make_manifest
     from preprocessing.sharding.output_lock import acquire_output
     from preprocessing.sharding.plan import make_plan
     from preprocessing.sharding.preview import write_preview

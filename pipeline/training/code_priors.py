@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pipeline.training.batches import read_windows, to_model
 from pipeline.training.distributed import DistributedContext
+from pipeline.training.draws_of_keys import derive_seed
 from pipeline.training.job import Job
-from pipeline.training.order import GlobalOrder, Indices, Windows, derive_seed
+from pipeline.training.order import GlobalOrder, Indices, Windows
 from vdsm.code_density import CodeDensity, FittedPriors
 from vdsm.disentangler import Disentangler
 

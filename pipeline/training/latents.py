@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pipeline.training.batches import to_model
 from pipeline.training.distributed import DistributedContext
+from pipeline.training.draws_of_keys import derive_seed
 from pipeline.training.job import Job
-from pipeline.training.order import Indices, Windows, derive_seed
+from pipeline.training.order import Indices, Windows
 from vdsm.device import upload
 from vdsm.encoder import FrameLatents
 from vdsm.sequence import SequenceModel, StoredLatents

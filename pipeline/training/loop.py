@@ -14,9 +14,9 @@ from pipeline.training.batches import check_frames
 from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.divergence import DivergenceError
+from pipeline.training.draws_of_keys import derive_seed
 from pipeline.training.job import Job
 from pipeline.training.meter import Meter
-from pipeline.training.order import derive_seed
 from pipeline.training.outcome import Outcome
 from pipeline.training.position import START, TrainPosition
 from pipeline.training.precision import resolve_precision

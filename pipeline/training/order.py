@@ -18,9 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.training.draws_of_keys import derive_seed as derive_seed
-from pipeline.training.draws_of_keys import held_out as held_out
-from pipeline.training.draws_of_keys import scatter as scatter
+from pipeline.training.draws_of_keys import derive_seed, scatter
 from pipeline.training.lanes import Lanes, LaneShards
 from pipeline.training.partners import ClipTable
 from pipeline.training.sharded_clips import ShardedClips, ShardedTable

@@ -16,11 +16,11 @@ from pipeline.training.batches import Batch, to_model
 from pipeline.training.distributed import DistributedContext, part_of, wrap_ddp
 from pipeline.training.divergence import divergence_flags, raise_divergence
 from pipeline.training.draws import Draw, draw
+from pipeline.training.draws_of_keys import derive_seed
 from pipeline.training.ema import ExponentialMovingAverage
 from pipeline.training.job import Job
 from pipeline.training.latents import LatentStore
 from pipeline.training.optimiser import adam, learning_rate
-from pipeline.training.order import derive_seed
 from pipeline.training.position import TrainPosition
 from pipeline.training.precision import Precision, resolve_precision
 from pipeline.training.reporter import Reporter, StopDecision

@@ -8,7 +8,8 @@ from pipeline.training.batches import Clips, to_model
 from pipeline.training.config import Noise
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.draws import draw
-from pipeline.training.order import Windows, derive_seed
+from pipeline.training.draws_of_keys import derive_seed
+from pipeline.training.order import Windows
 from pipeline.training.prefetch import PrefetchedBatches, ShardReadAhead
 from vdsm.annealing import un_annealed
 from vdsm.frames import FrameModel

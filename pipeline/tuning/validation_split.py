@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cluster.errors import UserError
 from pipeline.runs.pairs import run_pairs
+from pipeline.training.draws_of_keys import held_out
 from pipeline.training.job import Job, clip_table
-from pipeline.training.order import held_out
 from vdsm.evaluation.clips import ACTION, LabelledClips
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from preprocessing.clip import Source
 from preprocessing.dataset import schema
 from preprocessing.dataset.format import COLUMNAR, MANIFEST, REJECTS, Manifest, ManifestHead, TableManifest
 from preprocessing.dataset.index import ShardSummary
+from preprocessing.dataset.manifest import write_manifest
 from preprocessing.recipe import DataRecipe
 from preprocessing.sharding.dry_run import print_plan, take_sample
-from preprocessing.sharding.manifest import make_manifest, write_manifest
+from preprocessing.sharding.manifest import make_manifest
 from preprocessing.sharding.output_lock import acquire_output, stored_version
 from preprocessing.sharding.plan import Plan, ShardPlan, make_plan
 from preprocessing.sharding.preview import has_preview, write_preview

@@ -15,7 +15,6 @@ from preprocessing.dataset.format import (
     index_path,
 )
 from preprocessing.dataset.index import ShardSummary
-from preprocessing.dataset.manifest import write_manifest as write_manifest
 from preprocessing.dataset.statistics import clip_shape, pixel_moments, total
 from preprocessing.sharding.plan import Plan
 

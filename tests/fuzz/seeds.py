@@ -16,8 +16,9 @@ import yaml
 from pipeline.recipe import Recipe
 from preprocessing.clip import Clip, Factors, Item
 from preprocessing.dataset.format import INPUTS, MANIFEST, PLAN, encode_json
+from preprocessing.dataset.manifest import write_manifest
 from preprocessing.recipe import DataRecipe, ShardsConfig
-from preprocessing.sharding.manifest import make_manifest, write_manifest
+from preprocessing.sharding.manifest import make_manifest
 from preprocessing.sharding.output_lock import acquire_output
 from preprocessing.sharding.plan import Plan, make_plan
 from preprocessing.sharding.rejects import write_rejects

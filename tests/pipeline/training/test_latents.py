@@ -10,10 +10,10 @@ from torch import Tensor
 
 from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import DistributedContext
+from pipeline.training.draws_of_keys import derive_seed
 from pipeline.training.job import Job, stage_order
 from pipeline.training.latents import infer_latents
 from pipeline.training.loop import train_run
-from pipeline.training.order import derive_seed
 from pipeline.training.samples_config import AugmentationConfig
 from pipeline.training.stage import StageRun
 from pipeline.training.state import TrainState

@@ -15,10 +15,10 @@ import torch
 from pipeline.training.batches import Batch
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.divergence import DivergenceError
+from pipeline.training.draws_of_keys import derive_seed
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
 from pipeline.training.optimiser import learning_rate
-from pipeline.training.order import derive_seed
 from pipeline.training.stage import StageRun
 from pipeline.training.stage_config import StageConfig
 from pipeline.training.state import TrainState

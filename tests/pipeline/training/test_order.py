@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.training.distributed import DistributedContext
-from pipeline.training.order import GlobalOrder, Windows, derive_seed, held_out
+from pipeline.training.draws_of_keys import derive_seed, held_out
+from pipeline.training.order import GlobalOrder, Windows
 from pipeline.training.partners import ClipTable
 
 IDENTITIES, PER_IDENTITY, FRAMES = 20, 5, 9

@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.training.distributed import DistributedContext
-from pipeline.training.order import GlobalOrder, Windows, held_out
+from pipeline.training.draws_of_keys import held_out
+from pipeline.training.order import GlobalOrder, Windows
 from pipeline.training.partners import ClipTable
 from tests.pipeline.training import slow_order
 from tests.pipeline.training.slow_order import Sample, Settings

@@ -114,7 +114,7 @@ def test_no_validation_identity_is_trained_on_and_no_test_clip_is_in_either(
 
 
 def test_the_validation_clips_are_those_that_training_holds_out(split: ValidationSplit, small_figures: Path) -> None:
-    from pipeline.training.order import held_out
+    from pipeline.training.draws_of_keys import held_out
 
     everyone = ClipDataset(str(small_figures), "train").identities
     assert set(split.validation.identities) == held_out(everyone, 0, 0.45)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from preprocessing.clip import SPLITS, Clip, Factors, Item, Label, Source
 from preprocessing.dataset.format import Manifest
+from preprocessing.dataset.manifest import write_manifest
 from preprocessing.recipe import DataRecipe, ShardsConfig
-from preprocessing.sharding.manifest import make_manifest, write_manifest
+from preprocessing.sharding.manifest import make_manifest
 from preprocessing.sharding.output_lock import acquire_output
 from preprocessing.sharding.plan import Plan, make_plan
 from preprocessing.sharding.rejects import write_rejects

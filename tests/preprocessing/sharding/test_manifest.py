@@ -15,7 +15,8 @@ import pytest
 from cluster.errors import UserError
 from preprocessing.clip import Clip, Factors, Item, RejectedInputError
 from preprocessing.dataset.format import encode_json
-from preprocessing.sharding.manifest import make_manifest, write_manifest
+from preprocessing.dataset.manifest import write_manifest
+from preprocessing.sharding.manifest import make_manifest
 from preprocessing.sharding.plan import Plan, ShardPlan
 from preprocessing.sharding.rejects import write_rejects
 from preprocessing.sharding.write_shard import write_shard
