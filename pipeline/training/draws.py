@@ -1,8 +1,8 @@
 """The random numbers of a step or of a validation, for this rank's rows of a batch.
 
-Each purpose has a seed of its own; see `pipeline.training.draws_of_keys.derive_seed`. With `training.noise: keyed`, a row's
-numbers depend on that seed and on its position in the global batch alone, and a rank draws those of its own rows. With
-`global`, every rank draws those of all rows and keeps its own, as in runs that are older than the setting.
+Each purpose has a seed of its own; see `pipeline.training.draws_of_keys.derive_seed`. With `training.noise: keyed`, a
+row's numbers depend on that seed and on its position in the global batch alone, and a rank draws those of its own rows.
+With `global`, every rank draws those of all rows and keeps its own, as in runs that are older than the setting.
 """
 
 from typing import NamedTuple
