@@ -220,6 +220,7 @@ def test_measuring_leaves_a_run_unchanged(run: Path, small_figures: Path) -> Non
 
 def test_continuous_factors_are_probed_per_clip_and_per_frame(tiny_recipe: Recipe, tmp_path: Path) -> None:
     """The angle of a pendulum in every frame, its amplitude and its period."""
+    from preprocessing.dataset.manifest import write_manifest
     from preprocessing.recipe import DataRecipe, ShardsConfig
     from preprocessing.sharding import manifest, plan, rejects
     from preprocessing.sharding.output_lock import acquire_output
@@ -235,7 +236,7 @@ def test_continuous_factors_are_probed_per_clip_and_per_frame(tiny_recipe: Recip
     acquire_output(data, planned)
     summaries = [write_shard(data, planned.identity, shard, source) for shard in planned.shards]
     content = manifest.make_manifest(data, planned, source, summaries, rejects.write_rejects(data, []))
-    manifest.write_manifest(data, content)
+    write_manifest(data, content)
     untrained_run(tmp_path / "run", tiny_recipe, Path(data), seed=0)
     out = tmp_path / "out"
     evaluate_module.main(["--run", str(tmp_path / "run"), "--data", data, "--out", str(out), *SMALL])
