@@ -27,6 +27,7 @@ from pydantic import Field
 from cluster.cli.paths import Location
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls, Section
+from cluster.cli.stop_signals import serve_until_stopped
 from cluster.development.child_process import die_with_parent, terminate
 from cluster.errors import UserError
 from cluster.extras import install
@@ -80,8 +81,7 @@ def dashboards(command: DashboardsCommand) -> None:
         sys.stdout.write("".join(f"{name}: {url}\n" for name, url in started))
         sys.stdout.write(f"Ray: {_ray_dashboard()}\n")
         sys.stdout.flush()
-        while True:
-            time.sleep(3600)
+        serve_until_stopped()
     log.info("the dashboards have ended")
 
 

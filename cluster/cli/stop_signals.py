@@ -4,6 +4,7 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
@@ -12,6 +13,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 """From a scheduler that reclaims the machine, and from a terminal that closes."""
 AGAIN_S = 0.05
 """Time after which an interruption is repeated that Python dropped, in seconds."""
+NOTICED_S = 1.0
+"""Longest time in seconds after which `serve_until_stopped` notices a signal."""
 
 
 @contextlib.contextmanager
@@ -33,6 +36,15 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def serve_until_stopped() -> NoReturn:
+    """Wait in the main thread until a signal raises an exception here.
+
+    In short sleeps: a signal that comes after Python's last check and before the system call waits for its end.
+    """
+    while True:
+        time.sleep(NOTICED_S)
 
 
 @contextlib.contextmanager

@@ -5,9 +5,9 @@ import os
 import secrets
 import socket
 import sys
-import time
 from pathlib import Path
 
+from cluster.cli.stop_signals import serve_until_stopped
 from cluster.errors import UserError
 from pipeline.web_studio.gate import LOOPBACK, VARIABLE, GateSettings, hash_of
 from pipeline.web_studio.settings import StudioSettings
@@ -101,8 +101,7 @@ def serve_studio(settings: StudioSettings, host: str, port: int, token: str | No
         serve.run(deploy(settings, facts, gate, accelerator=accelerator), name=NAME, logging_config=quiet)
         sys.stdout.write(f"{address(host, port, token)}\n")
         sys.stdout.flush()
-        while True:
-            time.sleep(3600)
+        serve_until_stopped()
 
 
 def address(host: str, port: int, token: str | None) -> str:

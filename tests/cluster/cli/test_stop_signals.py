@@ -14,13 +14,14 @@ from cluster.cli import stop_signals
 from cluster.cli.run import run
 
 COMMAND = """
-import signal, sys, time
+import signal, sys
+from cluster.cli import stop_signals
 from cluster.cli.run import run
 
 def work(args):
     try:
         print("ready", flush=True)
-        time.sleep(600)
+        stop_signals.serve_until_stopped()
     finally:
         print("cleaned up", flush=True)
         {finish}
@@ -50,6 +51,7 @@ def test_a_signal_ends_a_command_in_order_and_with_one_line(root: Path, number: 
 
 DROPPED = """
 import os, signal, sys, time
+from cluster.cli import stop_signals
 from cluster.cli.run import run
 
 class Late:
@@ -61,7 +63,7 @@ def work(args):
     try:
         Late()
         print("not stopped", flush=True)
-        time.sleep(60)
+        stop_signals.serve_until_stopped()
     finally:
         print("cleaned up", flush=True)
 
