@@ -38,7 +38,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[tune,studio,test,cluster-test,s3-server,dashboards,prepare,hub,onnx,dev,docs]"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[tune,studio,test,cluster-test,s3-server,cloud,h5,trackers,dashboards,prepare,hub,onnx,dev,docs]"
 	@touch $(QUICK) $(STAMP)
 
 $(QUICK): pyproject.toml constraints.txt

@@ -29,7 +29,7 @@ NUMBERS = ["--training.stage1.steps", "60", "--training.log-interval", "1", "--t
 SECRET = "key-that-nobody-may-see"
 Curves = dict[str, list[tuple[int, float]]]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def train(root: Path, args: list[str], folder: Path) -> "subprocess.Popen[str]":
@@ -177,7 +177,8 @@ def test_a_report_is_added_to_every_tracker_of_a_finished_run_and_no_step_again(
     assert "the report is not added to" in caplog.text
     caplog.clear()
     add_report(str(run), recipe, str(tmp_path), is_finished=True)
-    assert [line for line in caplog.messages if "tracker" in line or "report" in line] == []
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith(("cluster", "pipeline"))]
+    assert [line for line in ours if "tracker" in line or "report" in line] == []
     for name in INSTALLED:
         curves, _ = READERS[name](run, run_id)
         assert [step for step, _ in curves["loss/annealed"]] == list(range(1, 77)), name
@@ -189,8 +190,7 @@ def test_a_report_is_added_to_every_tracker_of_a_finished_run_and_no_step_again(
     if "trackio" in INSTALLED:
         from trackio import SQLiteStorage
 
-        names = [artifact["artifact_name"] for artifact in SQLiteStorage.get_artifacts("vdsm")]
-        assert len(names) == 2
+        assert len(SQLiteStorage.get_artifacts("vdsm")) == 2
     if "wandb" in INSTALLED:
         kinds = {kind for kind, _ in wandb_records(run, run_id)}
         assert "artifact" in kinds or "use_artifact" in kinds or "request" in kinds
