@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.report.images import Frames
+from preprocessing.spread import evenly_spread
 from vdsm.evaluation.clips import ACTION, LabelledClips
 from vdsm.evaluation.outputs import SwapDecoder
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
@@ -53,7 +54,7 @@ def action_donors(clips: LabelledClips) -> Indices:
     """
     if ACTION not in clips.vocabulary:
         donors = identity_donors(clips, len(clips))
-        return donors[np.linspace(0, len(donors) - 1, min(UNLABELLED_DONORS, len(donors))).round().astype(np.int64)]
+        return donors[evenly_spread(len(donors), UNLABELLED_DONORS)]
     chosen: list[int] = []
     used: set[str] = set()
     for action in range(len(clips.vocabulary[ACTION])):
