@@ -32,7 +32,7 @@ from cluster.cli.former_names import with_current_names
 from cluster.cli.paths import expand_home
 from cluster.cli.recipe_file import leaves
 from cluster.cli.yaml_file import parse_mapping
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from cluster.storage import api as storage
 from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
@@ -190,7 +190,7 @@ def read_recipe(url: str) -> Recipe:
                 training.setdefault(name, value)
         return Recipe.model_validate(tree)
     except ValueError as error:
-        raise UserError(f"{path} is not a recipe of this version ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path} is not a recipe of this version ({first_line(error)})") from None
 
 
 def _changes(old: Recipe, new: Recipe) -> list[str]:
