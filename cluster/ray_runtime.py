@@ -47,6 +47,11 @@ _SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Whether a Ray may span machines, on every system. Without that, its processes accept loopback as their address."""
 
 
+def in_cluster() -> bool:
+    """Return whether `connect` joins a cluster: in a submitted job, or with RAY_ADDRESS set."""
+    return _IN_JOB in os.environ or bool(os.environ.get("RAY_ADDRESS"))
+
+
 @contextlib.contextmanager
 def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator[None]:
     """Connect to Ray for the duration of the `with` block.
@@ -67,7 +72,7 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
     if ray.is_initialized():
         yield
         return
-    if _IN_JOB in os.environ or os.environ.get("RAY_ADDRESS"):
+    if in_cluster():
         start = _joined(os.environ.get("RAY_ADDRESS", "auto"))
     else:
         start = _local_ray(num_cpus or len(os.sched_getaffinity(0)), dashboard=dashboard)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from cluster.errors import UserError
+from cluster.ray_runtime import in_cluster
 from cluster.storage import api as storage
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import is_end, newest_intact
@@ -106,8 +107,8 @@ def _is_writable(path: Path) -> bool:
 def _missing_resources(recipe: Recipe, plans: list[StagePlan]) -> list[str]:
     """Return what this machine lacks, if the training would run on it alone."""
     training, missing = recipe.training, []
-    if os.environ.get("RAY_ADDRESS") or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return []  # on a cluster, which may grow: the job waits until there is room
+    if in_cluster():
+        return []  # it may grow: the job waits until there is room
     workers = training.min_workers or training.num_workers
     if training.use_gpu:
         import torch
