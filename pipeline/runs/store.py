@@ -25,13 +25,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.cli.former_names import with_current_names
 from cluster.cli.paths import expand_home
 from cluster.cli.recipe_file import leaves
-from cluster.cli.yaml_file import parse_mapping
+from cluster.cli.yaml_file import parse_mapping, to_yaml
 from cluster.errors import UserError, first_line
 from cluster.storage import api as storage
 from cluster.storage import os_errors
@@ -125,8 +124,7 @@ def open_run(url: str, recipe: Recipe, data: str, manifest: Mapping[str, Any]) -
                 f"{url}: this run was started with other settings: {'; '.join(changes)}; "
                 "restore them, or give the new run another --name"
             )
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
-    storage.write_bytes(storage.join(url, "config.yaml"), text.encode())
+    storage.write_bytes(storage.join(url, "config.yaml"), to_yaml(recipe.model_dump(mode="json")).encode())
     if not exists:
         storage.write_bytes(storage.join(url, "run.json"), json.dumps(description, indent=1).encode())
     return exists
