@@ -15,7 +15,7 @@ from pipeline.report.images import Frames
 from preprocessing.spread import evenly_spread
 from vdsm.evaluation.clips import ACTION, LabelledClips
 from vdsm.evaluation.outputs import SwapDecoder
-from vdsm.evaluation.progress import NO_PROGRESS, Progress
+from vdsm.evaluation.progress import NO_PROGRESS, Progress, in_batches
 from vdsm.pixels import to_pixels
 
 Indices = NDArray[np.int64]
@@ -94,11 +94,9 @@ def decode_swaps(
     """
     swap = decoder.swap if sequence_stage else decoder.pose_swap
     cells: list[Frames] = []
-    for start in range(0, len(dynamics_of), decoder.batch_clips):
-        batch = slice(start, start + decoder.batch_clips)
+    for batch in in_batches(len(dynamics_of), decoder.batch_clips, progress):
         decoded = to_uint8(swap(dynamics_of[batch], static_of[batch]))
         cells += [fit_length(clip, decoder.length) for clip in decoded]
-        progress.advance(len(decoded))
     return cells
 
 
