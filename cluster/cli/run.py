@@ -50,6 +50,11 @@ def entry(
     return main
 
 
+def first_as(option: str) -> Callable[[list[str]], list[str]]:
+    """Return a `prepare` for `entry`: what is given before any option is the value of this one, such as `--name`."""
+    return lambda args: [option, *args] if args and not args[0].startswith("-") else args
+
+
 def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
     """Return the command object described by a command line and its recipe.
 
