@@ -39,6 +39,7 @@ from cluster.storage.scratch import scratch_folder
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import checkpoints, is_end, local_copy, newest_intact
 from pipeline.training.config import TrainingConfig
+from vdsm import checkpoint
 
 if TYPE_CHECKING:
     from vdsm.disentangler import Disentangler
@@ -225,21 +226,13 @@ def load_run(url: str) -> LoadedRun:
     Raises:
         UserError: there is no run or no checkpoint, or the checkpoint is damaged.
     """
-    from vdsm import checkpoint
-
     url = absolute(url)
     description, recipe = read_description(url), read_recipe(url)
     found = checkpoints(url, recipe.training)
     if not found:
         raise UserError(f"{url}: this run has no checkpoint yet; train it further")
     position = max(found)
-    with scratch_folder() as scratch, os_errors.explained(found[position]):
-        path = local_copy(found[position], scratch)
-        try:
-            digest = checkpoint.verify(path)
-            model = checkpoint.load_disentangler(path)
-        except ValueError as error:
-            raise UserError(str(error).replace(str(path), found[position])) from error
+    model, _, digest = read_model(found[position])
     origin = {
         "run": url,
         "stage": position.stage,
@@ -251,3 +244,19 @@ def load_run(url: str) -> LoadedRun:
         "data_sha256": description.data_sha256,
     }
     return model, recipe, origin
+
+
+def read_model(url: str) -> "tuple[Disentangler, dict[str, Any], str]":
+    """Return the model of the checkpoint at `url`, the content of the checkpoint, and its SHA-256.
+
+    Raises:
+        MissingFileError: it is in S3, and does not exist.
+        UserError: it is missing or damaged.
+    """
+    with scratch_folder() as scratch, os_errors.explained(url):
+        path = local_copy(url, scratch)
+        try:
+            digest, content = checkpoint.verify(path), checkpoint.load(path)
+            return checkpoint.disentangler_of(content, path), content, digest
+        except ValueError as error:
+            raise UserError(str(error).replace(str(path), url)) from error
