@@ -18,6 +18,7 @@ from pipeline.training.notes import notes_on
 from pipeline.training.plan import StagePlan, make_plan, plan_of
 from preprocessing.appearance.agreement import agreement, describe
 from preprocessing.appearance.pairs import MinedPairs
+from preprocessing.dataset.reader import ClipDataset
 
 
 def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list[str]]:
@@ -36,8 +37,6 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
     plans: list[StagePlan]
     pairs: MinedPairs | None = None
     try:
-        from preprocessing.dataset.reader import ClipDataset
-
         clips = ClipDataset(data, "train")
         manifest_hash = data_hash(clips.manifest)
         lines.append(f"data: {len(clips):,} clips of {len(set(clips.identities)):,} identities in {data}")
