@@ -12,7 +12,6 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
 
 import dataclasses
 import json
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from cluster.errors import UserError
 from cluster.health.finding import Finding, HealthRequest
+from cluster.ray_runtime import in_cluster
 
 if TYPE_CHECKING:
     from cluster.health.collect import ClusterReport
@@ -38,16 +38,15 @@ def check(command: DoctorCommand) -> None:
     Raises:
         UserError: --storage is empty, or a node does not respond.
     """
-    in_cluster = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ or bool(os.environ.get("RAY_ADDRESS"))
     if command.dry_run:
-        sys.stdout.write(f"would check {'every node of the cluster' if in_cluster else 'this machine'}\n")
+        sys.stdout.write(f"would check {'every node of the cluster' if in_cluster() else 'this machine'}\n")
         return
     if command.storage is not None and not command.storage.strip():
         raise UserError("--storage is empty; give a folder or s3://bucket/prefix, or omit the option")
     from cluster.health.checks import run_checks
     from cluster.health.collect import collect_from_cluster, collect_from_this_machine
 
-    report = collect_from_cluster(command) if in_cluster else collect_from_this_machine(command)
+    report = collect_from_cluster(command) if in_cluster() else collect_from_this_machine(command)
     findings = run_checks(report, command)
     sys.stdout.write(_as_json(report, findings) if command.json_output else _as_lines(report, findings))
     if any(one.outcome == "failed" for one in findings):

@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster import ray_internals
 from cluster.cli import stop_signals
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from cluster.ray_folder import REMEDY, ray_folder
 from cluster.storage import os_errors
 from cluster.storage.s3_client import VARIABLES
@@ -47,6 +47,11 @@ _SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Whether a Ray may span machines, on every system. Without that, its processes accept loopback as their address."""
 
 
+def in_cluster() -> bool:
+    """Return whether `connect` joins a cluster: in a submitted job, or with RAY_ADDRESS set."""
+    return _IN_JOB in os.environ or bool(os.environ.get("RAY_ADDRESS"))
+
+
 @contextlib.contextmanager
 def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator[None]:
     """Connect to Ray for the duration of the `with` block.
@@ -67,7 +72,7 @@ def connect(num_cpus: int | None = None, *, dashboard: bool = False) -> Iterator
     if ray.is_initialized():
         yield
         return
-    if _IN_JOB in os.environ or os.environ.get("RAY_ADDRESS"):
+    if in_cluster():
         start = _joined(os.environ.get("RAY_ADDRESS", "auto"))
     else:
         start = _local_ray(num_cpus or len(os.sched_getaffinity(0)), dashboard=dashboard)
@@ -147,7 +152,7 @@ def _start(folder: Path, num_cpus: int, dashboard: bool) -> Any:
         except Exception as error:  # Ray raises nothing more specific if one of its processes does not start
             if os_errors.fault_in(error) is not None:
                 raise
-            reason = f"{str(error).strip().partition(chr(10))[0]:.200}"
+            reason = f"{first_line(error):.200}"
             if attempt == 1 and (isinstance(error, TimeoutError) or "timed out" in reason.lower()):
                 log.warning("Ray did not start in time (%s); trying again", reason)
                 ray.shutdown()
@@ -182,7 +187,7 @@ def _join_cluster(address: str) -> None:
             )
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise UserError(
-            f"cannot join the Ray cluster at RAY_ADDRESS={address} ({str(error).strip().splitlines()[0]:.150}); unset "
+            f"cannot join the Ray cluster at RAY_ADDRESS={address} ({first_line(error):.150}); unset "
             "RAY_ADDRESS to use this machine, or set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if it requires a token"
         ) from None
 

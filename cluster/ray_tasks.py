@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 
 T = TypeVar("T")
 
@@ -41,5 +41,4 @@ def run_tasks(start: Callable[[T], Any], inputs: Iterable[T], limit: int) -> Ite
             raise UserError(str(error.cause)) from None
         raise
     except (ray.exceptions.RayError, ConnectionError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"Ray failed ({reason:.200}); rerun the same command to resume") from None
+        raise UserError(f"Ray failed ({first_line(error):.200}); rerun the same command to resume") from None

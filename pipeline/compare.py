@@ -6,13 +6,12 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
 
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
-import itertools
 import json
 import sys
 from typing import Any
 
 from cluster.cli.paths import Location
-from cluster.cli.run import entry
+from cluster.cli.run import entry, first_as
 from cluster.cli.settings import Controls, Section
 from cluster.errors import UserError
 from cluster.storage import api as storage
@@ -26,12 +25,6 @@ class CompareCommand(Section, Controls):
     positional arguments. They may be s3://bucket/prefix."""
     out: Location
     """Folder for compare.html and compare.json; may be s3://bucket/prefix."""
-
-
-def _with_reports_option(args: list[str]) -> list[str]:
-    """Put --reports before the positional arguments."""
-    positional = list(itertools.takewhile(lambda arg: not arg.startswith("-"), args))
-    return [*(["--reports", *positional] if positional else []), *args[len(positional) :]]
 
 
 def compare(command: CompareCommand) -> dict[str, Any]:
@@ -60,7 +53,7 @@ def compare(command: CompareCommand) -> dict[str, Any]:
     return compared
 
 
-main = entry(CompareCommand, compare, prog="vdsm compare", prepare=_with_reports_option)
+main = entry(CompareCommand, compare, prog="vdsm compare", prepare=first_as("--reports"))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
 
 import sys
 
-from cluster.cli.run import entry
+from cluster.cli.run import entry, first_as
 from cluster.cli.settings import Controls
 from pipeline.models.hub_request import PullRequest
 
@@ -29,11 +29,7 @@ def pull(command: PullCommand) -> None:
         sys.stdout.write(f"{line}\n")
 
 
-def _with_option(args: list[str]) -> list[str]:
-    return ["--source", *args] if args and args[0].startswith("hf://") else args
-
-
-main = entry(PullCommand, pull, prog="vdsm pull", prepare=_with_option)
+main = entry(PullCommand, pull, prog="vdsm pull", prepare=first_as("--source"))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
 
 import sys
 
-from cluster.cli.run import entry
+from cluster.cli.run import entry, first_as
 from cluster.cli.settings import Controls
 from pipeline.models.hub_request import PushRequest
 
@@ -30,11 +30,7 @@ def push(command: PushCommand) -> None:
         sys.stdout.write(f"{line}\n")
 
 
-def _with_option(args: list[str]) -> list[str]:
-    return ["--to", *args] if args and args[0].startswith("hf://") else args
-
-
-main = entry(PushCommand, push, prog="vdsm push", prepare=_with_option)
+main = entry(PushCommand, push, prog="vdsm push", prepare=first_as("--to"))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
 import logging
-import os
 import sys
 import time
 from typing import ClassVar
@@ -62,7 +61,7 @@ def quickstart(command: QuickstartCommand) -> None:
     from cluster.storage import api as storage
     from pipeline.evaluation.execute import execute, prepare, result_text
     from pipeline.evaluation.request import EvaluationRequest
-    from pipeline.ray_train.run import train_recipe
+    from pipeline.ray_train.run import local_cpus, train_recipe
     from pipeline.runs.begin import log_plan
     from pipeline.runs.store import absolute, run_url
     from preprocessing.sharding.job import shard_source
@@ -77,8 +76,7 @@ def quickstart(command: QuickstartCommand) -> None:
         sys.stdout.write(f"then train into {run} and evaluate into {report}\n")
         return
     storage.check_writable(command.out)
-    cpus = max(recipe.training.num_workers * recipe.training.threads_per_worker, len(os.sched_getaffinity(0)))
-    with connect(num_cpus=cpus):
+    with connect(num_cpus=local_cpus(recipe.training)):
         log.info("quickstart, phase 1 of 3: sharding into %s", data)
         shard_source(data_recipe, data)
         log.info("quickstart, phase 2 of 3: training into %s", run)

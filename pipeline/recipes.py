@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.cli.paths import Location
-from cluster.cli.run import entry
+from cluster.cli.run import entry, first_as
 from cluster.cli.settings import Controls, Section
 from cluster.cli.shipped_recipes import purpose, recipe_path, shipped_recipes, shipped_sweeps
 from cluster.errors import UserError
@@ -60,12 +60,7 @@ def _listed(title: str, files: Mapping[str, Path]) -> str:
     return "\n".join([f"{title}:", *lines]) + "\n"
 
 
-def _expand_name(args: list[str]) -> list[str]:
-    """Accept the name as a positional argument."""
-    return ["--name", *args] if args and not args[0].startswith("-") else args
-
-
-main = entry(RecipesCommand, recipes, prog="vdsm recipes", prepare=_expand_name)
+main = entry(RecipesCommand, recipes, prog="vdsm recipes", prepare=first_as("--name"))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ def entry(
     return main
 
 
+def first_as(option: str) -> Callable[[list[str]], list[str]]:
+    """Return a `prepare` for `entry`: what is given before any option is the value of this one, such as `--name`."""
+    return lambda args: [option, *args] if args and not args[0].startswith("-") else args
+
+
 def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
     """Return the command object described by a command line and its recipe.
 
@@ -98,16 +103,15 @@ def parse(command: type[C], argv: Sequence[str], prog: str) -> C:
 
 def print_recipe(command: "type[BaseModel]", tree: "Tree", origin: Callable[[str], str]) -> None:
     """Print the settings that a recipe can hold as YAML, in the format that `--config` reads."""
-    import yaml
-
     from cluster.cli import settings
+    from cluster.cli.yaml_file import to_yaml
 
     # The recipe is the base class of the command: --data and --out may be missing here.
     controls = set(settings.Controls.model_fields)
     recipe = next((base for base in command.__bases__ if set(settings.settings_of(base)) - controls), command)
     fields = {name: value for name, value in tree.items() if name in settings.settings_of(recipe)}
     resolved: Tree = settings.validated(recipe, fields, origin).model_dump(mode="json", exclude=controls)
-    sys.stdout.write(yaml.safe_dump(resolved, sort_keys=False, default_flow_style=None, width=100))
+    sys.stdout.write(to_yaml(resolved))
 
 
 def run(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) -> None:

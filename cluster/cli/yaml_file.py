@@ -1,5 +1,9 @@
-"""Read a YAML file that may come from anywhere: plain values, no duplicate keys, limits on size, depth and aliases."""
+"""YAML: settings as text, and files that may come from anywhere, read with limits on their content.
 
+What is read has plain values, no duplicate keys, and limits on size, depth and aliases.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,12 @@ MAX_VALUES = 10_000
 """Most values, where those behind an alias count each time it is used; a complete recipe has about 200."""
 MAX_DEPTH = 20
 """Deepest accepted nesting."""
+
+
+def to_yaml(tree: Mapping[str, Any]) -> str:
+    """Return settings as YAML, in their order."""
+    text: str = yaml.safe_dump(dict(tree), sort_keys=False, default_flow_style=None, width=100)
+    return text
 
 
 def read_mapping(path: Path) -> Tree:

@@ -35,7 +35,6 @@ class Node:
     """Ports of other nodes that it does not reach, as host:port."""
     claimed_gpus: float = 0.0
     """Number of GPUs that the node registered with Ray."""
-    head: bool = False
 
 
 @dataclasses.dataclass
@@ -83,7 +82,6 @@ class _Collector:
         for node_id, one in self._live.items():
             node = nodes[self._names[node_id]]
             node.claimed_gpus = float(one["Resources"].get("GPU", 0))
-            node.head = "node:__internal_head__" in one["Resources"]
             node.skew_s, node.skew_error_s = self._skew(node_id)
         if self._request.storage is not None:
             self._storage(nodes, self._request.storage)

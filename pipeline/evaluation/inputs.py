@@ -40,7 +40,7 @@ class EvaluationInputs:
     model: "Disentangler"
     recipe: Recipe
     """The run's recipe."""
-    info: dict[str, Any]
+    origin: dict[str, Any]
     """Origin of the model, as returned by `load_run`."""
     test: "ClipDataset"
     data_sha256: str
@@ -53,14 +53,14 @@ class EvaluationInputs:
     @property
     def sequence_stage(self) -> bool:
         """Whether the checkpoint has a (partly) trained sequence stage."""
-        return bool(self.info["stage"] >= 2)
+        return bool(self.origin["stage"] >= 2)
 
     def provenance(self) -> dict[str, Any]:
         """Return the fields of the run in the provenance of metrics.json."""
-        origin = {name: self.info[name] for name in ("run", "stage", "step", "finished", "checkpoint_sha256")}
+        origin = {name: self.origin[name] for name in ("run", "stage", "step", "finished", "checkpoint_sha256")}
         return origin | {
             "prior": "fitted" if self.model.fitted_priors else "published",
-            "trained_on_data_sha256": self.info["data_sha256"],
+            "trained_on_data_sha256": self.origin["data_sha256"],
             "recipe": self.recipe.model_dump(mode="json"),
         }
 
@@ -98,13 +98,13 @@ def load(
     """
     from pipeline.runs.store import load_run
 
-    model, recipe, info = load_run(run)
+    model, recipe, origin = load_run(run)
     test = test_split(data, test_clips)
-    data_sha256 = check_data(test, model.config, run, info, other_data)
-    if info["stage"] < 2:
+    data_sha256 = check_data(test, model.config, run, origin, other_data)
+    if origin["stage"] < 2:
         log.warning("%s has no sequence stage yet: swapping poses instead of dynamics codes", run)
-    model = ready(model, info, refinement_steps, prior)
-    return EvaluationInputs(model if device is None else model.to(device), recipe, info, test, data_sha256)
+    model = ready(model, origin, refinement_steps, prior)
+    return EvaluationInputs(model if device is None else model.to(device), recipe, origin, test, data_sha256)
 
 
 def test_split(data: str, test_clips: int | None) -> "ClipDataset":
@@ -152,21 +152,21 @@ def check_data(
     return data_sha256
 
 
-def ready(model: "Disentangler", info: dict[str, Any], refinement_steps: int, prior: str) -> "Disentangler":
+def ready(model: "Disentangler", origin: dict[str, Any], refinement_steps: int, prior: str) -> "Disentangler":
     """Put a model of `load_run` into evaluation mode.
 
     Args:
         model: the model.
-        info: its origin.
+        origin: where it is from, as `load_run` returns it.
         refinement_steps: its `encode` refines static codes by so many steps, for the swaps of its stage.
         prior: `published`, or `fitted` to sample from its fitted priors if it has them.
     """
     if prior == "published":
         model.fitted_priors = None
     elif model.fitted_priors is None:
-        log.warning("%s has no fitted priors, so codes are sampled from the published ones", info["run"])
+        log.warning("%s has no fitted priors, so codes are sampled from the published ones", origin["run"])
     model.refinement_steps = refinement_steps
-    model.refined_by = "dynamics" if info["stage"] >= 2 else "poses"
+    model.refined_by = "dynamics" if origin["stage"] >= 2 else "poses"
     return model.eval()
 
 

@@ -88,16 +88,16 @@ class RunEvaluation:
 
     def _paired(self) -> PairedClips | None:
         """Return the pairs of the run, unless it is measured on other data than it was trained on."""
-        if self.inputs.info["data_sha256"] != self.inputs.data_sha256:
+        if self.inputs.origin["data_sha256"] != self.inputs.data_sha256:
             return None
-        return draw_paired_clips(self.inputs.info["run"], self.inputs.recipe, self.train)
+        return draw_paired_clips(self.inputs.origin["run"], self.inputs.recipe, self.train)
 
     def describe(self) -> str:
         """Return what would be measured, in one line."""
-        info, settings = self.inputs.info, self.request.evaluation
+        origin, settings = self.inputs.origin, self.request.evaluation
         return (
-            f"would measure {info['run']} (stage {info['stage']}, step {info['step']}) by {settings.pairs} pairs of "
-            f"{len(self.inputs.test):,} test clips, with a judge of {settings.judge_steps} steps, into "
+            f"would measure {origin['run']} (stage {origin['stage']}, step {origin['step']}) by {settings.pairs} pairs "
+            f"of {len(self.inputs.test):,} test clips, with a judge of {settings.judge_steps} steps, into "
             f"{self.request.out}"
         )
 
@@ -133,13 +133,13 @@ class RunEvaluation:
         )  # fmt: skip
         write_metrics(request.out, metrics)
         write_report(
-            request.out, run=inputs.info["run"], clips=inputs.test, measured=measured, metrics=metrics,
+            request.out, run=inputs.origin["run"], clips=inputs.test, measured=measured, metrics=metrics,
             sequence_stage=inputs.sequence_stage, grid_clips=settings.grid_clips, seed=request.seed,
             command=request.command(inputs.recipe), progress=progress,
             paired=self._paired(),
         )  # fmt: skip
-        info = inputs.info
-        add_report(str(info["run"]), inputs.recipe, request.out, is_finished=bool(info["finished"]))
+        origin = inputs.origin
+        add_report(str(origin["run"]), inputs.recipe, request.out, is_finished=bool(origin["finished"]))
         return metrics
 
 

@@ -131,8 +131,3 @@ class Metrics(_Strict):
     exploration: ExploredCodes | None = None
     wrong_swaps: int
     provenance: Provenance
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the layout as JSON Schema."""
-    return Metrics.model_json_schema()

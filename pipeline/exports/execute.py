@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from cluster.extras import require
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
@@ -166,8 +166,9 @@ def _read_metrics(url: str, checkpoint_sha256: str) -> Metrics:
     except MissingFileError:
         raise UserError(f"{path}: there are no metrics here; run `vdsm evaluate` first") from None
     except ValueError as error:
-        problem = str(error).splitlines()[0]
-        raise UserError(f"{path}: is not a metrics.json of this version ({problem}); evaluate the run again") from None
+        raise UserError(
+            f"{path}: is not a metrics.json of this version ({first_line(error)}); evaluate the run again"
+        ) from None
     if metrics.provenance.checkpoint_sha256 != checkpoint_sha256:
         raise UserError(f"{path}: was measured on another checkpoint than the run's newest; evaluate the run again")
     return metrics

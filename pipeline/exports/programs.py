@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from vdsm.disentangler import Disentangler
 from vdsm.model_folder import ModelFacts
 
@@ -67,8 +67,9 @@ def write_programs(folder: Path, model: Disentangler, facts: ModelFacts) -> None
         try:
             program = exported_program(module, example)
         except Exception as error:  # many kinds, all of them about what torch.export supports
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"torch.export cannot export this model: {reason:.200}; omit --programs") from error
+            raise UserError(
+                f"torch.export cannot export this model: {first_line(error):.200}; omit --programs"
+            ) from error
         torch.export.save(program, folder / name)
         _check(program.module(), module, example, folder / name)
 

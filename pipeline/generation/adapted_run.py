@@ -35,6 +35,7 @@ from vdsm.adaptation import AdaptationConfig
 from vdsm.device import device_of
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation.progress import Progress
+from vdsm.pixels import to_pixels
 
 DESCRIPTION = "adapted.json"
 SHOWN_CLIPS, SHOWN_FRAMES = 4, 64
@@ -101,8 +102,7 @@ class AdaptationWork:
                 self.model.reconstruct(self._as_clip(part))[0]
                 for part in np.array_split(self.clips.frames(index), -(-self.clips.clip_frames[index] // 256))
             ]
-            frames = torch.cat(parts).mul(255).round().to(torch.uint8)
-            decoded.append(frames.permute(0, 2, 3, 1).cpu().numpy())
+            decoded.append(to_pixels(torch.cat(parts)[None])[0])
         return decoded
 
     def _as_clip(self, frames: NDArray[np.uint8]) -> Tensor:

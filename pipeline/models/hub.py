@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from cluster.storage.scratch import scratch_folder
 from pipeline.models.files import FILES, REQUIRED, check_size
 
@@ -124,7 +124,7 @@ def _explained(model: HubModel) -> "Iterator[HfApi]":
     except errors.HfHubHTTPError as error:
         raise UserError(f"{model}: the Hub refused it ({_reason(error)}); check the name and `hf auth login`") from None
     except (errors.LocalTokenNotFoundError, errors.HFValidationError, ValueError) as error:
-        raise UserError(f"{model}: {str(error).splitlines()[0]:.200}") from None
+        raise UserError(f"{model}: {first_line(error):.200}") from None
     except Exception as error:
         # Uploads wrap the error of the network.
         found = next((one for one in (error, error.__cause__) if one and _is_network(one, errors.HfHubHTTPError)), None)

@@ -31,7 +31,7 @@ from pipeline.runs.lock import RENEWAL_S
 from pipeline.runs.log import RunLog
 from pipeline.runs.work import WorkerConfig
 from pipeline.training.config import TrainingConfig
-from pipeline.training.outcome import Outcome
+from pipeline.training.position import Outcome
 from vdsm.memory import TUNABLES
 
 logger = logging.getLogger(__name__)

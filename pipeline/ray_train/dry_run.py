@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from cluster.errors import UserError
+from cluster.ray_runtime import in_cluster
 from cluster.storage import api as storage
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import is_end, newest_intact
@@ -17,6 +18,7 @@ from pipeline.training.notes import notes_on
 from pipeline.training.plan import StagePlan, make_plan, plan_of
 from preprocessing.appearance.agreement import agreement, describe
 from preprocessing.appearance.pairs import MinedPairs
+from preprocessing.dataset.reader import ClipDataset
 
 
 def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list[str]]:
@@ -35,8 +37,6 @@ def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list
     plans: list[StagePlan]
     pairs: MinedPairs | None = None
     try:
-        from preprocessing.dataset.reader import ClipDataset
-
         clips = ClipDataset(data, "train")
         manifest_hash = data_hash(clips.manifest)
         lines.append(f"data: {len(clips):,} clips of {len(set(clips.identities)):,} identities in {data}")
@@ -106,8 +106,8 @@ def _is_writable(path: Path) -> bool:
 def _missing_resources(recipe: Recipe, plans: list[StagePlan]) -> list[str]:
     """Return what this machine lacks, if the training would run on it alone."""
     training, missing = recipe.training, []
-    if os.environ.get("RAY_ADDRESS") or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return []  # on a cluster, which may grow: the job waits until there is room
+    if in_cluster():
+        return []  # it may grow: the job waits until there is room
     workers = training.min_workers or training.num_workers
     if training.use_gpu:
         import torch

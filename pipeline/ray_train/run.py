@@ -8,6 +8,7 @@ from cluster.extras import require
 from cluster.storage.fence import active_fences
 from pipeline.recipe import Recipe
 from pipeline.runs.begin import Beginning, locked_run
+from pipeline.training.config import TrainingConfig
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +30,13 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
     with locked_run(recipe, data, run) as beginning:
         if beginning is None:
             return
-        needed = recipe.training.num_workers * recipe.training.threads_per_worker
-        with ray_runtime.connect(num_cpus=max(needed, len(os.sched_getaffinity(0)))):
+        with ray_runtime.connect(num_cpus=local_cpus(recipe.training)):
             _train(beginning, data, run, profile)
+
+
+def local_cpus(training: TrainingConfig) -> int:
+    """Return the CPUs that a local Ray needs: those of the workers, or all of this process if they are more."""
+    return max(training.num_workers * training.threads_per_worker, len(os.sched_getaffinity(0)))
 
 
 def _train(beginning: Beginning, data: str, run: str, profile: bool) -> None:

@@ -89,7 +89,7 @@ def worker(worker_config: WorkerConfig, coordinator: Any) -> dict[str, Any]:
     """Train in one Ray Train worker.
 
     Returns:
-        The fields of `pipeline.training.outcome.Outcome`, or `error` with the message of the user error that ended it.
+        The fields of `pipeline.training.position.Outcome`, or `error` with the message of the user error that ended it.
     """
     error_message = ray.get(coordinator.user_error.remote())
     if error_message is not None:  # the worker group was restarted after it, but another attempt would not help

@@ -30,7 +30,7 @@ def recommendation(
     clips = ClipDataset(data, "train")
     if not len(clips):
         raise UserError(f"{data}: the training split has no clips; shard a source that has some")
-    found = survey(clips, _test_clips(clips))
+    found = survey(clips, clips_of(clips.manifest, "test"))
     machine = machine or this_machine()
     draft = choose(found, machine)
     draft.warnings = doubts(found, draft)
@@ -43,7 +43,3 @@ def recommendation(
         raise UserError(f"{data}: {error}") from error
     times = seconds_per_step(job, measure_s)
     return recipe_text(draft, found, machine, plans, times, data, name), draft.warnings
-
-
-def _test_clips(clips: ClipDataset) -> int:
-    return clips_of(clips.manifest, "test")

@@ -89,15 +89,14 @@ class Survey:
     @property
     def is_grey(self) -> bool:
         """Return whether the frames hold no colour, whatever the number of channels."""
-        return self.frame_shape[2] == 1 or self.pixels.colourfulness < GREY
+        return _is_grey(self.frame_shape, self.pixels)
 
 
 def survey(clips: ClipDataset, test_clips: int) -> Survey:
     """Look at the training split of a dataset. The result depends on the dataset alone."""
     video = Video.of(clips)
     pixels = _pixels(clips)
-    is_grey = clips.frame_shape[2] == 1 or pixels.colourfulness < GREY
-    descriptor: Name = "texture" if is_grey else "colour"
+    descriptor: Name = "texture" if _is_grey(clips.frame_shape, pixels) else "colour"
     neighbours = VIDEO_NEIGHBOURS if video.most_windows() > 1 else MiningSettings.neighbours
     settings = MiningSettings(neighbours=neighbours, threads=len(os.sched_getaffinity(0)))
     pairs = find_pairs(clips, descriptor, settings)
@@ -123,6 +122,10 @@ def survey(clips: ClipDataset, test_clips: int) -> Survey:
         agreement=agreement(pairs, clips.identities, clips.labels),
         chance={name: _chance(values) for name, values in columns.items()},
     )
+
+
+def _is_grey(frame_shape: tuple[int, int, int], pixels: PixelSurvey) -> bool:
+    return frame_shape[2] == 1 or pixels.colourfulness < GREY
 
 
 def _across(pairs: MinedPairs, video: Video) -> NDArray[np.bool_]:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.report.images import Frames
+from preprocessing.spread import evenly_spread
 from vdsm.evaluation.clips import ACTION, LabelledClips
 from vdsm.evaluation.outputs import SwapDecoder
-from vdsm.evaluation.progress import NO_PROGRESS, Progress
+from vdsm.evaluation.progress import NO_PROGRESS, Progress, in_batches
 from vdsm.pixels import to_pixels
 
 Indices = NDArray[np.int64]
@@ -53,7 +54,7 @@ def action_donors(clips: LabelledClips) -> Indices:
     """
     if ACTION not in clips.vocabulary:
         donors = identity_donors(clips, len(clips))
-        return donors[np.linspace(0, len(donors) - 1, min(UNLABELLED_DONORS, len(donors))).round().astype(np.int64)]
+        return donors[evenly_spread(len(donors), UNLABELLED_DONORS)]
     chosen: list[int] = []
     used: set[str] = set()
     for action in range(len(clips.vocabulary[ACTION])):
@@ -93,11 +94,9 @@ def decode_swaps(
     """
     swap = decoder.swap if sequence_stage else decoder.pose_swap
     cells: list[Frames] = []
-    for start in range(0, len(dynamics_of), decoder.batch_clips):
-        batch = slice(start, start + decoder.batch_clips)
+    for batch in in_batches(len(dynamics_of), decoder.batch_clips, progress):
         decoded = to_uint8(swap(dynamics_of[batch], static_of[batch]))
         cells += [fit_length(clip, decoder.length) for clip in decoded]
-        progress.advance(len(decoded))
     return cells
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from preprocessing.spread import evenly_spread
 from vdsm.evaluation.measurement import Latents
 
 Floats = NDArray[np.float64]
@@ -120,7 +121,7 @@ def colourings(
 def latent_map(title: str, codes: Codes, colourings: Sequence[Colouring]) -> LatentMap:
     """Return the map of the codes [N, K] of N clips."""
     positions, explained = principal_plane(codes)
-    shown = np.unique(np.linspace(0, len(positions) - 1, min(len(positions), MAX_POINTS)).round().astype(np.int64))
+    shown = evenly_spread(len(positions), MAX_POINTS)
     # Both axes have the same scale, so that distances are comparable in every direction.
     middle = (positions.max(0) + positions.min(0)) / 2
     reach = float((positions.max(0) - positions.min(0)).max()) / 2 or 1.0

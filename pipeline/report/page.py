@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from cluster.cli.yaml_file import to_yaml
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from pipeline.report import summary
@@ -141,7 +141,7 @@ def render(metrics: Metrics, gallery: Gallery, title: str, charts: list[LineChar
         charts=charts,
         facts=summary.provenance_facts(metrics),
         command=command,
-        configuration=yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100) if recipe else "",
+        configuration=to_yaml(recipe) if recipe else "",
     )
 
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from pipeline.recipe import Recipe
 from pipeline.report.animation import Animation, animate_grid, display_fps, median_fps
 from pipeline.runs.pairs import run_pairs
@@ -36,11 +34,10 @@ def draw_paired_clips(run: str, recipe: Recipe, train: ClipDataset) -> PairedCli
     pairs = run_pairs(recipe.training, train, run)
     if pairs is None or not len(pairs.partners):
         return None
-    first, second = pairs.firsts, pairs.partners
-    once = np.flatnonzero(first < second)
-    chosen = once[evenly_spread(len(once), COLUMNS)]
-    length = min(train.clip_frames[clip] for clip in [*first[chosen], *second[chosen]])
-    rows = [[train.frames(int(clip))[:length] for clip in clips[chosen]] for clips in (first, second)]
+    chosen = pairs.once[evenly_spread(len(pairs.once), COLUMNS)]
+    first, second = pairs.firsts[chosen], pairs.partners[chosen]
+    length = min(train.clip_frames[clip] for clip in [*first, *second])
+    rows = [[train.frames(int(clip))[:length] for clip in clips] for clips in (first, second)]
     return PairedClips(
         animate_grid(
             rows, display_fps(median_fps(train)), "pairs of clips that look alike, in columns", rows[0][0].shape[2]

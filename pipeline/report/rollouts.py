@@ -9,7 +9,7 @@ from pipeline.report.images import Frames, to_rgba
 from vdsm.device import device_of
 from vdsm.evaluation.clips import LabelledClips, stack
 from vdsm.evaluation.outputs import SwapDecoder
-from vdsm.evaluation.progress import NO_PROGRESS, Progress
+from vdsm.evaluation.progress import NO_PROGRESS, Progress, in_batches
 
 BAR = 3
 """Height of the time bar in pixels, with one empty row above it."""
@@ -37,10 +37,9 @@ def rollout_rows(
     trained = decoder.codes.pose.shape[1]
     originals = real_clips(clips, indices, int(max(np.asarray(clips.clip_frames)[indices])))
     rollouts: list[Frames | None] = []
-    for start in range(0, len(indices), decoder.batch_clips):
-        batch = stack(clips, indices[start : start + decoder.batch_clips], trained, device=device_of(model))
-        rollouts += [add_time_bar(clip, trained) for clip in to_uint8(model.rollout(batch, length))]
-        progress.advance(len(batch))
+    for batch in in_batches(len(indices), decoder.batch_clips, progress):
+        frames = stack(clips, indices[batch], trained, device=device_of(model))
+        rollouts += [add_time_bar(clip, trained) for clip in to_uint8(model.rollout(frames, length))]
     return [[_pad_below(fade_after_end(clip, length), BAR) for clip in originals], rollouts]
 
 

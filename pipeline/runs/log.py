@@ -22,8 +22,7 @@ from pipeline.trackers.rows import records_of
 from pipeline.trackers.tracker import NETWORKED
 from pipeline.trackers.tracking import Tracking
 from pipeline.training.config import TrainingConfig
-from pipeline.training.outcome import Outcome
-from pipeline.training.position import START, TrainPosition
+from pipeline.training.position import START, Outcome, TrainPosition
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from cluster.storage.errors import MissingFileError
 from cluster.storage.scratch import scratch_folder
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import checkpoints, local_copy
-from pipeline.runs.store import load_run
+from pipeline.runs.store import load_run, read_model
 from pipeline.training.state import TrainState
 from vdsm import checkpoint
 
@@ -131,15 +131,11 @@ def _open(url: str) -> "tuple[Disentangler, dict[str, Any]]":
         if not origin["finished"]:
             log.warning("%s is not finished; its newest checkpoint is used", url)
         return model, {name: origin[name] for name in ("checkpoint", "checkpoint_sha256", "stage", "step")}
-    with scratch_folder() as scratch, os_errors.explained(url):
-        try:
-            path = local_copy(url, scratch)
-        except MissingFileError:
-            raise UserError(f"{url}: no such checkpoint; name a run, or a checkpoint of one") from None
-        try:
-            digest = checkpoint.verify(path)
-            content = checkpoint.load(path)
-            model, position = checkpoint.disentangler_of(content, path), TrainState.from_dict(content).position
-        except ValueError as error:
-            raise UserError(str(error).replace(str(path), url)) from error
+    try:
+        model, content, digest = read_model(url)
+        position = TrainState.from_dict(content).position
+    except MissingFileError:
+        raise UserError(f"{url}: no such checkpoint; name a run, or a checkpoint of one") from None
+    except ValueError as error:
+        raise UserError(f"{url}: {error}") from error
     return model, {"checkpoint": url, "checkpoint_sha256": digest, **position._asdict()}

@@ -25,14 +25,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.cli.former_names import with_current_names
 from cluster.cli.paths import expand_home
 from cluster.cli.recipe_file import leaves
-from cluster.cli.yaml_file import parse_mapping
-from cluster.errors import UserError
+from cluster.cli.yaml_file import parse_mapping, to_yaml
+from cluster.errors import UserError, first_line
 from cluster.storage import api as storage
 from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
@@ -40,6 +39,7 @@ from cluster.storage.scratch import scratch_folder
 from pipeline.recipe import Recipe
 from pipeline.runs.checkpoints import checkpoints, is_end, local_copy, newest_intact
 from pipeline.training.config import TrainingConfig
+from vdsm import checkpoint
 
 if TYPE_CHECKING:
     from vdsm.disentangler import Disentangler
@@ -125,8 +125,7 @@ def open_run(url: str, recipe: Recipe, data: str, manifest: Mapping[str, Any]) -
                 f"{url}: this run was started with other settings: {'; '.join(changes)}; "
                 "restore them, or give the new run another --name"
             )
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
-    storage.write_bytes(storage.join(url, "config.yaml"), text.encode())
+    storage.write_bytes(storage.join(url, "config.yaml"), to_yaml(recipe.model_dump(mode="json")).encode())
     if not exists:
         storage.write_bytes(storage.join(url, "run.json"), json.dumps(description, indent=1).encode())
     return exists
@@ -190,7 +189,7 @@ def read_recipe(url: str) -> Recipe:
                 training.setdefault(name, value)
         return Recipe.model_validate(tree)
     except ValueError as error:
-        raise UserError(f"{path} is not a recipe of this version ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path} is not a recipe of this version ({first_line(error)})") from None
 
 
 def _changes(old: Recipe, new: Recipe) -> list[str]:
@@ -227,21 +226,13 @@ def load_run(url: str) -> LoadedRun:
     Raises:
         UserError: there is no run or no checkpoint, or the checkpoint is damaged.
     """
-    from vdsm import checkpoint
-
     url = absolute(url)
     description, recipe = read_description(url), read_recipe(url)
     found = checkpoints(url, recipe.training)
     if not found:
         raise UserError(f"{url}: this run has no checkpoint yet; train it further")
     position = max(found)
-    with scratch_folder() as scratch, os_errors.explained(found[position]):
-        path = local_copy(found[position], scratch)
-        try:
-            digest = checkpoint.verify(path)
-            model = checkpoint.load_disentangler(path)
-        except ValueError as error:
-            raise UserError(str(error).replace(str(path), found[position])) from error
+    model, _, digest = read_model(found[position])
     origin = {
         "run": url,
         "stage": position.stage,
@@ -253,3 +244,19 @@ def load_run(url: str) -> LoadedRun:
         "data_sha256": description.data_sha256,
     }
     return model, recipe, origin
+
+
+def read_model(url: str) -> "tuple[Disentangler, dict[str, Any], str]":
+    """Return the model of the checkpoint at `url`, the content of the checkpoint, and its SHA-256.
+
+    Raises:
+        MissingFileError: it is in S3, and does not exist.
+        UserError: it is missing or damaged.
+    """
+    with scratch_folder() as scratch, os_errors.explained(url):
+        path = local_copy(url, scratch)
+        try:
+            digest, content = checkpoint.verify(path), checkpoint.load(path)
+            return checkpoint.disentangler_of(content, path), content, digest
+        except ValueError as error:
+            raise UserError(str(error).replace(str(path), url)) from error

@@ -18,8 +18,7 @@ from pipeline.training.broadcast import broadcast_state
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
-from pipeline.training.outcome import Outcome
-from pipeline.training.position import START, TrainPosition
+from pipeline.training.position import START, Outcome, TrainPosition
 from pipeline.training.reporter import StopDecision
 from pipeline.training.state import Provenance, TrainState
 

@@ -39,7 +39,7 @@ class ExponentialMovingAverage:
             average.copy_(state[name])
 
     @contextlib.contextmanager
-    def swapped_in(self, enabled: bool = True) -> Iterator[None]:
+    def swapped_in(self, enabled: bool) -> Iterator[None]:
         """Give the module its averaged weights within the block, if they are kept and `enabled`."""
         if not (enabled and self._average):
             yield

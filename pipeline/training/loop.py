@@ -17,8 +17,7 @@ from pipeline.training.divergence import DivergenceError
 from pipeline.training.draws_of_keys import derive_seed
 from pipeline.training.job import Job
 from pipeline.training.meter import Meter
-from pipeline.training.outcome import Outcome
-from pipeline.training.position import START, TrainPosition
+from pipeline.training.position import START, Outcome, TrainPosition
 from pipeline.training.precision import resolve_precision
 from pipeline.training.reporter import Reporter
 from pipeline.training.stage import StageRun

@@ -1,4 +1,4 @@
-"""The position of a run within the two stages."""
+"""The position of a run within the two stages, and how far it got."""
 
 from typing import NamedTuple
 
@@ -27,3 +27,11 @@ class TrainPosition(NamedTuple):
 
 START = TrainPosition(1, 0)
 """The position of a run without a checkpoint."""
+
+
+class Outcome(NamedTuple):
+    """How far a run got."""
+
+    stage: int
+    step: int
+    finished: bool

@@ -37,7 +37,7 @@ def digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def changed_settings(recipe: Recipe) -> Tree:
+def non_default_settings(recipe: Recipe) -> Tree:
     """Return the settings of a recipe that differ from the defaults."""
     return _differences(recipe.model_dump(mode="json"), Recipe().model_dump(mode="json"))
 
@@ -47,7 +47,7 @@ def _learned(recipe: Recipe) -> Tree:
 
     A setting added in a later version does not appear while it has its default, so a study outlives an upgrade.
     """
-    changed = changed_settings(recipe)
+    changed = non_default_settings(recipe)
     return _with_former_names({name: changed[name] for name in ("seed", "model", "training") if name in changed})
 
 

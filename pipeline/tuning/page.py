@@ -116,13 +116,13 @@ def transfer_animation(run: str, context: "SweepContext") -> Animation:
     from vdsm.evaluation.model import encode_clips
     from vdsm.evaluation.outputs import SwapDecoder
 
-    model, recipe, info = load_run(run)
+    model, recipe, origin = load_run(run)
     clips = ClipDataset(context.data, "train")
     validation = split_as_training(clips, recipe, run).validation
     length = recipe.training.stage2.clip_frames
     actions, identities = action_donors(validation)[:MAX_ACTIONS], identity_donors(validation, MAX_IDENTITIES)
     decoder = SwapDecoder(model.eval(), encode_clips(model, validation, length, BATCH_CLIPS), length, BATCH_CLIPS)
-    grid = transfer_grid(decoder, validation, actions, identities, info["stage"] >= 2)
+    grid = transfer_grid(decoder, validation, actions, identities, origin["stage"] >= 2)
     frames = mosaic(grid, header_row=True, header_column=True)
     alt = "each row takes its action from the clip on the left, each column its identity from the clip above"
     return make_animation(frames, display_fps(median_fps(clips)), alt, recipe.model.frame_size)

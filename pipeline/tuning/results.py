@@ -3,11 +3,10 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from cluster.cli.yaml_file import to_yaml
 from cluster.errors import UserError
 from cluster.storage import api as storage
-from pipeline.tuning.identity import changed_settings
+from pipeline.tuning.identity import non_default_settings
 from pipeline.tuning.page import write_page
 from pipeline.tuning.parameter_names import current_params
 from pipeline.tuning.study import ERROR, finished_trials, ranked_trials
@@ -50,8 +49,8 @@ def write_results(first: "Study", second: "Study | None", space: "Space", contex
 def best_recipe(trial: "FrozenTrial", space: "Space", context: "SweepContext") -> str:
     """Return the recipe of a trial with all steps: YAML for `vdsm train --config` with the non-default settings."""
     head = f"# Trial {trial.number} of the sweep, on validation identities: {_scores(trial, context)}.\n"
-    tree = changed_settings(space.recipe(space.suggest(_Replay(current_params(trial)))))
-    return head + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
+    tree = non_default_settings(space.recipe(space.suggest(_Replay(current_params(trial)))))
+    return head + to_yaml(tree)
 
 
 def _scores(trial: "FrozenTrial", context: "SweepContext") -> str:

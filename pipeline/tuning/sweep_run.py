@@ -10,6 +10,7 @@ from cluster import ray_runtime
 from cluster.cli.progress import ProgressDisplay
 from cluster.storage.fence import Fence, active_fences, fenced
 from pipeline.evaluation.judge_cache import StoredJudge, load_or_train
+from pipeline.ray_train.run import local_cpus
 from pipeline.recipe import Recipe
 from pipeline.runs.lock import run_lock
 from pipeline.runs.store import data_hash
@@ -61,9 +62,8 @@ def run_sweep(recipe: Recipe, sweep: Sweep, space: Space, *, data: str, url: str
             judge = None
             log.info("the data has no labels to judge swaps by; trials are ranked by the cycle score")
         context = SweepContext(sweep=sweep, data=data, url=url, judge=judge, fences=fences)
-        cpus = max(recipe.training.num_workers * recipe.training.threads_per_worker, len(os.sched_getaffinity(0)))
         second = None
-        with ray_runtime.connect(num_cpus=cpus, dashboard=_has_dashboard()):
+        with ray_runtime.connect(num_cpus=local_cpus(recipe.training), dashboard=_has_dashboard()):
             title = f"phase {judged + 1} of {phases}: trials" if phases > 1 else "trials"
             _finish_round(first, space, context, sweep.trials, sweep.steps_fraction, title)
             count = min(sweep.promoted, len(ranked_trials(first)))

@@ -132,12 +132,12 @@ def measure_run(run: str, context: SweepContext, threads: int) -> dict[str, floa
 
     keep_freed_memory()
     torch.set_num_threads(threads)
-    model, recipe, info = load_run(run)
+    model, recipe, origin = load_run(run)
     validation = split_as_training(ClipDataset(context.data, "train"), recipe, run).validation
     records = read_records(read_log(storage.join(run, METRICS)).decode(errors="replace"))
     scores = disentanglement_scores(
         model.eval(), validation, context.judge.load() if context.judge else None,
         length=recipe.training.stage2.clip_frames, pairs=context.sweep.pairs, seed=context.sweep.seed,
-        sequence=info["stage"] >= 2,
+        sequence=origin["stage"] >= 2,
     )  # fmt: skip
     return scores | {"elbo": final_elbo(records)}

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from vdsm.evaluation.clips import ACTION, LabelledClips, static_attributes
-from vdsm.evaluation.cycle import donor_rank
+from vdsm.evaluation.cycle import ReencodedSwaps
 from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.judge import Judge
 from vdsm.evaluation.model import SwapModel, encode_clips
-from vdsm.evaluation.outputs import SwapDecoder, judge_pairs, slice_decoder
+from vdsm.evaluation.outputs import SwapDecoder, decode_batches, judge_pairs, slice_decoder
 from vdsm.evaluation.pairs import Indices, Pairs, chances, draw_pairs
 from vdsm.evaluation.progress import NO_PROGRESS
 
@@ -78,18 +78,11 @@ def _judged_scores(judge: Judge, clips: LabelledClips, pairs: Pairs, swap: Swap)
 
 
 def _cycle_scores(clips: LabelledClips, pairs: Pairs, decoder: SwapDecoder, swap: Swap, seed: int) -> dict[str, float]:
-    static, dynamics = [], []
-    for start in range(0, len(pairs), BATCH_CLIPS):
-        batch = slice(start, start + BATCH_CLIPS)
-        codes = decoder.model.encode(swap(pairs.dynamics_of[batch], pairs.static_of[batch]))
-        static.append(codes.static)
-        dynamics.append(codes.dynamics)
-    identity = identity_indices(clips.identities)
-    ranks = {
-        "action": donor_rank(torch.cat(dynamics), decoder.codes.dynamics, pairs.dynamics_of, identity, seed),
-        "static": donor_rank(torch.cat(static), decoder.codes.static, pairs.static_of, identity, seed),
-    }
-    return {name: above_chance(float(rank.mean()), 0.5) for name, rank in ranks.items()}
+    reencoded = ReencodedSwaps(decoder.model)
+    decode_batches(len(pairs), slice_decoder(swap, pairs), BATCH_CLIPS, "re-encoding swaps", NO_PROGRESS, reencoded)
+    found = reencoded.scores(pairs, decoder.codes, identity_indices(clips.identities), seed)
+    parts = {"action": found["cycle.dynamics"], "static": found["cycle.static"]}
+    return {name: above_chance(score.value, 0.5) for name, score in parts.items()}
 
 
 def final_elbo(records: Sequence[dict[str, Any]]) -> float:

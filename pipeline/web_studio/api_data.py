@@ -16,7 +16,6 @@ from cluster.storage.errors import MissingFileError
 from pipeline.report.animation import display_fps
 from pipeline.web_studio.api_model import REFUSALS, Serving
 from pipeline.web_studio.schema import ClipEntry, Sheet
-from pipeline.web_studio.settings import StudioSettings
 from pipeline.web_studio.stored_clips import described
 from preprocessing.appearance.agreement import agreement, describe
 from preprocessing.appearance.descriptors import usual
@@ -74,9 +73,8 @@ async def pairs(
 
     def page() -> PairPage:
         clips = _dataset(studio.shelf.datasets, "train")
-        found = _pairs(studio.settings, clips)
-        once = np.flatnonzero(found.firsts < found.partners)
-        once = once[np.argsort(found.distances[once], kind="stable")]
+        found = _pairs(studio.settings.run, clips)
+        once = found.once[np.argsort(found.distances[found.once], kind="stable")]
 
         def entry(row: int) -> ClipEntry:
             sheet = Sheet.of_clip(clips.frames(row), display_fps(float(clips.fps[row])), clips.keys[row])
@@ -124,13 +122,9 @@ def _dataset(datasets: dict[str, ClipDataset], split: str) -> ClipDataset:
     return datasets[split]
 
 
-def _pairs(settings: StudioSettings, clips: ClipDataset) -> MinedPairs:
-    """Return the pairs of the run, or else those that the default settings find."""
-    return _mined(settings.run, clips)
-
-
 @functools.lru_cache(maxsize=1)
-def _mined(run: str | None, clips: ClipDataset) -> MinedPairs:
+def _pairs(run: str | None, clips: ClipDataset) -> MinedPairs:
+    """Return the pairs of the run, or else those that the default settings find."""
     from pipeline.runs.pairs import run_pairs
     from pipeline.runs.store import read_recipe
     from preprocessing.appearance.mining import MiningSettings

@@ -207,8 +207,7 @@ async def _given(studio: Studio, name: str, reference: str | None, upload: Uploa
 
 def _repeated(clip: Frames, length: int) -> Frames:
     """Return a clip that is repeated, or cut, to a length."""
-    rounds = -(-length // len(clip))
-    return clip.repeat(1, axis=0)[[frame % len(clip) for frame in range(rounds * len(clip))]][:length]
+    return clip[np.arange(length) % len(clip)]
 
 
 async def _media(studio: Studio, frames: Frames, media_format: MediaFormat, name: str) -> Response:

@@ -13,6 +13,8 @@ from pipeline.web_studio.upload_source import STILL, UploadForm, open_uploads
 from preprocessing.clip import Item, RejectedInputError, TransientError
 from preprocessing.decoding.sandbox import DecodeProcess, SandboxFailedError
 
+PROCESSES = 2
+"""Uploads that are decoded at the same time."""
 CPU_SECONDS = 20
 """CPU time that an upload may take, in seconds; it may stand still for as long."""
 MEMORY_MB = 1000
@@ -32,15 +34,14 @@ class UploadReader:
     Args:
         facts: form of the model's clips.
         settings: limits of uploads.
-        processes: number of uploads that are decoded at the same time.
     """
 
-    def __init__(self, facts: ModelFacts, settings: StudioSettings, processes: int = 2) -> None:
+    def __init__(self, facts: ModelFacts, settings: StudioSettings) -> None:
         form = UploadForm(
             facts.frame_size, facts.channels, facts.clip_frames, facts.fps, settings.max_pixels, settings.max_video_s
         )
         self._free: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
-        for _ in range(processes):
+        for _ in range(PROCESSES):
             self._free.put(DecodeProcess(open_uploads, form.to_text(), cpu_seconds=CPU_SECONDS, memory_mb=MEMORY_MB))
 
     def warm_up(self) -> None:

@@ -104,6 +104,11 @@ class MinedPairs:
         """Return the first clip of each pair, [M]."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
+    @property
+    def once(self) -> Indices:
+        """Return which pairs to take to have each two clips once, not from both: positions among the M pairs."""
+        return np.flatnonzero(self.firsts < self.partners)
+
     def groups(self, video: Video) -> Indices:
         """Return for each clip the first of all clips linked with it by pairs or by their video, [N].
 

@@ -44,14 +44,7 @@ def find_pairs(clips: ClipDataset, descriptor: str, settings: MiningSettings, ca
     with ProgressDisplay(phases=2) as progress:
         progress.start("reading descriptors", len(clips), unit="clips")
         if descriptor in NAMES:
-            done = 0
-
-            def on_read(count: int) -> None:
-                nonlocal done
-                done += count
-                progress.update(done)
-
-            vectors = read_descriptors(clips, descriptor, cache, on_read)
+            vectors = read_descriptors(clips, descriptor, cache, progress.advance)
         else:
             vectors = read_embeddings(descriptor, list(clips.keys))
         video = Video.of(clips)

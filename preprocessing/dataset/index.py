@@ -2,10 +2,10 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -28,8 +28,11 @@ from preprocessing.dataset.format import (
 from preprocessing.dataset.shard_file import MAX_HEADER
 from preprocessing.dataset.shard_table import ShardTable
 
+S = TypeVar("S")
+T = TypeVar("T")
+
 CONCURRENT_READS = 16
-"""Indexes that are read from S3 at the same time."""
+"""Small files that are read from S3 at the same time."""
 MAX_CHECKED = 10_000
 """Shards up to whose number their lengths are compared when the dataset is opened; of more, when they are read."""
 
@@ -88,18 +91,18 @@ def read_columns(url: str, shard: IndexEntry | ShardEntry, manifest: Manifest | 
 
 def read_header(url: str, entry: IndexEntry | ShardEntry) -> IndexHeader:
     """Return the index that an entry of the manifest names, without its clips. Raise DamagedDatasetError like above."""
-    data = _read(url, entry["index"], entry["index_sha256"])
-    try:
-        return schema.parse(data, IndexHeader)
-    except schema.SchemaError as error:
-        raise damaged_file(url, entry["index"], str(error)) from None
+    return _parsed(url, entry, IndexHeader)
 
 
 def list_samples(url: str, entry: IndexEntry | ShardEntry) -> list[Sample]:
     """Return the clips that the JSON index of a shard lists. Raise DamagedDatasetError like above."""
+    return _parsed(url, entry, ShardIndex)["samples"]
+
+
+def _parsed(url: str, entry: IndexEntry | ShardEntry, kind: type[T]) -> T:
     data = _read(url, entry["index"], entry["index_sha256"])
     try:
-        return schema.parse(data, ShardIndex)["samples"]
+        return schema.parse(data, kind)
     except schema.SchemaError as error:
         raise damaged_file(url, entry["index"], str(error)) from None
 
@@ -157,14 +160,18 @@ def check_sizes(url: str, shards: Sequence[ShardEntry]) -> None:
 
 
 def read_all_samples(url: str, shards: Sequence[ShardEntry], manifest: Manifest) -> Iterator[list[Sample]]:
-    """Yield the samples of each shard, in order, as `read_samples` returns them; from S3, several indexes at once."""
+    """Yield the samples of each shard, in order, as `read_samples` returns them."""
+    return read_each(url, lambda shard: read_samples(url, shard, manifest), shards)
+
+
+def read_each(url: str, read: Callable[[S], T], shards: Sequence[S]) -> Iterator[T]:
+    """Yield the result of `read` for each shard of the dataset at `url`, in order; from S3, several at once."""
     if not storage.is_remote(url):
-        yield from (read_samples(url, shard, manifest) for shard in shards)
+        yield from map(read, shards)
         return
     with ThreadPoolExecutor(CONCURRENT_READS) as pool:
         for first in range(0, len(shards), 4 * CONCURRENT_READS):  # not all: they would wait in memory
-            some = shards[first : first + 4 * CONCURRENT_READS]
-            yield from pool.map(lambda shard: read_samples(url, shard, manifest), some)
+            yield from pool.map(read, shards[first : first + 4 * CONCURRENT_READS])
 
 
 def _check_sample(sample: Sample, size_bytes: int, manifest: Manifest) -> None:

@@ -8,18 +8,16 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.storage import api as storage
 from preprocessing.dataset.cache import ShardCache
 from preprocessing.dataset.clip_index import ClipIndex
 from preprocessing.dataset.digests import Digests
 from preprocessing.dataset.format import Manifest, StoredFile, columns_path
-from preprocessing.dataset.index import CONCURRENT_READS
+from preprocessing.dataset.index import read_each
 from preprocessing.dataset.mapped_file import map_stored
 from preprocessing.dataset.shard_file import ClipLocation
 from preprocessing.dataset.shard_table import ShardTable
@@ -80,12 +78,7 @@ class MappedClips:
 
     def indexes(self) -> Iterator[ClipIndex]:
         """Yield the index of each shard, in order; from S3, several are fetched at once. None of them stays mapped."""
-        if not storage.is_remote(self._url):
-            yield from map(self._map, range(len(self._shards)))
-            return
-        with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-            for first in range(0, len(self._shards), 4 * CONCURRENT_READS):
-                yield from pool.map(self._map, range(first, min(first + 4 * CONCURRENT_READS, len(self._shards))))
+        return read_each(self._url, self._map, range(len(self._shards)))
 
     def places(self, clips: Indices) -> tuple[Indices, Indices]:
         """Return the shard of each clip, and its row in the index of that shard; all int64 [B]."""

@@ -7,7 +7,6 @@ already.
 
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
@@ -17,7 +16,7 @@ from preprocessing.dataset.arrow_file import pyarrow
 from preprocessing.dataset.clip_index import encode_clips
 from preprocessing.dataset.errors import damaged_file
 from preprocessing.dataset.format import COLUMNAR, MANIFEST, Manifest, ShardEntry, columns_path, index_path
-from preprocessing.dataset.index import CONCURRENT_READS, read_samples
+from preprocessing.dataset.index import read_each, read_samples
 from preprocessing.dataset.manifest import read_manifest, write_manifest
 
 
@@ -45,12 +44,9 @@ def upgrade_dataset(url: str, *, on_upgraded: Callable[[], object] = lambda: Non
         raise damaged_file(url, MANIFEST, str(error)) from None
     library: str = pyarrow().__version__
     shards: list[ShardEntry] = []
-    with ThreadPoolExecutor(CONCURRENT_READS if storage.is_remote(url) else 1) as pool:
-        for first in range(0, len(manifest["shards"]), 4 * CONCURRENT_READS):  # not all: they would wait in memory
-            some = manifest["shards"][first : first + 4 * CONCURRENT_READS]
-            for entry in pool.map(lambda shard: _upgrade_shard(url, shard, manifest), some):
-                shards.append(entry)
-                on_upgraded()
+    for entry in read_each(url, lambda shard: _upgrade_shard(url, shard, manifest), manifest["shards"]):
+        shards.append(entry)
+        on_upgraded()
     manifest["software"] = manifest["software"] | {"pyarrow": library}
     manifest["schema_version"], manifest["shards"] = COLUMNAR, shards
     write_manifest(url, manifest)

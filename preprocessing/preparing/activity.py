@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.preparing.boxes import Box, merged, union
+from preprocessing.spread import evenly_spread
 
 Grey = NDArray[np.uint8]
 Map = NDArray[np.float32]
@@ -58,10 +59,8 @@ class Activity:
 
 def measure_activity(frames: Sequence[Grey]) -> Activity:
     """Return the activity of consecutive grey frames of one size, uint8 [H, W] each."""
-    chosen = np.linspace(0, len(frames) - 1, min(len(frames), MEDIAN_FRAMES)).round().astype(int)
-    background = cv2.GaussianBlur(
-        np.median(np.stack([frames[index] for index in chosen]), axis=0).astype(np.float32), (3, 3), 0
-    )
+    chosen = np.stack([frames[index] for index in evenly_spread(len(frames), MEDIAN_FRAMES)])
+    background = cv2.GaussianBlur(np.median(chosen, axis=0).astype(np.float32), (3, 3), 0)
     total, fine = np.zeros_like(background), np.zeros_like(background)
     sigma = max(1.0, max(background.shape) / 160)
     for frame in frames:

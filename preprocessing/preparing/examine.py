@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from preprocessing.clip import Clip
 from preprocessing.preparing.block import Block
-from preprocessing.preparing.boxes import Box, square_around
+from preprocessing.preparing.boxes import BELOW, Box, square_around
 from preprocessing.preparing.candidates import Candidate, Findings, find_candidates
 from preprocessing.preparing.config import PrepareConfig
 from preprocessing.preparing.cuts import CutFinder
@@ -194,7 +194,11 @@ class Examination:
         return times[-1] - times[0] + (self._step or 0.04) >= self._min_length_s - 1e-6
 
     def _examine(self, block: Block, part: dict[str, Any], given: Box | None) -> list[dict[str, Any]]:
-        height, width = block.frames[0].shape[:2]
+        """Return the parts that a block becomes: one for each thing to crop to, or for the box that is given.
+
+        A part of a block that shows nothing is kept out, and says why.
+        """
+        (height, width), margin = block.frames[0].shape[:2], self._config.margin
         scale = self._size[0] / width, self._size[1] / height
         count, span = len(block.frames), block.shown[-1] - block.shown[0]
         fps = (count - 1) / span if span > 0 else FPS
@@ -211,25 +215,18 @@ class Examination:
             return [part | _nothing(found, self._config.detector)]
         made: list[dict[str, Any]] = []
         for one in candidates:
-            square = one.box if given is not None else square_around(one.box, self._config.margin, width, height)
-            if given is None and one.kind == "face":
-                square = square_around(one.box, self._config.margin, width, height, below=0.5)
-            native = _rounded(square[2] * scale[0])
-            frame = block.frames[(one.first + one.last) // 2]
+            below = 0.5 if one.kind == "face" else BELOW
+            square = one.box if given is not None else square_around(one.box, margin, width, height, below=below)
             scores = {
                 "motion": _rounded(one.motion),
-                "sharpness": _rounded(sharpness(frame, square)),
-                "side": native,
+                "sharpness": _rounded(sharpness(block.frames[(one.first + one.last) // 2], square)),
+                "side": _rounded(square[2] * scale[0]),
             }
-            reason, where = self._fault(scores)
             start = part["start_s"] if one.first == 0 else _rounded(block.shown[one.first])
             end = part["end_s"] if one.last == count - 1 else _rounded(block.shown[one.last])
             times = [time for time in block.times if start <= time < end]
-            if not reason and not self._is_long_enough(times):
-                reason, where = "too short", f"{len(times)} frames, {end - start:.2f} s"
             rivals = sum(other["kept"] and start < other["end_s"] and other["start_s"] < end for other in made)
-            if not reason and rivals >= self._config.max_tracks:
-                reason, where = "too many at once", f"{rivals} are more active"
+            reason, where = self._fault(scores, times, end - start, rivals)
             made.append(
                 part
                 | {
@@ -247,8 +244,15 @@ class Examination:
             )
         return made
 
-    def _fault(self, scores: dict[str, float]) -> tuple[str, str]:
-        """Return why a crop is dropped and the value that decides it, or two empty strings."""
+    def _fault(self, scores: dict[str, float], times: Sequence[float], length_s: float, rivals: int) -> tuple[str, str]:
+        """Return why a crop is dropped and the value that decides it, or two empty strings.
+
+        Args:
+            scores: its motion in grey levels, its sharpness, and its side in pixels of the video.
+            times: times of its frames in seconds.
+            length_s: its length in seconds.
+            rivals: number of kept crops that are more active at the same time.
+        """
         config = self._config
         if scores["motion"] < config.still:
             return "still", f"it changes by {scores['motion']:g} grey levels"
@@ -256,6 +260,10 @@ class Examination:
             return "too small", f"{scores['side']:g} pixels"
         if scores["sharpness"] < config.min_sharpness:
             return "blurred", f"sharpness {scores['sharpness']:g}"
+        if not self._is_long_enough(times):
+            return "too short", f"{len(times)} frames, {length_s:.2f} s"
+        if rivals >= config.max_tracks:
+            return "too many at once", f"{rivals} are more active"
         return "", ""
 
     def _add_still(self, block: Block, parts: Sequence[dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ from cluster.extras import install
 from cluster.storage import api as storage
 from preprocessing.clip import Item
 from preprocessing.dataset.format import REJECTS
+from preprocessing.dataset.index import CONCURRENT_READS
 from preprocessing.preparing.config import PrepareRecipe
 from preprocessing.sources.catalogue import read_parts
 from preprocessing.sources.labels import InputPart
@@ -33,8 +34,6 @@ SIDECAR, DECISIONS, PAGE = "sidecar.csv", "decisions.jsonl", "prepare.html"
 """Names of the files that are written."""
 LIBRARIES = ("cv2", "scenedetect", "imagehash")
 """Modules of the extra `prepare`."""
-CONCURRENT_READS = 16
-"""Records that are read at the same time."""
 
 
 def prepare_source(recipe: PrepareRecipe, out: str, *, dry_run: bool = False) -> None:

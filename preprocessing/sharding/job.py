@@ -19,7 +19,7 @@ from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Source
 from preprocessing.dataset import schema
 from preprocessing.dataset.format import COLUMNAR, MANIFEST, REJECTS, Manifest, ManifestHead, TableManifest
-from preprocessing.dataset.index import ShardSummary
+from preprocessing.dataset.index import CONCURRENT_READS, ShardSummary
 from preprocessing.dataset.manifest import write_manifest
 from preprocessing.recipe import DataRecipe
 from preprocessing.sharding.dry_run import print_plan, take_sample
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-CONCURRENT_READS = 16
-"""Indexes of finished shards that are read at the same time."""
 _PHASES = 5
 """Phases of progress when shards are written."""
 

@@ -21,6 +21,7 @@ from preprocessing.dataset.format import PREVIEW, Manifest, RejectRecord, Sample
 from preprocessing.dataset.index import read_index
 from preprocessing.dataset.inputs import describe_identities
 from preprocessing.sharding.preview_pairs import find_alike
+from preprocessing.spread import evenly_spread
 
 CLIPS = 24
 """Clips shown of each split."""
@@ -101,13 +102,12 @@ def _shape(manifest: Manifest) -> str:
 
 def _choose_clips(url: str, shards: list[ShardEntry]) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:
     """Yield clips from the first, the middle and the last shard, evenly spread over each."""
-    positions = sorted({round(position) for position in np.linspace(0, len(shards) - 1, min(SHARDS, len(shards)))})
+    positions = evenly_spread(len(shards), SHARDS).tolist()
     for number, position in enumerate(positions):
         shard = shards[position]
         samples = read_index(url, shard)["samples"]
         wanted = CLIPS * (number + 1) // len(positions) - CLIPS * number // len(positions)
-        chosen = sorted({round(i) for i in np.linspace(0, len(samples) - 1, min(wanted, len(samples)))})
-        yield from _read_clips(url, shard, [samples[index] for index in chosen])
+        yield from _read_clips(url, shard, [samples[index] for index in evenly_spread(len(samples), wanted)])
 
 
 def _read_clips(url: str, shard: ShardEntry, samples: list[Sample]) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:

@@ -38,10 +38,9 @@ def find_alike(url: str, shard: ShardEntry, manifest: Manifest) -> Alike | None:
     found = mine(descriptors, _video(samples), MiningSettings())
     labels = {name: np.array([one["labels"][name] for one in samples]) for name in manifest["vocabulary"]}
     shares = agreement(found, [sample["identity"] for sample in samples], labels)
-    once = np.stack([found.firsts, found.partners], axis=1)
-    once = once[once[:, 0] < once[:, 1]]
-    chosen = once[evenly_spread(len(once), PAIRS)]
-    return Alike(entry["name"], describe(found, shares), [(int(a), int(b)) for a, b in chosen])
+    chosen = found.once[evenly_spread(len(found.once), PAIRS)]
+    pairs = list(zip(found.firsts[chosen].tolist(), found.partners[chosen].tolist(), strict=True))
+    return Alike(entry["name"], describe(found, shares), pairs)
 
 
 def _video(samples: list[Sample]) -> Video:

@@ -6,7 +6,8 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from tests.e2e.namespaces import BIN, EC2, SERVICES, Host, Machines, ip, until
+from tests.e2e.hosts import BIN, EC2, SERVICES, Host, until
+from tests.e2e.namespaces import Machines, ip
 
 _WATCH = """
 import boto3, json, time

@@ -2,7 +2,8 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.e2e.namespaces import BIN, TOKEN, Machines
+from tests.e2e.hosts import BIN
+from tests.e2e.namespaces import TOKEN, Machines
 from tests.e2e.submitted_jobs import ADDRESS
 from tests.listeners import store_ports
 

@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from cluster.ray_runtime import PACKAGES
-from tests.e2e.namespaces import BIN, Machines
+from tests.e2e.hosts import BIN
+from tests.e2e.namespaces import Machines
 
 ADDRESS = "http://127.0.0.1:8265"
 BUCKET = "namespace-bucket"

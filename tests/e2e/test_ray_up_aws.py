@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.namespaces import BIN, Host, Machines, machines, until, until_nothing_runs
+from tests.e2e.hosts import BIN, Host, until, until_nothing_runs
+from tests.e2e.namespaces import Machines, machines
 from tests.e2e.simulated_ec2 import SimulatedEc2
 from tests.e2e.strangers import check_client, check_job_api, check_ports
 from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, STEPS, TRAIN, URL, copy_code, lines, stored, submit

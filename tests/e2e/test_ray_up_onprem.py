@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.namespaces import BIN, Machines, ip, machines, until, until_nothing_runs
+from tests.e2e.hosts import BIN, until, until_nothing_runs
+from tests.e2e.namespaces import Machines, ip, machines
 from tests.e2e.strangers import FIREWALL, check_job_api, check_ports
 from tests.e2e.submitted_jobs import ADDRESS, BUCKET, SHARD, TRAIN, URL, copy_code, lines, stored, submit
 from tests.listeners import store_ports

@@ -26,8 +26,7 @@ from pipeline.runs.store import load_run, open_run
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
-from pipeline.training.outcome import Outcome
-from pipeline.training.position import TrainPosition
+from pipeline.training.position import Outcome, TrainPosition
 from pipeline.training.reporter import QuietReporter, StopDecision
 from pipeline.training.samples_config import AugmentationConfig
 from pipeline.training.state import TrainState

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vdsm.device import device_of, upload
 from vdsm.evaluation.clips import LabelledClips, stack
-from vdsm.evaluation.progress import Progress
+from vdsm.evaluation.progress import Progress, in_batches
 
 FEATURES = 2048
 
@@ -89,8 +89,6 @@ def inception_features(
     """Return the features of the middle frames of real clips: [N, FEATURES]."""
     observer = InceptionFeatures(network)
     progress.start("Inception features of real clips", len(indices), unit="clips")
-    for start in range(0, len(indices), batch_clips):
-        batch = indices[start : start + batch_clips]
-        observer(stack(clips, batch, length))
-        progress.advance(len(batch))
+    for batch in in_batches(len(indices), batch_clips, progress):
+        observer(stack(clips, indices[batch], length))
     return observer.features

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from vdsm.device import CPU, device_of, upload
 from vdsm.evaluation.clips import ACTION, LabelledClips, stack
-from vdsm.evaluation.progress import NO_PROGRESS, Progress
+from vdsm.evaluation.progress import NO_PROGRESS, Progress, in_batches
 from vdsm.foreign_file import is_unpacked_zip
 
 JUDGE_VERSION = 1
@@ -140,10 +140,8 @@ def judge_clips(
     """Return verdicts on the first `length` frames of every real clip of a split."""
     parts = []
     progress.start("judging real test clips", len(clips), unit="clips")
-    for start in range(0, len(clips), batch_clips):
-        indices = range(start, min(start + batch_clips, len(clips)))
-        parts.append(judge_frames(judge, stack(clips, indices, length)))
-        progress.advance(len(indices))
+    for batch in in_batches(len(clips), batch_clips, progress):
+        parts.append(judge_frames(judge, stack(clips, range(len(clips))[batch], length)))
     return join(parts)
 
 

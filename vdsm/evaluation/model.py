@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vdsm.device import device_of
 from vdsm.evaluation.clips import LabelledClips, stack
-from vdsm.evaluation.progress import NO_PROGRESS, Progress
+from vdsm.evaluation.progress import NO_PROGRESS, Progress, in_batches
 
 
 class ClipCodes(Protocol):
@@ -83,9 +83,7 @@ def encode_clips(
     chosen = np.arange(len(clips)) if indices is None else indices
     parts = []
     progress.start(phase, len(chosen), unit="clips")
-    for start in range(0, len(chosen), batch_clips):
-        batch = chosen[start : start + batch_clips]
-        codes = model.encode(stack(clips, batch, length, device=device_of(model)))
+    for batch in in_batches(len(chosen), batch_clips, progress):
+        codes = model.encode(stack(clips, chosen[batch], length, device=device_of(model)))
         parts.append((codes.static, codes.pose, codes.dynamics))
-        progress.advance(len(batch))
     return CodeTable(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))

@@ -19,7 +19,7 @@ from torch.nn import functional
 from vdsm.evaluation.clips import LabelledClips, stack
 from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.pairs import Indices, Pairs
-from vdsm.evaluation.progress import Progress
+from vdsm.evaluation.progress import Progress, in_batches
 from vdsm.evaluation.reconstruction import HIGHEST_PSNR
 from vdsm.evaluation.scores import Score, mean_score
 from vdsm.evaluation.sharpness import gradient_error, similarity
@@ -138,15 +138,13 @@ def _scores(
     """Return the scores of decoders and of the true first frame; `clusters` are the identities of `numbers`, [N]."""
     parts: dict[str, list[MovingFidelity]] = {name: [] for name in (*decoders, FIRST_FRAME)}
     shares = []
-    for start in range(0, len(numbers), batch_clips):
-        batch = numbers[start : start + batch_clips]
-        real = truth(batch)
+    for batch in in_batches(len(numbers), batch_clips, progress):
+        real = truth(numbers[batch])
         moving = moving_pixels(real)
         shares.append(moving.double().mean((1, 2)).numpy())
         parts[FIRST_FRAME].append(fidelity_on(moving, real[:, :1].expand_as(real), real))
         for name, decode in decoders.items():
-            parts[name].append(fidelity_on(moving, decode(batch).cpu(), real))
-        progress.advance(len(batch))
+            parts[name].append(fidelity_on(moving, decode(numbers[batch]).cpu(), real))
     share = np.concatenate(shares)
 
     def score(values: Floats, chance: float | None = None) -> Score:

@@ -15,7 +15,7 @@ from vdsm.evaluation.judge import Judge, Verdicts, join, judge_frames
 from vdsm.evaluation.judged_scores import Outputs
 from vdsm.evaluation.model import CodeTable, SwapModel
 from vdsm.evaluation.pairs import Indices, Pairs
-from vdsm.evaluation.progress import Progress
+from vdsm.evaluation.progress import Progress, in_batches
 
 BatchObserver = Callable[[Tensor], None]
 """Receives every batch of decoded frames f32 [B, T, C, H, W], in the order of the pairs."""
@@ -79,12 +79,10 @@ def decode_batches(
 ) -> None:
     """Decode `count` clips in consecutive slices; every observer receives every batch, none is kept."""
     progress.start(phase, count, unit="clips")
-    for start in range(0, count, batch_clips):
-        batch = slice(start, min(start + batch_clips, count))
+    for batch in in_batches(count, batch_clips, progress):
         frames = decode(batch)
         for observer in observers:
             observer(frames)
-        progress.advance(batch.stop - batch.start)
 
 
 class VerdictCollector:

@@ -1,5 +1,6 @@
 """How a measurement reports its progress to whatever displays it."""
 
+from collections.abc import Iterator
 from typing import Protocol
 
 
@@ -25,3 +26,11 @@ class NoProgress:
 
 NO_PROGRESS = NoProgress()
 """For callers that display no progress."""
+
+
+def in_batches(count: int, size: int, progress: Progress) -> Iterator[slice]:
+    """Yield slices of `size` that divide `count` clips, and advance the current phase after each by its length."""
+    for start in range(0, count, size):
+        batch = slice(start, min(start + size, count))
+        yield batch
+        progress.advance(batch.stop - batch.start)

@@ -125,7 +125,8 @@ def measure(
         swaps = _swap_decoders(decoder, some, config)
         scores |= moving_swap_scores(clips, some, length, true_swap, swaps, size, seed, progress)
     if train is not None:
-        probes, shuffled = _probes(model, train, latents, config, progress)
+        learned = training_latents(model, train, config, progress)
+        probes, shuffled = probe_scores(learned, latents, seed, progress=progress)
         scores |= probes
         if judge is not None:
             controls["shuffled"] |= shuffled
@@ -205,13 +206,6 @@ def _swap_decoders(decoder: SwapDecoder, pairs: Pairs, config: ProtocolConfig) -
     if config.sequence_stage:
         found["swap"] = lambda numbers: decoder.swap(pairs.dynamics_of[numbers], pairs.static_of[numbers])
     return found
-
-
-def _probes(
-    model: SwapModel, train: LabelledClips, test: Latents, config: ProtocolConfig, progress: Progress
-) -> tuple[dict[str, Score], dict[str, Score]]:
-    """Return the scores of the probes, and of the control, their answers shuffled over the clips."""
-    return probe_scores(training_latents(model, train, config, progress), test, config.seed, progress=progress)
 
 
 def training_latents(

@@ -11,7 +11,7 @@ from torch import Tensor
 from vdsm.evaluation.clips import LabelledClips, stack
 from vdsm.evaluation.identities import identity_indices
 from vdsm.evaluation.pairs import Indices
-from vdsm.evaluation.progress import Progress
+from vdsm.evaluation.progress import Progress, in_batches
 from vdsm.evaluation.scores import Score, mean_score
 from vdsm.evaluation.sharpness import WINDOW, similarity
 
@@ -59,14 +59,12 @@ def reconstruction_scores(
     """
     measured, still = [], []
     progress.start("comparing reconstructions", len(indices), unit="clips")
-    for start in range(0, len(indices), batch_clips):
-        batch = indices[start : start + batch_clips]
-        decoded = decode(batch)
+    for batch in in_batches(len(indices), batch_clips, progress):
+        decoded = decode(indices[batch])
         decoded = decoded.cpu() if decoded.device.type == "mps" else decoded  # which has no float64
-        real = stack(clips, batch, length, device=decoded.device)
+        real = stack(clips, indices[batch], length, device=decoded.device)
         measured.append(fidelity(decoded, real))
         still.append(fidelity(real.mean(1, keepdim=True).expand_as(real), real))
-        progress.advance(len(batch))
     clusters = identity_indices(clips.identities)[indices]
     scores = {}
     for group, parts in (("reconstruction", measured), ("still", still)):

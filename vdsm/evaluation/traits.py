@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vdsm.evaluation.clips import LabelledClips, stack
-from vdsm.evaluation.progress import Progress
+from vdsm.evaluation.progress import Progress, in_batches
 
 COLOUR_LEVELS = 6
 """Colours are counted in bins around this many levels per channel, each colour shared between the nearest bins."""
@@ -135,8 +135,6 @@ def traits_of_clips(clips: LabelledClips, length: int, batch_clips: int, progres
     """Return the traits of the first `length` frames of every real clip of a split."""
     collector = TraitCollector()
     progress.start("describing real test clips", len(clips), unit="clips")
-    for start in range(0, len(clips), batch_clips):
-        indices = range(start, min(start + batch_clips, len(clips)))
-        collector(stack(clips, indices, length))
-        progress.advance(len(indices))
+    for batch in in_batches(len(clips), batch_clips, progress):
+        collector(stack(clips, range(len(clips))[batch], length))
     return collector.traits

@@ -10,10 +10,9 @@ from typing import Any
 import boto3
 import pytest
 
-from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage import s3, s3_client
-from cluster.storage.errors import StorageError, UnreachableError
+from cluster.storage.errors import UnreachableError
 from cluster.storage.fence import Fence, active_fences, check_all, check_write, fenced
 from pipeline.recipe import Recipe
 from pipeline.runs import lock as locks
@@ -28,24 +27,10 @@ START = {"kind": "event", "event": "start", "stage": 1, "step": 0}
 
 
 @pytest.fixture(params=["folder", "folder without locks", pytest.param("s3", marks=pytest.mark.s3)])
-def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "folder without locks":
-        refuse_locks(monkeypatch)
+        request.getfixturevalue("file_system_without_locks")
     return f"{request.getfixturevalue('s3_bucket')}/run" if request.param == "s3" else str(tmp_path / "run")
-
-
-def refuse_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make file locks, hard links and symbolic links fail, as some file systems do."""
-
-    def flock(*_: Any) -> None:
-        raise OSError(38, "Function not implemented")
-
-    def link(*_: Any, **__: Any) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr("fcntl.flock", flock)
-    monkeypatch.setattr(os, "link", link)
-    monkeypatch.setattr(os, "symlink", link)
 
 
 @pytest.fixture
@@ -265,39 +250,3 @@ def test_no_fence_is_left_behind(run: str) -> None:
         raise KeyError
     assert active_fences() == ()
     storage.write_bytes(f"{run}/file", b"")
-
-
-def test_a_folder_without_locks_admits_one_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_locks(monkeypatch)
-    run = str(tmp_path / "run")
-    with (
-        run_lock(run, lease_s=0.5, renewal_s=0.05),
-        pytest.raises(UserError, match="is training this run"),
-        run_lock(run, lease_s=0.5),
-    ):
-        pytest.fail("both hold it")
-    assert list((tmp_path / "run").iterdir()) == []
-    with run_lock(run, lease_s=1000):  # it was released
-        pass
-
-
-@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "FIFO", "folder", "link to nothing"])
-@pytest.mark.parametrize("name", [".lock", "events.jsonl"])
-def test_what_is_in_the_place_of_a_file_of_the_run_is_named_and_left_alone(
-    kind: str, name: str, tmp_path: Path
-) -> None:
-    run, other = tmp_path / "run", tmp_path / "other"
-    run.mkdir()
-    other.write_text("precious")
-    make = {
-        "symbolic link": lambda: (run / name).symlink_to(other),
-        "hard link": lambda: (run / name).hardlink_to(other),
-        "FIFO": lambda: os.mkfifo(run / name),
-        "folder": lambda: (run / name).mkdir(),
-        "link to nothing": lambda: (run / name).symlink_to(tmp_path / "nothing"),
-    }
-    make[kind]()
-    with pytest.raises(StorageError, match=f"^{run / name}"), run_lock(str(run)):
-        RunLog(str(run), Recipe().training).event("start")
-    assert other.read_text() == "precious"
-    assert not (tmp_path / "nothing").exists()

@@ -1,4 +1,4 @@
-"""JSON in the folder of a foreign run, of its report or of its pairs: any content is read, or refused in one line."""
+"""Files in the folder of a foreign run, of its report or of its pairs: each is read, or refused in one line."""
 
 import json
 import os
@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from cluster.errors import UserError
+from cluster.storage.errors import StorageError
 from pipeline.evaluation.pairs_file import read_pairs
 from pipeline.recipe import Recipe
-from pipeline.runs.lock import _claim, _name, _parse_owner
+from pipeline.runs.lock import _claim, _name, _parse_owner, run_lock
+from pipeline.runs.log import RunLog
 from pipeline.runs.start import ORIGIN, stored_origin
 
 ODD = {
@@ -59,3 +61,25 @@ def test_a_lock_of_any_content_has_an_owner_that_can_be_named(pid: str) -> None:
 def test_the_owner_of_a_lock_of_this_process_is_this_process() -> None:
     assert _parse_owner(_claim())["pid"] == os.getpid()
     assert json.loads(_claim())["owner"]["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "FIFO", "folder", "link to nothing"])
+@pytest.mark.parametrize("name", [".lock", "events.jsonl"])
+def test_what_is_in_the_place_of_a_file_of_the_run_is_named_and_left_alone(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    run.mkdir()
+    other.write_text("precious")
+    make = {
+        "symbolic link": lambda: (run / name).symlink_to(other),
+        "hard link": lambda: (run / name).hardlink_to(other),
+        "FIFO": lambda: os.mkfifo(run / name),
+        "folder": lambda: (run / name).mkdir(),
+        "link to nothing": lambda: (run / name).symlink_to(tmp_path / "nothing"),
+    }
+    make[kind]()
+    with pytest.raises(StorageError, match=f"^{run / name}"), run_lock(str(run)):
+        RunLog(str(run), Recipe().training).event("start")
+    assert other.read_text() == "precious"
+    assert not (tmp_path / "nothing").exists()

@@ -116,3 +116,17 @@ def test_an_owner_whose_lock_was_taken_over_reports_it_and_keeps_the_new_lock(
             assert time.monotonic() < end
             time.sleep(0.05)
     assert storage.read_bytes(f"{run}/.lock") == other
+
+
+@pytest.mark.usefixtures("file_system_without_locks")
+def test_a_folder_without_locks_admits_one_owner(tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    with (
+        run_lock(run, lease_s=0.5, renewal_s=0.05),
+        pytest.raises(UserError, match="is training this run"),
+        run_lock(run, lease_s=0.5),
+    ):
+        pytest.fail("both hold it")
+    assert list((tmp_path / "run").iterdir()) == []
+    with run_lock(run, lease_s=1000):  # it was released
+        pass
