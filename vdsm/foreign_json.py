@@ -1,8 +1,8 @@
 """Reading JSON that may come from anywhere: keys, types and ranges are checked before a value is used."""
 
 import json
-import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -147,7 +147,7 @@ def _fits(value: object, hint: Any, limit: int) -> bool:
     if hint is int:
         return type(value) is int and abs(value) <= limit
     if hint is float:
-        return type(value) in (int, float) and math.isfinite(typing.cast(float, value))
+        return type(value) in (int, float) and abs(typing.cast(float, value)) <= sys.float_info.max  # not NaN
     if hint is str:
         return isinstance(value, str) and len(value) <= 256
     return value is None and hint is type(None)

@@ -9,15 +9,18 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from cluster.errors import UserError
+from cluster.errors import UserError, check_address
 
 
 def expand_home(path: str) -> str:
     """Return a path or URL with a leading `~` or `~user` replaced by the home folder.
 
     Raises:
-        UserError: that home folder is not known, and there is no file of that name.
+        UserError: that home folder is not known, and there is no file of that name; no file can have such a name; or an
+            address holds credentials.
     """
+    check_address(path)
+    check_name(path)
     if not path.startswith("~"):
         return path
     try:
@@ -29,6 +32,16 @@ def expand_home(path: str) -> str:
             f"{path}: the home folder of {path.partition('/')[0]} is not known; give the full path, or ./{path} if it "
             "is a name"
         ) from None
+
+
+def check_name(path: str) -> None:
+    """Raise UserError if no file can have this name: a recipe or a list may hold any character, an argument may not."""
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise UserError(f"{path}: holds a character that no name of a file can have; correct the name")
 
 
 Location = Annotated[str, AfterValidator(expand_home)]

@@ -12,12 +12,14 @@ import logging
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
 
 from cluster import extras
 from cluster.cli import stop_signals
-from cluster.errors import UserError, one_line
+from cluster.errors import UserError, one_line, without_credentials
 from cluster.storage import os_errors
 from cluster.storage.scratch import home
 
@@ -124,10 +126,11 @@ def run(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) 
         main: takes the command-line arguments.
         argv: the arguments, by default those of the process.
     """
+    _open_closed_streams()
     set_up_logging()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text, or that of the terminal
-    threading.excepthook = _report_thread
+    sys.excepthook, threading.excepthook = _report_bug, _report_thread
     home()  # Ray fails for a user without one
     try:
         with stop_signals.as_interrupt():
@@ -156,6 +159,19 @@ def run(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) 
             _fail(explanation)
 
 
+def _open_closed_streams() -> None:
+    """Open what a parent closed (`>&-`): the next file would get its number, and what libraries print as content."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # with the lowest number that is free
+            os.set_inheritable(opened, True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - as long as the process
+
+
 def _fail(error: UserError) -> NoReturn:
     _print_last(f"error: {' '.join(str(error).split())}")
     raise SystemExit(2) from None
@@ -164,6 +180,10 @@ def _fail(error: UserError) -> NoReturn:
 def _print_last(line: str) -> None:
     with contextlib.suppress(OSError):  # the terminal has closed, or standard error is a file on a full disk
         sys.stderr.write(f"{line}\n")
+
+
+def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _print_last(without_credentials("".join(traceback.format_exception(kind, error, trace)).rstrip()))
 
 
 def _report_thread(failure: threading.ExceptHookArgs) -> None:
@@ -188,7 +208,13 @@ def set_up_logging() -> None:
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Escapes control characters in messages, which quote names of foreign files; tracebacks keep their lines."""
+    """Escapes control characters in messages, which quote names of foreign files; tracebacks keep their lines.
+
+    Libraries log addresses, also signed ones.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_credentials(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = "\n".join(map(one_line, record.message.split("\n")))

@@ -27,6 +27,9 @@ OTHER_SECTIONS = frozenset({"seed", "source", "prepare", "shards", "model", "tra
 REQUIRED = object()
 """Marks a setting without a default in a tree of defaults."""
 
+MAX_INTEGER = 2**63 - 1
+"""Largest integer of a setting: what tensors, generators and files can hold."""
+
 M = TypeVar("M", bound=BaseModel)
 Tree = dict[str, Any]
 """Settings as nested dicts."""
@@ -183,6 +186,8 @@ def validated(cls: type[M], tree: Tree, origin: Callable[[str], str]) -> M:
         value = functools.reduce(getattr, path.split("."), found)
         if _holds_nan(value):  # it passes any bound that is not met by `x < bound`
             raise UserError(f"{path} is {value}; it must be a number{origin(path)}")
+        if _holds_long(value):
+            raise UserError(f"{path} is {value!s:.80}; it must be an integer of 64 bits{origin(path)}")
     return found
 
 
@@ -190,6 +195,12 @@ def _holds_nan(value: object) -> bool:
     if isinstance(value, tuple | list):
         return any(map(_holds_nan, value))
     return isinstance(value, float) and math.isnan(value)
+
+
+def _holds_long(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return any(map(_holds_long, value))
+    return isinstance(value, int) and not -MAX_INTEGER - 1 <= value <= MAX_INTEGER
 
 
 def _explain(cls: type[BaseModel], error: ValidationError, origin: Callable[[str], str]) -> NoReturn:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from cluster.errors import check_address
 from cluster.storage import local
 from cluster.storage.cloud_client import SCHEMES
 from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
@@ -32,8 +33,11 @@ def is_remote(url: str) -> bool:
 
     Raises:
         StorageError: the scheme is neither absent nor one of an object store.
+        UserError: the URL holds credentials.
     """
     scheme, separator, _ = url.partition("://")
+    if separator:
+        check_address(url)
     if separator and scheme != "s3" and scheme not in SCHEMES:
         raise StorageError(f"{url}: {scheme}:// is not supported; give a local folder or s3://bucket/prefix")
     return bool(separator)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Literal, NoReturn
 
-from cluster.errors import first_line
+from cluster.errors import first_line, without_credentials
 from cluster.extras import install
 from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
@@ -142,8 +142,7 @@ def explain(url: str, error: Exception) -> NoReturn:
 
 def _words(error: Exception) -> str:
     """Return the first line of a message, without what can hold a key: the user and the query of an address."""
-    without_user = re.sub(r"//[^/@\s]+@", "//***@", first_line(error))
-    return re.sub(r"\?\w+=[^\s\"')]+", "?***", without_user)[:300].rstrip(".: ")
+    return without_credentials(re.sub(r"\?\w+=[^\s\"')]+", "?***", first_line(error)))[:300].rstrip(".: ")
 
 
 def _bucket_exists(scheme: str, bucket: str) -> bool:

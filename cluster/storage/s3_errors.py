@@ -1,9 +1,9 @@
 """From errors of boto3 and botocore to one-line storage errors with a remedy."""
 
 import os
-import re
 from typing import NoReturn
 
+from cluster.errors import without_credentials
 from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError, StorageError, UnreachableError
 
@@ -75,7 +75,7 @@ def explain(url: str, error: Exception) -> NoReturn:
 
 def _words(error: Exception) -> str:
     """Return what boto3 says, without a password in a URL."""
-    words = re.sub(r"//[^/@\s]+@", "//***@", " ".join(str(error).split()))
+    words = without_credentials(" ".join(str(error).split()))
     return f"{words:.300}".rstrip(".: ") or type(error).__name__
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import ray.train
 
+from cluster.errors import without_credentials
+
 
 class FailureLog(ray.train.UserCallback):
     """Reports worker failures to the coordinator, from Ray Train's controller, where an exception would end the run."""
@@ -26,5 +28,5 @@ class FailureLog(ray.train.UserCallback):
 def summary(error: BaseException) -> str:
     """Return the last line of an error in at most 200 characters: in a traceback, it states what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[-1] if lines else type(error).__name__
+    text = without_credentials(lines[-1]) if lines else type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}..."

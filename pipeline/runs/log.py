@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cluster.errors import without_credentials
 from cluster.storage import api as storage
 from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError, UnreachableError
@@ -189,7 +190,7 @@ class RunLog:
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         path = self._folder / name
         check_write(str(path))
-        append_line(path, json.dumps(dict(record)))
+        append_line(path, without_credentials(json.dumps(dict(record))))  # errors quote addresses
 
     def _upload(self, *, complete: bool = False) -> None:
         if not self._is_remote:

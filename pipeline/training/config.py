@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from cluster.errors import without_credentials
 from pipeline.training.samples_config import AppearanceConfig, AugmentationConfig
 from pipeline.training.stage_config import StageConfig
 from vdsm.config import STAGE_2_ANNEALING
@@ -154,7 +155,7 @@ class TrainingConfig:
             raise ValueError(f"validation_clips is {self.validation_clips}; it must be at least 1, or none for all")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction}; it must be in (0, 1)")
-        if self.start_from is not None and "@" in self.start_from.partition("://")[2].partition("/")[0]:
+        if self.start_from is not None and without_credentials(self.start_from) != self.start_from:
             raise ValueError(
                 "start_from holds credentials, which would be stored with the run; name s3://bucket/prefix alone, and "
                 "give credentials in the environment"

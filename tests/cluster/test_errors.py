@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from cluster.errors import MAX_CHARACTERS, UserError, one_line
+from cluster.errors import MAX_CHARACTERS, UserError, one_line, without_credentials
 from preprocessing.clip import RejectedInputError
 from preprocessing.dataset.errors import DamagedDatasetError
 from preprocessing.dataset.verify_shard import VerificationError
@@ -41,3 +41,39 @@ def test_a_message_that_quotes_too_much_keeps_its_beginning_and_its_end(kind: ty
     assert message.startswith("a.yaml: x")
     assert message.endswith("x is no key; remove it")
     assert len(message) <= MAX_CHARACTERS
+
+
+SIGNED = "https://b.s3.amazonaws.com/k?X-Amz-Credential=CREDENTIAL1&X-Amz-Expires=60&X-Amz-Signature=SIGNATURE1"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("s3://AKIA1:SECRET1@bucket/x: no bucket", "s3://***@bucket/x: no bucket"),
+        ("http://me:SECRET1@127.0.0.1:9000/x failed", "http://***@127.0.0.1:9000/x failed"),
+        ("http://me:SEC/RET1@127.0.0.1:9000/x failed", "http://***@127.0.0.1:9000/x failed"),
+        ("http://me:SEC@RET1@127.0.0.1:9000/x failed", "http://***@127.0.0.1:9000/x failed"),
+        ("clone https://SECRET1@host/x", "clone https://***@host/x"),
+        (SIGNED, "https://b.s3.amazonaws.com/k?X-Amz-Credential=***&X-Amz-Expires=60&X-Amz-Signature=***"),
+        ("'az://c/x?sv=2&sig=SECRET1' (400)", "'az://c/x?sv=2&sig=***' (400)"),
+        ("gs://b/x?X-Goog-Signature=SECRET1", "gs://b/x?X-Goog-Signature=***"),
+        ("http://h/b/x%3FX-Amz-Signature%3DSECRET1/manifest.json", "http://h/b/x%3FX-Amz-Signature%3D***"),
+        ("AWS_SECRET_ACCESS_KEY=SECRET1 and HF_TOKEN=SECRET1", "AWS_SECRET_ACCESS_KEY=*** and HF_TOKEN=***"),
+        ("host=h password=SECRET1 dbname=d", "host=h password=*** dbname=d"),
+    ],
+)
+def test_credentials_in_addresses_are_left_out(text: str, line: str) -> None:
+    assert without_credentials(text) == line
+    assert str(UserError(text)) == line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hf://ORG/NAME@main", "s3://bucket/a@b/c?versionId=3", "http://127.0.0.1:9000/bucket/me@home.mp4",
+        "set AWS_ENDPOINT_URL to a complete URL, such as http://127.0.0.1:9000", "~/a@b/secret/token.mp4", "tokens=",
+        "training.stage1.steps=4", "postgresql://host/optuna", "[::1]:80 http://[::1]:80/x", "monkey=1", "design=2",
+    ],
+)  # fmt: skip
+def test_other_addresses_and_settings_are_shown(text: str) -> None:
+    assert without_credentials(text) == text

@@ -187,6 +187,10 @@ def test_tensors_that_do_not_fit_the_settings_are_refused(folder: Path, written:
             lambda c: c["model"].update(rnn_width=10**9),
             "config.json: model.rnn_width is 1000000000, which is not allow",
         ),
+        (
+            lambda c: c["model"].update(rnn_dropout=10**400),
+            "config.json: model.rnn_dropout is 1000000000000000000000000",
+        ),
         (lambda c: c["model"].update(rnn_layers=65), "config.json: model.rnn_layers is 65, which is not allowed"),
         (lambda c: c["model"].update(likelihood="poisson"), 'config.json: model.likelihood is "poisson", which is not'),
         (lambda c: c["model"].update(frame_size=48), "config.json: model.frame_size is 48; it must be 32, 64 or 128"),

@@ -1,4 +1,7 @@
-"""A `~` at the start of a path is the home folder, in every option of every command and in recipes."""
+"""A `~` at the start of a path is the home folder, in every option of every command and in recipes.
+
+No path holds credentials.
+"""
 
 import importlib
 import typing
@@ -6,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cluster.cli.paths import expand_home
 from cluster.cli.run import parse
 from cluster.cli.settings import Controls, option, paths, settings_of
 from cluster.errors import UserError
+from cluster.storage import api as storage
 from pipeline.cli import COMMANDS
 from preprocessing.appearance.stored import read_embeddings
+from preprocessing.sources.listing import find_inputs
+from preprocessing.verify import VerifyCommand
+from tests.cluster.cli.commands import TrainLike, recipe, user_error
 
 NOT_PATHS = {
     "name",
@@ -151,3 +159,31 @@ def test_a_home_folder_that_is_not_known_is_an_error(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("os.getuid", lambda: 4_000_000)
     with pytest.raises(UserError, match=r"the home folder of ~ is not known"):
         expand_home("~/x")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["s3://KEY:SECRET@bucket/x", "S3://KEY:SECRET@bucket/x", "s3://bucket/x?X-Amz-Signature=SECRET",
+     "https://b.s3.amazonaws.com/x?X-Amz-Signature=SECRET", "gs://KEY:SECRET@bucket/x", "az://c/x?sv=1&sig=SECRET"],
+)  # fmt: skip
+def test_an_address_with_credentials_is_refused_before_it_is_stored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    text = f"source: {{name: videos, path: '{address}', videos: {{labels: {{sidecar: '{address}'}}}}}}"
+    message = user_error(capsys, TrainLike, "--data", "a", "--config", recipe(tmp_path, text), "--print-config")
+    assert "holds credentials, which would be stored and logged; name s3://bucket/prefix alone" in message
+    assert "SECRET" not in message
+    with pytest.raises(UserError, match="holds credentials"):
+        parse(VerifyCommand, ["--data", address], prog="vdsm verify")
+    for read in (storage.is_remote, storage.read_bytes, find_inputs):
+        with pytest.raises(UserError, match="holds credentials") as raised:
+            read(address)
+        assert "SECRET" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    text = yaml.safe_dump({"source": {"path": name}})
+    message = user_error(capsys, TrainLike, "--data", "a", "--config", recipe(tmp_path, text))
+    assert message.endswith(": holds a character that no name of a file can have; correct the name")
+    assert expand_home("caf\udce9") == "caf\udce9"  # bytes that are not UTF-8, in an argument

@@ -221,3 +221,49 @@ def test_a_name_that_the_terminal_cannot_show_is_printed_with_escapes(tmp_path: 
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"caf\\udce9 \\u263a\n", b"")
+
+
+CLOSED = """
+import os, sys
+from cluster.cli.run import run
+for number in map(int, sys.argv[2]):
+    os.close(number)
+for name in ("stdin", "stdout", "stderr"):
+    setattr(sys, name, None if str(("stdin", "stdout", "stderr").index(name)) in sys.argv[2] else getattr(sys, name))
+
+def main(_):
+    with open(sys.argv[1], "wb") as file:
+        file.write(b"content;")
+        file.flush()
+        os.system("echo of a library; echo of a library >&2")
+        sys.stdout.write("result"), sys.stderr.write("warning"), sys.stdin.read()
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "12", "012"])
+def test_a_command_whose_streams_are_closed_works_and_nothing_that_is_printed_gets_into_its_files(
+    tmp_path: Path, closed: str
+) -> None:
+    args = [sys.executable, "-c", CLOSED, str(tmp_path / "file"), closed]
+    done = subprocess.run(args, cwd=Path(__file__).parents[3], check=False, timeout=60, stdin=subprocess.DEVNULL)
+    assert (done.returncode, (tmp_path / "file").read_bytes()) == (0, b"content;")
+
+
+def test_neither_a_log_nor_the_traceback_of_a_bug_holds_the_credentials_of_an_address() -> None:
+    code = (
+        "import logging\nfrom cluster.cli.run import run\nsecret = 'SEC' + 'RET'\n"
+        "address = f'https://me:{secret}@h/x?X-Amz-Signature={secret}'\n"
+        "def main(_):\n"
+        "    logging.getLogger('httpx').info('HTTP Request: GET %s', address)\n"
+        "    try:\n        raise ValueError(address)\n    except ValueError:\n        logging.exception('failed')\n"
+        "    raise KeyError(address)\n"
+        "run(main)"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("https://***@h/x?X-Amz-Signature=***") == 3
+    assert "SECRET" not in done.stderr
+    assert "KeyError" in done.stderr.splitlines()[-1]

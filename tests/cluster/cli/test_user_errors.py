@@ -52,6 +52,11 @@ from tests.cluster.cli.commands import TrainLike, recipe, user_error
             ["--training.stage1.gradient-clip", "nan"],
             "training.stage1.gradient_clip is nan; it must be a number (option --training.stage1.gradient-clip)",
         ),
+        (
+            ["--training.stage1.steps", "9" * 400],
+            f"training.stage1.steps is {'9' * 80}; it must be an integer of 64 bits (option --training.stage1.steps)",
+        ),
+        (["--seed", str(2**63)], f"seed is {2**63}; it must be an integer of 64 bits (option --seed)"),
         (["--shards.target-mb", "inf"],
          "shards.target_mb is inf; it must be a finite number (option --shards.target-mb)"),
         (["--config", "absent.yaml"], "cannot read the recipe absent.yaml: No such file or directory; "
