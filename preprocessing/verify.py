@@ -6,6 +6,8 @@ if __name__ == "__main__":  # import from the repository, not from this file's o
 
     sys.path[: not sys.flags.safe_path] = [str(Path(__file__).resolve().parents[1])]
 
+import contextlib
+import functools
 import sys
 
 from pydantic import Field
@@ -14,13 +16,16 @@ from cluster.cli.paths import Location
 from cluster.cli.progress import ProgressDisplay
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls, Section
+from cluster.extras import require
+from cluster.ray_runtime import connect
 from preprocessing.dataset.errors import DamagedDatasetError
 from preprocessing.dataset.format import COLUMNAR, TABLE
 from preprocessing.dataset.inputs import describe_identities
 from preprocessing.dataset.manifest import read_manifest
 from preprocessing.dataset.upgrade import upgrade_dataset
-from preprocessing.dataset.verify_dataset import verify_dataset
+from preprocessing.dataset.verify_dataset import VerifyShards, verify_dataset, verify_one_by_one
 from preprocessing.dataset.verify_shard import VerificationError
+from preprocessing.sharding.verify_tasks import verify_in_tasks
 
 
 class VerifyCommand(Section, Controls):
@@ -31,6 +36,9 @@ class VerifyCommand(Section, Controls):
     decode: float = Field(default=1.0, ge=0, le=1)
     """Share of the clips, evenly spread, whose frames are decoded and checked one by one. Every byte is hashed in any
     case."""
+    concurrency: int | None = Field(default=None, ge=1)
+    """Number of shards verified at the same time, as Ray tasks, whose nodes must all reach the dataset. By default one
+    after the other, in this process and without Ray."""
     upgrade: bool = False
     """Make format 3 of a dataset of format 2, in place: write a table of shards and columnar indexes beside the others,
     without reading a shard; then exit. Needs permission to write. A run may be resumed afterwards."""
@@ -55,9 +63,15 @@ def _verify(command: VerifyCommand) -> None:
         size = sum(shard["size_bytes"] for shard in manifest["shards"])
         sys.stdout.write(f"{command.data}: would read {clips:,} clips in {shards} shards, {size / 1e6:,.1f} MB\n")
         return
-    with ProgressDisplay(phases=1) as progress:
+    with contextlib.ExitStack() as stack:
+        verify_shards: VerifyShards = verify_one_by_one
+        if command.concurrency is not None:
+            require("ray")
+            stack.enter_context(connect(num_cpus=command.concurrency))
+            verify_shards = functools.partial(verify_in_tasks, limit=command.concurrency)
+        progress = stack.enter_context(ProgressDisplay(phases=1))
         progress.start("verifying clips", clips, unit="clips")
-        verify_dataset(command.data, command.decode, on_verified=progress.advance)
+        verify_dataset(command.data, command.decode, on_verified=progress.advance, verify_shards=verify_shards)
     sys.stdout.write(
         f"{command.data}: all {clips:,} clips in {shards} shards match the manifest; "
         f"{describe_identities(command.data, manifest)}\n"

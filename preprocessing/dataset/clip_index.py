@@ -20,7 +20,7 @@ from preprocessing.dataset.arrow_file import Column, Kinds, ragged
 from preprocessing.dataset.constraints import KEY
 from preprocessing.dataset.digests import Digests, digests
 from preprocessing.dataset.errors import DamagedDatasetError, damaged_file
-from preprocessing.dataset.format import Manifest, Sample
+from preprocessing.dataset.format import ManifestHead, Sample
 from preprocessing.dataset.schema import MAX_TEXT, SchemaError
 from preprocessing.dataset.shard_file import MAX_HEADER, ClipLocation
 
@@ -120,7 +120,7 @@ class ClipIndex:
 
     def __init__(
         self, url: str, path: str, data: mmap.mmap | bytes, *, clips: int, size_bytes: int,
-        manifest: Manifest | None = None,
+        manifest: ManifestHead | None = None,
     ) -> None:  # fmt: skip
         self._url, self._path, self._size = url, path, size_bytes
         self._vocabulary = None if manifest is None else manifest["vocabulary"]

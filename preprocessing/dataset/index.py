@@ -20,6 +20,7 @@ from preprocessing.dataset.format import (
     IndexEntry,
     IndexHeader,
     Manifest,
+    ManifestHead,
     Sample,
     ShardEntry,
     ShardIndex,
@@ -76,7 +77,7 @@ def read_index(url: str, entry: IndexEntry | ShardEntry, *, complete: bool = Fal
     return {**header, "samples": samples}
 
 
-def read_columns(url: str, shard: IndexEntry | ShardEntry, manifest: Manifest | None = None) -> ClipIndex:
+def read_columns(url: str, shard: IndexEntry | ShardEntry, manifest: ManifestHead | None = None) -> ClipIndex:
     """Return the Arrow index of a shard of format 3, read as it is stored, and not through the cache.
 
     Raises:

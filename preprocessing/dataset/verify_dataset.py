@@ -4,7 +4,7 @@ It only reads and lists, so read-only credentials suffice. Shards are verified o
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
@@ -20,6 +20,8 @@ from preprocessing.dataset.format import (
     PLAN,
     REJECTS,
     Manifest,
+    ManifestHead,
+    ShardEntry,
     StoredPlan,
     TableManifest,
     appearance_path,
@@ -32,8 +34,24 @@ from preprocessing.dataset.manifest import read_manifest
 from preprocessing.dataset.statistics import clip_shape, total
 from preprocessing.dataset.verify_shard import VerificationError, verify_shard
 
+VerifyShards = Callable[[str, Sequence[ShardEntry], ManifestHead, float], Iterator[tuple[ShardEntry, ShardSummary]]]
+"""Takes the dataset, its shards, the manifest and the share of the clips whose frames are decoded."""
 
-def verify_dataset(url: str, decode: float = 1.0, *, on_verified: Callable[[int], None] | None = None) -> Manifest:
+
+def verify_one_by_one(
+    url: str, shards: Sequence[ShardEntry], head: ManifestHead, decode: float
+) -> Iterator[tuple[ShardEntry, ShardSummary]]:
+    """Verify each shard, and yield it with the summary of its index."""
+    return ((shard, verify_shard(url, shard, head, decode)) for shard in shards)
+
+
+def verify_dataset(
+    url: str,
+    decode: float = 1.0,
+    *,
+    on_verified: Callable[[int], None] | None = None,
+    verify_shards: VerifyShards = verify_one_by_one,
+) -> Manifest:
     """Verify a dataset and return its manifest.
 
     Hashes and counts are compared, shapes and labels checked, and no group or identity may be in two splits.
@@ -42,9 +60,10 @@ def verify_dataset(url: str, decode: float = 1.0, *, on_verified: Callable[[int]
         url: folder or s3:// prefix of the dataset.
         decode: share of the clips whose frames are decoded.
         on_verified: called with the number of clips of each verified shard.
+        verify_shards: verifies shards in any order.
 
     Raises:
-        VerificationError: the first difference between the dataset and its manifest.
+        VerificationError: the first difference between the dataset and its manifest that was found.
         DamagedDatasetError: an index is missing or was changed.
         UserError: there is no dataset, or its format is too old to be verified.
     """
@@ -57,11 +76,12 @@ def verify_dataset(url: str, decode: float = 1.0, *, on_verified: Callable[[int]
         raise damaged_file(url, MANIFEST, str(error)) from None
     _verify_files(url, manifest)
     _verify_inputs(url, manifest)
-    summaries = []
-    for shard in manifest["shards"]:
-        summaries.append(verify_shard(url, shard, manifest, decode))
+    found = {}
+    for shard, summary in verify_shards(url, manifest["shards"], manifest, decode):
+        found[shard["path"]] = summary
         if on_verified is not None:
             on_verified(shard["clips"])
+    summaries = [found[shard["path"]] for shard in manifest["shards"]]
     empty = [summarize(read_index(url, entry, complete=True), entry["index_sha256"]) for entry in manifest["empty"]]
     try:
         identities = check_disjoint(url, manifest["shards"], summaries)

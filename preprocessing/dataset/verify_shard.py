@@ -24,7 +24,7 @@ from preprocessing.dataset.format import (
     DESCRIPTION_SUFFIX,
     FRAMES_SUFFIX,
     Appearance,
-    Manifest,
+    ManifestHead,
     Sample,
     ShardEntry,
     ShardIndex,
@@ -54,13 +54,13 @@ class _Member(NamedTuple):
 _NO_MEMBER = _Member("nothing", 0, b"")
 
 
-def verify_shard(url: str, shard: ShardEntry, manifest: Manifest, decode: float) -> ShardSummary:
+def verify_shard(url: str, shard: ShardEntry, manifest: ManifestHead, decode: float) -> ShardSummary:
     """Compare a shard with its index and its entry in the manifest, and return the summary of the index.
 
     Args:
         url: the dataset.
         shard: the entry of the shard.
-        manifest: the manifest, for the labels that every clip must have.
+        manifest: the manifest, with or without the shards, for the labels that every clip must have.
         decode: share of the clips whose frames are decoded.
 
     Raises:
@@ -107,7 +107,7 @@ def verify_shard(url: str, shard: ShardEntry, manifest: Manifest, decode: float)
     return summarize(index, shard["index_sha256"])
 
 
-def _verify_columns(url: str, shard: ShardEntry, index: ShardIndex, manifest: Manifest) -> None:
+def _verify_columns(url: str, shard: ShardEntry, index: ShardIndex, manifest: ManifestHead) -> None:
     """Raise VerificationError if the Arrow index of a shard and its JSON index contradict each other, or the names."""
     path = columns_path(shard["path"])
     file = index.get("columns")
@@ -155,7 +155,7 @@ def _members(path: str, data: mmap.mmap) -> Iterator[_Member]:
 
 
 def _verify_sample(
-    path: str, sample: Sample, frames: _Member, description: _Member, manifest: Manifest, *, decode: bool
+    path: str, sample: Sample, frames: _Member, description: _Member, manifest: ManifestHead, *, decode: bool
 ) -> None:
     """Raise VerificationError if the two members of a sample differ from the index."""
     key = sample["key"]
