@@ -164,6 +164,13 @@ def _match_pattern(pattern: str) -> InputListing:
     return InputListing(base, entries, explicit=True)
 
 
+def _listed_name(path: str, line: str) -> str:
+    try:
+        return _plain(expand_home(line))
+    except UserError as error:
+        raise UserError(f"{path} lists {error}") from None
+
+
 def _read_list(path: str) -> InputListing:
     """Return the files in a list of paths or URLs, one per line, relative to the list's folder; # starts a comment."""
     base = path.rpartition("/")[0] or "."
@@ -175,7 +182,7 @@ def _read_list(path: str) -> InputListing:
             raise UserError(f"{path}: not UTF-8 text; a .txt file in source.path holds one path per line") from None
         lines = {line.strip(f"{_MARK}{string.whitespace}") for line in text}
         listed: set[str] = set()
-        for name in sorted({_plain(expand_home(line)) for line in lines if line and not line.startswith("#")}):
+        for name in sorted({_listed_name(path, line) for line in lines if line and not line.startswith("#")}):
             entry = _listed_file(base, name)
             if entry is None:
                 raise UserError(f"{path} lists {name}, which does not exist or is not a file")

@@ -127,14 +127,25 @@ def test_a_line_of_a_list_may_start_with_a_tilde(tmp_path: Path, monkeypatch: py
     assert selected(f"{tmp_path}/list.txt")[1] == [f"{tmp_path}/v.mp4"]
 
 
-@pytest.mark.parametrize("line", ["gone.mp4", "folder", "a\0b.mp4", "v.mp4/x"])
-def test_a_line_without_a_file_is_named(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("gone.mp4", ", which does not exist or is not a file"),
+        ("folder", ", which does not exist or is not a file"),
+        ("v.mp4/x", ", which does not exist or is not a file"),
+        ("a\0b.mp4", ": holds a character that no name of a file can have"),
+        ("~nobody-of-this-name/a.mp4", ": the home folder of ~nobody-of-this-name is not known"),
+        ("s3://key:secret@bucket/a.mp4", ": holds credentials"),
+    ],
+)
+def test_a_line_without_a_file_is_named(tmp_path: Path, line: str, problem: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "v.mp4").touch()
     (tmp_path / "list.txt").write_text(f"v.mp4\n{line}\n")
-    with pytest.raises(UserError, match=r"list.txt lists .*, which does not exist or is not a file") as raised:
+    with pytest.raises(UserError, match=f"list.txt lists .*{problem}") as raised:
         selected(f"{tmp_path}/list.txt")
     assert str(raised.value).isprintable()
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
