@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest -rs -n logical --maxprocesses 4 --dist loadfil
 unexport PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart cluster-demo test test-quick test-long campaign fuzz mutants cluster-test lint format docs clean
+.PHONY: help install quickstart cluster-demo test test-quick test-long coverage campaign fuzz mutants cluster-test lint format docs clean
 
 help:
 	@echo "make quickstart   shard built-in figures, train, evaluate and report into $(OUT)/ (OUT=folder)"
@@ -25,6 +25,7 @@ help:
 	@echo "make test         run the tests that a pull request must pass (TESTS=path to run some of them)"
 	@echo "make test-quick   run the fast ones, which start no Ray, S3 server or browser"
 	@echo "make test-long    run the long ones: whole jobs that are killed again and again, and variants of what make test covers"
+	@echo "make coverage     make test, with the lines and branches that it runs"
 	@echo "make campaign     kill and damage TRIALS=$(TRIALS) times in each test that does so at random; hours"
 	@echo "make fuzz         fuzz each reader of foreign bytes (FUZZ=index SECONDS_EACH=3600)"
 	@echo "make mutants      test SAMPLE=$(SAMPLE) mutants of each group; hours"
@@ -61,6 +62,9 @@ test-quick: $(STAMP)
 
 test-long: $(STAMP)
 	$(PYTEST) -m long $(TESTS)
+
+coverage: $(STAMP)
+	$(PYTEST) -m "not long and not campaign" --cov=vdsm --cov=pipeline --cov=preprocessing --cov=cluster --cov-branch $(TESTS)
 
 campaign: $(STAMP)
 	$(BIN)/python -m pytest -rs --trials $(TRIALS) -m "long or campaign or repeated" $(TESTS)
