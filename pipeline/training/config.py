@@ -177,6 +177,25 @@ class TrainingConfig:
                 f"latent_memory_gb is {self.latent_memory_gb}, but augmentation changes the frames in every step, so "
                 "that nothing can be stored; set latent_memory_gb to 0, or all of augmentation"
             )
+        self._check_stages()
+
+    @property
+    def selected_stages(self) -> tuple[Literal[1, 2], ...]:
+        """Return the stages to train, in order."""
+        return (1, 2) if self.stages == "both" else ((1,) if self.stages == "1" else (2,))
+
+    def stage(self, number: int) -> StageConfig:
+        """Return the settings of stage 1 or 2."""
+        return self.stage1 if number == 1 else self.stage2
+
+    def uses_static_graph(self, number: int) -> bool:
+        """Return whether DDP assumes a static graph in a stage.
+
+        With passes that do not exchange gradients it fails: https://github.com/pytorch/pytorch/issues/143580.
+        """
+        return self.static_graph and self.stage(number).accumulation == 1
+
+    def _check_stages(self) -> None:
         if self.stage2.pairing != "none":
             raise ValueError(
                 f"stage2.pairing is {self.stage2.pairing}; it must be none, because a dynamics code belongs to one clip"
@@ -210,22 +229,6 @@ class TrainingConfig:
                 )
         for name in ("stage1", "stage2"):
             self._check_stage(name, getattr(self, name))
-
-    @property
-    def selected_stages(self) -> tuple[Literal[1, 2], ...]:
-        """Return the stages to train, in order."""
-        return (1, 2) if self.stages == "both" else ((1,) if self.stages == "1" else (2,))
-
-    def stage(self, number: int) -> StageConfig:
-        """Return the settings of stage 1 or 2."""
-        return self.stage1 if number == 1 else self.stage2
-
-    def uses_static_graph(self, number: int) -> bool:
-        """Return whether DDP assumes a static graph in a stage.
-
-        With passes that do not exchange gradients it fails: https://github.com/pytorch/pytorch/issues/143580.
-        """
-        return self.static_graph and self.stage(number).accumulation == 1
 
     def _check_stage(self, name: str, stage: StageConfig) -> None:
         together = stage.samples_together
