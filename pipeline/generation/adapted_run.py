@@ -126,10 +126,13 @@ class AdaptationWork:
         return encode(enlarge(mosaic(rows), 2), "gif", display_fps(rates[0] if rates else None))
 
     def _write(self, quality: dict[str, float], seconds: float) -> None:
-        """Write the run, its checkpoint last but one, its description last."""
+        """Write the run; run.json last, which makes it one, and which that of an earlier adaptation must not do."""
         out, origin = self.request.out, self.origin
-        for name in ("run.json", "config.yaml"):
-            storage.write_bytes(storage.join(out, name), storage.read_bytes(storage.join(origin["run"], name)))
+        kept_files = {
+            name: storage.read_bytes(storage.join(origin["run"], name)) for name in ("config.yaml", "run.json")
+        }
+        storage.delete(storage.join(out, "run.json"))
+        storage.write_bytes(storage.join(out, "config.yaml"), kept_files["config.yaml"])
         with scratch_folder() as scratch:
             content = checkpoint.load(local_copy(origin["checkpoint"], scratch))
             kept = {key: value for key, value in content.items() if key not in ("optimiser", "ema", checkpoint.USED)}
@@ -148,6 +151,7 @@ class AdaptationWork:
             "seconds": round(seconds, 1),
         }
         storage.write_bytes(storage.join(out, DESCRIPTION), json.dumps(description, indent=1).encode())
+        storage.write_bytes(storage.join(out, "run.json"), kept_files["run.json"])
 
 
 def prepare(request: AdaptationRequest) -> AdaptationWork:

@@ -17,6 +17,7 @@
              profile/       traces, if --profile is given
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -31,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.cli.former_names import with_current_names
 from cluster.cli.paths import expand_home
 from cluster.cli.recipe_file import leaves
+from cluster.cli.settings import Tree
 from cluster.cli.yaml_file import parse_mapping
 from cluster.errors import UserError
 from cluster.storage import api as storage
@@ -38,6 +40,7 @@ from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
 from cluster.storage.scratch import scratch_folder
 from pipeline.recipe import Recipe
+from pipeline.runs.checkpoint_file import check_position
 from pipeline.runs.checkpoints import checkpoints, is_end, local_copy, newest_intact
 from pipeline.training.config import TrainingConfig
 
@@ -184,11 +187,7 @@ def read_recipe(url: str) -> Recipe:
         tree = parse_mapping(storage.read_bytes(path), path)
         if not tree:
             raise ValueError("it is empty")
-        tree = with_current_names(tree, Recipe, source=path, warn=False)
-        if isinstance(training := tree.get("training"), dict):
-            for name, value in KEPT.items():
-                training.setdefault(name, value)
-        return Recipe.model_validate(tree)
+        return Recipe.model_validate(_with_kept(with_current_names(tree, Recipe, source=path, warn=False)))
     except ValueError as error:
         raise UserError(f"{path} is not a recipe of this version ({str(error).splitlines()[0]})") from None
 
@@ -225,7 +224,7 @@ def load_run(url: str) -> LoadedRun:
     `data_sha256` (see `data_hash`).
 
     Raises:
-        UserError: there is no run or no checkpoint, or the checkpoint is damaged.
+        UserError: there is no run or no checkpoint, or the checkpoint is damaged, or not of this run.
     """
     from vdsm import checkpoint
 
@@ -234,22 +233,48 @@ def load_run(url: str) -> LoadedRun:
     found = checkpoints(url, recipe.training)
     if not found:
         raise UserError(f"{url}: this run has no checkpoint yet; train it further")
-    position = max(found)
-    with scratch_folder() as scratch, os_errors.explained(found[position]):
-        path = local_copy(found[position], scratch)
+    newest = max(found)
+    file = found[newest]
+    with scratch_folder() as scratch, os_errors.explained(file):
+        path = local_copy(file, scratch)
         try:
             digest = checkpoint.verify(path)
-            model = checkpoint.load_disentangler(path)
+            content = checkpoint.load(path)
+            model = checkpoint.disentangler_of(content, path)
         except ValueError as error:
-            raise UserError(str(error).replace(str(path), found[position])) from error
+            raise UserError(str(error).replace(str(path), file)) from error
+        # An adapted model may be of an earlier step than the end of its stage.
+        position = check_position(file, path, newest, any_step=True)
+    _check_settings(file, content, model, recipe)
     origin = {
         "run": url,
         "stage": position.stage,
         "step": position.step,
         "finished": is_end(position, recipe.training),
-        "checkpoint": found[position],
+        "checkpoint": file,
         "checkpoint_sha256": digest,
         "data": description.data,
         "data_sha256": description.data_sha256,
     }
     return model, recipe, origin
+
+
+def _check_settings(url: str, content: Mapping[str, Any], model: "Disentangler", recipe: Recipe) -> None:
+    """Raise UserError if a checkpoint is of a run with other settings."""
+    changes = [] if model.config == recipe.model else ["model"]
+    with contextlib.suppress(ValueError, TypeError, UserError):  # of another version, which says nothing of the run
+        trained = _with_kept(with_current_names(dict(content.get("recipe") or {}), Recipe, warn=False))
+        changes = _changes(Recipe.model_validate(trained), recipe) if trained else changes
+    if changes:
+        raise UserError(
+            f"{url}: is a checkpoint of another run: config.yaml beside it differs by {'; '.join(changes[:5])}; "
+            "restore the file that was here"
+        )
+
+
+def _with_kept(tree: Tree) -> Tree:
+    """Return the settings of a run, with those that a run keeps and that its version did not have; see `KEPT`."""
+    if isinstance(training := tree.get("training"), dict):
+        for name, value in KEPT.items():
+            training.setdefault(name, value)
+    return tree
