@@ -26,7 +26,8 @@ from pipeline.generation.user_clips import ClipList, checked, concatenate, read_
 from pipeline.report.animation import display_fps, median_fps
 from pipeline.report.images import enlarge, mosaic
 from pipeline.runs.checkpoints import copy_to_cpu, local_copy, stage_file
-from pipeline.runs.store import load_run
+from pipeline.runs.lock import run_lock
+from pipeline.runs.store import absolute, load_run
 from pipeline.training.batches import to_model
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.spread import evenly_spread
@@ -75,8 +76,16 @@ class AdaptationWork:
         return f"adapting {self.origin['run']} to {len(self.clips)} clips, {used} of {count} frames\n"
 
     def execute(self, progress: Progress) -> str:
-        """Adapt the model, write the run, and return lines on the result."""
+        """Adapt the model, write the run, and return lines on the result.
+
+        Raises:
+            UserError: another process writes the same run.
+        """
         storage.check_writable(self.request.out)
+        with run_lock(absolute(self.request.out), use="writing this folder; wait, or choose another --out"):
+            return self._execute(progress)
+
+    def _execute(self, progress: Progress) -> str:
         use_all_cpus()
         began = time.monotonic()
         fitted = adaptation.fit(self.model, self._as_clip(self.frames())[0], self.config, progress)
