@@ -65,10 +65,29 @@ def load(path: Path) -> dict[str, Any]:
         ValueError: the file is missing, truncated, damaged, or holds code; the message names file and remedy.
     """
     verify(path)
+    return _read(path)
+
+
+def position_in(path: Path) -> tuple[int, int] | None:
+    """Return the stage and the step that a verified checkpoint is of, or None if it does not say. No weight is read.
+
+    Raises:
+        ValueError: it holds code, or is no checkpoint.
+    """
+    return position_of(_read(path, mapped=True))
+
+
+def position_of(content: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the stage and the step that the content of a checkpoint is of, or None if it does not say."""
+    stage, step = content.get("stage"), content.get("step")
+    return (stage, step) if type(stage) is int and type(step) is int else None
+
+
+def _read(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     try:
         if not is_unpacked_zip(path):
             raise ValueError("not as torch.save writes it")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
         raise ValueError(
             f"{path}: holds something other than tensors and plain values, which could run code, and was not loaded; "

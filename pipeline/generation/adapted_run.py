@@ -26,7 +26,8 @@ from pipeline.generation.user_clips import ClipList, checked, concatenate, read_
 from pipeline.report.animation import display_fps, median_fps
 from pipeline.report.images import enlarge, mosaic
 from pipeline.runs.checkpoints import copy_to_cpu, local_copy, stage_file
-from pipeline.runs.store import load_run
+from pipeline.runs.lock import run_lock
+from pipeline.runs.store import absolute, load_run
 from pipeline.training.batches import to_model
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.spread import evenly_spread
@@ -76,8 +77,16 @@ class AdaptationWork:
         return f"adapting {self.origin['run']} to {len(self.clips)} clips, {used} of {count} frames\n"
 
     def execute(self, progress: Progress) -> str:
-        """Adapt the model, write the run, and return lines on the result."""
+        """Adapt the model, write the run, and return lines on the result.
+
+        Raises:
+            UserError: another process writes the same run.
+        """
         storage.check_writable(self.request.out)
+        with run_lock(absolute(self.request.out), use="writing this folder; wait, or choose another --out"):
+            return self._execute(progress)
+
+    def _execute(self, progress: Progress) -> str:
         use_all_cpus()
         began = time.monotonic()
         fitted = adaptation.fit(self.model, self._as_clip(self.frames())[0], self.config, progress)
@@ -126,10 +135,13 @@ class AdaptationWork:
         return encode(enlarge(mosaic(rows), 2), "gif", display_fps(rates[0] if rates else None))
 
     def _write(self, quality: dict[str, float], seconds: float) -> None:
-        """Write the run, its checkpoint last but one, its description last."""
+        """Write the run; run.json last, which makes it one, and which that of an earlier adaptation must not do."""
         out, origin = self.request.out, self.origin
-        for name in ("run.json", "config.yaml"):
-            storage.write_bytes(storage.join(out, name), storage.read_bytes(storage.join(origin["run"], name)))
+        kept_files = {
+            name: storage.read_bytes(storage.join(origin["run"], name)) for name in ("config.yaml", "run.json")
+        }
+        storage.delete(storage.join(out, "run.json"))
+        storage.write_bytes(storage.join(out, "config.yaml"), kept_files["config.yaml"])
         with scratch_folder() as scratch:
             content = checkpoint.load(local_copy(origin["checkpoint"], scratch))
             kept = {key: value for key, value in content.items() if key not in ("optimiser", "ema", checkpoint.USED)}
@@ -148,6 +160,7 @@ class AdaptationWork:
             "seconds": round(seconds, 1),
         }
         storage.write_bytes(storage.join(out, DESCRIPTION), json.dumps(description, indent=1).encode())
+        storage.write_bytes(storage.join(out, "run.json"), kept_files["run.json"])
 
 
 def prepare(request: AdaptationRequest) -> AdaptationWork:

@@ -23,6 +23,7 @@ from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
 from cluster.storage.fence import active_fences, check_write, fenced
 from cluster.storage.scratch import REMEDY, scratch_folder
+from pipeline.runs.checkpoint_file import check_name, damage_of
 from pipeline.training.config import TrainingConfig
 from pipeline.training.position import TrainPosition
 from pipeline.training.state import TrainState
@@ -72,10 +73,16 @@ def _newest_first(run_url: str, training: TrainingConfig) -> list[tuple[TrainPos
 
 
 def newest_intact(run_url: str, training: TrainingConfig) -> TrainPosition | None:
-    """Return the position of the newest checkpoint that is not damaged."""
+    """Return the position of the newest checkpoint that is not damaged.
+
+    Raises:
+        UserError: it is of another position than its name says.
+    """
     for position, url in _newest_first(run_url, training):
         with scratch_folder() as scratch:
-            if _damage(url, local_copy(url, scratch)) is None:
+            path = local_copy(url, scratch)
+            if damage_of(url, path) is None:
+                check_name(url, path, position)
                 return position
     return None
 
@@ -84,15 +91,6 @@ def is_end(position: TrainPosition | None, training: TrainingConfig) -> bool:
     """Return whether a run at `position` has finished its selected stages."""
     last = training.selected_stages[-1]
     return position is not None and position >= TrainPosition(last, training.stage(last).steps)
-
-
-def _damage(url: str, path: Path) -> str | None:
-    """Return what is wrong with the checkpoint at `url`, of which `path` is a local copy; None if it is intact."""
-    try:
-        checkpoint.verify(path)
-    except ValueError as error:
-        return str(error).replace(str(path), url)
-    return None
 
 
 def local_copy(url: str, scratch: Path) -> Path:
@@ -192,7 +190,7 @@ class CheckpointStore:
             url = stage_file(self._url, stage)
             if storage.exists(url):
                 with scratch_folder() as scratch:
-                    if damage := _damage(url, local_copy(url, scratch)):
+                    if damage := damage_of(url, local_copy(url, scratch)):
                         logger.warning("%s", damage)
 
     def load(self, position: TrainPosition) -> TrainState:
@@ -208,7 +206,7 @@ class CheckpointStore:
             if before is None or position < before:
                 with scratch_folder() as scratch, os_errors.explained(url):
                     path = local_copy(url, scratch)
-                    damage = _damage(url, path)
+                    damage = damage_of(url, path)
                     if damage is None:
                         self._keep_stage(position, url, path)
                         return position

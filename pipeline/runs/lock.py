@@ -52,6 +52,7 @@ class _Claim:
 
     run: str
     token: str
+    use: str
 
     def check(self) -> None:
         """Raise LostLockError unless the lock still holds this claim."""
@@ -73,16 +74,25 @@ class _Claim:
 
 
 @contextlib.contextmanager
-def run_lock(run: str, *, lease_s: float = LEASE_S, renewal_s: float = RENEWAL_S) -> Iterator[None]:
+def run_lock(
+    run: str, *, lease_s: float = LEASE_S, renewal_s: float = RENEWAL_S,
+    use: str = "training this run; wait, or choose another --name",
+) -> Iterator[None]:  # fmt: skip
     """Lock a run against a second training until the block or this process ends.
 
     Within the block, whatever this process writes below the folder of the run is fenced: LostLockError is raised
     instead if the lock was lost. `active_fences` returns the fence, for the other processes of this training.
 
+    Args:
+        run: its folder.
+        lease_s: see `LEASE_S`.
+        renewal_s: see `RENEWAL_S`.
+        use: what another process that holds the lock is doing, and what to do about it.
+
     Raises:
         UserError: another process is training the run.
     """
-    claim = _Claim(run, uuid.uuid4().hex)
+    claim = _Claim(run, uuid.uuid4().hex, use)
     locked = _lease(claim, lease_s, renewal_s) if storage.is_remote(run) else _folder_lock(claim, lease_s, renewal_s)
     with locked, fenced(Fence(run, claim.check)):
         yield
@@ -96,7 +106,7 @@ def _folder_lock(claim: _Claim, lease_s: float, renewal_s: float) -> Iterator[No
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _locked_error(claim.run, "another process") from None
+            raise _locked_error(claim, "another process") from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 explain(folder / LOCK, error)
@@ -187,12 +197,12 @@ def _acquire(url: str, claim: _Claim, lease_s: float) -> str:
                 logger.info("%s: checking for %.0f s whether %s is still training it", claim.run, lease_s, _name(owner))
             first_etag, end = etag, time.monotonic() + lease_s
         elif etag != first_etag:
-            raise _locked_error(claim.run, _name(owner))
+            raise _locked_error(claim, _name(owner))
         if is_free or time.monotonic() > end:
             own_etag = _write_if(url, _claim(claim.token), etag)
             if own_etag is not None:
                 return own_etag
-            raise _locked_error(claim.run, "another process")
+            raise _locked_error(claim, "another process")
         time.sleep(min(0.5, lease_s / 10))
 
 
@@ -270,5 +280,5 @@ def _name(owner: dict[str, Any]) -> str:
     return f"process {owner['pid']} on {owner['host']}"
 
 
-def _locked_error(run: str, owner: str) -> UserError:
-    return UserError(f"{run}: {owner} is training this run; wait, or choose another --name")
+def _locked_error(claim: _Claim, owner: str) -> UserError:
+    return UserError(f"{claim.run}: {owner} is {claim.use}")

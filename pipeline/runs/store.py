@@ -17,6 +17,7 @@
              profile/       traces, if --profile is given
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -30,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.cli.former_names import with_current_names
 from cluster.cli.paths import expand_home
 from cluster.cli.recipe_file import leaves
+from cluster.cli.settings import Tree
 from cluster.cli.yaml_file import parse_mapping, to_yaml
 from cluster.errors import UserError, first_line
 from cluster.storage import api as storage
@@ -37,8 +39,10 @@ from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError
 from cluster.storage.scratch import scratch_folder
 from pipeline.recipe import Recipe
+from pipeline.runs.checkpoint_file import misnamed
 from pipeline.runs.checkpoints import checkpoints, is_end, local_copy, newest_intact
 from pipeline.training.config import TrainingConfig
+from pipeline.training.position import TrainPosition
 from vdsm import checkpoint
 
 if TYPE_CHECKING:
@@ -183,11 +187,7 @@ def read_recipe(url: str) -> Recipe:
         tree = parse_mapping(storage.read_bytes(path), path)
         if not tree:
             raise ValueError("it is empty")
-        tree = with_current_names(tree, Recipe, source=path, warn=False)
-        if isinstance(training := tree.get("training"), dict):
-            for name, value in KEPT.items():
-                training.setdefault(name, value)
-        return Recipe.model_validate(tree)
+        return Recipe.model_validate(_with_kept(with_current_names(tree, Recipe, source=path, warn=False)))
     except ValueError as error:
         raise UserError(f"{path} is not a recipe of this version ({first_line(error)})") from None
 
@@ -224,21 +224,26 @@ def load_run(url: str) -> LoadedRun:
     `data_sha256` (see `data_hash`).
 
     Raises:
-        UserError: there is no run or no checkpoint, or the checkpoint is damaged.
+        UserError: there is no run or no checkpoint, or the checkpoint is damaged, or not of this run.
     """
     url = absolute(url)
     description, recipe = read_description(url), read_recipe(url)
     found = checkpoints(url, recipe.training)
     if not found:
         raise UserError(f"{url}: this run has no checkpoint yet; train it further")
-    position = max(found)
-    model, _, digest = read_model(found[position])
+    newest = max(found)
+    file = found[newest]
+    model, content, digest = read_model(file)
+    position = TrainPosition(*(checkpoint.position_of(content) or newest))
+    if position.stage != newest.stage:  # an adapted model may be of an earlier step than the end of its stage
+        raise misnamed(file, position, newest)
+    _check_settings(file, content, model, recipe)
     origin = {
         "run": url,
         "stage": position.stage,
         "step": position.step,
         "finished": is_end(position, recipe.training),
-        "checkpoint": found[position],
+        "checkpoint": file,
         "checkpoint_sha256": digest,
         "data": description.data,
         "data_sha256": description.data_sha256,
@@ -260,3 +265,24 @@ def read_model(url: str) -> "tuple[Disentangler, dict[str, Any], str]":
             return checkpoint.disentangler_of(content, path), content, digest
         except ValueError as error:
             raise UserError(str(error).replace(str(path), url)) from error
+
+
+def _check_settings(url: str, content: Mapping[str, Any], model: "Disentangler", recipe: Recipe) -> None:
+    """Raise UserError if a checkpoint is of a run with other settings."""
+    changes = [] if model.config == recipe.model else ["model"]
+    with contextlib.suppress(ValueError, TypeError, UserError):  # of another version, which says nothing of the run
+        trained = _with_kept(with_current_names(dict(content.get("recipe") or {}), Recipe, warn=False))
+        changes = _changes(Recipe.model_validate(trained), recipe) if trained else changes
+    if changes:
+        raise UserError(
+            f"{url}: is a checkpoint of another run: config.yaml beside it differs by {'; '.join(changes[:5])}; "
+            "restore the file that was here"
+        )
+
+
+def _with_kept(tree: Tree) -> Tree:
+    """Return the settings of a run, with those that a run keeps and that its version did not have; see `KEPT`."""
+    if isinstance(training := tree.get("training"), dict):
+        for name, value in KEPT.items():
+            training.setdefault(name, value)
+    return tree

@@ -5,7 +5,6 @@ examines only what is missing, and ends with the same bytes. The sidecar is writ
 """
 
 import importlib.util
-import json
 import logging
 import sys
 from collections.abc import Callable
@@ -114,16 +113,19 @@ class _Job:
 
     def _read_stored(self) -> None:
         """Read the records of the videos that were examined before; one that is damaged is made again."""
+        from preprocessing.preparing.record import parse_record
+
         found = [name for name, path in self._paths.items() if path in self._stored]
         with ThreadPoolExecutor(CONCURRENT_READS) as pool:
             contents = pool.map(
                 lambda name: self._retry(lambda: storage.read_bytes(storage.join(self._out, self._paths[name]))), found
             )
             for name, data in zip(found, contents, strict=True):
-                try:
-                    self._records[name] = json.loads(data)
-                except ValueError:
+                record = parse_record(data)
+                if record is None:
                     log.warning("%s is damaged; examining %s again", self._paths[name], as_text(name))
+                else:
+                    self._records[name] = record
         if found:
             log.info("%d of %d videos were examined before", len(found), len(self._paths))
 

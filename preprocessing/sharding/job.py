@@ -18,9 +18,10 @@ from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Source
 from preprocessing.dataset import schema
-from preprocessing.dataset.format import COLUMNAR, MANIFEST, REJECTS, Manifest, ManifestHead, TableManifest
+from preprocessing.dataset.format import COLUMNAR, MANIFEST, REJECTS, TABLE, Manifest, ManifestHead, TableManifest
 from preprocessing.dataset.index import CONCURRENT_READS, ShardSummary
 from preprocessing.dataset.manifest import write_manifest
+from preprocessing.dataset.upgrade import upgrade_dataset
 from preprocessing.recipe import DataRecipe
 from preprocessing.sharding.dry_run import print_plan, take_sample
 from preprocessing.sharding.manifest import make_manifest
@@ -171,7 +172,11 @@ class _Job:
         content = self._retry(lambda: make_manifest(self._out, self._plan, self._source, summaries, rejected))
         self._retry(lambda: write_preview(self._out, content, rejected))
         storage.remove_partial_files(self._out)
+        # Formats before 3 have no table; one that was upgraded stays so.
+        was_upgraded = self._plan.version < COLUMNAR and storage.exists(storage.join(self._out, TABLE))
         self._retry(lambda: write_manifest(self._out, content))
+        if was_upgraded:
+            self._retry(lambda: upgrade_dataset(self._out))
 
     def _is_complete(self) -> bool:
         """Return whether everything that follows the last shard exists, in full."""

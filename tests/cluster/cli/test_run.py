@@ -236,6 +236,7 @@ def main(_):
         file.write(b"content;")
         file.flush()
         os.system("echo of a library; echo of a library >&2")
+        assert os.system("test -e /proc/self/fd/0 -a -e /proc/self/fd/1 -a -e /proc/self/fd/2") == 0, "as for a child"
         sys.stdout.write("result"), sys.stderr.write("warning"), sys.stdin.read()
 
 run(main)

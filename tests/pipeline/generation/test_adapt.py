@@ -1,15 +1,19 @@
 """`vdsm adapt`: a run of its own that shows one person, the same every time, and nothing else replaced."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 import torch
 
+from cluster.storage import api as storage
 from pipeline import adapt as adapt_module
 from pipeline import generate as generate_module
+from pipeline.runs.lock import run_lock
 from preprocessing.dataset.reader import ClipDataset
 from vdsm.checkpoint import load_disentangler
 
@@ -73,6 +77,50 @@ def test_a_rerun_writes_the_same_model_and_a_trained_run_is_never_replaced(
         adapt_module.main([*args, str(run)])
     assert "holds a run that `vdsm train` wrote" in capsys.readouterr().err
     assert contents(run) == before
+
+
+@pytest.mark.parametrize("kept", range(5))
+def test_an_adaptation_that_was_killed_between_its_files_is_no_run_and_can_be_rerun(
+    run: Path,
+    video: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kept: int,
+) -> None:
+    args = ["--run", str(run), "--videos", str(video), "--static-steps", "1", "--decoder-steps", "1", "--out"]
+    out, left = tmp_path / "a", kept
+
+    def killed(write: Callable[..., None]) -> Callable[..., None]:
+        def written(*given: Any) -> None:
+            nonlocal left
+            if str(out) in str(given) and ".write-test-" not in str(given):
+                if not left:
+                    raise KeyboardInterrupt
+                left -= 1
+            write(*given)
+
+        return written
+
+    adapt_module.main([*args, str(out)])  # an earlier one, which is replaced
+    with monkeypatch.context() as patch:
+        for name in ("write_bytes", "upload", "delete"):
+            patch.setattr(f"cluster.storage.api.{name}", killed(getattr(storage, name)))
+        with pytest.raises(SystemExit):
+            adapt_module.main([*args, str(out)])
+    assert (out / "run.json").exists() == (kept == 0)
+    adapt_module.main([*args, str(out)])
+    assert {"run.json", "config.yaml", "stage2.pt", "adapted.json", "adapted.gif"} <= set(contents(out))
+
+
+def test_two_adaptations_do_not_write_the_same_run(
+    run: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with run_lock(str(tmp_path / "a")), pytest.raises(SystemExit):
+        adapt_module.main(["--run", str(run), "--videos", str(video), "--out", str(tmp_path / "a"), *STEPS])
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == f"error: {tmp_path}/a: another process is writing this folder; wait, or choose another --out"
+    assert set(contents(tmp_path / "a")) == {".lock"}
 
 
 def test_a_picture_and_the_clips_of_an_identity_can_be_adapted_to(

@@ -108,12 +108,13 @@ def test_an_interrupted_job_examines_what_is_missing_and_ends_with_the_same_byte
     for path in records[:3]:
         path.unlink()
     records[3].write_bytes(records[3].read_bytes()[:100])  # as a full disk may leave it
+    records[4].write_bytes(b'{"seconds": 1.0, "damage": null, "parts": 3}')
     for name in WRITTEN[:3]:
         (copied / name).unlink()
-    kept = {path: path.stat().st_mtime_ns for path in records[4:]}
+    kept = {path: path.stat().st_mtime_ns for path in records[5:]}
     prepare.main([*options(recordings), "--out", str(copied), "--shards.concurrency", "1"])
     assert contents(str(copied)) == before
-    assert {path: path.stat().st_mtime_ns for path in records[4:]} == kept
+    assert {path: path.stat().st_mtime_ns for path in records[5:]} == kept
 
 
 @pytest.mark.slow

@@ -57,6 +57,9 @@ def test_a_dataset_keeps_its_format_and_an_upgraded_one_is_complete(
     before = tree(upgraded)
     shard.main([*SETTINGS, "--out", str(upgraded)])
     assert tree(upgraded) == before
+    (upgraded / "preview.html").unlink()
+    shard.main([*SETTINGS, "--out", str(upgraded)])
+    assert tree(upgraded) == before
     complete = tree(three)
     os.truncate(three / "shards.arrow", 1000)
     shard.main([*SETTINGS, "--out", str(three)])
