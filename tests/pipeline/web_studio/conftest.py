@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.pipeline.chromium import Chromium
+from tests.selection import names_studio
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,29 @@ def runs_folder(first_report: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
+_running = pytest.StashKey[contextlib.ExitStack]()
+
+
 @pytest.fixture(scope="session")
-def studio(root: Path, figures_dataset: Path, runs_folder: Path) -> Iterator[RunningStudio]:
+def studio(
+    request: pytest.FixtureRequest, root: Path, figures_dataset: Path, runs_folder: Path
+) -> Iterator[RunningStudio]:
     """Return a studio with the built-in model, a dataset and runs. Do not kill a part of it."""
     options = ["--max-upload-mb", "2", "--max-upload-s", "2", "--max-video-s", "10", "--max-pixels", "1000000"]
-    with started(root, "--data", str(figures_dataset), "--runs", str(runs_folder), *options) as running:
-        yield running
+    with contextlib.ExitStack() as running:
+        request.config.stash[_running] = running
+        yield running.enter_context(started(root, "--data", str(figures_dataset), "--runs", str(runs_folder), *options))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Stop the studio after its last test: its idle processes take a fifth of a core."""
+    yield
+    running = item.config.stash.get(_running, None)
+    is_used = nextitem is not None and names_studio(nextitem.path)
+    # A worker of pytest-xdist gets all files of the studio one after the other; see `tests/selection.py`.
+    if running is not None and not is_used and hasattr(item.config, "workerinput"):
+        running.close()
 
 
 @pytest.fixture(scope="module")
