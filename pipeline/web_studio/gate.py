@@ -185,32 +185,32 @@ class Gate:
                 return {"type": "http.request", "body": body, "more_body": False}
             return await receive()
 
-        failed = begun = False
+        # Passed on when it is complete: a replica may die between the head of an answer and its end.
+        answer: list[Message] = []
+        failed = complete = False
 
-        async def guarded(message: Message) -> None:
-            nonlocal failed, begun
+        async def keep(message: Message) -> None:
+            nonlocal failed, complete
             if message["type"] == "http.response.start":
                 status, given = int(message["status"]), message.get("headers", [])
                 headers = [(bytes(name), bytes(value)) for name, value in given]
                 names = {name.lower() for name, _ in headers}
-                if (status >= 500 or status == 408) and OURS not in names:
-                    failed = begun = True
-                    await self._answer(send, 503, BUSY)
-                    return
+                failed = (status >= 500 or status == 408) and OURS not in names
                 headers += [(name, value) for name, value in HEADERS.items() if name not in names]
                 message = {**message, "status": status, "headers": headers}
-            if not failed:
-                begun = True
-                await send(message)
+            elif message["type"] == "http.response.body":
+                complete = not message.get("more_body", False)
+            answer.append(message)
 
         try:
-            await self._app(scope, replay, guarded)
+            await self._app(scope, replay, keep)
         except Exception:
-            if begun:
-                raise
             log.exception("a request failed")
-        if not begun:  # Serve answers nothing if a replica dies
+        if failed or not complete:  # Serve answers nothing if a replica dies
             await self._answer(send, 503, BUSY)
+            return
+        for message in answer:
+            await send(message)
 
     async def _answer(self, send: Send, status: int, reason: str, before_end: Awaitable[None] | None = None) -> None:
         body = json.dumps({"error": reason}).encode()

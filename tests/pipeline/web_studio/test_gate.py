@@ -173,6 +173,22 @@ def test_a_request_that_serve_leaves_without_an_answer_is_asked_again() -> None:
     assert (answer.status, answer.headers["retry-after"]) == (503, "2")
 
 
+@pytest.mark.parametrize("sent", [0, 1], ids=["after the head", "within the body"])
+@pytest.mark.parametrize("error", [None, RuntimeError("the replica is gone")])
+def test_an_answer_that_ends_too_early_is_asked_again(sent: int, error: Exception | None) -> None:
+    async def cut(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"20")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for _ in range(sent):
+            await send({"type": "http.response.body", "body": b"0123456789", "more_body": True})
+        if error is not None:
+            raise error
+
+    answer = asked(Gate(cut, OPEN), b"x")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "2")
+    assert answer.error == "the studio is busy or restarting; repeat the request"
+
+
 def test_an_application_that_fails_before_it_answers_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
     async def failing(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("the actor died")
