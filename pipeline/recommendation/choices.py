@@ -158,8 +158,10 @@ def _in_hundreds(steps: float) -> int:
 
 def _choose_workers(draft: Draft, machine: Hardware) -> None:
     batches = [draft.get(f"training.stage{stage}.batch_clips") for stage in (1, 2)]
+    together = [draft.recipe().training.stage(stage).samples_together for stage in (1, 2)]
+    shared = [batch // clips for batch, clips in zip(batches, together, strict=True)]
     most = machine.gpus or min(machine.cores, MOST_WORKERS)
-    workers = next(count for count in range(most, 0, -1) if all(batch % count == 0 for batch in batches))
+    workers = next(count for count in range(most, 0, -1) if all(parts % count == 0 for parts in shared))
     threads = max(1, min(machine.cores // workers, MOST_THREADS))
     draft.set("training.num_workers", workers, f"this machine has {machine}; a worker takes its share of each batch")
     draft.set("training.threads_per_worker", threads, "cores that are left for each worker")
