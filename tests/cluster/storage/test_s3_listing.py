@@ -106,6 +106,13 @@ def test_large_folders_are_listed_as_ranges(order: str, folders: tuple[int, ...]
     assert server.ranges() >= 16
 
 
+@pytest.mark.parametrize("fault", ["ignores_start", "lacks_folders"])
+def test_a_server_that_cannot_list_ranges_is_asked_for_one_page_after_another(fault: str) -> None:
+    server = Server(tree(30, files=40), ORDERS["bytes"], 20)
+    setattr(server, fault, True)
+    assert listed(server, "in/") == server.sequential("in/")
+
+
 def test_ranges_are_listed_at_the_same_time() -> None:
     server, together = Server(tree(20, files=40), ORDERS["bytes"], 10), threading.Barrier(4)
     met: list[int] = []

@@ -59,10 +59,10 @@ def orders(mapped: MappedClips, numbers: Any, *, pairs: bool, by_clip: bool) -> 
         np.zeros(2), np.arange(CLIPS) % 5 == 0,
     )  # fmt: skip
     made = []
-    for keys in (mapped.keys, list(mapped.keys)):
+    for keys, is_mapped in ((mapped.keys, True), (list(mapped.keys), False)):
         own = np.arange(CLIPS)
-        groups: Any = FirstClips(keys, numbers) if keys is mapped.keys else [keys[number] for number in numbers]
-        held: Any = (FirstClips(keys, own) if keys is mapped.keys else keys) if by_clip else None
+        groups: Any = FirstClips(keys, numbers) if is_mapped else [keys[number] for number in numbers]
+        held: Any = (FirstClips(keys, own) if is_mapped else keys) if by_clip else None
         frames, shards = np.asarray(mapped.clip_frames), np.asarray(mapped.clip_shards)
         late = mined.one_motion if pairs else None
         table = ClipTable(keys, groups, frames, shards, mined if pairs else None, "keep", late, held)
