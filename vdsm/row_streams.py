@@ -41,7 +41,8 @@ class RowStreams:
     def __init__(self, seed: int, rows: Sequence[int]) -> None:
         keys = np.empty((len(rows), 2), dtype=np.uint64)
         keys[:, 0], keys[:, 1] = seed, rows
-        self._streams = [np.random.Generator(np.random.Philox(_Key(key))) for key in keys]
+        seeds: list[Any] = [_Key(key) for key in keys]  # NumPy takes them, but its types name a subclass of its own
+        self._streams = [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
 
     def normal(self, *shape: int) -> Tensor:
         """Return standard Normal numbers, float32 [rows, *shape]."""

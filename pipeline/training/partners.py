@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, overload
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,8 +97,8 @@ class GroupPartners:
 
     def __init__(self, table: ClipTable, train: Indices, stage: int) -> None:
         # As objects: NumPy's own strings lose NULs at their end, which makes two names one.
-        by_name = isinstance(table.groups, FirstClips)
-        every = table.groups.numbers if by_name else np.asarray(table.groups, dtype=object)
+        groups: Any = table.groups
+        every = groups.numbers if isinstance(groups, FirstClips) else np.asarray(groups, dtype=object)
         names, group = np.unique(every[train], return_inverse=True)
         sizes = np.bincount(group)
         if table.lone == "refuse" and sizes.min() < 2:

@@ -145,7 +145,8 @@ def _held_out(groups: Sequence[str], seed: int, fraction: float) -> NDArray[np.b
         count = count_held_out(len(clips), fraction)
         ranked = np.partition(draws, [count - 1, count])
         if ranked[count - 1] < ranked[count]:  # else names decide, below
-            return (draws < ranked[count])[np.searchsorted(clips, groups.numbers)]
+            held: NDArray[np.bool_] = (draws < ranked[count])[np.searchsorted(clips, groups.numbers)]
+            return held
     chosen = held_out(groups, seed, fraction)
     return np.fromiter((group in chosen for group in groups), dtype=bool)
 
