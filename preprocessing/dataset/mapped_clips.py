@@ -137,7 +137,7 @@ class MappedClips:
         parts = [np.zeros(0, dtype=np.int64)]
         for index in self.indexes():
             _, first, source = np.unique(index.hashes("source"), return_index=True, return_inverse=True)
-            names = (index.name("source", row) for row in first.tolist())
+            names = index.names("source", first.tolist())
             parts.append(np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int64)[source])
         names_in_order = sorted(known)
         rank = np.empty(len(known), dtype=np.int64)
@@ -248,8 +248,7 @@ class KeyColumn(LazyColumn[str]):
         shards, rows = self._clips.places(clips)
         numbers, starts = np.unique(shards, return_index=True)
         for shard, own in zip(numbers.tolist(), np.split(rows, starts[1:]), strict=True):
-            index = self._clips.index(shard)
-            yield from (index.key(row) for row in own.tolist())
+            yield from self._clips.index(shard).names("key", own.tolist())
 
 
 class ShardNumbers(Sequence[int]):
