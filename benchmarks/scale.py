@@ -3,26 +3,38 @@
     python benchmarks/scale.py --json                       # 10^4 to 10^6 clips: four processor minutes, 2 GB
     python benchmarks/scale.py --only ranks --clips 100000  # one of the things that grow
     python benchmarks/scale.py --only node --clips 100000000  # a node of 8 ranks on format 3: four processor minutes
+    python benchmarks/scale.py --measured FILE --plot PLOT.svg  # draw what an earlier --json has printed
 
 For each component it prints the cost at three sizes and the exponent of the power law through them: 0 is constant, 1
 linear. Seconds are those of the processor. `start` and `node` run in processes of their own for each size, whose memory
 they measure; everything else that a rank does is simulated in this process, without a process group or a network.
 """
 
+import argparse
 import json
 import math
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from arguments import machine, parser, show
 from scale_columns import held_out_of, job_of, node_of
+from scale_plot import draw
 from scale_sharding import cached, inputs, shards_of_job, trials
 from scale_training import Costs, checkpoint_of, clips_of_dataset, ranks_of_run, start_of_rank, steps_of_run
 
 Grown = dict[str, dict[int, float]]
 """Component -> size -> cost."""
+
+GROWS = {
+    "start": "clips", "node": "clips", "held out": "clips", "clips": "clips", "job": "shards", "shards": "shards",
+    "cache": "shards", "ranks": "ranks", "steps": "steps", "checkpoint": "MB of a checkpoint", "inputs": "inputs",
+    "trials": "trials",
+}  # fmt: skip
+"""Measurement -> what grows."""
 
 
 def exponent(costs: Mapping[int, float]) -> float | None:
@@ -93,16 +105,26 @@ def main() -> None:
     command.add_argument("--shards", type=int, default=9_000, help="shards of the largest sharding job and cache")
     command.add_argument("--steps", type=int, default=100_000, help="steps of the longest run")
     command.add_argument("--only", nargs="+", choices=list(measurements(1, 1, 1)), help="measure only these")
+    command.add_argument("--plot", type=Path, help="file for an SVG")
+    command.add_argument("--measured", type=Path, help="output of an earlier --json, to show instead of measuring")
     options = command.parse_args()
-    chosen = measurements(options.clips, options.shards, options.steps)
-    grown: Grown = {}
+    results = json.loads(options.measured.read_text())["components"] if options.measured else measure(options)
+    costs = {name: {int(size): cost for size, cost in one["costs"].items()} for name, one in results.items()}
+    if options.plot is not None:
+        options.plot.write_text(draw((name, one["grows"], costs[name]) for name, one in results.items()))
+    if options.json:
+        show({"components": results, "machine": machine()}, as_json=True)
+    else:
+        print(table(costs))
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the costs of the chosen measurements, by component."""
+    chosen, results = measurements(options.clips, options.shards, options.steps), {}
     for name in options.only or chosen:
-        grown |= chosen[name]()
-    if not options.json:
-        print(table(grown))
-        return
-    results = {name: {"costs": costs, "exponent": exponent(costs)} for name, costs in grown.items()}
-    show({"components": results, "machine": machine()}, as_json=True)
+        for component, costs in chosen[name]().items():
+            results[component] = {"grows": GROWS[name], "costs": costs, "exponent": exponent(costs)}
+    return results
 
 
 if __name__ == "__main__":

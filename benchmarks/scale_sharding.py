@@ -15,7 +15,7 @@ from cluster.storage import api as storage
 from preprocessing.dataset.cache import ShardCache
 from preprocessing.dataset.format import ShardEntry, encode_json
 from preprocessing.dataset.index import summarize
-from preprocessing.recipe import DataRecipe
+from preprocessing.recipe import DataRecipe, ShardsConfig
 from preprocessing.sharding.job import _Job
 from preprocessing.sharding.manifest import make_manifest
 from preprocessing.sharding.plan import make_plan
@@ -31,9 +31,9 @@ def inputs(count: int) -> Costs:
 
 def shards_of_job(count: int) -> Costs:
     """Return the cost of bookkeeping for `count` shards: the share of rejects after each, the manifest, a listing."""
-    recipe, source = DataRecipe(), NoInputs(20 * count)
     # An input of 0.1 of a shard gives about the wanted number of shards.
-    plan = make_plan(recipe.model_copy(update={"shards": recipe.shards.model_copy(update={"target_mb": 2.0})}), source)
+    recipe, source = DataRecipe(shards=ShardsConfig(target_mb=2.0, format=2)), NoInputs(20 * count)
+    plan = make_plan(recipe, source)
     found = len(plan.shards)
     small = [shard_index(number, 1) for number in range(found)]
     summaries = [summarize(index, "0" * 64) for index in small]

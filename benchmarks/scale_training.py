@@ -107,7 +107,10 @@ def ranks_of_run(size: int, clips: int) -> Costs:
     own = world.rows(batch)
     order.at(0, own)
     model = Disentangler(ModelConfig())
-    noise = {stage: cpu_seconds(lambda stage=stage: _noise(model, stage, batch, world), 3) for stage in (1, 2)}
+    noise = {}
+    for stage in (1, 2):
+        _noise(model, stage, batch, world)
+        noise[stage] = cpu_seconds(lambda stage=stage: _noise(model, stage, batch, world), STEPS)
     # What a rank holds while the records of `training.audit` are gathered: those of 200 steps of all ranks.
     keys = table.keys[:CLIPS_PER_RANK]
     record = len(json.dumps({"stage": 1, "step": 10_000, "rank": size, "clips": keys}))

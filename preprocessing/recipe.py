@@ -20,8 +20,10 @@ class ShardsConfig(Section):
 
     target_mb: float = Field(default=32.0, gt=0, allow_inf_nan=False)
     """Approximate size of a shard in MB (10^6 bytes), estimated from the inputs; an input is never split."""
-    format: Literal[2, 3] = 2
-    """Version of the dataset's format. A dataset that exists keeps its own; `vdsm verify --upgrade` makes 3 of 2."""
+    format: Literal["auto", 2, 3] = "auto"
+    """Version of the dataset's format. `auto`: 3, which needs pyarrow, above 100,000 clips in the plan (an input of
+    unknown length counts as one), and 2, whose indexes are JSON, up to that. A dataset that exists keeps its own; `vdsm
+    verify --upgrade` makes 3 of 2."""
     concurrency: int | None = Field(default=None, ge=1)
     """Number of shards written at the same time; by default one per CPU of the cluster. Does not change the bytes."""
     decode_seconds: int = Field(default=60, ge=1)

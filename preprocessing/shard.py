@@ -21,7 +21,7 @@ from preprocessing.recipe import SOURCE_SETTINGS, DataRecipe
 class ShardCommand(DataRecipe, Controls):
     """Convert a source of clips to WebDataset shards and a manifest. If interrupted, rerun it to resume."""
 
-    MAIN: ClassVar[tuple[str, ...]] = ("seed", *SOURCE_SETTINGS)
+    MAIN: ClassVar[tuple[str, ...]] = ("seed", *SOURCE_SETTINGS, "shards.format")
 
     out: Location
     """Folder or s3://bucket/prefix of the dataset."""

@@ -15,6 +15,7 @@ from cluster.storage.fence import check_write, is_fenced
 from cluster.storage.resumed import replaced, resumed
 from cluster.storage.s3_client import client, settings
 from cluster.storage.s3_errors import explain, is_final, status_of
+from cluster.storage.s3_listing import list_in_ranges
 
 READ_ATTEMPTS = 8
 """A read fails after this many consecutive attempts that transfer no byte."""
@@ -162,15 +163,12 @@ def list_objects(url: str) -> Iterator[tuple[str, int, str]]:
     """Yield (key relative to `url`, length in bytes, ETag) of all objects below it, in order of their keys."""
     bucket, prefix = split_url(url)
     prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
-    after: dict[str, str] = {}
-    while True:
-        page = _page(url, Bucket=bucket, Prefix=prefix, **after, **settings().reading())
-        for entry in page.get("Contents", []):
-            if not entry["Key"].endswith("/"):
-                yield entry["Key"][len(prefix) :], int(entry["Size"]), str(entry["ETag"]).strip('"')
-        if not page["IsTruncated"]:
-            return
-        after = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def page_of(**parameters: str) -> dict[str, Any]:
+        return _page(url, Bucket=bucket, **parameters, **settings().reading())
+
+    for entry in list_in_ranges(page_of, prefix, url):
+        yield entry["Key"][len(prefix) :], int(entry["Size"]), str(entry["ETag"]).strip('"')
 
 
 def _page(url: str, **parameters: str) -> dict[str, Any]:

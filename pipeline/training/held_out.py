@@ -124,7 +124,7 @@ def _groups(index: ClipIndex, unit: Unit) -> tuple[Indices, Indices]:
 
 
 def _draws(index: ClipIndex, seed: int, unit: Unit) -> Indices:
-    names = (index.key(row) if unit == "key" else index.name(unit, row) for row in _groups(index, unit)[0].tolist())
+    names = index.names(unit, _groups(index, unit)[0].tolist())
     return np.array([draw_of_group(name, seed) for name in names], dtype=np.int64)
 
 

@@ -12,7 +12,7 @@ from pipeline.training.batches import Clips
 from pipeline.training.config import TrainingConfig
 from pipeline.training.held_out import HeldOut, Unit, find_held_out
 from pipeline.training.order import GlobalOrder
-from pipeline.training.partners import ClipTable
+from pipeline.training.partners import ClipTable, FirstClips
 from pipeline.training.sharded_clips import ShardedTable
 from pipeline.training.state import Provenance
 from preprocessing.appearance.pairs import MinedPairs, Video
@@ -109,7 +109,7 @@ def clip_table(job: Job) -> ClipTable:
     if pairing == "appearance":
         if job.pairs is None or len(job.pairs) != len(clips.keys):
             raise ValueError("stage1.pairing is appearance, but the pairs of these clips were not mined")
-        groups: Sequence[str] = [clips.keys[first] for first in job.pairs.groups(Video.of(clips)).tolist()]
+        groups: Sequence[str] = FirstClips(clips.keys, job.pairs.groups(Video.of(clips)))
     elif pairing == "video":
         video = Video.of(clips)
         if not video.are_videos:
@@ -117,12 +117,13 @@ def clip_table(job: Job) -> ClipTable:
                 "stage1.pairing is video, but several clips start at the same time of the same source, so they are not "
                 "cut from videos; set pairing to appearance or identity"
             )
-        groups = [clips.keys[first] for first in video.firsts().tolist()]
+        groups = FirstClips(clips.keys, video.firsts())
     else:
         groups = clips.identities
     frames, shards = (np.asarray(column, dtype=np.int64) for column in (clips.clip_frames, clips.clip_shards))
     pairs = job.pairs if pairing == "appearance" else None
     lone: Literal["refuse", "keep"] = "refuse" if pairing == "identity" else "keep"
-    held_out_by = clips.keys if job.training.validation_unit == "clip" else None
+    is_by_clip = job.training.validation_unit == "clip"
+    held_out_by = FirstClips(clips.keys, np.arange(len(clips.keys))) if is_by_clip else None
     late = None if pairs is None else pairs.one_motion
     return ClipTable(clips.keys, groups, frames, shards, pairs, lone, late, held_out_by)

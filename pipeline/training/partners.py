@@ -1,16 +1,49 @@
 """Which clip a clip is paired with: another of its group, or one of a list."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.appearance.pairs import MinedPairs
+from preprocessing.dataset.mapped_clips import KeyColumn
 
 Indices = NDArray[np.int64]
 Draws = NDArray[np.uint64]
+
+
+class FirstClips(Sequence[str]):
+    """The group of each clip, whose name is the key of one of its clips; read when it is asked for.
+
+    Args:
+        keys: keys of the clips.
+        numbers: clip that names the group of each clip, [N].
+    """
+
+    def __init__(self, keys: Sequence[str], numbers: Indices) -> None:
+        self._keys, self.numbers = keys, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        """Return the group of a clip, or of several."""
+        if isinstance(index, slice):
+            return [self._keys[number] for number in self.numbers[index].tolist()]
+        return self._keys[int(self.numbers[index])]
+
+    def distinct(self) -> tuple[Indices, Iterator[str]]:
+        """Return the clips that name a group, in ascending order, and these names."""
+        found = np.unique(self.numbers)
+        if isinstance(self._keys, KeyColumn):
+            return found, self._keys.at(found)
+        return found, (self._keys[number] for number in found.tolist())
 
 
 @dataclass(frozen=True)
@@ -64,7 +97,9 @@ class GroupPartners:
 
     def __init__(self, table: ClipTable, train: Indices, stage: int) -> None:
         # As objects: NumPy's own strings lose NULs at their end, which makes two names one.
-        names, group = np.unique(np.asarray(table.groups, dtype=object)[train], return_inverse=True)
+        groups: Any = table.groups
+        every = groups.numbers if isinstance(groups, FirstClips) else np.asarray(groups, dtype=object)
+        names, group = np.unique(every[train], return_inverse=True)
         sizes = np.bincount(group)
         if table.lone == "refuse" and sizes.min() < 2:
             raise ValueError(lone_identity(stage, names[sizes.argmin()], int((sizes < 2).sum())))

@@ -1,15 +1,17 @@
 """What an order knows of the clips of a table: one entry per clip, in arrays."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.training.draws_of_keys import derive_seed, held_out, scatter
+from pipeline.training.draws_of_keys import count_held_out, derive_seed, draw_of_group, held_out, scatter
 from pipeline.training.lanes import LaneShards, ListedShards
-from pipeline.training.partners import ClipTable, Partners, make_partners
+from pipeline.training.partners import ClipTable, FirstClips, Partners, make_partners
 from preprocessing.dataset.digests import digests
+from preprocessing.dataset.mapped_clips import KeyColumn
 
 Indices = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -61,9 +63,8 @@ class TableClips:
     def __init__(self, table: ClipTable, seed: int, validation_fraction: float) -> None:
         self._table = table
         self._frames = np.asarray(table.frames, dtype=np.int64)
-        self.hashes = digests(table.keys)
-        validation = held_out(table.validation_groups, seed, validation_fraction)
-        held = np.fromiter((group in validation for group in table.validation_groups), dtype=bool)
+        self.hashes = table.keys.digests() if isinstance(table.keys, KeyColumn) else digests(table.keys)
+        held = _held_out(table.validation_groups, seed, validation_fraction)
         self.train: Indices = np.flatnonzero(~held)
         self.validation: Indices = np.flatnonzero(held)
         self.is_late = np.zeros(len(held), dtype=bool) if table.late is None else np.asarray(table.late)
@@ -134,6 +135,20 @@ class TableClips:
     def partners(self, stage: int) -> Partners:
         """Return the partners of the clips to train on."""
         return make_partners(self._table, self.train, stage)
+
+
+def _held_out(groups: Sequence[str], seed: int, fraction: float) -> NDArray[np.bool_]:
+    """Return whether each clip is held out, given its group."""
+    if isinstance(groups, FirstClips):
+        clips, names = groups.distinct()
+        draws = np.fromiter((draw_of_group(name, seed) for name in names), dtype=np.int64, count=len(clips))
+        count = count_held_out(len(clips), fraction)
+        ranked = np.partition(draws, [count - 1, count])
+        if ranked[count - 1] < ranked[count]:  # else names decide, below
+            held: NDArray[np.bool_] = (draws < ranked[count])[np.searchsorted(clips, groups.numbers)]
+            return held
+    chosen = held_out(groups, seed, fraction)
+    return np.fromiter((group in chosen for group in groups), dtype=bool)
 
 
 def visited_first(hashes: Hashes, seed: int) -> Indices:

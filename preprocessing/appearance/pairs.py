@@ -29,6 +29,9 @@ class Video:
     @classmethod
     def of(cls, clips: Any) -> "Video":
         """Return the origin of the clips of a split (`ClipDataset`)."""
+        mapped = getattr(clips, "mapped", None)
+        if mapped is not None:
+            return cls(mapped.source_numbers, mapped.starts_s)
         numbers = np.unique(np.asarray(clips.sources, dtype=object), return_inverse=True)[1].astype(np.int64)
         return cls(numbers, np.asarray(clips.starts_s, dtype=np.float64))
 

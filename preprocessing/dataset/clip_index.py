@@ -203,25 +203,25 @@ class ClipIndex:
 
     def key(self, row: int) -> str:
         """Return the key of a clip."""
-        key = self.name("key", row)
-        if not KEY.accepts(key):
-            raise self._damage(f"samples[{row}].key is {key[:60]!a}; it must be {KEY}")
-        return key
+        return self.name("key", row)
 
     def name(self, name: str, row: int) -> str:
-        """Return the `identity` or the `source` of a clip."""
-        column = self._ragged(name)
+        """Return the `key`, `identity` or `source` of a clip."""
+        return self.names(name, (row,))[0]
+
+    def names(self, name: str, rows: Iterable[int] | None = None) -> list[str]:
+        """Return the `key`, `identity` or `source` of some clips, or of all, [N]."""
+        column = self._ragged(name)  # checked once for all of them
         with self._named():
-            text = column.text(row)
+            return [self._text(column, name, row) for row in (range(len(self)) if rows is None else rows)]
+
+    def _text(self, column: arrow_file.Ragged, name: str, row: int) -> str:
+        text = column.text(row)
         if len(text) > MAX_TEXT:
             raise self._damage(f"samples[{row}].{name} has {len(text):,} characters; it must have at most {MAX_TEXT:,}")
+        if name == "key" and not KEY.accepts(text):
+            raise self._damage(f"samples[{row}].key is {text[:60]!a}; it must be {KEY}")
         return text
-
-    def names(self, name: str) -> list[str]:
-        """Return the `key`, `identity` or `source` of all clips, [N]."""
-        if name == "key":
-            return [self.key(row) for row in range(len(self))]
-        return [self.name(name, row) for row in range(len(self))]
 
     def location(self, row: int, shard: int) -> ClipLocation:
         """Return where the frames of a clip are in the shard with the given number."""

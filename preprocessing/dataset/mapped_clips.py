@@ -103,9 +103,9 @@ class MappedClips:
         return hashes, frames
 
     @property
-    def keys(self) -> "LazyColumn[str]":
+    def keys(self) -> "KeyColumn":
         """Key of each clip."""
-        return LazyColumn(self, lambda index, row: index.key(row), lambda index: index.names("key"), object)
+        return KeyColumn(self, lambda index, row: index.key(row), lambda index: index.names("key"), object)
 
     @property
     def clip_frames(self) -> "LazyColumn[int]":
@@ -129,6 +129,20 @@ class MappedClips:
         """Source of each clip; one string for all clips of a source."""
         known: dict[str, str] = {}
         return [known.setdefault(name, name) for index in self.indexes() for name in index.names("source")]
+
+    @functools.cached_property
+    def source_numbers(self) -> Indices:
+        """Number of each clip's source among their names in ascending order, [N]. Names are read once per shard."""
+        known: dict[str, int] = {}
+        parts = [np.zeros(0, dtype=np.int64)]
+        for index in self.indexes():
+            _, first, source = np.unique(index.hashes("source"), return_index=True, return_inverse=True)
+            names = index.names("source", first.tolist())
+            parts.append(np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int64)[source])
+        names_in_order = sorted(known)
+        rank = np.empty(len(known), dtype=np.int64)
+        rank[[known[name] for name in names_in_order]] = np.arange(len(known))
+        return rank[np.concatenate(parts)]
 
     @functools.cached_property
     def _numbers(self) -> dict[tuple[str, str], NDArray[Any]]:
@@ -219,6 +233,22 @@ class LazyColumn(Sequence[T], Generic[T]):
         return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other))
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class KeyColumn(LazyColumn[str]):
+    """The key of each clip."""
+
+    def digests(self) -> Digests:
+        """Return the hash of each key, [N], as the indexes store it."""
+        stored = [np.array(index.hashes("key"), dtype=np.uint64) for index in self._clips.indexes()]
+        return np.concatenate([np.zeros(0, dtype=np.uint64), *stored])
+
+    def at(self, clips: Indices) -> Iterator[str]:
+        """Yield the keys of some clips, whose numbers ascend, [B]."""
+        shards, rows = self._clips.places(clips)
+        numbers, starts = np.unique(shards, return_index=True)
+        for shard, own in zip(numbers.tolist(), np.split(rows, starts[1:]), strict=True):
+            yield from self._clips.index(shard).names("key", own.tolist())
 
 
 class ShardNumbers(Sequence[int]):

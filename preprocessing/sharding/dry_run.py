@@ -71,8 +71,16 @@ def _read(sample: Sample, clips: Clips, item: Item, patience_s: float) -> None:
         sample.bytes += clip.frames.nbytes
 
 
-def print_plan(recipe: DataRecipe, url: str, plan: Plan, sample: Sample) -> None:
-    """Print what would be written to `url`, and how long that would take, extrapolated from a sample."""
+def print_plan(recipe: DataRecipe, url: str, plan: Plan, sample: Sample, chosen: str) -> None:
+    """Print what would be written to `url`, and how long that would take, extrapolated from a sample.
+
+    Args:
+        recipe: the source and the number of tasks.
+        url: folder or s3:// prefix of the dataset.
+        plan: the plan of the dataset.
+        sample: what was read from the first few inputs.
+        chosen: a line that says in which format, and why.
+    """
     factor = sample.bytes / sample.estimated_bytes if sample.estimated_bytes else 1.0
     clips_per_byte = sample.clips / sample.estimated_bytes if sample.estimated_bytes else 0.0
     total_bytes = 0
@@ -91,4 +99,5 @@ def print_plan(recipe: DataRecipe, url: str, plan: Plan, sample: Sample) -> None
             f"time: about {format_duration(seconds)} with {tasks} concurrent tasks, extrapolated from {sample.inputs} "
             f"inputs read on this machine, which gave {sample.clips:,} clips and {sample.rejects} rejects\n"
         )
+    sys.stdout.write(f"{chosen}\n")
     sys.stdout.write(f"dry run: nothing was written; without --dry-run, the dataset goes to {url}\n")

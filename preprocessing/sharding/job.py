@@ -5,6 +5,7 @@ writes only what is missing, and ends with the same bytes.
 """
 
 import hashlib
+import importlib.util
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from typing import TypeVar
 from cluster import ray_runtime
 from cluster.cli.progress import ProgressDisplay
 from cluster.errors import UserError
-from cluster.extras import require
+from cluster.extras import remedy, require
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
 from preprocessing.clip import Source
@@ -26,7 +27,7 @@ from preprocessing.recipe import DataRecipe
 from preprocessing.sharding.dry_run import print_plan, take_sample
 from preprocessing.sharding.manifest import make_manifest
 from preprocessing.sharding.output_lock import acquire_output, stored_version
-from preprocessing.sharding.plan import Plan, ShardPlan, make_plan
+from preprocessing.sharding.plan import MOST_JSON_CLIPS, Plan, ShardPlan, make_plan
 from preprocessing.sharding.preview import has_preview, write_preview
 from preprocessing.sharding.rejects import check_any, check_share, is_failed, write_rejects
 from preprocessing.sharding.report import print_report
@@ -61,10 +62,9 @@ def shard_source(recipe: DataRecipe, out: str, *, dry_run: bool = False) -> None
         source = make_source(recipe.source, recipe.seed)
         plan = make_plan(recipe, source)
         storage.exists(storage.join(out, MANIFEST))  # a wrong address or key fails now, not after retries
-        version = stored_version(out)
-        if version not in (None, plan.version):
-            log.info("%s has format %d and keeps it; `vdsm verify --upgrade` makes format 3 of 2", out, version)
-        plan = plan.of_version(version or plan.version)
+        plan, chosen = _choose_format(recipe, out, plan)
+        if not dry_run:
+            log.info("%s", chosen)
         job = _Job(recipe, out, source, plan, progress)
         job.acquire_output(store=not dry_run)
         if dry_run:
@@ -74,9 +74,34 @@ def shard_source(recipe: DataRecipe, out: str, *, dry_run: bool = False) -> None
             job.run()
     # Outside the block: while a bar is shown, standard output is redirected to it.
     if dry_run:
-        print_plan(recipe, out, plan, sample)
+        print_plan(recipe, out, plan, sample, chosen)
     else:
         print_report(out)
+
+
+def _choose_format(recipe: DataRecipe, out: str, plan: Plan) -> tuple[Plan, str]:
+    """Return the plan in the format of the dataset, and a line that says which that is and why.
+
+    Raises:
+        UserError: it is format 3, and pyarrow is not installed.
+    """
+    started = stored_version(out)
+    if started is not None:
+        reason = f"as {out} was started"
+        reason += "; `vdsm verify --upgrade` makes format 3 of 2" if started < plan.version else ""
+    elif recipe.shards.format == "auto":
+        bound = "more than" if plan.version >= COLUMNAR else "at most"
+        reason = (
+            f"the plan has {plan.listed_clips:,} clips or inputs, {bound} {MOST_JSON_CLIPS:,} (shards.format: auto)"
+        )
+    else:
+        reason = f"shards.format is {plan.version}"
+    plan = plan.of_version(started or plan.version)
+    chosen = f"dataset format {plan.version}: {reason}"
+    if plan.version >= COLUMNAR and importlib.util.find_spec("pyarrow") is None:
+        other = "" if started else "; or set shards.format: 2"
+        raise UserError(f"{chosen}; {remedy('pyarrow')}{other}")
+    return plan, chosen
 
 
 class _Job:

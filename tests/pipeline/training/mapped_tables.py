@@ -52,5 +52,6 @@ def _sample(table: ClipTable, clip: int) -> Sample:
     length = int(table.frames[clip])
     return {
         "key": table.keys[clip], "shape": [length, 1, 1, 1], "frames_crc32": 0, "frames_length": length + 128,
-        "frames_offset": 512, "labels": {}, "identity": table.groups[clip], "source": "a", "start_s": 0.0, "fps": 1.0,
+        "frames_offset": 512, "labels": {}, "identity": table.groups[clip], "source": table.groups[clip],
+        "start_s": float(clip), "fps": 1.0,
     }  # fmt: skip
