@@ -22,7 +22,7 @@ class ShardsConfig(Section):
     """Approximate size of a shard in MB (10^6 bytes), estimated from the inputs; an input is never split."""
     format: Literal[2, 3] = 2
     """Version of the dataset's format. A dataset that exists keeps its own; `vdsm verify --upgrade` makes 3 of 2."""
-    concurrency: int | None = Field(default=None, ge=1)
+    concurrency: int | None = Field(default=None, ge=1, le=10_000)
     """Number of shards written at the same time; by default one per CPU of the cluster. Does not change the bytes."""
     decode_seconds: int = Field(default=60, ge=1)
     """CPU time that an untrusted input may take from one clip to the next, in seconds; an input that takes longer is

@@ -9,7 +9,7 @@ import numpy as np
 from cluster.storage import api as storage
 from cluster.storage.lock import output_lock
 from pipeline.evaluation.inputs import use_all_cpus
-from pipeline.generation.checks import check_donors
+from pipeline.generation.checks import check_donors, check_memory
 from pipeline.generation.donors import Donors, find_donors
 from pipeline.generation.generated_grids import GeneratedGrid, GridGenerator, sample_grid
 from pipeline.generation.media_files import encode, encode_npz
@@ -120,5 +120,6 @@ def prepare(request: GenerationRequest) -> Generation:
     outputs = plan_outputs(request, trained, single)
     donors = find_donors(request, trained)
     check_donors(request, trained, donors, list(outputs.urls))
+    check_memory(request, trained, donors, list(outputs.urls))
     storage.check_writable(outputs.folder)
     return Generation(request, trained, donors, outputs)

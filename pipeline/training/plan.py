@@ -70,9 +70,12 @@ def plan_of(
         training: settings of the training.
         counts: numbers of training and validation clips by stage, if known.
     """
+    import torch
+
     from vdsm.disentangler import Disentangler
 
-    disentangler = Disentangler(model)
+    with torch.device("meta"):  # sizes alone: the model may be larger than memory
+        disentangler = Disentangler(model)
     total = sum(parameter.numel() for parameter in disentangler.parameters())
     plans = []
     for stage in training.selected_stages:
