@@ -140,12 +140,9 @@ def disentangler_of(state: Mapping[str, Any], path: Path) -> "Disentangler":
     if missing:
         raise ValueError(f"{path}: has no {' and no '.join(sorted(missing))}; use a checkpoint of `vdsm train`")
     try:
-        config = ModelConfig(**state[MODEL_CONFIG])
-        weights = state[state.get(USED, WEIGHTS)]  # a run that averages its weights stores both
-        with torch.device("meta"):  # settings that do not belong to the weights take no memory
-            Disentangler(config).load_state_dict(weights, assign=True)
-        model = Disentangler(config)
-        model.load_state_dict(weights)
+        model = Disentangler(ModelConfig(**state[MODEL_CONFIG]))
+        # A run that averages its weights stores both, and which of them to use.
+        model.load_state_dict(state[state.get(USED, WEIGHTS)])
         if PRIORS in state:
             sizes = model.config.num_experts, model.config.dynamics_size
             model.fitted_priors = FittedPriors.from_dict(state[PRIORS], *sizes)

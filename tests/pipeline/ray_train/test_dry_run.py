@@ -48,9 +48,16 @@ def test_a_training_beyond_all_memory_of_this_machine_ends_before_it_writes(
     training = replace(training, stage2=replace(training.stage2, **change.get("stage2", {})))
     model = replace(tiny_recipe.model, **change.get("model", {}))
     recipe = tiny_recipe.model_copy(update={"training": training, "model": model})
-    with pytest.raises(UserError, match=r"^2 workers need about [\d,.]+ GB of memory and this machine has .*; lower"):
+    with pytest.raises(UserError, match=r"^(2 workers need about|the model has at least).*this machine has .*; lower"):
         train_recipe(recipe, "nowhere", str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # a cluster may grow
     with pytest.raises(UserError, match="nowhere"):
         train_recipe(recipe, "nowhere", str(tmp_path / "run"))
+
+
+def test_a_model_larger_than_memory_is_not_made(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vdsm.disentangler.Disentangler", lambda _: pytest.fail("it is made"))
+    model = replace(tiny_recipe.model, rnn_width=65_536, rnn_layers=64)
+    with pytest.raises(UserError, match=r"^the model has at least [\d,]+ parameters, [\d,.]+ GB, and this"):
+        preview(tiny_recipe.model_copy(update={"model": model}), "nowhere", None)
