@@ -1,6 +1,8 @@
 """User errors, as opposed to bugs in the program."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 MAX_CHARACTERS = 2000
 """Longest message; what is in the middle of a longer one is left out."""
@@ -12,7 +14,7 @@ _USERS = (
 """User and password in an address."""
 _PARAMETERS = re.compile(
     r"(?<![a-z])((?:x-(?:amz|goog)-)?(?:signature|credential|security-token)|sig|(?:(?:access|auth|hf)_?)?token|secret"
-    r"|password|passwd|pwd|api_?key|(?:aws|secret|google)?_?access_?(?:key|id)(?:_?id)?)(=|%3d)[^\s&'\")]+",
+    r"|password|passwd|pwd|api_?key|(?:aws|secret|google)?_?access_?(?:key|id)(?:_?id)?)(=|%3d)([\"']?)[^\s&'\")]+",
     re.IGNORECASE,
 )
 """Parameters of an address that give access, and their values: those of signed ones, for example."""
@@ -49,7 +51,16 @@ def without_credentials(text: str) -> str:
     if "://" in text:
         for users in _USERS:
             text = users.sub("***@", text)
-    return _PARAMETERS.sub(r"\1\2***", text) if "=" in text or "%3" in text else text
+    return _PARAMETERS.sub(r"\1\2\3***", text) if "=" in text or "%3" in text else text
+
+
+def masked(value: Any) -> Any:
+    """Return a value of lists, dicts and plain values with all of its texts `without_credentials`."""
+    if isinstance(value, str):
+        return without_credentials(value)
+    if isinstance(value, Mapping):
+        return {key: masked(one) for key, one in value.items()}
+    return [masked(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def check_address(url: str) -> None:
@@ -66,5 +77,8 @@ def check_address(url: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if it has none. Libraries add pages of advice to it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the first line of an error's message, or its type if it has none, without credentials.
+
+    Libraries add pages of advice to it. What is cut from a masked text holds no part of a password.
+    """
+    return without_credentials((str(error).strip().splitlines() or [type(error).__name__])[0])

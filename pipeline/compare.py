@@ -15,6 +15,7 @@ from cluster.cli.run import entry, first_as
 from cluster.cli.settings import Controls, Section
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.lock import output_lock
 
 
 class CompareCommand(Section, Controls):
@@ -31,7 +32,8 @@ def compare(command: CompareCommand) -> dict[str, Any]:
     """Write the comparison and return the content of compare.json.
 
     Raises:
-        UserError: there are fewer than two reports, one is missing, or they are not comparable.
+        UserError: there are fewer than two reports, one is missing, they are not comparable, or another process writes
+            into the same folder.
     """
     if len(command.reports) < 2:
         raise UserError("give at least two reports to compare: vdsm compare REPORT REPORT ... --out FOLDER")
@@ -47,8 +49,9 @@ def compare(command: CompareCommand) -> dict[str, Any]:
         return compared
     from pipeline.report.compare_page import render_comparison
 
-    storage.write_bytes(urls[0], (json.dumps(compared, indent=1, allow_nan=False) + "\n").encode())
-    storage.write_bytes(urls[1], render_comparison(reports, compared).encode())
+    with output_lock(command.out):
+        storage.write_bytes(urls[0], (json.dumps(compared, indent=1, allow_nan=False) + "\n").encode())
+        storage.write_bytes(urls[1], render_comparison(reports, compared).encode())
     sys.stdout.write("".join(f"{url}\n" for url in urls))
     return compared
 

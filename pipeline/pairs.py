@@ -15,6 +15,7 @@ from cluster.cli.progress import ProgressDisplay
 from cluster.cli.run import entry
 from cluster.cli.settings import Controls
 from cluster.storage import api as storage
+from cluster.storage.lock import output_lock
 from pipeline.evaluation.inputs import EvaluationRecipe, test_split, training_split
 from pipeline.evaluation.pairs_file import PairsDescription, write_pairs
 
@@ -34,7 +35,8 @@ def export(command: PairsCommand) -> None:
     """Write the pairs and print where they are.
 
     Raises:
-        UserError: the data is missing or damaged, or has no clips of that length.
+        UserError: the data is missing or damaged, or has no clips of that length, or another process writes into the
+            same folder.
     """
     from pipeline.runs.store import data_hash
     from vdsm.evaluation.pairs import draw_pairs
@@ -52,7 +54,8 @@ def export(command: PairsCommand) -> None:
         data_sha256=data_hash(test.manifest), pairs_sha256=pairs.sha256(test), seed=command.seed,
         clip_frames=command.clip_frames, evaluation=command.evaluation,
     )  # fmt: skip
-    counts = write_pairs(command.out, test, pairs, description)
+    with output_lock(command.out):
+        counts = write_pairs(command.out, test, pairs, description)
     sys.stdout.write(", ".join(f"{count:,} {kind}" for kind, count in counts.items()) + "\n")
     sys.stdout.write(f"clips to generate: {storage.join(command.out, 'pairs.json')}\n")
     sys.stdout.write(f"instructions:      {storage.join(command.out, 'HOW.txt')}\n")

@@ -33,21 +33,21 @@ class EvaluationConfig(Section):
 
     judge_steps: int = Field(default=1500, ge=1)
     """Optimiser steps of the judge, which is trained on real training clips only."""
-    judge_batch_clips: int = Field(default=64, ge=1)
+    judge_batch_clips: int = Field(default=64, ge=1, le=65_536)
     """Clips per batch of the judge's training."""
     test_clips: int | None = Field(default=20_000, ge=2)
     """Number of test clips that are measured, rounded up to complete shards, which hold a random sample; none means
     all."""
-    pairs: int = Field(default=1000, ge=2)
+    pairs: int = Field(default=1000, ge=2, le=1_000_000)
     """Pairs of test clips whose codes are swapped; fixed by the seed."""
     probe_clips: int = Field(default=3000, ge=1)
     """Maximum number of training clips that the probes are trained on."""
-    dci_trees: int = Field(default=0, ge=0)
+    dci_trees: int = Field(default=0, ge=0, le=10_000)
     """Trees of the random forests of DCI, such as 100; 0 leaves DCI out. Needs scikit-learn, of the extra train."""
-    exploration_trees: int = Field(default=0, ge=0)
+    exploration_trees: int = Field(default=0, ge=0, le=10_000)
     """Trees of the random forests that map parts of the codes to factors, such as 100; the parts of each factor are
     then swapped alone. 0 leaves this out. Needs scikit-learn, of the extra train."""
-    refinement_steps: int = Field(default=0, ge=0)
+    refinement_steps: int = Field(default=0, ge=0, le=100_000)
     """Gradient steps that fit the static code of each clip to its own frames, starting from the encoder's estimate; 0
     uses that estimate. 30 suffice for handwriting."""
     prior: Literal["fitted", "published"] = "fitted"

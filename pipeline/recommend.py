@@ -38,7 +38,7 @@ def recommend(command: RecommendCommand) -> None:
         UserError: the data is missing, damaged or of a shape that the model cannot take, or the file exists.
     """
     if command.out is not None and storage.exists(command.out):
-        raise UserError(f"{command.out} exists; name another file with --out, or remove it")
+        raise _exists(command.out)
     # torch takes seconds to import, which --help and invalid input should not wait for.
     from pipeline.recommendation.recommend import recommendation
     from pipeline.runs.store import absolute
@@ -50,8 +50,13 @@ def recommend(command: RecommendCommand) -> None:
     if command.out is None or command.dry_run:
         sys.stdout.write(text)
         return
-    storage.write_bytes(command.out, text.encode())
+    if not storage.create(command.out, text.encode()):  # another process was faster
+        raise _exists(command.out)
     sys.stdout.write(f"{command.out}\n")
+
+
+def _exists(out: str) -> UserError:
+    return UserError(f"{out} exists; name another file with --out, or remove it")
 
 
 def _without_name(args: list[str]) -> list[str]:

@@ -24,7 +24,7 @@ class ShardsConfig(Section):
     """Version of the dataset's format. `auto`: 3, which needs pyarrow, above 100,000 clips in the plan (an input of
     unknown length counts as one), and 2, whose indexes are JSON, up to that. A dataset that exists keeps its own; `vdsm
     verify --upgrade` makes 3 of 2."""
-    concurrency: int | None = Field(default=None, ge=1)
+    concurrency: int | None = Field(default=None, ge=1, le=10_000)
     """Number of shards written at the same time; by default one per CPU of the cluster. Does not change the bytes."""
     decode_seconds: int = Field(default=60, ge=1)
     """CPU time that an untrusted input may take from one clip to the next, in seconds; an input that takes longer is

@@ -36,7 +36,7 @@ class VerifyCommand(Section, Controls):
     decode: float = Field(default=1.0, ge=0, le=1)
     """Share of the clips, evenly spread, whose frames are decoded and checked one by one. Every byte is hashed in any
     case."""
-    concurrency: int | None = Field(default=None, ge=1)
+    concurrency: int | None = Field(default=None, ge=1, le=10_000)
     """Number of shards verified at the same time, as Ray tasks, whose nodes must all reach the dataset. By default one
     after the other, in this process and without Ray."""
     upgrade: bool = False

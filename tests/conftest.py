@@ -228,6 +228,21 @@ def small_figures(made_once: Callable[[str, Callable[[Path], None]], Path]) -> P
     return made_once("small-figures", lambda folder: write_figures(folder, halve=True))
 
 
+@pytest.fixture
+def file_system_without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make file locks, hard links and symbolic links fail, as some file systems do."""
+
+    def flock(*_: Any) -> None:
+        raise OSError(38, "Function not implemented")
+
+    def link(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(os, "symlink", link)
+
+
 @pytest.fixture(scope="module")
 def few_resamples() -> Iterator[None]:
     """Take intervals of Frechet distances from a fortieth of the resamples, where no test states anything of them."""

@@ -14,6 +14,12 @@ MIN_PIXEL_SCALE = 1 / 255
 """Smallest scale of a pixel's density: one step of an 8-bit pixel, below which the data has no information."""
 
 
+LARGEST = 1 << 16
+"""Largest size in the settings of a model."""
+MAX_LAYERS = 64
+"""Largest number of layers."""
+
+
 class BackboneFacts(NamedTuple):
     """Facts about a network of torchvision, available without building it."""
 
@@ -119,9 +125,14 @@ class ModelConfig:
         for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            largest = MAX_LAYERS if name == "rnn_layers" else LARGEST
+            if getattr(self, name) > largest:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {largest:,}")
         for name in ("encoder_channels", "decoder_channels"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; every entry must be at least 1")
+            if max(getattr(self, name)) > LARGEST:
+                raise ValueError(f"{name} is {getattr(self, name)}; every entry must be at most {LARGEST:,}")
         for name in ("static_prior_scale", "dynamics_prior_scale"):
             value = getattr(self, name)
             if value is not None and not value > 0:

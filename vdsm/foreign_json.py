@@ -9,14 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from vdsm.config import LARGEST, MAX_LAYERS
 from vdsm.foreign_file import open_regular
 
 MAX_BYTES = 1 << 20
 """Largest accepted file."""
-LARGEST = 1 << 16
-"""Largest accepted size in settings of a model."""
-MAX_LAYERS = 64
-"""Largest accepted number of layers."""
 
 D = TypeVar("D")
 

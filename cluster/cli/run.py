@@ -188,8 +188,11 @@ def _report_bug(kind: type[BaseException], error: BaseException, trace: Tracebac
 
 def _report_thread(failure: threading.ExceptHookArgs) -> None:
     """Print the traceback of a thread, unless it ended by a fault of this machine, which ends the command too."""
-    if failure.exc_value is None or os_errors.fault_in(failure.exc_value) is None:
-        threading.__excepthook__(failure)
+    error = failure.exc_value
+    if error is None or isinstance(error, SystemExit) or os_errors.fault_in(error) is not None:
+        return
+    _print_last(f"Exception in thread {failure.thread.name if failure.thread else 'of a library'}:")
+    _report_bug(type(error), error, failure.exc_traceback)
 
 
 def set_up_logging() -> None:

@@ -28,7 +28,10 @@ REQUIRED = object()
 """Marks a setting without a default in a tree of defaults."""
 
 MAX_INTEGER = 2**63 - 1
-"""Largest integer of a setting: what tensors, generators and files can hold."""
+"""Largest seed: what generators can hold."""
+
+MAX_NUMBER = 10**9
+"""Largest number of any other setting. Above it, times overflow timers, and counts memory."""
 
 M = TypeVar("M", bound=BaseModel)
 Tree = dict[str, Any]
@@ -182,25 +185,38 @@ def validated(cls: type[M], tree: Tree, origin: Callable[[str], str]) -> M:
         found = cls.model_validate(prune(tree))
     except ValidationError as error:
         _explain(cls, error, origin)
-    for path in paths(cls):
-        value = functools.reduce(getattr, path.split("."), found)
-        if _holds_nan(value):  # it passes any bound that is not met by `x < bound`
-            raise UserError(f"{path} is {value}; it must be a number{origin(path)}")
-        if _holds_long(value):
-            raise UserError(f"{path} is {value!s:.80}; it must be an integer of 64 bits{origin(path)}")
+    check_numbers(found, origin)
     return found
 
 
-def _holds_nan(value: object) -> bool:
-    if isinstance(value, tuple | list):
-        return any(map(_holds_nan, value))
-    return isinstance(value, float) and math.isnan(value)
+def check_numbers(settings: BaseModel, origin: Callable[[str], str]) -> None:
+    """Check what types and bounds of single settings let pass.
+
+    Raises:
+        UserError: a setting is not a number, or too large for anything that computes with it.
+    """
+    for path in paths(type(settings)):
+        for value in _numbers(functools.reduce(getattr, path.split("."), settings)):
+            if wanted := _violated(value, is_seed=path.rpartition(".")[2] == "seed"):
+                raise UserError(f"{path} is {value!s:.80}; it must be {wanted}{origin(path)}")
 
 
-def _holds_long(value: object) -> bool:
+def _numbers(value: object) -> list[int | float]:
+    """Return the numbers in the value of a setting."""
     if isinstance(value, tuple | list):
-        return any(map(_holds_long, value))
-    return isinstance(value, int) and not -MAX_INTEGER - 1 <= value <= MAX_INTEGER
+        return [number for one in value for number in _numbers(one)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def _violated(value: int | float, *, is_seed: bool) -> str:
+    """Return what a number must be and is not; empty if it may be used."""
+    if isinstance(value, float):
+        if math.isnan(value):  # it passes any bound that is not met by `x < bound`
+            return "a number"
+        return "" if abs(value) <= MAX_NUMBER else f"a finite number of at most {MAX_NUMBER:,}"
+    if not -MAX_INTEGER - 1 <= value <= MAX_INTEGER:
+        return "an integer of 64 bits"
+    return "" if is_seed or abs(value) <= MAX_NUMBER else f"at most {MAX_NUMBER:,}"
 
 
 def _explain(cls: type[BaseModel], error: ValidationError, origin: Callable[[str], str]) -> NoReturn:

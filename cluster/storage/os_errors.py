@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import Literal, NoReturn
 
-from cluster.errors import UserError
+from cluster.errors import UserError, first_line
 from cluster.storage.errors import MachineError, MissingFileError, StorageError, UnreachableError
 
 Cause = Literal["input", "machine", "storage"]
@@ -26,7 +26,7 @@ _REMEDIES = {
     errno.EPERM: f"grant this user ({{user}}) access, or {_OTHER_FOLDER}",
     errno.EMFILE: "raise the limit with `ulimit -n 65536` in the shell that starts the work",
     errno.ENFILE: "end other programs, or raise fs.file-max of this machine",
-    errno.ENOMEM: "end other programs, or use a machine with more memory",
+    errno.ENOMEM: "lower the sizes that were set, end other programs, or use a machine with more memory",
     errno.ENOLCK: _NO_LOCKS,
     errno.ENOSYS: _NO_LOCKS,
     errno.EOPNOTSUPP: _NO_LOCKS,
@@ -106,7 +106,8 @@ def explained(path: object, remedy: str = "") -> Iterator[None]:
 def fault_in(error: BaseException) -> OSError | None:
     """Return the error by which this machine is at fault for an exception: itself, or one that it was raised from.
 
-    Libraries report a full disk as an error of their own: `torch.save` as a RuntimeError, Ray as the failure of a task.
+    Libraries report a full disk as an error of their own: `torch.save` as a RuntimeError, Ray as the failure of a task;
+    and so they do with memory that cannot be allocated.
     """
     seen: list[BaseException] = []
     current: BaseException | None = error
@@ -114,9 +115,18 @@ def fault_in(error: BaseException) -> OSError | None:
         # Subclasses in libraries have numbers of their own: 1 of an ssl.SSLError is not EPERM.
         if isinstance(current, OSError) and type(current).__module__ == "builtins" and cause_of(current) == "machine":
             return current
+        if _is_out_of_memory(current):
+            return OSError(errno.ENOMEM, first_line(current).rpartition("Allocator: ")[2], "memory")
         seen.append(current)
         following = getattr(current, "cause", None) or current.__cause__
         if following is None and not current.__suppress_context__:
             following = current.__context__
         current = following if isinstance(following, BaseException) else None
     return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory could not be allocated, by Python, numpy or torch."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cluster.cli.progress import ProgressDisplay
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.lock import output_lock
 from pipeline.evaluation.inputs import use_all_cpus
 from pipeline.evaluation.request import EvaluationRequest
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 class Evaluation(Protocol):
     """A checked evaluation, of a run or of samples."""
+
+    @property
+    def request(self) -> EvaluationRequest:
+        """What was requested."""
 
     @property
     def phases(self) -> int:
@@ -48,9 +53,13 @@ def prepare(request: EvaluationRequest) -> Evaluation:
 
 
 def execute(evaluation: Evaluation) -> dict[str, Any]:
-    """Run an evaluation on all CPUs of this process, show its progress, and return what metrics.json holds."""
+    """Run an evaluation on all CPUs of this process, show its progress, and return what metrics.json holds.
+
+    Raises:
+        UserError: another process writes into the same folder.
+    """
     use_all_cpus()
-    with ProgressDisplay(evaluation.phases) as progress:
+    with output_lock(evaluation.request.out), ProgressDisplay(evaluation.phases) as progress:
         return evaluation.execute(progress)
 
 

@@ -9,6 +9,8 @@ from cluster.errors import UserError, first_line
 from cluster.extras import require
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError
+from cluster.storage.fence import LOCK
+from cluster.storage.lock import output_lock
 from cluster.storage.scratch import scratch_folder
 from pipeline.evaluation.inputs import check_data, use_all_cpus
 from pipeline.evaluation.schema import Metrics
@@ -76,11 +78,11 @@ class ExportWork:
         """Write each file; yield its URL once it is written.
 
         Raises:
-            UserError: a weight does not fit half precision.
+            UserError: a weight does not fit half precision, or another process writes into the same folder.
         """
         use_all_cpus()
         request, model = self.request, self.loaded[0]
-        with scratch_folder() as folder:
+        with output_lock(request.out), scratch_folder() as folder:
             progress.start("writing the weights")
             try:
                 write_model_folder(folder, model, self.facts, dtype="float16" if request.half else "float32")
@@ -104,8 +106,8 @@ class ExportWork:
             for name, url in zip(self.names, self.urls, strict=True):
                 storage.upload(folder / name, url)
                 yield url
-        for name in set(FILES) - set(self.names):  # of an earlier export
-            storage.delete(storage.join(request.out, name))
+            for name in set(FILES) - set(self.names):  # of an earlier export
+                storage.delete(storage.join(request.out, name))
 
     @property
     def _name(self) -> str:
@@ -147,7 +149,7 @@ def _check_out(out: str) -> None:
     """Raise UserError if a folder holds something other than an exported model."""
     if not storage.is_remote(out) and not Path(out).is_dir():
         return
-    if foreign := sorted(set(storage.list_files(out)) - set(FILES) - {".gitattributes"}):
+    if foreign := sorted(set(storage.list_files(out)) - set(FILES) - {".gitattributes", LOCK}):
         raise UserError(f"{out}: holds {foreign[0]}, which is not part of an exported model; choose another --out")
 
 

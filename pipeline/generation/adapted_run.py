@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.lock import output_lock
 from cluster.storage.scratch import scratch_folder
 from pipeline.evaluation.inputs import chosen_device, use_all_cpus
 from pipeline.generation.adaptation_request import AdaptationRequest
@@ -26,8 +27,7 @@ from pipeline.generation.user_clips import ClipList, checked, concatenate, read_
 from pipeline.report.animation import display_fps, median_fps
 from pipeline.report.images import enlarge, mosaic
 from pipeline.runs.checkpoints import copy_to_cpu, local_copy, stage_file
-from pipeline.runs.lock import run_lock
-from pipeline.runs.store import absolute, load_run
+from pipeline.runs.store import load_run
 from pipeline.training.batches import to_model
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.spread import evenly_spread
@@ -83,7 +83,7 @@ class AdaptationWork:
             UserError: another process writes the same run.
         """
         storage.check_writable(self.request.out)
-        with run_lock(absolute(self.request.out), use="writing this folder; wait, or choose another --out"):
+        with output_lock(self.request.out):
             return self._execute(progress)
 
     def _execute(self, progress: Progress) -> str:

@@ -1,13 +1,15 @@
 """From a request to files: check it, generate the grids, and write them."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from cluster.storage import api as storage
+from cluster.storage.lock import output_lock
 from pipeline.evaluation.inputs import use_all_cpus
-from pipeline.generation.checks import check_donors
+from pipeline.generation.checks import check_donors, check_memory
 from pipeline.generation.donors import Donors, find_donors
 from pipeline.generation.generated_grids import GeneratedGrid, GridGenerator, sample_grid
 from pipeline.generation.media_files import encode, encode_npz
@@ -45,15 +47,21 @@ class Generation:
         return any(kind != "samples" for kind in self.outputs.urls)
 
     def execute(self, progress: Progress) -> Iterator[str]:
-        """Generate and write each output; yield its URL once it is written."""
+        """Generate and write each output; yield its URL once it is written.
+
+        Raises:
+            UserError: another process writes into the same folder.
+        """
         use_all_cpus()
-        if self.donors is not None:
-            warn_of_unlike_clips(self.trained, self.donors, self.request)
-        generator = self._generator(progress) if self._needs_donors else None
-        for kind, url in self.outputs.urls.items():
-            grid = self._generate(kind, generator, progress)
-            storage.write_bytes(url, self._encode(grid))
-            yield url
+        # One file is complete at any time, and others of its folder are none of its concern.
+        with contextlib.nullcontext() if self.outputs.single else output_lock(self.outputs.folder):
+            if self.donors is not None:
+                warn_of_unlike_clips(self.trained, self.donors, self.request)
+            generator = self._generator(progress) if self._needs_donors else None
+            for kind, url in self.outputs.urls.items():
+                grid = self._generate(kind, generator, progress)
+                storage.write_bytes(url, self._encode(grid))
+                yield url
 
     def _generator(self, progress: Progress) -> GridGenerator:
         """Encode the donors."""
@@ -112,5 +120,6 @@ def prepare(request: GenerationRequest) -> Generation:
     outputs = plan_outputs(request, trained, single)
     donors = find_donors(request, trained)
     check_donors(request, trained, donors, list(outputs.urls))
+    check_memory(request, trained, donors, list(outputs.urls))
     storage.check_writable(outputs.folder)
     return Generation(request, trained, donors, outputs)

@@ -19,6 +19,8 @@ class Outputs:
     format: Format
     folder: str
     """URL of the folder that the files are in."""
+    single: bool
+    """Whether the request names one file, not the folder."""
 
 
 def format_of_out(request: GenerationRequest) -> Format | None:
@@ -55,9 +57,11 @@ def plan_outputs(request: GenerationRequest, trained: TrainedModel, single: Form
     if single and len(kinds) > 1:
         raise UserError(f"--out {request.out} is one file for {len(kinds)} outputs; choose one of them with --what")
     if single:
-        return Outputs({kinds[0]: request.out}, single, request.out.rpartition("/")[0] or ".")
+        return Outputs({kinds[0]: request.out}, single, request.out.rpartition("/")[0] or ".", single=True)
     chosen: Format = request.format or "gif"
-    return Outputs({kind: storage.join(request.out, f"{kind}.{chosen}") for kind in kinds}, chosen, request.out)
+    return Outputs(
+        {kind: storage.join(request.out, f"{kind}.{chosen}") for kind in kinds}, chosen, request.out, single=False
+    )
 
 
 def _kinds(request: GenerationRequest, trained: TrainedModel) -> list[Kind]:

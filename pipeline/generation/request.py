@@ -65,7 +65,7 @@ class GenerationRequest(Section):
     prior: Literal["fitted", "published"] = "fitted"
     """What `prior` and `samples` sample from: the densities that were fitted to the training codes, if the run has
     them, or the published priors of the model."""
-    refinement_steps: int = Field(default=0, ge=0)
+    refinement_steps: int = Field(default=0, ge=0, le=100_000)
     """Gradient steps that refine the static code of each clip on its own frames; 30 bring out handwriting and other
     fine detail."""
     other_data: bool = False

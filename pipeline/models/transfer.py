@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.storage import api as storage
+from cluster.storage.lock import output_lock
 from cluster.storage.scratch import scratch_folder
 from pipeline.models import hub
 from pipeline.models.files import FILES, fetch_from_s3
@@ -33,14 +34,15 @@ def pull_model(request: PullRequest, *, dry_run: bool) -> Iterator[str]:
     """Download a model, check it and write it to a folder; yield lines on what was done.
 
     Raises:
-        UserError: there is no such model, it is damaged, or the Hub does not respond.
+        UserError: there is no such model, it is damaged, the Hub does not respond, or another process writes into the
+            same folder.
     """
     model = hub.parse(request.source)
     storage.check_writable(request.out)
     if dry_run:
         yield f"would download {model} to {request.out}"
         return
-    with scratch_folder() as folder:
+    with output_lock(request.out), scratch_folder() as folder:
         revision = hub.pull(model, folder)
         read_folder(folder, str(model))
         # The one that makes the folder complete comes last.

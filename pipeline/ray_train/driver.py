@@ -22,12 +22,12 @@ from cluster.errors import UserError
 from cluster.storage import os_errors
 from cluster.storage.errors import UnreachableError
 from cluster.storage.fence import check_all
+from cluster.storage.lock import RENEWAL_S
 from cluster.storage.scratch import REMEDY, scratch_folder, scratch_root
 from pipeline.ray_train.coordinator import Coordinator
 from pipeline.ray_train.failure_log import FailureLog, summary
 from pipeline.ray_train.network import NetworkConfig
 from pipeline.ray_train.worker import worker
-from pipeline.runs.lock import RENEWAL_S
 from pipeline.runs.log import RunLog
 from pipeline.runs.work import WorkerConfig
 from pipeline.training.config import TrainingConfig

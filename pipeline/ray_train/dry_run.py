@@ -1,10 +1,10 @@
 """What `vdsm train --dry-run` prints: what the run would do, and what is missing for it."""
 
 import os
-import re
 from pathlib import Path
 
 from cluster.errors import UserError
+from cluster.memory import memory_bytes
 from cluster.ray_runtime import in_cluster
 from cluster.storage import api as storage
 from pipeline.recipe import Recipe
@@ -19,6 +19,9 @@ from pipeline.training.plan import StagePlan, make_plan, plan_of
 from preprocessing.appearance.agreement import agreement, describe
 from preprocessing.appearance.pairs import MinedPairs
 from preprocessing.dataset.reader import ClipDataset
+
+_CERTAINLY = 3
+"""How many times the memory of a machine an estimate must be for a training to be refused: estimates are no bounds."""
 
 
 def preview(recipe: Recipe, data: str, run: str | None) -> tuple[list[str], list[str]]:
@@ -117,7 +120,7 @@ def _missing_resources(recipe: Recipe, plans: list[StagePlan]) -> list[str]:
         missing += _missing_gpu_memory(max(plan.memory_bytes for plan in plans), torch.cuda.device_count())
     if training.worker_resource:
         missing.append(f"{training.worker_resource}: {workers} are needed; start Ray with them and set RAY_ADDRESS")
-    needed, available = workers * max(plan.memory_bytes for plan in plans), _available_memory()
+    needed, available = _needed(recipe, plans), memory_bytes("available")
     if not training.use_gpu and available is not None and needed > available:
         missing.append(f"memory: about {needed / 1e9:.1f} GB are needed and {available / 1e9:.1f} GB are available")
     return missing
@@ -136,10 +139,24 @@ def _missing_gpu_memory(needed: int, gpus: int) -> list[str]:
     ]
 
 
-def _available_memory() -> int | None:
-    """Return this machine's available memory in bytes; None if the system does not report it."""
-    try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
+def check_memory(recipe: Recipe) -> None:
+    """Check that a training on the CPUs of this machine alone is not beyond all of its memory.
+
+    Raises:
+        UserError: it needs several times of it, so that it would end in the middle, or be killed.
+    """
+    training = recipe.training
+    if in_cluster() or training.use_gpu:
+        return
+    needed, total = _needed(recipe, plan_of(recipe.model, training)), memory_bytes()
+    if total is not None and needed > _CERTAINLY * total:
+        raise UserError(
+            f"{training.num_workers} workers need about {needed / 1e9:,.1f} GB of memory and this machine has "
+            f"{total / 1e9:,.1f} GB; lower the sizes of the model, batch_clips or clip_frames, or raise accumulation"
+        )
+
+
+def _needed(recipe: Recipe, plans: list[StagePlan]) -> int:
+    """Return the memory of all workers in bytes, estimated."""
+    training = recipe.training
+    return (training.min_workers or training.num_workers) * max(plan.memory_bytes for plan in plans)

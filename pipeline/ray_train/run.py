@@ -23,10 +23,14 @@ def train_recipe(recipe: Recipe, data: str, run: str, *, profile: bool = False) 
         profile: keep a trace of torch's profiler in the folder of the run.
 
     Raises:
-        UserError: the run was started with other settings or data, or the training failed because of invalid input.
+        UserError: the run was started with other settings or data, this machine lacks memory, or the training failed
+            because of invalid input.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved.
     """
+    from pipeline.ray_train.dry_run import check_memory
+
     require("ray")
+    check_memory(recipe)
     with locked_run(recipe, data, run) as beginning:
         if beginning is None:
             return

@@ -1,9 +1,9 @@
 """What this machine has for a training."""
 
 import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
+
+from cluster.memory import memory_bytes
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,5 @@ def this_machine() -> Hardware:
 
     gpus = torch.cuda.device_count()
     memory = min((torch.cuda.get_device_properties(number).total_memory for number in range(gpus)), default=0)
-    return Hardware(len(os.sched_getaffinity(0)), _memory_bytes(), gpus, memory)
-
-
-def _memory_bytes() -> int | None:
-    """Return the total memory: what is free now would give another recipe at every call."""
-    found = []
-    try:
-        total = re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        found += [int(total[1]) * 1024] if total else []
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        found += [int(limit)] if limit.isdecimal() else []
-    except OSError:
-        pass  # no Linux, or no limit
-    return min(found, default=None)
+    # The total memory: what is free now would give another recipe at every call.
+    return Hardware(len(os.sched_getaffinity(0)), memory_bytes(), gpus, memory)

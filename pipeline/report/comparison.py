@@ -168,12 +168,14 @@ def compare_metric(name: str, values: Sequence[Metric | None]) -> dict[str, Any]
     """Return one metric of all reports, and which of them is reliably the best.
 
     `best` is the index of the report whose 95% interval is better than, and disjoint from, those of all others; it is
-    None if intervals overlap. Reports without the metric are skipped; a single report is never the best.
+    None if intervals overlap, or one is not known. Reports without the metric are skipped; a single report is never the
+    best.
     """
     sign = direction(name)
     present = [(index, metric) for index, metric in enumerate(values) if metric is not None]
     best = None
-    if sign and len(present) > 1:
+    are_known = all(metric["low"] is not None and metric["high"] is not None for _, metric in present)
+    if sign and len(present) > 1 and are_known:
         leader, top = max(present, key=lambda item: sign * item[1]["value"])
         others = [metric for index, metric in present if index != leader]
         if sign > 0 and all(top["low"] > metric["high"] for metric in others):

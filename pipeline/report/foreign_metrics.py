@@ -42,6 +42,9 @@ class _Provenance(TypedDict):
     pairs_sha256: Text
     test_clips: Count
     test_identities: Count
+    run: NotRequired[Text]
+    samples: NotRequired[Text]
+    system: NotRequired[Text]
     judge: NotRequired[_Judge | None]
     recipe: NotRequired[_Recipe | None]
     evaluation: NotRequired[dict[str, Any]]

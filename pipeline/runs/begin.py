@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
+from cluster.storage.lock import run_lock
 from pipeline.recipe import Recipe
-from pipeline.runs.lock import run_lock
 
 if TYPE_CHECKING:
     from pipeline.training.plan import StagePlan

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cluster.errors import without_credentials
+from cluster.errors import masked
 from cluster.storage import api as storage
 from cluster.storage import os_errors
 from cluster.storage.errors import MissingFileError, UnreachableError
@@ -99,7 +99,7 @@ class RunLog:
             return Tracking(names, None, self._folder)
         if self._is_remote:
             fetch_files(self._url, self._folder)
-        return Tracking(names, tracked_run(self._url, self._folder, self._settings), self._folder)
+        return Tracking(names, tracked_run(self._url, self._folder, masked(self._settings)), self._folder)
 
     def _explained(self) -> contextlib.AbstractContextManager[None]:
         return os_errors.explained(self._folder, REMEDY if self._is_remote else "")
@@ -190,7 +190,7 @@ class RunLog:
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         path = self._folder / name
         check_write(str(path))
-        append_line(path, without_credentials(json.dumps(dict(record))))  # errors quote addresses
+        append_line(path, json.dumps(masked(record)))  # errors quote addresses
 
     def _upload(self, *, complete: bool = False) -> None:
         if not self._is_remote:

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.cli.former_names import with_current_names
 from cluster.cli.paths import expand_home
 from cluster.cli.recipe_file import leaves
-from cluster.cli.settings import Tree
+from cluster.cli.settings import Tree, check_numbers
 from cluster.cli.yaml_file import parse_mapping, to_yaml
 from cluster.errors import UserError, first_line
 from cluster.storage import api as storage
@@ -187,9 +187,11 @@ def read_recipe(url: str) -> Recipe:
         tree = parse_mapping(storage.read_bytes(path), path)
         if not tree:
             raise ValueError("it is empty")
-        return Recipe.model_validate(_with_kept(with_current_names(tree, Recipe, source=path, warn=False)))
+        recipe = Recipe.model_validate(_with_kept(with_current_names(tree, Recipe, source=path, warn=False)))
     except ValueError as error:
         raise UserError(f"{path} is not a recipe of this version ({first_line(error)})") from None
+    check_numbers(recipe, lambda _: f" (in {path})")
+    return recipe
 
 
 def _changes(old: Recipe, new: Recipe) -> list[str]:

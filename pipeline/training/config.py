@@ -140,6 +140,9 @@ class TrainingConfig:
         for name in counts + intervals:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, most in (("num_workers", 65_536), ("threads_per_worker", 1024)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at most {most:,}")
         at_least_0 = ("picture_interval", "prior_clips", "max_rollbacks", "storage_patience_s", "checkpoint_interval_s")
         for name in (*at_least_0, "latent_memory_gb"):
             if getattr(self, name) < 0:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
+from cluster.errors import UserError
+from cluster.memory import memory_bytes
 from pipeline.training.batches import check_frames
 from pipeline.training.config import TrainingConfig
 from pipeline.training.job import Job, stage_order
@@ -69,9 +71,13 @@ def plan_of(
         model: settings of the model.
         training: settings of the training.
         counts: numbers of training and validation clips by stage, if known.
+
+    Raises:
+        UserError: the model is larger than the memory of this machine, which has to hold it once.
     """
     from vdsm.disentangler import Disentangler
 
+    check_size(model)
     disentangler = Disentangler(model)
     total = sum(parameter.numel() for parameter in disentangler.parameters())
     plans = []
@@ -103,6 +109,24 @@ def plan_of(
             )
         )
     return plans
+
+
+def check_size(model: ModelConfig) -> None:
+    """Check by arithmetic that a model fits in the memory of this machine, before it is made.
+
+    Raises:
+        UserError: it does not.
+    """
+    widths = (model.pose_size + model.num_experts, *model.decoder_channels, model.channels)
+    recurrent = 8 * model.rnn_layers * model.rnn_width**2
+    convolved = sum(9 * prod(pair) for pair in pairwise((model.channels, *model.encoder_channels)))
+    kernels = model.num_experts * 16 * sum(prod(pair) for pair in pairwise(widths))
+    needed, total = FLOAT_BYTES * (recurrent + convolved + kernels), memory_bytes()
+    if total is not None and needed > total:
+        raise UserError(
+            f"the model has at least {needed / FLOAT_BYTES:,.0f} parameters, {needed / 1e9:,.1f} GB, and this machine "
+            f"has {total / 1e9:,.1f} GB of memory; lower its sizes: num_experts, rnn_width, rnn_layers, channels"
+        )
 
 
 def _activations(model: ModelConfig, clips: int, frames: int, decoded: int) -> int:

@@ -35,8 +35,8 @@ class AppearanceConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.join <= 1:
             raise ValueError(f"join is {self.join}; it must be in [0, 1]")
-        if self.neighbours < 1:
-            raise ValueError(f"neighbours is {self.neighbours}; it must be at least 1")
+        if not 1 <= self.neighbours <= 10_000:
+            raise ValueError(f"neighbours is {self.neighbours}; it must be from 1 to 10,000")
         if self.descriptor not in DESCRIPTORS and not self.descriptor.endswith(".npz"):
             raise ValueError(f"descriptor is {self.descriptor}; it must be {', '.join(DESCRIPTORS)} or an .npz file")
         if self.max_distance is not None and not 0 < self.max_distance <= 2:

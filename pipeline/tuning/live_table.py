@@ -134,7 +134,7 @@ class LiveTable:
         url = self._context.run_url(trial.user_attrs.get(RUN, ""))
         if storage.is_remote(url):
             return "running"
-        with contextlib.suppress(OSError, ValueError, IndexError, KeyError):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
             last = json.loads((Path(url) / "metrics.jsonl").read_bytes().splitlines()[-1])
             return f"stage {last['stage']}, step {last['step']}"
         return "starting"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from pipeline.runs.lock import RENEWAL_S
+from cluster.storage.lock import RENEWAL_S
 from pipeline.tuning.live_table import LiveTable
 from pipeline.tuning.pruning import CheckpointPruner
 from pipeline.tuning.searcher import StudySearcher, check_lock

@@ -21,7 +21,7 @@ class Sweep(Section):
     objective: Literal["disentanglement", "elbo", "both"] = "disentanglement"
     """What ranks the trials, measured on validation identities. `disentanglement`: judged swaps (without labels, the
     cycle score); `elbo`: the un-annealed negative ELBO per pixel value; `both`: a Pareto front of the two."""
-    trials: int = Field(default=20, ge=1)
+    trials: int = Field(default=20, ge=1, le=1_000_000)
     """Trials of the first round, failed ones included."""
     steps_fraction: float = Field(default=1.0, gt=0, le=1)
     """Fraction of the recipe's steps that a trial of the first round trains: a complete, shorter run."""
@@ -32,11 +32,11 @@ class Sweep(Section):
     keep: int | None = Field(default=None, ge=1)
     """Number of best trials whose checkpoints are kept; of every other trial that ended, only settings, logs and scores
     are. None keeps all checkpoints."""
-    concurrent_trials: int | None = Field(default=None, ge=1)
+    concurrent_trials: int | None = Field(default=None, ge=1, le=10_000)
     """Trials trained at the same time; none means as many as the cluster has room for."""
     judge_steps: int = Field(default=250, ge=1)
     """Optimiser steps of the judge that scores the trials; it is trained once for the whole sweep."""
-    pairs: int = Field(default=400, ge=2)
+    pairs: int = Field(default=400, ge=2, le=1_000_000)
     """Number of validation clip pairs whose codes are swapped."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler. Every trial uses the recipe's own seed."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from cluster import ray_runtime
 from cluster.cli.progress import ProgressDisplay
 from cluster.storage.fence import Fence, active_fences, fenced
+from cluster.storage.lock import run_lock
 from pipeline.evaluation.judge_cache import StoredJudge, load_or_train
 from pipeline.ray_train.run import local_cpus
 from pipeline.recipe import Recipe
-from pipeline.runs.lock import run_lock
 from pipeline.runs.store import data_hash
 from pipeline.tuning.results import write_results
 from pipeline.tuning.rounds import run_round

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cluster.errors import UserError
+from cluster.errors import UserError, without_credentials
 from cluster.storage import api as storage
 from cluster.storage.fence import Fence, fenced
 from pipeline.recipe import Recipe
@@ -81,7 +81,7 @@ def run_trial(config: dict[str, Any], recipe: Recipe, context: SweepContext) -> 
 
 
 def _shortened(text: str) -> str:
-    return " ".join(text.split())[:MAX_REASON]
+    return without_credentials(" ".join(text.split()))[:MAX_REASON]
 
 
 def stored_scores(recipe: Recipe, run: str, context: SweepContext) -> dict[str, Any]:

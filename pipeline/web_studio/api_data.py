@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import json
 from collections import Counter
 from typing import Annotated
 
@@ -20,7 +19,8 @@ from pipeline.web_studio.stored_clips import described
 from preprocessing.appearance.agreement import agreement, describe
 from preprocessing.appearance.descriptors import usual
 from preprocessing.appearance.pairs import MinedPairs
-from preprocessing.dataset.format import REJECTS
+from preprocessing.dataset import schema
+from preprocessing.dataset.format import REJECTS, RejectRecord
 from preprocessing.dataset.reader import ClipDataset
 
 MOST_MINED = 50_000
@@ -98,20 +98,33 @@ async def rejects(studio: Serving, offset: Annotated[int, Query(ge=0)] = 0) -> R
     """Return some of the records of rejects.jsonl, and how many there are of each reason."""
 
     def page() -> RejectPage:
-        clips = _dataset(studio.shelf.datasets, "train")
-        try:
-            lines = storage.read_bytes(storage.join(clips.url, REJECTS)).decode(errors="replace").splitlines()
-        except MissingFileError:
-            lines = []
-        try:
-            records = [RejectEntry.model_validate(json.loads(line)) for line in lines if line.strip()]
-        except ValueError:
-            raise UserError(f"{REJECTS} of the dataset is damaged; run `vdsm verify` on it") from None
+        records = read_rejects(_dataset(studio.shelf.datasets, "train").url)
         reasons = dict(Counter(record.reason for record in records).most_common(50))
         shown = records[offset : offset + MOST_REJECTS]
         return RejectPage(total=len(records), offset=offset, reasons=reasons, rejects=shown)
 
     return await asyncio.to_thread(page)
+
+
+def read_rejects(data: str) -> list[RejectEntry]:
+    """Return the inputs that a dataset was made without; none if it does not say.
+
+    Raises:
+        UserError: the file is too long, or a line is no record of such an input.
+    """
+    try:
+        content = schema.read(storage.join(data, REJECTS))
+    except MissingFileError:
+        return []
+    if len(content) > schema.MAX_BYTES:
+        raise UserError(f"{REJECTS} of the dataset has more than {schema.MAX_BYTES:,} bytes, which is the limit")
+    try:
+        found = [RejectEntry(**schema.parse(line, RejectRecord)) for line in content.splitlines() if line.strip()]
+        for entry in found:
+            entry.model_dump_json()  # half of a surrogate pair cannot be sent
+        return found
+    except ValueError:
+        raise UserError(f"{REJECTS} of the dataset is damaged; run `vdsm verify` on it") from None
 
 
 def _dataset(datasets: dict[str, ClipDataset], split: str) -> ClipDataset:

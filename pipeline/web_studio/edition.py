@@ -12,6 +12,8 @@ import pipeline.web_studio.browser
 from cluster import extras
 from cluster.errors import UserError
 from cluster.storage import os_errors
+from cluster.storage.fence import LOCK
+from cluster.storage.lock import output_lock
 from pipeline.exports.browser_files import write_browser_files
 from pipeline.generation.unlike_text import TEMPLATE
 from pipeline.report.animation import display_fps
@@ -47,34 +49,42 @@ def write_edition(settings: StudioSettings, out: Path, package: Path | None) -> 
         package: folder of the npm package onnxruntime-web; None downloads it with npm.
 
     Raises:
-        UserError: the model cannot be written, there is no onnxruntime-web, or `out` holds something else.
+        UserError: the model cannot be written, there is no onnxruntime-web, `out` holds something else, or another
+            process writes into it.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         extras.require(module)
-    if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: holds something other than an edition of the studio; choose another --static")
+    with os_errors.explained(out, "choose another --static"):
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out}: is a file; choose another --static")
+        with output_lock(str(out), "--static"):
+            if not (out / MARK).is_file() and any(path.name != LOCK for path in out.iterdir()):
+                raise UserError(f"{out}: holds something other than an edition of the studio; choose another --static")
+            return _write_edition(settings, out, package)
+
+
+def _write_edition(settings: StudioSettings, out: Path, package: Path | None) -> int:
     runtime = runtime_files(package)
     model = StudioModel(settings.model_copy(update={"device": "cpu"}))
     facts = facts_of(model.trained, settings)
     shelf = ClipShelf(facts, settings.data)
-    with os_errors.explained(out, "choose another --static"):
-        for folder in ("page", "model", "clips"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        (out / MARK).unlink(missing_ok=True)
-        sizes = write_browser_files(out / "model", model.trained.model, facts.clip_frames)
-        clips = _write_clips(out, shelf, facts)
-        _write_samples(out / "model", model)
-        content = {
-            "model": _answer(facts, clips, settings).model_dump(mode="json"), "clips": clips,
-            "static_size": facts.static_size, "dynamics_size": facts.dynamics_size,
-            "static_groups": facts.static_groups, "state_size": sizes["state"],
-            "likelihoods": model.training is not None, "unlike": TEMPLATE, "rare": RARE,
-            **_factors(shelf, facts, model),
-        }  # fmt: skip
-        (out / "model" / "facts.json").write_text(json.dumps(content))
-        _write_page(out, runtime)
-        (out / MARK).write_text(json.dumps({"model": facts.name}))
-        return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    for folder in ("page", "model", "clips"):
+        (out / folder).mkdir(exist_ok=True)
+    (out / MARK).unlink(missing_ok=True)
+    sizes = write_browser_files(out / "model", model.trained.model, facts.clip_frames)
+    clips = _write_clips(out, shelf, facts)
+    _write_samples(out / "model", model)
+    content = {
+        "model": _answer(facts, clips, settings).model_dump(mode="json"), "clips": clips,
+        "static_size": facts.static_size, "dynamics_size": facts.dynamics_size,
+        "static_groups": facts.static_groups, "state_size": sizes["state"],
+        "likelihoods": model.training is not None, "unlike": TEMPLATE, "rare": RARE,
+        **_factors(shelf, facts, model),
+    }  # fmt: skip
+    (out / "model" / "facts.json").write_text(json.dumps(content))
+    _write_page(out, runtime)
+    (out / MARK).write_text(json.dumps({"model": facts.name}))
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
 def _answer(facts: ModelFacts, clips: dict[str, list[Any]], settings: StudioSettings) -> ModelAnswer:

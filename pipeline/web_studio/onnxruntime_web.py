@@ -67,7 +67,7 @@ def runtime_files(folder: Path | None) -> dict[str, bytes]:
         UserError: there is no npm, the download fails, or the package is not the expected one.
     """
     folder = folder or _downloaded()
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
         found = json.loads((folder / "package.json").read_text()).get("version")
         if found != VERSION:
             raise UserError(f"{folder}: holds {NAME} {found!s:.20}; version {VERSION} is needed")

@@ -17,6 +17,7 @@ from cluster.cli.progress import ProgressDisplay
 from cluster.errors import UserError, one_line
 from cluster.extras import install
 from cluster.storage import api as storage
+from cluster.storage.lock import output_lock
 from preprocessing.clip import Item
 from preprocessing.dataset.format import REJECTS
 from preprocessing.dataset.index import CONCURRENT_READS
@@ -44,7 +45,8 @@ def prepare_source(recipe: PrepareRecipe, out: str, *, dry_run: bool = False) ->
         dry_run: print what would be examined, and write nothing.
 
     Raises:
-        UserError: a library is missing, there are no videos, nothing in them is kept, or `out` cannot be written.
+        UserError: a library is missing, there are no videos, nothing in them is kept, `out` cannot be written, or
+            another process writes there.
     """
     missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
@@ -102,6 +104,10 @@ class _Job:
     def run(self) -> None:
         """Examine the videos that have no record, and write the decisions."""
         self._retry(lambda: storage.check_writable(self._out))
+        with output_lock(self._out):
+            self._run()
+
+    def _run(self) -> None:
         self._read_stored()
         missing = [item for item in self._items if item.path not in self._records]
         self._progress.start("examining videos", len(self._paths), unit="videos", done=len(self._paths) - len(missing))

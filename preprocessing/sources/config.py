@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from cluster.cli.paths import Location
 from cluster.cli.settings import Section
 
+MAX_FRAMES = 4096
+"""Most frames of a clip."""
+
 
 class LabelsConfig(Section):
     """Where the labels of an input come from: its folders, its path, a sidecar file. Later ones override earlier ones.
@@ -39,7 +42,7 @@ class ClipsConfig(Section):
     fit: Literal["crop", "pad", "stretch"] = "crop"
     """How frames that are not square become square. `crop`: keep the centre; `pad`: add black bars; `stretch`: change
     the aspect ratio."""
-    clip_frames: int = Field(default=16, ge=2, le=4096)
+    clip_frames: int = Field(default=16, ge=2, le=MAX_FRAMES)
     """Frames per clip."""
     stride: int | None = Field(default=None, ge=1)
     """Frames from the start of one clip to the start of the next; by default, clips do not overlap."""
@@ -107,7 +110,7 @@ class FiguresConfig(Section):
 
     identities: int = Field(default=400, ge=2)
     """Number of distinct figures (combinations of static attributes); each performs every action."""
-    clip_frames: int = Field(default=8, ge=2)
+    clip_frames: int = Field(default=8, ge=2, le=MAX_FRAMES)
     """Frames per clip."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     """Fraction of the identities in the test split."""
@@ -122,13 +125,13 @@ class MovingMnistConfig(Section):
     """Height and width of a frame, in pixels; a digit is 28x28."""
     channels: Literal[1, 3] = 1
     """1: grey, 3: the same as RGB."""
-    clip_frames: int = Field(default=16, ge=2)
+    clip_frames: int = Field(default=16, ge=2, le=MAX_FRAMES)
     """Frames per clip."""
-    train_identities: int = Field(default=10_000, ge=1)
+    train_identities: int = Field(default=10_000, ge=1, le=1_000_000)
     """Digit images (or groups of `digits` images) from the MNIST training set."""
-    test_identities: int = Field(default=1_000, ge=1)
+    test_identities: int = Field(default=1_000, ge=1, le=1_000_000)
     """Digit images (or groups of `digits` images) from the MNIST test set."""
-    clips_per_identity: int = Field(default=2, ge=1)
+    clips_per_identity: int = Field(default=2, ge=1, le=10_000)
     """Clips per identity, each with a different motion."""
     speed: float = Field(default=3.0, gt=0, le=16)
     """Speed of a digit, in pixels per frame."""
@@ -139,11 +142,11 @@ class PendulumConfig(Section):
 
     identities: int = Field(default=300, ge=2)
     """Number of distinct pendulums (combinations of length, bob, colour and background)."""
-    clips_per_identity: int = Field(default=6, ge=1)
+    clips_per_identity: int = Field(default=6, ge=1, le=10_000)
     """Clips per pendulum, which differ in amplitude and initial phase."""
     size: int = Field(default=64, ge=32, le=256)
     """Height and width of a frame, in pixels."""
-    clip_frames: int = Field(default=60, ge=2)
+    clip_frames: int = Field(default=60, ge=2, le=MAX_FRAMES)
     """Frames per clip."""
     fps: float = Field(default=20.0, gt=0, le=1000)
     """Frames per second."""

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from cluster.errors import MAX_CHARACTERS, UserError, one_line, without_credentials
+from cluster.errors import MAX_CHARACTERS, UserError, first_line, masked, one_line, without_credentials
 from preprocessing.clip import RejectedInputError
 from preprocessing.dataset.errors import DamagedDatasetError
 from preprocessing.dataset.verify_shard import VerificationError
@@ -60,11 +60,24 @@ SIGNED = "https://b.s3.amazonaws.com/k?X-Amz-Credential=CREDENTIAL1&X-Amz-Expire
         ("http://h/b/x%3FX-Amz-Signature%3DSECRET1/manifest.json", "http://h/b/x%3FX-Amz-Signature%3D***"),
         ("AWS_SECRET_ACCESS_KEY=SECRET1 and HF_TOKEN=SECRET1", "AWS_SECRET_ACCESS_KEY=*** and HF_TOKEN=***"),
         ("host=h password=SECRET1 dbname=d", "host=h password=*** dbname=d"),
+        ("Client(password='SECRET1', token=\"SECRET1\")", "Client(password='***', token=\"***\")"),
+        ("sig='SECRET1&x=1'", "sig='***&x=1'"),
     ],
 )
 def test_credentials_in_addresses_are_left_out(text: str, line: str) -> None:
     assert without_credentials(text) == line
     assert str(UserError(text)) == line
+
+
+def test_the_first_line_of_an_error_holds_no_credentials_wherever_it_is_cut() -> None:
+    error = ValueError(f"{'x' * 150} http://me:{'SECRET1' * 10}@host/x failed\nsee http://me:SECRET1@host")
+    assert "SECRET1" not in f"{first_line(error):.200}"
+    assert first_line(error) == f"{'x' * 150} http://***@host/x failed"
+
+
+def test_values_of_any_nesting_are_masked() -> None:
+    value = {"a": ["s3://K:SECRET1@b/x", 1, None], "b": {"c": ("token=SECRET1",)}, "d": 0.5}
+    assert masked(value) == {"a": ["s3://***@b/x", 1, None], "b": {"c": ["token=***"]}, "d": 0.5}
 
 
 @pytest.mark.parametrize(

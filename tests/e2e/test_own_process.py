@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from cluster.storage import api as storage
-from pipeline.runs.lock import _claim
+from cluster.storage.lock_owner import lock_content
 from pipeline.train import main
 from tests.e2e.training_runs import S3_INTERVAL, started, wait
 from tests.listeners import session, store_ports
@@ -30,7 +30,7 @@ def test_a_training_writes_nothing_after_another_took_over_the_run(
     def take_over() -> None:
         wait(lambda: has_checkpoint(run), "it has saved a checkpoint", interval=S3_INTERVAL)
         other = boto3.session.Session().client("s3")  # `storage` is that of the training, which will be refused
-        other.put_object(Bucket=bucket, Key="runs/run/.lock", Body=_claim())
+        other.put_object(Bucket=bucket, Key="runs/run/.lock", Body=lock_content())
         for name in FILES:
             other.put_object(Bucket=bucket, Key=f"runs/run/{name}", Body=b"of another process")
 
@@ -61,7 +61,7 @@ def test_only_its_owner_reaches_a_local_training_and_it_writes_nothing_after_ano
         assert len(ports) > 8  # the GCS, the raylet, the agents, the workers
         assert_only_its_owner_reaches(session(process.pid), home)
         os.kill(process.pid, signal.SIGSTOP)
-        storage.write_bytes(f"{run}/.lock", _claim())
+        storage.write_bytes(f"{run}/.lock", lock_content())
         for name in FILES:
             storage.write_bytes(f"{run}/{name}", b"of another process")
         os.kill(process.pid, signal.SIGCONT)

@@ -227,12 +227,13 @@ def test_a_changed_recipe_under_an_old_name_is_refused(
 def test_two_trainings_of_one_run_at_a_time_are_refused(
     undisturbed: Path, train_args: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline.runs.lock import run_lock
+    from cluster.storage.lock import run_lock
 
     with run_lock(str(undisturbed)), pytest.raises(SystemExit) as caught:
         main(train_args(undisturbed.parent, "undisturbed"))
     assert caught.value.code == 2
-    assert "another process is training this run" in capsys.readouterr().err.splitlines()[-1]
+    assert f"process {os.getpid()} on " in (line := capsys.readouterr().err.splitlines()[-1])
+    assert line.endswith(" is training this run; wait, or choose another --name")
 
 
 def test_a_dry_run_prints_what_would_happen_and_writes_nothing(

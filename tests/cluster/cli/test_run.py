@@ -254,17 +254,20 @@ def test_a_command_whose_streams_are_closed_works_and_nothing_that_is_printed_ge
 
 def test_neither_a_log_nor_the_traceback_of_a_bug_holds_the_credentials_of_an_address() -> None:
     code = (
-        "import logging\nfrom cluster.cli.run import run\nsecret = 'SEC' + 'RET'\n"
+        "import logging, threading\nfrom cluster.cli.run import run\nsecret = 'SEC' + 'RET'\n"
         "address = f'https://me:{secret}@h/x?X-Amz-Signature={secret}'\n"
         "def main(_):\n"
         "    logging.getLogger('httpx').info('HTTP Request: GET %s', address)\n"
         "    try:\n        raise ValueError(address)\n    except ValueError:\n        logging.exception('failed')\n"
+        "    def fail():\n        raise IndexError(address)\n"
+        "    thread = threading.Thread(target=fail, name='loader')\n    thread.start()\n    thread.join()\n"
         "    raise KeyError(address)\n"
         "run(main)"
     )
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.count("https://***@h/x?X-Amz-Signature=***") == 3
+    assert done.stderr.count("https://***@h/x?X-Amz-Signature=***") == 4
+    assert "Exception in thread loader" in done.stderr
     assert "SECRET" not in done.stderr
     assert "KeyError" in done.stderr.splitlines()[-1]

@@ -38,6 +38,12 @@ def is_nan(value: Any) -> bool:
     return any(map(is_nan, value)) if isinstance(value, tuple) else value != value
 
 
+def is_large(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(map(is_large, value))
+    return isinstance(value, int | float) and abs(value) > 10**9
+
+
 def expected(recipe: Flat, options: Flat) -> TrainLike | None:
     """Return the command with each setting assigned one after the other, and validated once; None if it is invalid."""
     tree = TrainLike(data="here").model_dump()
@@ -47,7 +53,8 @@ def expected(recipe: Flat, options: Flat) -> TrainLike | None:
         for name in sections:
             node = node[name]
         node[last] = value
-    if any(map(is_nan, {**recipe, **options}.values())):
+    given = {**recipe, **options}
+    if any(map(is_nan, given.values())) or any(is_large(value) for path, value in given.items() if path != "seed"):
         return None
     try:
         return TrainLike.model_validate(tree)

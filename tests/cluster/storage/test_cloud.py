@@ -27,8 +27,8 @@ from cluster.storage import api as storage
 from cluster.storage import cloud, cloud_client
 from cluster.storage.errors import MissingFileError, StorageError
 from cluster.storage.fence import Fence, fenced
-from pipeline.runs import lock as locks
-from pipeline.runs.lock import LostLockError, run_lock
+from cluster.storage.lock import LostLockError, run_lock
+from cluster.storage.lock_owner import lock_content
 from preprocessing.dataset.reader import ClipDataset
 
 obstore = pytest.importorskip("obstore", reason="pip install 'vdsm-pipeline[cloud]'")
@@ -213,7 +213,7 @@ def test_behind_a_fence_nothing_is_written_over_a_version_that_came_after_the_ch
 def test_a_run_is_locked_and_lost(base: str) -> None:
     with run_lock(f"{base}/run", renewal_s=1000):
         storage.write_bytes(f"{base}/run/a", b"1")
-        storage.write_bytes(f"{base}/run/.lock", locks._claim())
+        storage.write_bytes(f"{base}/run/.lock", lock_content())
         with pytest.raises(LostLockError):
             storage.write_bytes(f"{base}/run/a", b"2")
     assert storage.read_bytes(f"{base}/run/a") == b"1"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from cluster.cli.run import run
 from cluster.storage import api as storage
 from cluster.storage import os_errors, s3
 from cluster.storage.errors import MachineError, MissingFileError, StorageError, UnreachableError
@@ -222,3 +223,31 @@ def test_a_folder_that_may_not_be_listed_does_not_seem_empty(tmp_path: Path, mon
         storage.list_files(str(tmp_path))
     monkeypatch.setattr(os, "scandir", lambda folder: refusing(folder, errno.ENOENT))  # deleted meanwhile
     assert storage.list_files(str(tmp_path)) == []
+
+
+def allocate_array() -> None:
+    import numpy as np
+
+    np.zeros(1 << 60, np.uint8)
+
+
+def allocate_tensor() -> None:
+    import torch
+
+    torch.zeros(1 << 60, dtype=torch.uint8)
+
+
+def allocate_bytes() -> None:
+    bytearray(1 << 60)
+
+
+@pytest.mark.parametrize("allocate", [allocate_array, allocate_tensor, allocate_bytes])
+def test_memory_that_cannot_be_allocated_ends_a_command_in_one_line(
+    allocate: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(lambda _: allocate(), [])
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: memory: ")
+    assert line.endswith("; lower the sizes that were set, end other programs, or use a machine with more memory")

@@ -13,7 +13,6 @@ import torch
 from cluster.storage import api as storage
 from pipeline import adapt as adapt_module
 from pipeline import generate as generate_module
-from pipeline.runs.lock import run_lock
 from preprocessing.dataset.reader import ClipDataset
 from vdsm.checkpoint import load_disentangler
 
@@ -111,16 +110,6 @@ def test_an_adaptation_that_was_killed_between_its_files_is_no_run_and_can_be_re
     assert (out / "run.json").exists() == (kept == 0)
     adapt_module.main([*args, str(out)])
     assert {"run.json", "config.yaml", "stage2.pt", "adapted.json", "adapted.gif"} <= set(contents(out))
-
-
-def test_two_adaptations_do_not_write_the_same_run(
-    run: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with run_lock(str(tmp_path / "a")), pytest.raises(SystemExit):
-        adapt_module.main(["--run", str(run), "--videos", str(video), "--out", str(tmp_path / "a"), *STEPS])
-    message = capsys.readouterr().err.splitlines()[-1]
-    assert message == f"error: {tmp_path}/a: another process is writing this folder; wait, or choose another --out"
-    assert set(contents(tmp_path / "a")) == {".lock"}
 
 
 def test_a_picture_and_the_clips_of_an_identity_can_be_adapted_to(

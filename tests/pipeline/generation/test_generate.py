@@ -20,6 +20,23 @@ def size_of(path: Path) -> tuple[int, int]:
         return image.size
 
 
+@pytest.mark.parametrize(
+    ("what", "option"),
+    [
+        ("samples", "rows"), ("samples", "columns"), ("samples", "length"), ("transfer", "length"),
+        ("interpolation", "columns"), ("prior", "columns"), ("rollout", "length"), ("reconstruction", "length"),
+    ],
+)  # fmt: skip
+def test_an_output_beyond_the_memory_of_this_machine_is_refused(
+    what: str, option: str, run: Path, small_figures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["--run", str(run), "--data", str(small_figures), "--what", what, "--out", str(tmp_path / "out")]
+    line = refused([*args, f"--{option}", str(10**9)], capsys)
+    assert line.startswith("error: this takes at least ")
+    assert line.endswith(" GB; lower --rows, --columns, --length or --scale")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_grids_have_a_cell_per_action_and_identity_and_are_reproducible(
     run: Path, small_figures: Path, tmp_path: Path

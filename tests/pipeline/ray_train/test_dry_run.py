@@ -1,12 +1,15 @@
 """What a dry run says of GPUs, and of settings that work but not as one may expect."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from cluster.errors import UserError
 from pipeline.ray_train.dry_run import preview
+from pipeline.ray_train.run import train_recipe
 from pipeline.recipe import Recipe
 
 
@@ -31,3 +34,30 @@ def test_notes_are_printed(tiny_recipe: Recipe) -> None:
     training = replace(tiny_recipe.training, num_workers=3)
     lines, _ = preview(tiny_recipe.model_copy(update={"training": training}), "nowhere", None)
     assert sum("batch_clips is 4: of 3 workers, 1 take 2 clips and the others 1" in line for line in lines) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": {"num_experts": 65_536}}, {"model": {"rnn_width": 65_536}}, {"stage2": {"batch_clips": 10**9}}],
+)
+def test_a_training_beyond_all_memory_of_this_machine_ends_before_it_writes(
+    tiny_recipe: Recipe, change: dict[str, dict[str, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    training = tiny_recipe.training
+    training = replace(training, stage2=replace(training.stage2, **change.get("stage2", {})))
+    model = replace(tiny_recipe.model, **change.get("model", {}))
+    recipe = tiny_recipe.model_copy(update={"training": training, "model": model})
+    with pytest.raises(UserError, match=r"^(2 workers need about|the model has at least).*this machine has .*; lower"):
+        train_recipe(recipe, "nowhere", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # a cluster may grow
+    with pytest.raises(UserError, match="nowhere"):
+        train_recipe(recipe, "nowhere", str(tmp_path / "run"))
+
+
+def test_a_model_larger_than_memory_is_not_made(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vdsm.disentangler.Disentangler", lambda _: pytest.fail("it is made"))
+    model = replace(tiny_recipe.model, rnn_width=65_536, rnn_layers=64)
+    with pytest.raises(UserError, match=r"^the model has at least [\d,]+ parameters, [\d,.]+ GB, and this"):
+        preview(tiny_recipe.model_copy(update={"model": model}), "nowhere", None)

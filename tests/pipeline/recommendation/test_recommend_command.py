@@ -76,6 +76,20 @@ def test_a_file_that_exists_is_kept(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert recipe.read_text() == "seed: 3\n"
 
 
+def test_a_file_that_another_process_writes_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, recipe = write_videos(tmp_path / "data"), tmp_path / "mine.yaml"
+
+    def other_is_faster(*_: object, **__: object) -> tuple[str, list[str]]:
+        recipe.write_text("seed: 3\n")
+        return "seed: 4\n", []
+
+    monkeypatch.setattr("pipeline.recommendation.recommend.recommendation", other_is_faster)
+    assert failure(capsys, ["--data", data, "--out", str(recipe)]).startswith(f"error: {recipe} exists; name another")
+    assert recipe.read_text() == "seed: 3\n"
+
+
 def test_missing_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{tmp_path}/manifest.json is missing" in failure(capsys, ["--data", str(tmp_path)])
 

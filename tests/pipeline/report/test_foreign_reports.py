@@ -69,6 +69,21 @@ def test_a_field_of_another_kind_is_named(name: str, value: Any, tmp_path: Path)
         compare(written(tmp_path, changed))
 
 
+@pytest.mark.parametrize("name", ["system", "run", "samples"])
+@pytest.mark.parametrize("value", [{"a": 1}, [1], 1e308])
+def test_a_source_that_is_no_text_is_named(name: str, value: Any, tmp_path: Path) -> None:
+    changed = REPORT | {"provenance": REPORT["provenance"] | {name: value}}
+    with pytest.raises(UserError, match=rf"a/metrics.json is damaged, or .* \(.*{name}"):
+        compare(written(tmp_path, changed))
+
+
+def test_of_metrics_without_intervals_none_is_the_best(tmp_path: Path) -> None:
+    changed = REPORT | {"figures": dict.fromkeys(NAMES, METRIC | {"value": 0.9, "low": None, "high": None})}
+    compare(urls := written(tmp_path, changed))
+    reports = read_reports(urls)
+    assert {entry["best"] for entry in comparison(reports, [])["figures"].values()} == {None}
+
+
 @pytest.mark.parametrize("content", [b"[" * 60_000, b"9" * 5000, b"", b"null", b"\xff", b'{"figures": {"is": NaN}}'])
 def test_what_is_no_report_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a/metrics.json is damaged") as error:

@@ -11,13 +11,14 @@ import boto3
 import pytest
 
 from cluster.storage import api as storage
+from cluster.storage import lock as locks
 from cluster.storage import s3, s3_client
 from cluster.storage.errors import UnreachableError
 from cluster.storage.fence import Fence, active_fences, check_all, check_write, fenced
+from cluster.storage.lock import LostLockError, run_lock
+from cluster.storage.lock_owner import lock_content
 from pipeline.recipe import Recipe
-from pipeline.runs import lock as locks
 from pipeline.runs.checkpoints import CheckpointStore
-from pipeline.runs.lock import LostLockError, run_lock
 from pipeline.runs.log import RunLog
 from pipeline.training.position import TrainPosition
 from pipeline.training.state import TrainState
@@ -38,7 +39,7 @@ def lost(run: str) -> Iterator[Callable[[], dict[str, bytes]]]:
     """Hold the lock of the run; return a function that has another process take it over and write its files."""
 
     def take_over() -> dict[str, bytes]:
-        storage.write_bytes(f"{run}/.lock", locks._claim())
+        storage.write_bytes(f"{run}/.lock", lock_content())
         return contents(run)
 
     with run_lock(run, renewal_s=1000):
@@ -117,12 +118,12 @@ def test_a_lock_that_is_lost_during_a_write_is_noticed_before_the_file_appears(
     monkeypatch.setenv("VDSM_CACHE", str(tmp_path))
     if run.startswith("s3") and write != "a large file":
         pytest.skip("one request")
-    found = locks._token
+    found = locks.read_token
     with run_lock(run, renewal_s=1000):
         storage.write_bytes(f"{run}/stage2.pt", b"of another process")
         before, answers = contents(run), iter([True])
         with monkeypatch.context() as patch:
-            patch.setattr(locks, "_token", lambda content: found(content) if next(answers, False) else "another")
+            patch.setattr(locks, "read_token", lambda content: found(content) if next(answers, False) else "another")
             with pytest.raises(LostLockError, match="another process took over this run"):
                 WRITES[write](run)
         assert contents(run) == before
@@ -157,7 +158,7 @@ def take_over(run: str) -> None:
     """Take over the lock of a run in S3 and write a file of it, as another process does."""
     bucket, _, prefix = run.removeprefix("s3://").partition("/")
     other = boto3.session.Session().client("s3")
-    for name, content in ((".lock", locks._claim()), ("stage2.pt", b"of another process")):
+    for name, content in ((".lock", lock_content()), ("stage2.pt", b"of another process")):
         other.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=content)
 
 
@@ -235,11 +236,11 @@ def test_a_renewal_while_the_lock_is_read_is_no_loss(s3_bucket: str, monkeypatch
         found = head(url)
         if not renewed:
             renewed.append(url)
-            s3.write_bytes(url, locks._claim(token))
+            s3.write_bytes(url, lock_content(token))
         return found
 
     with run_lock(run, renewal_s=1000):
-        token = locks._token(storage.read_bytes(f"{run}/.lock"))
+        token = locks.read_token(storage.read_bytes(f"{run}/.lock"))
         monkeypatch.setattr(s3, "head", head_before_a_renewal)
         check_all()
     assert renewed == [f"{run}/.lock"]

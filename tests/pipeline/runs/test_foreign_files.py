@@ -10,9 +10,10 @@ import pytest
 
 from cluster.errors import UserError
 from cluster.storage.errors import StorageError
+from cluster.storage.lock import run_lock
+from cluster.storage.lock_owner import find_owner, lock_content
 from pipeline.evaluation.pairs_file import read_pairs
 from pipeline.recipe import Recipe
-from pipeline.runs.lock import _claim, _name, _parse_owner, run_lock
 from pipeline.runs.log import RunLog
 from pipeline.runs.start import ORIGIN, stored_origin
 
@@ -55,12 +56,12 @@ def test_foreign_json_is_refused_in_one_line_that_names_the_file(name: str, faul
 @pytest.mark.parametrize("pid", ["Infinity", "-Infinity", "NaN", "1e999", "[]", '"x"', "null", "9" * 5000])
 def test_a_lock_of_any_content_has_an_owner_that_can_be_named(pid: str) -> None:
     content = b'{"owner": {"host": "\\u001b[2J", "boot": [], "space": {}, "pid": %s}}' % pid.encode()
-    assert _name(_parse_owner(content)).startswith("process ")
+    assert find_owner(content).name == "another process"
 
 
 def test_the_owner_of_a_lock_of_this_process_is_this_process() -> None:
-    assert _parse_owner(_claim())["pid"] == os.getpid()
-    assert json.loads(_claim())["owner"]["pid"] == os.getpid()
+    assert find_owner(lock_content()).pid == os.getpid()
+    assert json.loads(lock_content())["owner"]["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("kind", ["symbolic link", "hard link", "FIFO", "folder", "link to nothing"])

@@ -3,6 +3,7 @@
 import errno
 import json
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from cluster.cli.progress import ProgressDisplay
 from cluster.cli.run import run
 from cluster.errors import UserError
 from cluster.storage import own_file
+from pipeline.runs import log as log_module
 from pipeline.runs.log import RunLog
+from pipeline.trackers.tracker import TrackedRun
 from pipeline.training.config import TrainingConfig
 from pipeline.training.position import TrainPosition
 from pipeline.training.stage_config import StageConfig
@@ -187,3 +190,36 @@ def test_a_full_disk_ends_the_run_with_one_line(
     assert "Traceback" not in errors
     assert errors.splitlines()[-1].startswith(f"error: {tmp_path}")
     assert "No space left on device; free space" in errors
+
+
+SECRET = "SEC" + "RET1"
+QUOTES = [
+    f"https://me:{SECRET}@host/x", f"https://host/x?X-Amz-Signature={SECRET}&y=1", f'Client(password="{SECRET}")',
+    f"token='{SECRET}'", f'say "token={SECRET}"', f'{{"url": "s3://K:{SECRET}@b/x"}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("quote", QUOTES)
+def test_neither_logs_nor_trackers_hold_the_credentials_that_an_error_quotes(
+    quote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def tracked(url: str, folder: Path, settings: Any) -> TrackedRun:
+        given.append(settings)
+        return TrackedRun(id="abcd", name="run", folder=folder, settings=settings)
+
+    monkeypatch.setattr(log_module, "tracked_run", tracked)
+    monkeypatch.setattr("pipeline.trackers.tracking.open_feeds", lambda names, run: given.append(run.settings) or [])
+    training = replace(TRAINING, trackers=("tensorboard", "wandb"))
+    with RunLog(str(tmp_path), training, settings={"source": {"path": quote}}) as log:
+        log.take({"kind": "event", "event": "failure", "ranks": [0], "error": quote})
+        log.take({"kind": "event", "event": "divergence", "stage": 1, "step": 1, "error": quote})
+        log.event("gave up", error=quote, details={"of": [quote]})
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["failure", "divergence", "gave up"]
+    assert "***" in json.loads(lines[0])["error"]
+    assert given
+    assert SECRET not in str(given)
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or SECRET.encode() not in path.read_bytes(), path

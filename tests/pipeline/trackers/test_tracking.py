@@ -72,6 +72,23 @@ def test_a_tracker_that_fails_gets_each_row_once_later(keeps: bool, caplog: pyte
     assert "board: no route to host; the training continues, and entries are kept for later" in caplog.messages
 
 
+def test_the_error_of_a_tracker_is_shown_without_the_credentials_in_it(caplog: pytest.LogCaptureFixture) -> None:
+    secret = "SECRET1" * 20
+    board = Board()
+
+    def refuse(row: Row) -> None:
+        board.failed.set()
+        raise ConnectionError(f"cannot reach https://me:{secret}@host/api and {'x' * 200}")
+
+    board.add = refuse  # type: ignore[method-assign]
+    feed = Feed("board", board, retry_s=0.01)
+    feed.put([Row(1, {"loss/a": 1.0}, {})])
+    assert board.failed.wait(60)
+    assert feed.close(5) == 1
+    assert "https://***@host/api" in caplog.text
+    assert "SECRET1" not in caplog.text
+
+
 def test_what_is_left_of_a_tracker_that_stays_away_is_counted_and_nobody_waits(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

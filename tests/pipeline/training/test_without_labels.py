@@ -189,7 +189,7 @@ def test_pairing_by_video_refuses_a_generator(tiny_job: Jobs, tiny_clips: ClipDa
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"neighbours": 0}, "neighbours is 0; it must be at least 1"),
+        ({"neighbours": 0}, "neighbours is 0; it must be from 1 to 10,000"),
         ({"descriptor": "color"}, "descriptor is color; it must be colour, texture or an .npz file"),
         ({"descriptor": "own.npy"}, "an .npz file"),
         ({"max_distance": 0.0}, "max_distance is 0.0; it must be above 0 and at most 2"),

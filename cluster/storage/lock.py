@@ -1,9 +1,9 @@
-"""A lock that admits one driver per run, and fences the run: whoever lost the lock stops before its next write.
+"""A lock that admits one writer per folder, and fences it: whoever lost the lock stops before its next write.
 
-A local run is locked by the operating system, which releases the lock when its owner dies. In S3, and where the file
+A local folder is locked by the operating system, which releases the lock when its owner dies. In S3, and where the file
 system has no locks, the lock is a file that its owner rewrites every few seconds; one that has not changed for longer
 belongs to a dead owner and is taken over. Writes are conditional, so that exactly one of several contenders succeeds,
-and no clocks of different machines are compared.
+and no clocks of different machines are compared. The file is removed with the lock.
 
 Each owner writes a claim of its own into the lock. Its processes read it before every write: a driver that was paused
 while another took over, or a worker that outlives its driver, finds another claim.
@@ -13,22 +13,21 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import logging
 import os
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from cluster.errors import UserError
 from cluster.storage import api as storage
 from cluster.storage.errors import MissingFileError, StorageError
 from cluster.storage.fence import LOCK, Fence, fenced
+from cluster.storage.lock_owner import find_owner, is_dead, lock_content, read_token
 from cluster.storage.os_errors import explain
 from cluster.storage.own_file import open_own_file
 
@@ -36,6 +35,8 @@ LEASE_S = 30.0
 """Seconds after which the owner of an unchanged lock file counts as dead."""
 RENEWAL_S = 5.0
 """Seconds between two writes of its owner."""
+_MAX_CONTENT = 10_000
+"""Bytes that are read of a lock of another process."""
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 """What a file system without locks answers to a request for one, Lustre without its option flock for instance."""
 
@@ -43,41 +44,51 @@ logger = logging.getLogger(__name__)
 
 
 class LostLockError(StorageError):
-    """Another process holds the lock of this one's run."""
+    """Another process holds the lock of this one's folder."""
 
 
 @dataclass(frozen=True)
 class _Claim:
-    """What identifies one owner of the lock of a run, in all processes that write for it."""
+    """What identifies one owner of the lock of a folder, in all processes that write for it."""
 
-    run: str
-    token: str
+    folder: str
+    kind: str
+    """What the folder is, for messages."""
     use: str
+    """What the owner does, for the messages of others."""
+    remedy: str
+    token: str
 
     def check(self) -> None:
         """Raise LostLockError unless the lock still holds this claim."""
-        url = storage.join(self.run, LOCK)
+        url = storage.join(self.folder, LOCK)
         try:
-            token = _token(_read_with_etag(url)[0])  # its owner may renew it meanwhile
+            token = read_token(_read_with_etag(url)[0])  # its owner may renew it meanwhile
         except MissingFileError:
             token = ""
         if not token:
             raise LostLockError(
-                f"{self.run}: the lock of this run was released or deleted, or this machine does not share its folder; "
-                "nothing more is written"
+                f"{self.folder}: the lock of this {self.kind} was released or deleted, or this machine does not share "
+                "its folder; nothing more is written"
             )
         if token != self.token:
             raise LostLockError(
-                f"{self.run}: another process took over this run while this one was paused or cut off from storage; "
-                "nothing more is written, and the run continues there"
+                f"{self.folder}: another process took over this {self.kind} while this one was paused or cut off from "
+                f"storage; nothing more is written, and the {self.kind} continues there"
             )
+
+    def content(self) -> bytes:
+        """Return what the owner writes into the lock, different each time."""
+        return lock_content(self.token, self.use)
+
+    def refused(self, content: bytes = b"") -> UserError:
+        """Return the error of another contender, given the content of the lock."""
+        owner = find_owner(content)
+        return UserError(f"{self.folder}: {owner.name} is {owner.use or self.use}; {self.remedy}")
 
 
 @contextlib.contextmanager
-def run_lock(
-    run: str, *, lease_s: float = LEASE_S, renewal_s: float = RENEWAL_S,
-    use: str = "training this run; wait, or choose another --name",
-) -> Iterator[None]:  # fmt: skip
+def run_lock(run: str, *, lease_s: float = LEASE_S, renewal_s: float = RENEWAL_S) -> Iterator[None]:
     """Lock a run against a second training until the block or this process ends.
 
     Within the block, whatever this process writes below the folder of the run is fenced: LostLockError is raised
@@ -87,39 +98,89 @@ def run_lock(
         run: its folder.
         lease_s: see `LEASE_S`.
         renewal_s: see `RENEWAL_S`.
-        use: what another process that holds the lock is doing, and what to do about it.
 
     Raises:
         UserError: another process is training the run.
     """
-    claim = _Claim(run, uuid.uuid4().hex, use)
-    locked = _lease(claim, lease_s, renewal_s) if storage.is_remote(run) else _folder_lock(claim, lease_s, renewal_s)
-    with locked, fenced(Fence(run, claim.check)):
+    claim = _Claim(run, "run", "training this run", "wait, or choose another --name", uuid.uuid4().hex)
+    with _locked(claim, lease_s, renewal_s):
         yield
 
 
 @contextlib.contextmanager
-def _folder_lock(claim: _Claim, lease_s: float, renewal_s: float) -> Iterator[None]:
-    folder = Path(claim.run)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open_own_file(folder / LOCK) as lock:
+def output_lock(out: str, option: str = "--out") -> Iterator[None]:
+    """Lock the folder of a command's output for the block, as `run_lock` does: two of them would mix their files.
+
+    Args:
+        out: the folder, as given.
+        option: the option that names it.
+
+    Raises:
+        UserError: another process is writing there, or the folder cannot be created.
+    """
+    folder = storage.join(out)
+    claim = _Claim(folder, "folder", "writing this folder", f"wait, or choose another {option}", uuid.uuid4().hex)
+    with _locked(claim, LEASE_S, RENEWAL_S):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(claim: _Claim, lease_s: float, renewal_s: float) -> Iterator[None]:
+    kind = _lease if storage.is_remote(claim.folder) else _system_lock
+    with kind(claim, lease_s, renewal_s), fenced(Fence(claim.folder, claim.check)):
+        yield
+
+
+@contextlib.contextmanager
+def _system_lock(claim: _Claim, lease_s: float, renewal_s: float) -> Iterator[None]:
+    """Hold a lock of the operating system, or a lease where the file system has no locks."""
+    path = Path(claim.folder) / LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        explain(path.parent, error)
+    lock = _lock_file(path, claim)
+    if lock is None:
+        logger.info("%s: this file system has no locks; a file that is rewritten takes their place", claim.folder)
+        with _lease(claim, lease_s, renewal_s):
+            yield
+        return
+    with lock:
+        _replace(lock, claim.content())
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                if _is_at(lock, path):
+                    path.unlink()
+            _replace(lock, b"")  # a worker that is still alive writes nothing more
+
+
+def _lock_file(path: Path, claim: _Claim) -> BinaryIO | None:
+    """Return the file at `path`, opened and locked; None if the file system has no locks."""
+    while True:
+        lock = open_own_file(path)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(lock, path):
+                return lock
+            lock.close()  # its owner has removed it meanwhile, and another process may have created the next one
         except BlockingIOError:
-            raise _locked_error(claim, "another process") from None
+            with lock:
+                lock.seek(0)
+                raise claim.refused(lock.read(_MAX_CONTENT)) from None
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                explain(folder / LOCK, error)
-            logger.info("%s: this file system has no locks; a file that is rewritten takes their place", claim.run)
-        else:
-            _replace(lock, _claim(claim.token))
-            try:
-                yield
-            finally:
-                _replace(lock, b"")  # a worker that is still alive writes nothing more
-            return
-    with _lease(claim, lease_s, renewal_s):
-        yield
+            lock.close()
+            if error.errno in _NO_LOCKS:
+                return None
+            explain(path, error)
+
+
+def _is_at(lock: BinaryIO, path: Path) -> bool:
+    """Return whether a file that is open is still the one at `path`."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(lock.fileno()), path.lstat())
+    return False
 
 
 def _replace(lock: BinaryIO, content: bytes) -> None:
@@ -135,8 +196,8 @@ def _replace(lock: BinaryIO, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _lease(claim: _Claim, lease_s: float, renewal_s: float) -> Iterator[None]:
-    url = storage.join(claim.run, LOCK)
-    lease = _Lease(url, claim.token, _acquire(url, claim, lease_s))
+    url = storage.join(claim.folder, LOCK)
+    lease = _Lease(url, claim, _acquire(url, claim, lease_s))
     ended = threading.Event()
     thread = threading.Thread(target=lease.keep, args=(ended, renewal_s), daemon=True, name="run lock")
     thread.start()
@@ -151,16 +212,16 @@ def _lease(claim: _Claim, lease_s: float, renewal_s: float) -> Iterator[None]:
 
 
 class _Lease:
-    def __init__(self, url: str, token: str, etag: str) -> None:
-        self._url, self._token, self._etag = url, token, etag
+    def __init__(self, url: str, claim: _Claim, etag: str) -> None:
+        self._url, self._claim, self._etag = url, claim, etag
 
     def keep(self, ended: threading.Event, renewal_s: float) -> None:
         """Renew the lease until the event is set, or another process has taken the lock over."""
         while not ended.wait(renewal_s):
             try:
-                etag = _write_if(self._url, _claim(self._token), self._etag)
+                etag = _write_if(self._url, self._claim.content(), self._etag)
                 if etag is None and not self._is_ours():
-                    logger.error("%s: another process took over this run; this one stops", self._url)
+                    logger.error("%s: another process took over this %s; this one stops", self._url, self._claim.kind)
                     return
             except StorageError as error:
                 # While storage is unreachable, nobody else can acquire it either.
@@ -172,7 +233,7 @@ class _Lease:
         """Return whether a write of this process succeeded although its response was lost."""
         with contextlib.suppress(MissingFileError):
             content, etag = _read_with_etag(self._url)
-            if _token(content) == self._token:
+            if read_token(content) == self._claim.token:
                 self._etag = etag
                 return True
         return False
@@ -183,26 +244,29 @@ def _acquire(url: str, claim: _Claim, lease_s: float) -> str:
     first_etag: str | None = None
     end = time.monotonic()
     while True:
-        own_etag = _write_if(url, _claim(claim.token), None)
+        own_etag = _write_if(url, claim.content(), None)
         if own_etag is not None:
             return own_etag
         try:
             content, etag = _read_with_etag(url)
         except MissingFileError:
             continue
-        owner = _parse_owner(content)
-        is_free = not content or _is_dead(owner)
+        owner = find_owner(content)
+        is_free = not content or is_dead(owner)
         if first_etag is None:
             if not is_free:
-                logger.info("%s: checking for %.0f s whether %s is still training it", claim.run, lease_s, _name(owner))
+                logger.info(
+                    "%s: checking for %.0f s whether %s is still %s",
+                    claim.folder, lease_s, owner.name, owner.use or claim.use,
+                )  # fmt: skip
             first_etag, end = etag, time.monotonic() + lease_s
         elif etag != first_etag:
-            raise _locked_error(claim, _name(owner))
+            raise claim.refused(content)
         if is_free or time.monotonic() > end:
-            own_etag = _write_if(url, _claim(claim.token), etag)
+            own_etag = _write_if(url, claim.content(), etag)
             if own_etag is not None:
                 return own_etag
-            raise _locked_error(claim, "another process")
+            raise claim.refused()
         time.sleep(min(0.5, lease_s / 10))
 
 
@@ -232,53 +296,3 @@ def _read_with_etag(url: str) -> tuple[bytes, str]:
 
 def _etag(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _owner() -> dict[str, Any]:
-    """Return what identifies this process among all processes of all machines."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    space = Path("/proc/self/ns/pid")
-    return {
-        "host": socket.gethostname(),
-        "boot": boot.read_text().strip() if boot.exists() else "",
-        "space": str(space.readlink()) if space.exists() else "",
-        "pid": os.getpid(),
-    }
-
-
-def _claim(token: str = "") -> bytes:
-    """Return the content of the lock of an owner."""
-    # It must differ each time, because the ETag is its hash.
-    return json.dumps({"owner": _owner(), "claim": token or uuid.uuid4().hex, "write": uuid.uuid4().hex}).encode()
-
-
-def _token(content: bytes) -> str:
-    """Return the claim in the content of a lock; empty if it holds none."""
-    try:
-        return str(json.loads(content)["claim"])
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
-
-
-def _parse_owner(content: bytes) -> dict[str, Any]:
-    try:
-        owner: dict[str, Any] = json.loads(content)["owner"]
-        return {"host": str(owner["host"]), "boot": owner["boot"], "space": owner["space"], "pid": int(owner["pid"])}
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-        return {"host": "an unknown machine", "boot": None, "space": None, "pid": 0}
-
-
-def _is_dead(owner: dict[str, Any]) -> bool:
-    """Return whether the owner was a process visible to this one, and has ended."""
-    here = _owner()
-    if not here["boot"] or any(owner[name] != here[name] for name in ("host", "boot", "space")):
-        return False
-    return not Path(f"/proc/{owner['pid']}").exists()
-
-
-def _name(owner: dict[str, Any]) -> str:
-    return f"process {owner['pid']} on {owner['host']}"
-
-
-def _locked_error(claim: _Claim, owner: str) -> UserError:
-    return UserError(f"{claim.run}: {owner} is {claim.use}")
