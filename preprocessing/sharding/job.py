@@ -63,15 +63,13 @@ def shard_source(recipe: DataRecipe, out: str, *, dry_run: bool = False) -> None
         plan = make_plan(recipe, source)
         storage.exists(storage.join(out, MANIFEST))  # a wrong address or key fails now, not after retries
         plan, chosen = _choose_format(recipe, out, plan)
-        if not dry_run:
-            log.info("%s", chosen)
         job = _Job(recipe, out, source, plan, progress)
         job.acquire_output(store=not dry_run)
         if dry_run:
             progress.start("sampling the inputs")
             sample = take_sample(recipe, plan, source)
         else:
-            job.run()
+            job.run(chosen)
     # Outside the block: while a bar is shown, standard output is redirected to it.
     if dry_run:
         print_plan(recipe, out, plan, sample, chosen)
@@ -117,8 +115,12 @@ class _Job:
     def acquire_output(self, *, store: bool) -> None:
         self._retry(lambda: acquire_output(self._out, self._plan, store=store))
 
-    def run(self) -> None:
-        """Write the missing shards, then complete the dataset."""
+    def run(self, chosen: str) -> None:
+        """Write the missing shards, then complete the dataset.
+
+        Args:
+            chosen: a line on the dataset's format, shown with the first of them.
+        """
         self._progress.start("looking for finished shards", len(self._plan.shards), unit="shards")
         self._retry(self._find_finished_shards)
         missing = [shard for shard in self._plan.shards if shard.path not in self._done]
@@ -131,6 +133,7 @@ class _Job:
         if missing:
             self._progress.start("connecting to Ray")
             with ray_runtime.connect():
+                log.info("%s", chosen)
                 self._write(missing)
         else:
             self._progress.expect(_PHASES - 2)
