@@ -146,7 +146,7 @@ class ClipDataset:
     def source(self) -> dict[str, Any]:
         """The source that the dataset was made from: its `name`, and the section of settings with that name."""
         source = self.manifest.get("configuration", {}).get("source")
-        if not isinstance(source, dict) or not isinstance(source.get("name"), str):
+        if not isinstance(source, dict) or not (isinstance(source.get("name"), str) and source["name"]):
             raise damaged_file(self._url, MANIFEST, "it does not name the source of the clips")
         return source
 

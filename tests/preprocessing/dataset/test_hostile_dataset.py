@@ -214,6 +214,13 @@ def test_a_manifest_without_what_only_some_need_is_refused_where_it_is_needed(fo
         verify_dataset(str(folder))
 
 
+@pytest.mark.parametrize("value", ["", 5, ABSENT])
+def test_a_source_without_a_name_is_refused_where_it_is_needed(folder: Path, value: Any) -> None:
+    change_manifest(folder, "configuration.source.name", value)
+    with pytest.raises(DamagedDatasetError, match="it does not name the source of the clips"):
+        ClipDataset(str(folder), "train").source  # noqa: B018
+
+
 def test_the_first_version_of_the_format_is_still_read(folder: Path) -> None:
     expected = ClipDataset(str(folder), "train").frames(1)
     (folder / "manifest.json").write_bytes(seeds.first_version(folder))
