@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,6 +39,15 @@ def hold_in_process(root: Path, run: str) -> Any:
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
+
+
+def in_threads(attempt: Callable[[int], None]) -> None:
+    """Call `attempt` with 0 to 7 at the same time, and wait for all of them."""
+    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def test_a_second_driver_is_refused_until_the_first_is_done(root: Path, run: str) -> None:
@@ -100,11 +110,7 @@ def test_exactly_one_of_several_contenders_wins(repetition: int, run: str) -> No
         except UserError as error:
             refused.append(str(error))
 
-    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(attempt)
     assert most == [1]
     assert len(refused) == 7
 
@@ -121,11 +127,7 @@ def test_locks_that_are_released_and_acquired_in_turns_have_one_owner_at_a_time(
                 time.sleep(0)
                 inside.remove(number)
 
-    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(attempt)
     assert most == [1]
     assert acquired[0] > 1
     assert storage.list_files(run) == []
