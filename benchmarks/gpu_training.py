@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import copy
 import json
 import os
 import statistics
@@ -71,10 +72,8 @@ class Keeper(QuietReporter):
         self.records.append(record)
 
     def save(self, state: TrainState, **_: Any) -> None:
-        """Keep a copy of a checkpoint, on the CPU."""
-        self.state = replace(
-            state, **{name: _copied(getattr(state, name)) for name in ("weights", "optimiser", "ema", "loss_scale")}
-        )
+        """Keep a copy of a checkpoint."""
+        self.state = copy.deepcopy(state)
 
     def should_stop(self) -> StopDecision:
         """Ask for a stop once the steps are done."""
@@ -88,15 +87,7 @@ class Keeper(QuietReporter):
     def weights(self) -> dict[str, Tensor]:
         """Return the weights of the last checkpoint, on the CPU, that training changes."""
         assert self.state is not None
-        return {name: tensor for name, tensor in self.state.weights.items() if tensor.is_floating_point()}
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {name: _copied(part) for name, part in value.items()}
-    return [_copied(part) for part in value] if isinstance(value, list) else value
+        return {name: tensor.cpu() for name, tensor in self.state.weights.items() if tensor.is_floating_point()}
 
 
 def device_of(options: argparse.Namespace) -> torch.device:
