@@ -1,5 +1,6 @@
 """Mutations that keep a file well-formed, so that the code behind the parser is reached."""
 
+import contextlib
 import io
 import json
 import struct
@@ -88,7 +89,8 @@ def mutate_tree(tree: Any, random: Random) -> Any:
                 if _holds(other, name):
                     node[key] = json.loads(json.dumps(other[name]))
             case 3 if isinstance(node[key], int | float):
-                node[key] += random.choice((1, -1, 0.5, 2**32, 10**13))
+                with contextlib.suppress(OverflowError):  # 0.5 more than an integer that no float holds
+                    node[key] += random.choice((1, -1, 0.5, 2**32, 10**13))
             case 4:
                 for _ in range(random.choice((1, 40, 200))):
                     node[key] = [node[key]]
