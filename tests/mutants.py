@@ -33,9 +33,13 @@ class Group(NamedTuple):
 
 GROUPS = {
     "evaluation": Group(("vdsm.evaluation.*",), ("tests/vdsm/evaluation/*",)),
-    "model": Group(("vdsm.*",), ("tests/vdsm/test_*",)),
+    "model": Group(("vdsm.*",), ("tests/vdsm/test_*", "tests/pipeline/models/test_library*")),
     "order": Group(
-        ("pipeline.training.*",), ("tests/pipeline/training/test_order*", "tests/pipeline/training/test_batches*")
+        ("pipeline.training.*",),
+        tuple(
+            f"tests/pipeline/training/test_{name}*"
+            for name in ("order", "batches", "lanes", "partners", "sharded_order")
+        ),
     ),
     "commit": Group(
         ("preprocessing.*", "cluster.storage.*"),
@@ -100,11 +104,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
     if os.environ.get("MUTANT_UNDER_TEST") != "stats":
         return
-    tests = state().tests_by_mangled_function_name
+    tests, durations = state().tests_by_mangled_function_name, state().duration_by_test
     for item in session.items:
+        if item.nodeid not in durations:
+            continue  # skipped
         info = getattr(item, "_fixtureinfo", None)
         for fixture in [one for defined in (info.name2fixturedefs.values() if info else ()) for one in defined]:
-            state().duration_by_test[item.nodeid] += seconds[fixture]
+            durations[item.nodeid] += seconds[fixture]
             if fixture.scope != "function":
                 for function in reached[fixture]:
                     tests[function].add(item.nodeid)

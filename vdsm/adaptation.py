@@ -1,15 +1,17 @@
 """Adapt a trained model to one person whom it has not seen, from a few clips of that person.
 
-A static code can only blend people of the training. What a new person needs beyond that is fitted as a shift of the
-blended kernels, W(s) + D, which is held close to 0: the poses keep their meaning, since the image encoder is frozen and
-a small shift cannot redraw them, even poses that the clips do not show.
+A static code can only blend people of the training, all layers of the decoder alike. A new person gets a blend for each
+layer, and a shift of the blended kernels, W_l(s + b_l) + D_l. The experts know all poses, so a blend of them, with
+weights of any size and sign, looks the same in poses that the clips do not show. The shift adds what no blend has; it
+does not know other poses and is held close to 0. The image encoder stays as trained, so poses keep their meaning.
 
 1. The static latent i of all clips together is refined (`vdsm.refinement`).
-2. D minimises  mean over frames of -log p(x_t | z_t, s, D) / (C H W)  +  anchor |D|^2,  with z_t and s fixed.
+2. b and D minimise  mean over frames of -log p(x_t | z_t, s, b, D) / (C H W)  +  anchor |D|^2,  with z_t and s fixed.
 
 |D|^2 sums over all kernels and biases, so that the anchor is a Gaussian prior on each of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -17,12 +19,15 @@ import torch
 from torch import Tensor
 
 from vdsm.code_density import density_at
-from vdsm.decoder import KernelShift
+from vdsm.decoder import ExpertTransposedConv, KernelShift
 from vdsm.device import upload
 from vdsm.disentangler import Disentangler
 from vdsm.evaluation.progress import NO_PROGRESS, Progress
 from vdsm.frames import FrameModel
 from vdsm.refinement import refine_static
+
+BLEND_RATE = 5
+"""Learning rate of the blends, relative to that of the shift."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +40,13 @@ class AdaptationConfig:
     """Gradient steps that refine the static code; 0 keeps the encoder's."""
     decoder_steps: int = 250
     """Gradient steps that shift the decoder's kernels; 0 leaves them unchanged."""
-    anchor: float = 8e-4
+    anchor: float = 2.5e-3
     """Weight of the squared shift, relative to the reconstruction in nats per pixel value. More keeps poses that the
     clips do not show closer to the original model, less shows more of the person's detail."""
     batch_frames: int = 12
     """Frames per step."""
     learning_rate: float = 1e-3
-    """Learning rate of Adam for the shift."""
+    """Learning rate of Adam for the shift; for the blends it is `BLEND_RATE` times as large."""
     seed: int = 0
     """Seed of the choice of frames."""
 
@@ -61,11 +66,11 @@ class Adaptation(NamedTuple):
     static: Tensor
     """Static latent i, [1, K]."""
     shifts: tuple[KernelShift, ...]
-    """One per layer of the decoder."""
+    """What is added to the blended weights of each layer: b_l times the experts' kernels, and D_l."""
 
 
 def fit(model: Disentangler, frames: Tensor, config: AdaptationConfig, progress: Progress = NO_PROGRESS) -> Adaptation:
-    """Fit a static latent and a shift of the decoder to frames of one person. The model is not changed.
+    """Fit a static latent and shifts of the decoder to frames of one person. The model is not changed.
 
     Args:
         model: the trained model.
@@ -90,26 +95,39 @@ def _fit_shifts(
     model: FrameModel, clip: Tensor, poses: Tensor, static: Tensor, config: AdaptationConfig, progress: Progress
 ) -> tuple[KernelShift, ...]:
     """Return the shifts for one clip [1, T, C, H, W] with given poses [1, T, Z] and static code [1, K]."""
-    shifts = model.decoder.no_shifts()
-    parts = [part for shift in shifts for part in shift]
+    free = model.decoder.no_shifts()
+    blends = [torch.zeros_like(static) for _ in free]
+    parts = [part for shift in free for part in shift]
     generator = torch.Generator().manual_seed(config.seed)
-    optimiser = torch.optim.Adam(parts, lr=config.learning_rate)
+    groups = [{"params": blends, "lr": BLEND_RATE * config.learning_rate}, {"params": parts}]
+    optimiser = torch.optim.Adam(groups, lr=config.learning_rate)
     progress.start("fitting the decoder", config.decoder_steps, unit="steps")
     with torch.inference_mode(False), torch.enable_grad():
-        for part in parts:
-            part.requires_grad_()
+        for fitted in (*blends, *parts):
+            fitted.requires_grad_()
         for _ in range(config.decoder_steps):
             chosen = upload(torch.randint(clip.shape[1], (config.batch_frames,), generator=generator), clip.device)
-            logits = model.decoder(poses[:, chosen], static, shifts)
+            logits = model.decoder(poses[:, chosen], static, _shifts(model, blends, free))
             observed = clip[:, chosen]
             reconstruction = -model.likelihood(logits).log_prob(observed).sum() / observed.numel()
             size = torch.stack([part.square().sum() for part in parts]).sum()
-            gradients = torch.autograd.grad(reconstruction + config.anchor * size, parts)
-            for part, gradient in zip(parts, gradients, strict=True):
-                part.grad = gradient
+            gradients = torch.autograd.grad(reconstruction + config.anchor * size, [*blends, *parts])
+            for fitted, gradient in zip((*blends, *parts), gradients, strict=True):
+                fitted.grad = gradient
             optimiser.step()
             progress.advance()
-    return tuple(KernelShift(*(part.detach() for part in shift)) for shift in shifts)
+    with torch.no_grad():
+        return _shifts(model, blends, free)
+
+
+def _shifts(model: FrameModel, blends: Sequence[Tensor], free: Sequence[KernelShift]) -> tuple[KernelShift, ...]:
+    """Return the shift of each layer, of its blend [1, K] and its free shift together."""
+    found = []
+    for layer, blend, shift in zip(model.decoder.layers, blends, free, strict=True):
+        assert isinstance(layer, ExpertTransposedConv)
+        kernels, biases = (blend @ layer.kernels)[0], (blend @ layer.biases)[0]
+        found.append(KernelShift(kernels + shift.kernels, biases + shift.biases))
+    return tuple(found)
 
 
 @torch.no_grad()

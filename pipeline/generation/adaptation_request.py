@@ -29,7 +29,7 @@ class AdaptationRequest(Section):
     """Gradient steps that fit the static code."""
     decoder_steps: int = Field(default=250, ge=0)
     """Gradient steps that fit the decoder; 0 fits the static code alone."""
-    anchor: float = Field(default=8e-4, ge=0)
+    anchor: float = Field(default=2.5e-3, ge=0)
     """How strongly the decoder is held to the trained one, relative to the reconstruction in nats per pixel value. Less
     shows more of the person's detail; too little, and actions that the clips do not show get lost."""
     device: str = "auto"

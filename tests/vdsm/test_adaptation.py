@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vdsm.adaptation import Adaptation, AdaptationConfig, apply, fit
+from vdsm.adaptation import BLEND_RATE, Adaptation, AdaptationConfig, apply, fit
 from vdsm.code_density import Block, CodeDensity, FittedPriors
 from vdsm.config import ModelConfig
 from vdsm.decoder import SLOPE, KernelShift
@@ -92,26 +92,33 @@ def loss_of_shifts(
 def test_the_first_step_goes_down_the_gradient_of_the_objective_by_finite_differences(
     model: Disentangler, frames: Tensor
 ) -> None:
-    """Adam's first step is the learning rate against the sign of the gradient."""
+    """Adam's first step is the learning rate against the sign of the gradient: of the blends, then of the shift."""
     model, frames = model.double(), frames[:1].double()
     config = replace(QUICK, static_steps=0, decoder_steps=1, batch_frames=2)
     fitted = fit(model, frames, config)
+    none = tuple(KernelShift(*map(torch.zeros_like, shift)) for shift in fitted.shifts)
+
+    def slope(layer: int, *change: Tensor) -> float:
+        """Return the derivative of the objective, with the anchor on `change` if it is of the shift alone."""
+        anchor = config.anchor if sum(int((part != 0).sum()) for part in change) == 1 else 0.0
+        near = []
+        for sign in (1, -1):
+            moved = list(none)
+            moved[layer] = KernelShift(*(sign * 1e-4 * part for part in change))
+            near.append(loss_of_shifts(model, frames, fitted.static, moved, anchor))
+        return (near[0] - near[1]) / 2e-4
+
     with torch.no_grad():
-        none = tuple(KernelShift(*map(torch.zeros_like, shift)) for shift in fitted.shifts)
-        checked = 0
-        for layer, shift in enumerate(fitted.shifts):
-            for part, values in enumerate(shift):
+        for number, (layer, shift) in enumerate(zip(model.frame_model.decoder.layers, fitted.shifts, strict=True)):
+            experts = [slope(number, layer.kernels[expert], layer.biases[expert]) for expert in range(6)]
+            blend = -BLEND_RATE * config.learning_rate * torch.tensor(experts, dtype=torch.float64).sign()
+            rest = (shift.kernels - blend @ layer.kernels, shift.biases - blend @ layer.biases)
+            for part, values in enumerate(rest):
+                assert values.abs().max() == pytest.approx(config.learning_rate, rel=1e-2)
                 entry = int(values.abs().argmax())
-                near = []
-                for sign in (1, -1):
-                    moved = copy.deepcopy(none)
-                    moved[layer][part][entry] = sign * 1e-4
-                    near.append(loss_of_shifts(model, frames, fitted.static, moved, config.anchor))
-                slope = (near[0] - near[1]) / 2e-4
-                assert float(values[entry]) * slope < 0
-                assert abs(values[entry]) == pytest.approx(config.learning_rate, rel=1e-2)
-                checked += 1
-        assert checked == 2 * len(none)
+                change = [torch.zeros_like(one) for one in rest]
+                change[part][entry] = 1
+                assert float(values[entry]) * slope(number, *change) < 0
 
 
 def test_fitting_brings_the_frames_closer_and_leaves_the_model_unchanged(model: Disentangler, frames: Tensor) -> None:
@@ -152,14 +159,51 @@ def test_samples_of_an_adapted_model_show_the_person(model: Disentangler, frames
     torch.testing.assert_close(stored.static.mean, fitted.static[0])
 
 
-def test_a_strong_anchor_holds_the_decoder_and_none_lets_it_go(model: Disentangler, frames: Tensor) -> None:
-    def size(anchor: float) -> float:
+def test_a_strong_anchor_leaves_blends_of_the_experts_alone_and_none_lets_the_shift_go(
+    model: Disentangler, frames: Tensor
+) -> None:
+    def beyond(anchor: float) -> float:
+        """Return the squared size of the part of the shifts that is no blend of experts."""
         shifts = fit(model, frames, replace(QUICK, decoder_steps=150, anchor=anchor, learning_rate=3e-3)).shifts
-        return sum(float(part.square().sum()) for shift in shifts for part in shift)
+        total = 0.0
+        for layer, shift in zip(model.frame_model.decoder.layers, shifts, strict=True):
+            experts = torch.cat([layer.kernels, layer.biases], dim=1).detach().T
+            whole = torch.cat(shift)[:, None]
+            total += float((whole - experts @ torch.linalg.lstsq(experts, whole).solution).square().sum())
+        return total
 
-    free, weak, strong = size(0.0), size(1e-3), size(10.0)
+    free, weak, strong = beyond(0.0), beyond(1e-3), beyond(10.0)
     assert strong < 0.01 * free
     assert weak < free
+
+
+def give_poses(model: Disentangler, frames: Tensor, poses: Tensor) -> None:
+    """Replace the image encoder by one that sees these poses [1, T, Z] in the frames."""
+    with torch.no_grad():
+        known = model.frame_model.encoder(frames[None])._replace(pose_loc=poses)
+    model.frame_model.encoder.forward = lambda _: known  # type: ignore[method-assign]
+
+
+def test_a_person_who_is_another_blend_in_each_layer_is_found_in_all_poses(model: Disentangler) -> None:
+    decoder, generator = model.frame_model.decoder, torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        other = tuple(
+            KernelShift(
+                *((0.5 * torch.randn(1, 6, generator=generator) @ part)[0] for part in (layer.kernels, layer.biases))
+            )
+            for layer in decoder.layers
+        )
+        static = model.frame_model.static_code(torch.zeros(1, 6), model.temperature)
+        seen, unseen = torch.randn(2, 1, 40, 3, generator=generator)
+        frames = torch.sigmoid(decoder(seen, static, other))[0]
+        expected = torch.sigmoid(decoder(unseen, static, other))
+    give_poses(model, frames, seen)
+    config = replace(QUICK, decoder_steps=400, anchor=10.0, learning_rate=3e-3, batch_frames=20)
+    fitted = fit(model, frames, config)
+    with torch.no_grad():
+        code = model.frame_model.static_code(fitted.static, model.temperature)
+        before, after = (torch.sigmoid(decoder(unseen, code, shifts)) for shifts in (None, fitted.shifts))
+    assert (after - expected).square().mean() < 0.05 * (before - expected).square().mean()
 
 
 def test_the_same_clips_and_seed_give_the_same_fit_and_other_seeds_another(model: Disentangler, frames: Tensor) -> None:

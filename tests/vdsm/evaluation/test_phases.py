@@ -74,10 +74,12 @@ def test_of_samples(
         return draw(0, 0, 0, 0)
 
     samples, progress = make_samples(kinds, render), CountingProgress()
-    score_samples(
+    found = score_samples(
         untrained_judge, test_clips, pairs, {"all": samples}, 4, 0, progress,
         renderer=drawing if extended else None, true_swap=(lambda a, b: test_clips.frames(a)) if extended else None,
     )  # fmt: skip
+    assert ("renderer" in found.controls) == ("moving.swap.psnr" in found.scores) == extended
+    assert {"judge.action.accuracy", "swap.action.accuracy"} <= found.scores.keys()
     assert progress.phases == sample_phases(renderer=extended, true_swap=extended)
     assert progress.totals[0] == len(samples.donors)
     assert progress.done == progress.totals
