@@ -32,9 +32,9 @@ def table_of(shards: int, *, late: bool = False) -> ClipTable:
     return ClipTable(keys, groups, np.full(len(shard), 4), shard, late=is_late if late else None)
 
 
-def order_of(table: ClipTable, batch: int, **changes: int) -> GlobalOrder:
+def order_of(table: ClipTable, batch: int, *, lanes: bool = True, **changes: int) -> GlobalOrder:
     settings = {"seed": 3, "stage": 1, "window": 4, **changes}
-    return GlobalOrder(table, batch=batch, validation_fraction=0.1, lanes=True, **settings)  # type: ignore[arg-type]
+    return GlobalOrder(table, batch=batch, validation_fraction=0.1, lanes=lanes, **settings)  # type: ignore[arg-type]
 
 
 def slow_epoch(case: Case, number: int, row: int, clips: list[int], rows_per_lane: int, per_lane: int) -> list[int]:
@@ -143,10 +143,11 @@ def test_lanes_do_not_depend_on_how_clips_and_shards_are_numbered() -> None:
     assert not np.array_equal(here.epoch(0), here.epoch(1))
 
 
-def test_late_clips_join_where_they_should() -> None:
+@pytest.mark.parametrize("lanes", [True, False], ids=["lanes", "blocks"])
+def test_late_clips_join_where_they_should(lanes: bool) -> None:
     table = table_of(60, late=True)
     assert table.late is not None
-    order = order_of(table, 40, late_from=25)
+    order = order_of(table, 40, lanes=lanes, late_from=25)
     early = [clip for clip in order.train.tolist() if not table.late[clip]]
     visited = np.concatenate([order.at(step).clips for step in range(80)])
     before, after = visited[: 25 * 40], visited[25 * 40 :]
@@ -154,3 +155,12 @@ def test_late_clips_join_where_they_should() -> None:
     assert sorted(before[: len(early)].tolist()) == early
     assert sorted(after[: len(order.train)].tolist()) == order.train.tolist()
     assert order.epoch_of(25) == -(-25 * 40 // len(early))
+
+
+def test_a_rank_needs_the_shards_of_its_lanes_or_those_of_the_block() -> None:
+    table = table_of(60)
+    laned = order_of(table, 40, block_shards=10)
+    # Four shards of each of three lanes, and the one that is begun next.
+    assert [laned.shards_in_use(slice(0, rows)) for rows in (40, 8)] == [15, 5]
+    blocks = order_of(table, 40, lanes=False, block_shards=10)
+    assert [blocks.shards_in_use(slice(0, rows)) for rows in (40, 8)] == [10, 10]
