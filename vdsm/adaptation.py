@@ -13,7 +13,7 @@ does not know other poses and is held close to 0. The image encoder stays as tra
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -99,7 +99,7 @@ def _fit_shifts(
     blends = [torch.zeros_like(static) for _ in free]
     parts = [part for shift in free for part in shift]
     generator = torch.Generator().manual_seed(config.seed)
-    groups = [{"params": blends, "lr": BLEND_RATE * config.learning_rate}, {"params": parts}]
+    groups: list[dict[str, Any]] = [{"params": blends, "lr": BLEND_RATE * config.learning_rate}, {"params": parts}]
     optimiser = torch.optim.Adam(groups, lr=config.learning_rate)
     progress.start("fitting the decoder", config.decoder_steps, unit="steps")
     with torch.inference_mode(False), torch.enable_grad():
