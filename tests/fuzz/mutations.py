@@ -120,7 +120,7 @@ def mutate_yaml(data: bytes, random: Random) -> bytes:
     try:
         tree = mutate_tree(yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), random)
         return yaml.safe_dump(tree, default_flow_style=random.choice((None, True, False))).encode("utf-8", "replace")
-    except (ValueError, yaml.YAMLError, RecursionError, OverflowError, TypeError, AttributeError):
+    except (ValueError, yaml.YAMLError, RecursionError, OverflowError, TypeError, AttributeError, LookupError):
         return mutate_bytes(data, random)
 
 
