@@ -95,6 +95,14 @@ def test_a_shard_that_lacks_a_file_or_has_a_damaged_one_is_not_finished(tmp_path
     assert find_finished_shard(str(tmp_path), PLAN, shard_of(0, 3)) is None
 
 
+def test_an_intact_arrow_index_of_another_shard_is_not_that_of_this_one(tmp_path: Path) -> None:
+    for name, numbers in (("one", (2, 1)), ("other", (1, 2))):
+        write_shard(str(tmp_path / name), PLAN, shard_of(*numbers), Waves())
+    one, other = (tmp_path / name / "train/shard-000003.arrow" for name in ("one", "other"))
+    one.write_bytes(other.read_bytes())
+    assert find_finished_shard(str(tmp_path / "one"), PLAN, shard_of(2, 1)) is None
+
+
 def test_a_shard_without_clips_has_a_json_index_alone(tmp_path: Path) -> None:
     def clips(_: Any) -> Any:
         raise RejectedInputError("it is bad")
