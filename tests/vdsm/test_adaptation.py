@@ -184,6 +184,7 @@ def give_poses(model: Disentangler, frames: Tensor, poses: Tensor) -> None:
     model.frame_model.encoder.forward = lambda _: known  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 def test_a_person_who_is_another_blend_in_each_layer_is_found_in_all_poses(model: Disentangler) -> None:
     decoder, generator = model.frame_model.decoder, torch.Generator().manual_seed(3)
     with torch.no_grad():

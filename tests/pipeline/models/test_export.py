@@ -220,6 +220,7 @@ def test_onnx_runtime_computes_the_same_to_1e_4_for_any_number_of_clips(
         np.testing.assert_allclose(drawn, expected.numpy(), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_numbers_that_differ_from_the_models_are_not_written(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

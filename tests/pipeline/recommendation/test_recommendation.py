@@ -229,6 +229,7 @@ def test_a_name_from_the_data_writes_no_setting(end: str, tmp_path: Path) -> Non
     assert text.replace("\n", "").isprintable()
 
 
+@pytest.mark.slow
 def test_only_comments_hold_what_was_measured(tmp_path: Path) -> None:
     url = write_videos(tmp_path / "data", people=6)
     (without, _), (measured, _) = (recommendation(url, seconds, MACHINE) for seconds in (0, 0.01))

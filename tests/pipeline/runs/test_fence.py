@@ -204,6 +204,7 @@ def test_a_checkpoint_that_is_written_after_its_worker_has_failed_is_fenced_too(
     assert not any(name.endswith(".pt") for name in contents(run))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_waits_while_its_lock_cannot_be_read(tmp_path: Path) -> None:
     """An outage of the storage between two checkpoints is met by the check of the lock first."""
     run, outages = str(tmp_path / "run"), [0, 1, 2]
