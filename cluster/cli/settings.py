@@ -13,7 +13,7 @@ import itertools
 import math
 import textwrap
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -185,8 +185,21 @@ def validated(cls: type[M], tree: Tree, origin: Callable[[str], str]) -> M:
         found = cls.model_validate(prune(tree))
     except ValidationError as error:
         _explain(cls, error, origin)
+    except UnicodeEncodeError:  # of pydantic, which puts the value into a message
+        path, value = next(_no_texts(tree), ("", ""))
+        raise UserError(f"{path} is {value!a}; it must be valid text, in UTF-8{origin(path)}") from None
     check_numbers(found, origin)
     return found
+
+
+def _no_texts(tree: Tree, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the dotted path and the value of each setting that is not valid text: file names may hold any byte."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _no_texts(value, f"{prefix}{name}.")
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str) and text != text.encode(errors="ignore").decode():
+                yield prefix + name, text
 
 
 def check_numbers(settings: BaseModel, origin: Callable[[str], str]) -> None:

@@ -106,6 +106,7 @@ INPUTS: dict[str, dict[str, bytes]] = {
         "many digits": b"seed: " + b"9" * 6000,
         "control characters": b'"\\e[2J\\n": 1\n',
         "a long name": b"training: {" + b"x" * 50_000 + b": 1}\n",
+        "half a surrogate": b'training: {appearance: {descriptor: "\\ud800"}}\n',
         "space that is no section": b"space: {1: {low: 0}, true: [1], null: 3}\n",
     },
     "run": {
