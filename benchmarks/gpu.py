@@ -4,8 +4,8 @@
     python benchmarks/gpu.py --out FOLDER --device cpu --small    # tries the command, without a GPU
 
 Needs torch and pyro only. Each part runs in a process of its own, with a limit of time; one that fails costs no other,
-and its error is in the results. FOLDER/gpu.json and the page FOLDER/gpu.md are written after each part, so that a
-machine that is taken away keeps what was measured.
+and its error is in the results. FOLDER/gpu.json and the page FOLDER/gpu.md are written after each part, so that they
+hold what was measured before a preemption.
 """
 
 import argparse
@@ -23,6 +23,9 @@ import arguments
 import gpu_speed
 import gpu_training
 import step
+import torch
+
+from vdsm.device import find_device
 
 PARTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], int]] = {
     "correctness": (gpu_training.correctness, 90),
@@ -44,9 +47,12 @@ def main() -> None:
     if options.part:
         print(json.dumps(PARTS[options.part][0](options)))
         return
-    device = gpu_training.device_of(options)
     options.out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {"machine": step.machine(device), "device": str(device), "small": options.small}
+    results: dict[str, Any] = {
+        "machine": step.machine(options.device),
+        "device": str(options.device),
+        "small": options.small,
+    }
     for part in options.parts:
         began = time.perf_counter()
         print(f"{part}: at most {PARTS[part][1]} s", file=sys.stderr, flush=True)
@@ -70,15 +76,16 @@ def parse_args() -> argparse.Namespace:
     arguments.add_threads(command, len(os.sched_getaffinity(0)))
     options = command.parse_args()
     try:
-        gpu_training.device_of(options)
+        options.device = find_device(options.device)
     except ValueError as error:
         command.exit(2, f"--device: {error}\n")
+    torch.set_num_threads(options.threads)
     return options
 
 
 def run_part(part: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the result of a part, or why there is none."""
-    command = [sys.executable, __file__, "--part", part, "--out", str(options.out), "--device", options.device]
+    command = [sys.executable, __file__, "--part", part, "--out", str(options.out), "--device", str(options.device)]
     command += ["--steps", str(options.steps), "--threads", str(options.threads), *["--small"] * options.small]
     # A session of its own: at its limit, the part ends with the ranks that it has started.
     process = subprocess.Popen(
@@ -111,8 +118,7 @@ def page(results: Mapping[str, Any]) -> str:
 def section(part: str, results: Mapping[str, Any]) -> list[str]:
     """Return the lines of a part."""
     found = results[part]
-    summary = (PARTS[part][0].__doc__ or "").split("\n\n    Args")[0]
-    lines = [" ".join(summary.split()), ""]
+    lines = [" ".join((PARTS[part][0].__doc__ or "").split()), ""]
     if "failed" in found:
         return [*lines, "Failed:", "", "```", found["failed"], "```"]
     if part == "correctness":

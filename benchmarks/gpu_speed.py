@@ -2,13 +2,11 @@
 
 import argparse
 import statistics
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import step
 import torch
-from gpu_training import STAGES, Keeper, device_of, formats, job_of
+from gpu_training import STAGES, Keeper, formats, job_of
 from torch.profiler import ProfilerActivity, profile
 
 from pipeline.training.distributed import DistributedContext
@@ -51,23 +49,22 @@ def step_times(options: argparse.Namespace) -> dict[str, Any]:
     The bound (roofline) is the longer of the times for the operations, at the rate of the fastest large matrix product,
     and for the bytes of the weights, at that of a copy.
     """
-    device, rows = device_of(options), []
+    device, rows = options.device, []
     bandwidth = bandwidth_gb_per_s(device)
     for dtype in formats(options):
         set_flags(dtype)
         peak = step.matmul_peak(device, dtype)
         for stage in STAGES:
             for clips in (2, 4) if options.small else (20, 160):
-                case, precision = step_case(options, stage, dtype, clips)
-                trained = [parameter for parameter in case.stage.parameters() if parameter.requires_grad]
+                case = step_case(options, stage, dtype, clips)
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(device)
-                times = step.timed_steps(case.stage, trained, case, precision, options.steps, fused=True)
+                times = step.timed_steps(case.stage, case.trained, case, case.precision, options.steps, fused=True)
                 seconds = statistics.median(times)
                 frames = getattr(case.stage, "frame_model", case.stage)
                 experts = sum(parameter.numel() for parameter in frames.decoder.parameters())
                 gflop = step.step_gflop(case.config, stage, clips, case.frames.shape[1])
-                gigabytes = step_gigabytes(stage, experts, sum(parameter.numel() for parameter in trained))
+                gigabytes = step_gigabytes(stage, experts, sum(parameter.numel() for parameter in case.trained))
                 bound = max(gflop / peak, gigabytes / bandwidth)
                 rows.append({
                     "stage": stage, "format": dtype, "clips": clips, "seconds": seconds, "fastest": min(times),
@@ -77,21 +74,17 @@ def step_times(options: argparse.Namespace) -> dict[str, Any]:
                     "share_of_bound": bound / seconds, "peak_memory_gb": step.peak_memory_gb(device),
                     "matmul_peak_gflop_per_s": peak,
                 })  # fmt: skip
-                del case, trained, frames
+                del case, frames
     return {"bandwidth_gb_per_s": bandwidth, "rows": rows}
 
 
-def step_case(
-    options: argparse.Namespace, stage: int, dtype: str, clips: int
-) -> tuple[step.Case, Callable[[], AbstractContextManager[Any]]]:
-    """Return a stage with a batch, and the context in which its forward pass runs."""
+def step_case(options: argparse.Namespace, stage: int, dtype: str, clips: int) -> step.Case:
+    """Return a stage with a batch."""
     small = options.small
-    case = step.Case(argparse.Namespace(
-        stage=stage, preset="paper", dtype=dtype, device=str(device_of(options)), clips=clips,
+    return step.Case(argparse.Namespace(
+        stage=stage, preset="paper", dtype=dtype, device=options.device, clips=clips,
         frames=4 if small else 8, experts=2 if small else 40, seed=0, threads=options.threads,
     ))  # fmt: skip
-    kind = case.frames.device.type
-    return case, lambda: torch.autocast(kind, torch.bfloat16) if dtype == "bf16" else nullcontext()
 
 
 def layouts(options: argparse.Namespace) -> dict[str, Any]:
@@ -99,13 +92,11 @@ def layouts(options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for dtype in formats(options):
         for largest, name in ((0, "grouped convolutions"), (4, "folded to 4x4, then grouped"), (64, "folded")):
-            case, precision = step_case(options, 1, dtype, 4 if options.small else 20)
+            case = step_case(options, 1, dtype, 4 if options.small else 20)
             for layer in case.stage.decoder.layers:
                 assert isinstance(layer, ExpertTransposedConv)
                 layer.largest_folded = largest
-            times = step.timed_steps(
-                case.stage, list(case.stage.parameters()), case, precision, options.steps, fused=True
-            )
+            times = step.timed_steps(case.stage, case.trained, case, case.precision, options.steps, fused=True)
             rows.append({"format": dtype, "layout": name, "seconds": statistics.median(times)})
             del case
     return {"rows": rows}
@@ -113,12 +104,13 @@ def layouts(options: argparse.Namespace) -> dict[str, Any]:
 
 def kernels(options: argparse.Namespace) -> dict[str, Any]:
     """Profile steps of the training loop: the kernels that take longest, and how long the device is busy."""
-    device, found = device_of(options), {}
+    device, found = options.device, {}
     on_device = device.type != "cpu"
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
     time_of = "self_device_time_total" if on_device else "self_cpu_time_total"
     warm, steps = 3, 2 if options.small else 5
     for precision in ("fp32", "bf16"):
+        set_flags(precision)  # with torch's own, convolutions of fp32 would be in TF32
         for stage in STAGES:
             job = job_of(options, warm + steps, precision=precision)
             run = StageRun(job, stage, Disentangler(job.model).to(device), Keeper(), DistributedContext(device=device))

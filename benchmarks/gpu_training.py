@@ -31,8 +31,8 @@ from pipeline.training.reporter import QuietReporter, StopDecision
 from pipeline.training.stage_config import StageConfig
 from pipeline.training.state import TrainState
 from pipeline.training.step import Stepper
-from vdsm.config import STAGE_2_ANNEALING, ModelConfig
-from vdsm.device import find_device
+from vdsm.config import STAGE_2_ANNEALING
+from vdsm.device import CPU
 from vdsm.presets import PRESETS
 
 STAGES: tuple[Literal[1], Literal[2]] = (1, 2)
@@ -84,26 +84,19 @@ class Keeper(QuietReporter):
         """Return a number of every training record of a stage."""
         return [record[name] for record in self.records if record["kind"] == "train" and record["stage"] == stage]
 
+    def losses(self) -> list[float]:
+        """Return the losses of all training records, of stage 1 and then of stage 2."""
+        return [loss for stage in STAGES for loss in self.column(stage, "loss")]
+
     def weights(self) -> dict[str, Tensor]:
         """Return the weights of the last checkpoint, on the CPU, that training changes."""
         assert self.state is not None
         return {name: tensor.cpu() for name, tensor in self.state.weights.items() if tensor.is_floating_point()}
 
 
-def device_of(options: argparse.Namespace) -> torch.device:
-    """Return the device, with the threads of the CPU set."""
-    torch.set_num_threads(options.threads)
-    return find_device(options.device)
-
-
 def formats(options: argparse.Namespace) -> tuple[str, ...]:
     """Return the number formats to measure."""
-    return ("fp32", "bf16") if device_of(options).type == "cpu" else ("fp32", "tf32", "bf16")
-
-
-def model_of(options: argparse.Namespace, dropout: float = 0.2) -> ModelConfig:
-    """Return the published sizes, with few experts if the options ask for little work."""
-    return PRESETS["paper"](num_experts=2 if options.small else 40, rnn_dropout=dropout)
+    return ("fp32", "bf16") if options.device.type == "cpu" else ("fp32", "tf32", "bf16")
 
 
 def job_of(options: argparse.Namespace, steps: int, *, dropout: float = 0.2, **changes: Any) -> Job:
@@ -116,15 +109,15 @@ def job_of(options: argparse.Namespace, steps: int, *, dropout: float = 0.2, **c
         "log_interval": 1, "prior_clips": 0, "validation_clips": 20, "stage1": stage,
         "stage2": replace(stage, annealing=STAGE_2_ANNEALING),
     }  # fmt: skip
-    model = model_of(options, dropout)
+    model = PRESETS["paper"](num_experts=2 if small else 40, rnn_dropout=dropout)
     clips = RandomClips(model.frame_size, model.channels)
     return Job(model=model, training=TrainingConfig(**(training | changes)), seed=1, clips=clips)
 
 
 def correctness(options: argparse.Namespace) -> dict[str, Any]:
     """Compare the first steps of both stages with those on the CPU: in fp32, without dropout, whose masks differ."""
-    device, rows = device_of(options), {}
-    for name, where in (("cpu", torch.device("cpu")), ("device", device)):
+    rows = {}
+    for name, where in (("cpu", CPU), ("device", options.device)):
         kept = Keeper()
         train_run(job_of(options, 3, dropout=0.0), kept, DistributedContext(device=where))
         rows[name] = {(s, what): kept.column(s, what) for s in STAGES for what in ("loss", "gradient_norm")}
@@ -141,11 +134,11 @@ def correctness(options: argparse.Namespace) -> dict[str, Any]:
 
 def loop(options: argparse.Namespace) -> dict[str, Any]:
     """Time the training loop itself, which also reads, clips gradients, checks and logs."""
-    device, rows = device_of(options), []
+    rows = []
     for precision in formats(options):
         kept, every = Keeper(), 2 if options.small else 20
         job = job_of(options, 3 * every, precision=precision, log_interval=every)
-        train_run(job, kept, DistributedContext(device=device))
+        train_run(job, kept, DistributedContext(device=options.device))
         for stage in STAGES:
             names = ("seconds_per_step", "clips_per_s", "data_wait_share", "memory_gb", "loss")
             # The first record holds the start.
@@ -156,7 +149,7 @@ def loop(options: argparse.Namespace) -> dict[str, Any]:
 
 def waits(options: argparse.Namespace) -> dict[str, Any]:
     """Count how often the host waits for the device within a step, by function of this project."""
-    device, steps = device_of(options), 10
+    device, steps = options.device, 10
     if device.type != "cuda":
         return {"left out": "only CUDA reports when the host waits"}
     counts: collections.Counter[tuple[int, str]] = collections.Counter()
@@ -182,7 +175,7 @@ def _innermost() -> str:
     while frame.f_back is not None:
         frame = frame.f_back
         path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(ROOT) and path.parent.name != "benchmarks":
+        if any(path.is_relative_to(ROOT / package) for package in ("vdsm", "pipeline")):
             return f"{path.relative_to(ROOT)}:{frame.f_code.co_qualname}"
     return "elsewhere"
 
@@ -208,7 +201,7 @@ def counting_waits() -> Iterator[list[str]]:
 
 def resume(options: argparse.Namespace, *, deterministic: bool = False) -> dict[str, Any]:
     """Compare the weights of a training that was stopped in stage 2 and resumed with those of an undisturbed one."""
-    world, steps = DistributedContext(device=device_of(options)), 2 if options.small else 20
+    world, steps = DistributedContext(device=options.device), 2 if options.small else 20
     job = job_of(options, steps, deterministic=deterministic)
     whole, part, rest = Keeper(), Keeper(stop_after=steps + steps // 2), Keeper()
     train_run(job, whole, world)
@@ -233,17 +226,16 @@ def ranks(options: argparse.Namespace) -> dict[str, Any]:
     steps = 3
     kept = Keeper()
     began = time.perf_counter()
-    train_run(job_of(options, steps, dropout=0.0), kept, DistributedContext(device=device_of(options)))
+    train_run(job_of(options, steps, dropout=0.0), kept, DistributedContext(device=options.device))
     alone = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         torch.multiprocessing.spawn(_rank, (options, folder, steps), nprocs=2)
         together = time.perf_counter() - began
         losses = json.loads((Path(folder) / "losses.json").read_text())
-    expected = [loss for stage in STAGES for loss in kept.column(stage, "loss")]
     return {
         "largest relative difference of a loss": max(
-            abs(found - right) / abs(right) for found, right in zip(losses, expected, strict=True)
+            abs(found - right) / abs(right) for found, right in zip(losses, kept.losses(), strict=True)
         ),
         "steps": 2 * steps,
         "seconds of one rank": alone, "seconds of two, with the start of their processes": together,
@@ -251,11 +243,11 @@ def ranks(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _rank(rank: int, options: argparse.Namespace, folder: str, steps: int) -> None:
+    torch.set_num_threads(options.threads)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     kept = Keeper()
-    train_run(job_of(options, steps, dropout=0.0), kept, DistributedContext(rank, 2, device_of(options)))
+    train_run(job_of(options, steps, dropout=0.0), kept, DistributedContext(rank, 2, options.device))
     if rank == 0:
-        losses = [loss for stage in STAGES for loss in kept.column(stage, "loss")]
-        (Path(folder) / "losses.json").write_text(json.dumps(losses))
+        (Path(folder) / "losses.json").write_text(json.dumps(kept.losses()))
     dist.destroy_process_group()

@@ -64,15 +64,11 @@ def run_model(options: argparse.Namespace, baseline: dict[str, Any]) -> dict[str
     results: dict[str, Any] = {
         "stage": options.stage, "preset": options.preset, "dtype": options.dtype, "seed": options.seed,
         "experts": config.num_experts, "clips": options.clips, "frames": options.frames,
-        "parameters_trained": sum(p.numel() for p in stage.parameters() if p.requires_grad),
+        "parameters_trained": sum(parameter.numel() for parameter in case.trained),
     }  # fmt: skip
     gflop = step_gflop(config, options.stage, options.clips, options.frames)
 
-    def precision() -> AbstractContextManager[Any]:
-        return torch.autocast(device.type, torch.bfloat16) if options.dtype == "bf16" else nullcontext()
-
-    trained = [parameter for parameter in stage.parameters() if parameter.requires_grad]
-    times = timed_steps(stage, trained, case, precision, options.steps, fused=True)
+    times = timed_steps(stage, case.trained, case, case.precision, options.steps, fused=True)
     seconds = statistics.median(times)
     results |= {
         "seconds_per_step": round(seconds, 4), "seconds_of_each_step": [round(t, 4) for t in times],
@@ -83,7 +79,7 @@ def run_model(options: argparse.Namespace, baseline: dict[str, Any]) -> dict[str
     if baseline:
         expected = baseline["baseline_loss"]
         in_fp32 = abs(evaluate(stage, case, nullcontext) - expected) / abs(expected)
-        in_dtype = abs(evaluate(stage, case, precision) - expected) / abs(expected)
+        in_dtype = abs(evaluate(stage, case, case.precision) - expected) / abs(expected)
         results |= {"speedup": round(baseline["baseline_seconds_per_step"] / seconds, 2)}
         if options.stage == 2:
             results |= {"lean_speedup": round(baseline["lean_baseline_seconds_per_step"] / seconds, 2)}
@@ -117,16 +113,21 @@ class Case:
         self.frames = torch.rand(shape, generator=generator).to(device)
         noise = self.stage.draw_noise(options.clips, options.frames, generator)
         self.noise = type(noise)(*(part.to(device) for part in noise))
+        self.trained = [parameter for parameter in self.stage.parameters() if parameter.requires_grad]
+        self._dtype: str = options.dtype
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Return the context in which the forward pass runs."""
+        return torch.autocast(self.frames.device.type, torch.bfloat16) if self._dtype == "bf16" else nullcontext()
 
 
 def run_baseline(options: argparse.Namespace) -> dict[str, Any]:
     """Measure time and loss of the loop over clips, in fp32."""
     case = Case(argparse.Namespace(**(vars(options) | {"dtype": "fp32"})))
-    trained = [parameter for parameter in case.stage.parameters() if parameter.requires_grad]
     looped: nn.Module = LoopedFrames(case.stage)
     if options.stage == 2:
         looped = LoopedSequence(case.stage, image_gradients=not getattr(options, "lean", False))
-    times = timed_steps(looped, trained, case, nullcontext, options.baseline_steps, fused=False)
+    times = timed_steps(looped, case.trained, case, nullcontext, options.baseline_steps, fused=False)
     return {
         "baseline_seconds_per_step": round(statistics.median(times), 3),
         "baseline_seconds_of_each_step": [round(seconds, 3) for seconds in times],
