@@ -98,22 +98,23 @@ def _fit_shifts(
     free = model.decoder.no_shifts()
     blends = [torch.zeros_like(static) for _ in free]
     parts = [part for shift in free for part in shift]
+    fitted = [*blends, *parts]
     generator = torch.Generator().manual_seed(config.seed)
     groups: list[dict[str, Any]] = [{"params": blends, "lr": BLEND_RATE * config.learning_rate}, {"params": parts}]
     optimiser = torch.optim.Adam(groups, lr=config.learning_rate)
     progress.start("fitting the decoder", config.decoder_steps, unit="steps")
     with torch.inference_mode(False), torch.enable_grad():
-        for fitted in (*blends, *parts):
-            fitted.requires_grad_()
+        for tensor in fitted:
+            tensor.requires_grad_()
         for _ in range(config.decoder_steps):
             chosen = upload(torch.randint(clip.shape[1], (config.batch_frames,), generator=generator), clip.device)
             logits = model.decoder(poses[:, chosen], static, _shifts(model, blends, free))
             observed = clip[:, chosen]
             reconstruction = -model.likelihood(logits).log_prob(observed).sum() / observed.numel()
             size = torch.stack([part.square().sum() for part in parts]).sum()
-            gradients = torch.autograd.grad(reconstruction + config.anchor * size, [*blends, *parts])
-            for fitted, gradient in zip((*blends, *parts), gradients, strict=True):
-                fitted.grad = gradient
+            gradients = torch.autograd.grad(reconstruction + config.anchor * size, fitted)
+            for tensor, gradient in zip(fitted, gradients, strict=True):
+                tensor.grad = gradient
             optimiser.step()
             progress.advance()
     with torch.no_grad():

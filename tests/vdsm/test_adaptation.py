@@ -99,16 +99,16 @@ def test_the_first_step_goes_down_the_gradient_of_the_objective_by_finite_differ
     none = tuple(KernelShift(*map(torch.zeros_like, shift)) for shift in fitted.shifts)
 
     def slope(layer: int, *change: Tensor) -> float:
-        """Return the derivative of the objective, with the anchor on `change` if it is of the shift alone."""
-        anchor = config.anchor if sum(int((part != 0).sum()) for part in change) == 1 else 0.0
+        """Return the derivative of the objective along a change; at no shift, that of the anchor is 0."""
         near = []
         for sign in (1, -1):
             moved = list(none)
             moved[layer] = KernelShift(*(sign * 1e-4 * part for part in change))
-            near.append(loss_of_shifts(model, frames, fitted.static, moved, anchor))
+            near.append(loss_of_shifts(model, frames, fitted.static, moved, config.anchor))
         return (near[0] - near[1]) / 2e-4
 
     with torch.no_grad():
+        checked = 0
         for number, (layer, shift) in enumerate(zip(model.frame_model.decoder.layers, fitted.shifts, strict=True)):
             experts = [slope(number, layer.kernels[expert], layer.biases[expert]) for expert in range(6)]
             blend = -BLEND_RATE * config.learning_rate * torch.tensor(experts, dtype=torch.float64).sign()
@@ -119,6 +119,8 @@ def test_the_first_step_goes_down_the_gradient_of_the_objective_by_finite_differ
                 change = [torch.zeros_like(one) for one in rest]
                 change[part][entry] = 1
                 assert float(values[entry]) * slope(number, *change) < 0
+                checked += 1
+        assert checked == 2 * len(none)
 
 
 def test_fitting_brings_the_frames_closer_and_leaves_the_model_unchanged(model: Disentangler, frames: Tensor) -> None:
