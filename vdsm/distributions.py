@@ -14,6 +14,8 @@ from vdsm.precision import full_precision
 Shape = torch.Size | list[int] | tuple[int, ...]
 Transition = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """(z_{t-1} at S successive times [B, S, Z], index of the first of these t, counted from 0) -> loc, scale [B, S, Z]."""
+Walk = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Noise [B, T, Z] -> the path that it gives, and loc and scale of each of its steps, each [B, T, Z]."""
 
 
 class ReparameterizedNormal(dist.Normal):
@@ -71,7 +73,14 @@ class GaussianChain(dist.TorchDistribution):
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
 
-    def __init__(self, transition: Transition, initial: Tensor, length: int, noise: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        transition: Transition,
+        initial: Tensor,
+        length: int,
+        noise: Tensor | None = None,
+        walk: Walk | None = None,
+    ) -> None:
         """Set up the chain without sampling.
 
         Args:
@@ -79,8 +88,10 @@ class GaussianChain(dist.TorchDistribution):
             initial: z_0, [B, Z].
             length: T.
             noise: standard Normal noise [B, T, Z] for `rsample`; None draws it from torch's global generator.
+            walk: samples as `transition` does, in fewer operations; None means one call of it for each step.
         """
         self._transition = transition
+        self._walk = walk
         self._initial = initial
         self._noise = noise
         self._sampled: tuple[Tensor, Tensor, Tensor] | None = None
@@ -100,6 +111,10 @@ class GaussianChain(dist.TorchDistribution):
             raise ValueError(f"the noise is for one sample, not for sample_shape {tuple(sample_shape)}")
         shape = self.batch_shape + self.event_shape
         noise = self._initial.new_empty(shape).normal_() if self._noise is None else self._noise
+        if self._walk is not None:
+            with full_precision(noise):
+                self._sampled = self._walk(noise)
+            return self._sampled[0]
         pose, steps = self._initial, []
         for time in range(self.event_shape[0]):
             loc, scale = (part[:, 0] for part in self._parameters(pose[:, None], time))

@@ -28,11 +28,12 @@ class SeededDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x with random elements set to 0 and the others scaled up; in evaluation mode x itself."""
-        if not self.is_active:
-            return x
+        return x * self.mask(x) if self.is_active else x
+
+    def mask(self, like: Tensor) -> Tensor:
+        """Return new factors of the shape of `like`: 0, or 1 over the probability of being kept."""
         kept = 1 - self.probability
-        mask = torch.empty_like(x).bernoulli_(kept, generator=self._generator).div_(kept)
-        return x * mask
+        return torch.empty_like(like).bernoulli_(kept, generator=self._generator).div_(kept)
 
 
 def final_states(rnn: nn.LSTM, inputs: Tensor, hidden: Tensor, cell: Tensor, dropout: SeededDropout) -> Tensor:

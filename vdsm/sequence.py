@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from vdsm.annealing import Weights
+from vdsm.combiner import Combiner
 from vdsm.config import ModelConfig
 from vdsm.distributions import GaussianChain, ReparameterizedNormal, symmetric_kl, zero_mean
 from vdsm.dropout import SeededDropout, final_states
@@ -21,7 +22,7 @@ from vdsm.dynamics_decoders import make_dynamics_decoder
 from vdsm.encoder import FrameLatents, positive_scale, start_scale_at
 from vdsm.frames import FrameModel
 from vdsm.loss import LossTerms, loss_terms
-from vdsm.precision import at_least_fp32, full_precision
+from vdsm.precision import full_precision
 from vdsm.row_streams import Generator, normal
 
 
@@ -112,30 +113,6 @@ class DynamicsEncoder(nn.Module):
             final = final_states(self.rnn, poses, hidden, cell, self.dropout)
             features = final.transpose(0, 1).flatten(1)
             return F.leaky_relu(self.loc(features)), positive_scale(self.raw_scale(features))
-
-
-class Combiner(nn.Module):
-    """q(z_t | z_{t-1}, d) = N(loc(c), softplus(raw_scale(c))), c = (tanh(W z_{t-1}) + h(rnn_t(d), d)) / 2."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        width = config.rnn_width
-        self.from_dynamics = nn.Linear(width + config.dynamics_size, width)
-        self.from_pose = nn.Linear(config.pose_size, width)
-        self.loc = nn.Linear(width, config.pose_size)
-        self.raw_scale = nn.Linear(width, config.pose_size)
-        self.first_pose = nn.Parameter(torch.zeros(1, config.pose_size))
-
-    def drive(self, rnn: Tensor, dynamics: Tensor) -> Tensor:
-        """Return h [B, T, R] for rnn_1..T(d) [B, T, R] and d [B, D]: the part that does not depend on the poses."""
-        code = dynamics[:, None].expand(-1, rnn.shape[1], -1)
-        with full_precision(rnn):
-            return F.leaky_relu(self.from_dynamics(torch.cat([at_least_fp32(rnn), code], dim=-1)))
-
-    def forward(self, previous: Tensor, drive: Tensor) -> tuple[Tensor, Tensor]:
-        """Return loc and scale of z_t, each [..., Z], given z_{t-1} [..., Z] and the drive h of time t [..., R]."""
-        combined = 0.5 * (torch.tanh(self.from_pose(previous)) + drive)
-        return self.loc(combined), positive_scale(self.raw_scale(combined))
 
 
 class SequenceModel(nn.Module):
@@ -240,8 +217,11 @@ class SequenceModel(nn.Module):
             loc, scale = self.combiner(previous, drive[:, start : start + previous.shape[1]])
             return loc, scale
 
+        def walk(noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return self.combiner.walk(drive, noise)
+
         initial = self.combiner.first_pose.expand(dynamics.shape[0], -1)
-        return GaussianChain(transition, initial, length, noise)
+        return GaussianChain(transition, initial, length, noise, walk)
 
     def prior_chain(self, dynamics: Tensor, length: int, noise: Tensor | None = None) -> GaussianChain:
         """Return p(z_1..T | d) for dynamics codes [B, D], with noise [B, T, Z]."""
