@@ -13,7 +13,7 @@ from cluster.cli.settings import merge
 from pipeline.recipe import Recipe
 from pipeline.training.reporter import QuietReporter
 
-LOSSES = ("loss", "reconstruction", "kl_static", "kl_pose", "kl_dynamics", "pose_distillation")
+LOSSES = ("elbo", "loss", "reconstruction", "kl_static", "kl_pose", "kl_dynamics", "pose_distillation")
 
 
 def recipe_of(path: Path) -> Recipe:
@@ -32,10 +32,12 @@ class Printer(QuietReporter):
         self.began = time.monotonic()
 
     def log(self, record: dict[str, Any]) -> None:
-        """Print some of the losses."""
-        if record.get("kind") == "train" and record["step"] % 100 == 0:
+        """Print some of the losses, and every validation."""
+        is_validation = record.get("kind") == "validation"
+        if is_validation or (record.get("kind") == "train" and record["step"] % 100 == 0):
             losses = {name: round(value, 4) for name, value in record.items() if name in LOSSES}
             where = f"{time.monotonic() - self.began:.0f} s, stage {record['stage']}, step {record['step']}"
+            where += ", validation" if is_validation else ""
             print(f"{self._title}{where}: {losses}", file=sys.stderr, flush=True)
 
     def save(self, state: Any, **_: Any) -> None:
