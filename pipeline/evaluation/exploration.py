@@ -129,8 +129,8 @@ def explore(
 
 
 def phases(judged: bool, train: LabelledClips) -> int:
-    """Return how many phases of progress encoding the training clips and `explore` with or without a judge start."""
-    return 2 + (len(_several(train)) if judged else 0)
+    """Return how many phases of progress `explore` with or without a judge starts."""
+    return 1 + (len(_several(train)) if judged else 0)
 
 
 def _several(clips: LabelledClips | Latents) -> list[str]:

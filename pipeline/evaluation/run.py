@@ -26,7 +26,7 @@ from vdsm.evaluation.judge import Judge, JudgeConfig
 from vdsm.evaluation.measurement import Measurement
 from vdsm.evaluation.moving_pixels import TrueSwap
 from vdsm.evaluation.progress import Progress
-from vdsm.evaluation.protocol import ProtocolConfig, measure, phases, training_latents
+from vdsm.evaluation.protocol import ProtocolConfig, measure, phases
 from vdsm.evaluation.scores import Score
 
 
@@ -51,7 +51,7 @@ class RunEvaluation:
             renderer=self.renderer is not None, inception=self.inception is not None,
             true_swap=self.true_swap is not None,
         )  # fmt: skip
-        found = self._judged + len(measured) + 2 * (self.request.evaluation.dci_trees > 0) + REPORT_PHASES
+        found = self._judged + len(measured) + (self.request.evaluation.dci_trees > 0) + REPORT_PHASES
         return found + (
             exploration_phases(self._judged, self.train) if self.request.evaluation.exploration_trees else 0
         )
@@ -69,21 +69,19 @@ class RunEvaluation:
         )  # fmt: skip
 
     def _dci(self, measured: Measurement, progress: Progress) -> dict[str, Score]:
-        trees, config = self.request.evaluation.dci_trees, self._protocol
-        if not trees:
+        trees = self.request.evaluation.dci_trees
+        if not trees or measured.learned_from is None:
             return {}
-        train = training_latents(self.inputs.model, self.train, config, progress)
-        return dci_scores(train, measured.latents, trees, self.request.seed, progress)
+        return dci_scores(measured.learned_from, measured.latents, trees, self.request.seed, progress)
 
     def _explored(self, measured: Measurement, judge: Judge | None, progress: Progress) -> Exploration | None:
-        trees, config = self.request.evaluation.exploration_trees, self._protocol
-        if not trees:
+        trees = self.request.evaluation.exploration_trees
+        if not trees or measured.learned_from is None:
             return None
-        train = training_latents(self.inputs.model, self.train, config, progress)
         return explore(
-            train, measured.latents, clips=self.inputs.test, pairs=measured.swapped.pairs, decoder=measured.decoder,
-            judge=judge, groups=self.inputs.recipe.model.static_groups, sequence_stage=self.inputs.sequence_stage,
-            trees=trees, seed=self.request.seed, progress=progress,
+            measured.learned_from, measured.latents, clips=self.inputs.test, pairs=measured.swapped.pairs,
+            decoder=measured.decoder, judge=judge, groups=self.inputs.recipe.model.static_groups,
+            sequence_stage=self.inputs.sequence_stage, trees=trees, seed=self.request.seed, progress=progress,
         )  # fmt: skip
 
     def _paired(self) -> PairedClips | None:

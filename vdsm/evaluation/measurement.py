@@ -82,3 +82,5 @@ class Measurement:
     """The model with the codes of the test clips: decodes any combination of them."""
     expert_use: list[float]
     """Mean weight of each expert in the test clips' static codes, 1 in total; empty if the codes are not weights."""
+    learned_from: Latents | None = None
+    """Codes of the training clips that probes learned from, if there were probes."""

@@ -124,9 +124,9 @@ def measure(
         some = pairs.part(subsample(np.arange(len(pairs))))
         swaps = _swap_decoders(decoder, some, config)
         scores |= moving_swap_scores(clips, some, length, true_swap, swaps, size, seed, progress)
-    if train is not None:
-        learned = training_latents(model, train, config, progress)
-        probes, shuffled = probe_scores(learned, latents, seed, progress=progress)
+    learned_from = None if train is None else _training_latents(model, train, config, progress)
+    if learned_from is not None:
+        probes, shuffled = probe_scores(learned_from, latents, seed, progress=progress)
         scores |= probes
         if judge is not None:
             controls["shuffled"] |= shuffled
@@ -134,7 +134,7 @@ def measure(
         scores |= elbo_scores(model, clips, length, size, config.sequence_stage, seed, progress)
     if is_on_simplex(codes.static):
         scores["experts.in_use"] = experts_in_use(latents, seed)
-    return Measurement(scores, controls, swapped, latents, decoder, expert_use(codes.static))
+    return Measurement(scores, controls, swapped, latents, decoder, expert_use(codes.static), learned_from)
 
 
 def _swaps(
@@ -208,9 +208,7 @@ def _swap_decoders(decoder: SwapDecoder, pairs: Pairs, config: ProtocolConfig) -
     return found
 
 
-def training_latents(
-    model: SwapModel, train: LabelledClips, config: ProtocolConfig, progress: Progress = NO_PROGRESS
-) -> Latents:
+def _training_latents(model: SwapModel, train: LabelledClips, config: ProtocolConfig, progress: Progress) -> Latents:
     """Return the codes of at most `config.probe_clips` training clips, from which probes and forests learn."""
     chosen = np.sort(np.random.default_rng([config.seed, 7]).permutation(len(train))[: config.probe_clips])
     codes = encode_clips(
