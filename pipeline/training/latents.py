@@ -18,8 +18,8 @@ from vdsm.device import upload
 from vdsm.encoder import FrameLatents
 from vdsm.sequence import SequenceModel, StoredLatents
 
-FRAMES = 64
-"""Most frames of a clip that are encoded together."""
+FRAMES = 128
+"""Most frames that are encoded together, of one clip or of several."""
 
 
 class LatentStore:
@@ -52,19 +52,35 @@ def infer_latents(model: SequenceModel, job: Job, clips: Indices, world: Distrib
     values = torch.zeros(int(ends[-1]), sum(widths))
     encoder, was_training = model.frame_model.encoder, model.frame_model.encoder.training
     encoder.eval()
-    for number in range(len(clips))[world.rows(len(clips))]:
-        clip, end = int(clips[number]), int(ends[number])
-        frames = torch.from_numpy(job.clips.frames(clip))[None]
+    batches = _batches(lengths)
+    for batch in batches[world.rows(len(batches))]:
+        own = clips[batch]
+        frames = torch.from_numpy(np.stack([job.clips.frames(int(clip)) for clip in own]))
+        noise = torch.cat([_noise(job, int(clip)) for clip in own]).to(world.device)
         for start in range(0, frames.shape[1], FRAMES):
-            part = to_model(frames[:, start : start + FRAMES], world.device)
-            latents = encoder(part)
+            latents = encoder(to_model(frames[:, start : start + FRAMES], world.device))
             columns = [*latents]
             if widths[-1]:
-                columns.append(model.doubled(latents.pose_loc, _noise(job, clip).to(world.device), _temperature(job)))
-            row = end - frames.shape[1] + start
-            values[row : row + part.shape[1]] = torch.cat(columns, dim=-1)[0].float().cpu()
+                columns.append(model.doubled(latents.pose_loc, noise, _temperature(job)))
+            found = torch.cat(columns, dim=-1).float().cpu()
+            for rows, row in zip(found, (ends - lengths)[batch] + start, strict=True):
+                values[row : row + len(rows)] = rows
     encoder.train(was_training)
     return LatentStore(world.sum(values), offsets, widths)
+
+
+def _batches(lengths: Indices) -> list[slice]:
+    """Return the clips that are encoded together: neighbours of one length.
+
+    They depend on nothing but the clips, so the latents are the same, bit for bit, at any number of workers.
+    """
+    found, first = [], 0
+    for clip in range(1, len(lengths) + 1):
+        is_full = (clip - first + 1) * lengths[first] > FRAMES
+        if clip == len(lengths) or lengths[clip] != lengths[first] or is_full:
+            found.append(slice(first, clip))
+            first = clip
+    return found
 
 
 def _noise(job: Job, clip: int) -> Tensor:
