@@ -81,7 +81,7 @@ class _Walk(torch.autograd.Function):
         return path, both[..., :size].clone(), scales
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, of_path: Tensor, of_loc: Tensor, of_scale: Tensor) -> tuple[Tensor | None, ...]:
         from_pose, weight, first, noise, path, both, squashed, combined = ctx.saved_tensors
         size = first.shape[1]

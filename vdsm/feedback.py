@@ -76,7 +76,7 @@ class _FedBack(torch.autograd.Function):
         return torch.stack(outputs, dim=1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weights, first_cell, masks, inputs, gates, cells = ctx.saved_tensors
         layers, steps, _, width = cells.shape
