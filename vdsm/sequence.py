@@ -114,6 +114,15 @@ class DynamicsEncoder(nn.Module):
             features = final.transpose(0, 1).flatten(1)
             return F.leaky_relu(self.loc(features)), positive_scale(self.raw_scale(features))
 
+    @torch.no_grad()
+    def silence(self, silent: Tensor, constant: Tensor) -> Tensor:
+        """Make some dimensions of loc, bool [D], those of `constant` [D] for all clips. Return what they are, [D]."""
+        self.loc.weight[silent] = 0
+        value = constant.to(self.loc.bias)
+        # What the leaky ReLU turns into the constant.
+        self.loc.bias[silent] = torch.where(value < 0, value / 0.01, value)[silent]
+        return F.leaky_relu(self.loc.bias)
+
 
 class SequenceModel(nn.Module):
     """p(i) p(d) p(z_1..T | d) p(x_1..T | z_1..T, i) and its guide, around the trained frame model."""

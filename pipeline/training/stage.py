@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, cast
 
+from torch import Tensor
+
 from pipeline.training import code_priors, latents
 from pipeline.training.batches import Batch
 from pipeline.training.distributed import DistributedContext
@@ -207,11 +209,25 @@ class StageRun:
                 code_priors.encode_posteriors(self.disentangler, self.job, chosen, self.world)
                 for chosen in code_priors.prior_clips(self.order, clips)
             )
+        if self.stage == 2:
+            silent = code_priors.silent_dimensions(train)
+            constant = self._silence(silent, train.dynamics[0].mean(0))
+            train, validation = train.with_constant(silent, constant), validation.with_constant(silent, constant)
+            self.log_event("silent dimensions", done, silent=int(silent.sum()), dimensions=len(silent))
         if not self.world.is_first:
             return None
         priors, summary = code_priors.fit_priors(self.disentangler, self.stage, train, validation, self.job.seed)
         self.log_event("priors fitted", done, **summary)
         return priors.to_dict()
+
+    def _silence(self, silent: Tensor, mean: Tensor) -> Tensor:
+        """Make dimensions of the dynamics code the same for all clips, in trained and averaged weights of all ranks."""
+        encoder, ema = self.disentangler.sequence_model.dynamics_encoder, self.stepper.ema
+        constant = encoder.silence(silent, mean)
+        with ema.swapped_in(True):
+            encoder.silence(silent, mean)
+            ema.load_state_dict(self.disentangler.state_dict())
+        return constant
 
     def _last_weights(self, done: int) -> Weights:
         return self.stepper.loss_weights(done - 1)

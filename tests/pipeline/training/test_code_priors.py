@@ -173,3 +173,44 @@ def test_contrasts_are_orthonormal_and_all_that_the_softmax_sees(experts: int, g
     latent = torch.randn(5, experts, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     seen = latent @ basis @ basis.T
     torch.testing.assert_close(model.frame_model.static_code(seen, 10.0), model.frame_model.static_code(latent, 10.0))
+
+
+def test_dimensions_below_a_tenth_of_their_noise_are_silent_but_not_all() -> None:
+    deviations = torch.tensor([0.0, 0.09, 0.11, 2.0], dtype=torch.float64)
+    loc = deviations * torch.tensor([[-1.0], [1.0], [-1.0], [1.0]], dtype=torch.float64) + 3
+    none = torch.zeros(4, 4)
+    posteriors = code_priors.CodePosteriors((none, none), (loc, torch.ones_like(loc)))
+    assert code_priors.silent_dimensions(posteriors).tolist() == [True, True, False, False]
+    louder = posteriors._replace(dynamics=(loc, 0.1 * torch.ones_like(loc)))
+    assert code_priors.silent_dimensions(louder).tolist() == [True, False, False, False]
+    untrained = posteriors._replace(dynamics=(loc, 100 * torch.ones_like(loc)))
+    assert not code_priors.silent_dimensions(untrained).any()
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_silent_dimensions_of_the_finished_model_are_those_of_no_clip(
+    ema_decay: float, tiny_job: Jobs, recorder: Recorders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are as they were, in the averaged weights as well, and so are the frames but for what is silent."""
+    job, silent = tiny_job(**PRIORS, ema_decay=ema_decay), torch.tensor([True, False, True, False, False])
+    assert job.model.dynamics_size == len(silent)
+    loud, quiet = recorder(), recorder()
+    monkeypatch.setattr(code_priors, "silent_dimensions", lambda _: torch.zeros(5, dtype=torch.bool))
+    train_run(job, loud)
+    monkeypatch.setattr(code_priors, "silent_dimensions", lambda _: silent)
+    train_run(job, quiet)
+    for weights in ("weights", "ema") if ema_decay else ("weights",):
+        before, after = (getattr(found.states[2, 8], weights) for found in (loud, quiet))
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert changed == {f"sequence_model.dynamics_encoder.loc.{part}" for part in ("weight", "bias")}
+        row = "sequence_model.dynamics_encoder.loc.weight"
+        assert not after[row][silent].any()
+        assert torch.equal(after[row][~silent], before[row][~silent])
+    clips = code_priors.prior_clips(stage_order(job, 2), 12)[0]
+    before, after = (
+        code_priors.encode_posteriors(loaded(found.states[2, 8]), job, clips, DistributedContext()).dynamics[0]
+        for found in (loud, quiet)
+    )
+    assert torch.equal(after[:, ~silent], before[:, ~silent])
+    assert (before[:, silent].std(0) > 0).all()
+    torch.testing.assert_close(after[:, silent], before[:, silent].mean(0).expand(len(clips), -1))
