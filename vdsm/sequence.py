@@ -117,8 +117,8 @@ class DynamicsEncoder(nn.Module):
     @torch.no_grad()
     def silence(self, silent: Tensor, constant: Tensor) -> Tensor:
         """Make some dimensions of loc, bool [D], those of `constant` [D] for all clips. Return what they are, [D]."""
+        value, silent = constant.to(self.loc.bias), silent.to(self.loc.bias.device)
         self.loc.weight[silent] = 0
-        value = constant.to(self.loc.bias)
         # What the leaky ReLU turns into the constant.
         self.loc.bias[silent] = torch.where(value < 0, value / 0.01, value)[silent]
         return F.leaky_relu(self.loc.bias)
