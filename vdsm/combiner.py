@@ -50,7 +50,7 @@ class Combiner(nn.Module):
         """
         weight = torch.cat([self.loc.weight, self.raw_scale.weight])
         bias = torch.cat([self.loc.bias, self.raw_scale.bias])
-        first = self.first_pose.expand(len(drive), -1)
+        first = self.first_pose.expand(drive.shape[0], -1)
         is_trained = torch.is_grad_enabled()
         walked: tuple[Tensor, Tensor, Tensor] = _Walk.apply(  # type: ignore[no-untyped-call]
             self.from_pose.weight, self.from_pose.bias, weight, bias, first, drive, noise, is_trained
