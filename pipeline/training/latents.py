@@ -45,11 +45,11 @@ def bytes_needed(job: Job, clips: Indices) -> int:
 def infer_latents(model: SequenceModel, job: Job, clips: Indices, world: DistributedContext) -> LatentStore:
     """Infer the latents of some clips. Each rank infers those of its part; all must call together."""
     lengths = np.asarray(job.clips.clip_frames, dtype=np.int64)[clips]
-    ends = np.cumsum(lengths)
+    starts = np.cumsum(lengths) - lengths
     offsets = torch.zeros(len(job.clips.keys), dtype=torch.int64)
-    offsets[torch.from_numpy(clips)] = torch.from_numpy(ends - lengths)
+    offsets[torch.from_numpy(clips)] = torch.from_numpy(starts)
     widths = _widths(job)
-    values = torch.zeros(int(ends[-1]), sum(widths))
+    values = torch.zeros(int(lengths.sum()), sum(widths))
     encoder, was_training = model.frame_model.encoder, model.frame_model.encoder.training
     encoder.eval()
     batches = _batches(lengths)
@@ -57,13 +57,13 @@ def infer_latents(model: SequenceModel, job: Job, clips: Indices, world: Distrib
         own = clips[batch]
         frames = torch.from_numpy(np.stack([job.clips.frames(int(clip)) for clip in own]))
         noise = torch.cat([_noise(job, int(clip)) for clip in own]).to(world.device)
-        for start in range(0, frames.shape[1], FRAMES):
-            latents = encoder(to_model(frames[:, start : start + FRAMES], world.device))
+        for begin in range(0, frames.shape[1], FRAMES):
+            latents = encoder(to_model(frames[:, begin : begin + FRAMES], world.device))
             columns = [*latents]
             if widths[-1]:
                 columns.append(model.doubled(latents.pose_loc, noise, _temperature(job)))
             found = torch.cat(columns, dim=-1).float().cpu()
-            for rows, row in zip(found, (ends - lengths)[batch] + start, strict=True):
+            for rows, row in zip(found, starts[batch] + begin, strict=True):
                 values[row : row + len(rows)] = rows
     encoder.train(was_training)
     return LatentStore(world.sum(values), offsets, widths)
