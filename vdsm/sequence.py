@@ -4,6 +4,7 @@ p: d ~ N(0, 1/D),  z_1 ~ N(0, 1),  z_t ~ N(GatedTransition(z_{t-1}, d)),  x_t ~ 
 q: q(d | x_1..T),  q(z_t | z_{t-1}, d) = N(Combiner(z_{t-1}, rnn_t(d), d)),  q(i | x_1..T) as in stage 1
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import pyro
@@ -226,11 +227,8 @@ class SequenceModel(nn.Module):
             loc, scale = self.combiner(previous, drive[:, start : start + previous.shape[1]])
             return loc, scale
 
-        def walk(noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return self.combiner.walk(drive, noise)
-
         initial = self.combiner.first_pose.expand(dynamics.shape[0], -1)
-        return GaussianChain(transition, initial, length, noise, walk)
+        return GaussianChain(transition, initial, length, noise, partial(self.combiner.walk, drive))
 
     def prior_chain(self, dynamics: Tensor, length: int, noise: Tensor | None = None) -> GaussianChain:
         """Return p(z_1..T | d) for dynamics codes [B, D], with noise [B, T, Z]."""

@@ -196,7 +196,10 @@ class StageRun:
         self.reporter.save(state, last=done == self.config.steps, audit=audit)
 
     def _fit_priors(self, done: int) -> dict[str, Any] | None:
-        """Fit the priors that codes are sampled from, for the weights that will be used. Rank 0 returns them."""
+        """Fit the priors that codes are sampled from, for the weights that will be used. Rank 0 returns them.
+
+        The weights change in stage 2: dimensions of the dynamics code that say nothing are silenced first.
+        """
         clips = self.job.training.prior_clips
         if not clips:
             return None
