@@ -1,7 +1,7 @@
 """Turn a decoded image into a frame of a clip: upright, cropped, resized with anti-aliasing, grey or RGB."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,25 @@ from PIL import Image
 MIN_SIDE = 8
 """Smallest accepted height and width, in pixels; below it there is nothing worth enlarging."""
 
-Crop = tuple[float, float, float, float]
-"""Left, top, width and height of the region that is kept, in pixels of the upright image."""
+
+class Crop(NamedTuple):
+    """The region that is kept, in pixels of the upright image."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    moves: tuple[tuple[float, float, float], ...] = ()
+    """Where it is at other times: (seconds, left, top), in order. In between it moves in a straight line; before the
+    first and after the last it stands still. Empty: it always does."""
+
+    def at(self, time_s: float) -> "Crop":
+        """Return where it is at a time in seconds since the first frame."""
+        if not self.moves:
+            return self
+        times, lefts, tops = zip(*self.moves)
+        return Crop(float(np.interp(time_s, times, lefts)), float(np.interp(time_s, times, tops)), *self[2:4])
+
 
 _ROTATIONS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
@@ -27,8 +44,10 @@ class Transform(Protocol):
     def crop(self) -> Crop | None:
         """A region of the upright image that is cut out, or None if the decoder may shrink the image first."""
 
-    def __call__(self, image: Image.Image, *, rotation: int = 0, aspect: float = 1.0) -> NDArray[np.uint8]:
-        """Return the pixels of an image."""
+    def __call__(
+        self, image: Image.Image, *, rotation: int = 0, aspect: float = 1.0, time_s: float = 0.0
+    ) -> NDArray[np.uint8]:
+        """Return the pixels of an image; see `FrameTransform`."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +63,22 @@ class FrameTransform:
     crop: Crop | None = None
     """Region of the upright image to cut out first; None keeps all of it."""
 
-    def __call__(self, image: Image.Image, *, rotation: int = 0, aspect: float = 1.0) -> NDArray[np.uint8]:
+    def __call__(
+        self, image: Image.Image, *, rotation: int = 0, aspect: float = 1.0, time_s: float = 0.0
+    ) -> NDArray[np.uint8]:
         """Return the frame, uint8 [size, size, channels].
 
         Args:
             image: in mode RGB, RGBA (composited over black) or L.
             rotation: counter-clockwise rotation that makes it upright, in degrees; a multiple of 90.
             aspect: width of a pixel divided by its height.
+            time_s: seconds since the first image, for a crop that moves.
 
         Raises:
             ValueError: the crop box is outside the image.
         """
         image, aspect, _ = upright(image, rotation, aspect)
-        left, top, width, height = self._crop_box(image.width, image.height)
+        left, top, width, height = self._crop_box(image.width, image.height, time_s)
         if self.fit == "crop":
             # the largest square; the pixels themselves may not be square
             side = min(width * aspect, height)
@@ -77,14 +99,15 @@ class FrameTransform:
         pixels = np.asarray(resized.convert("L" if self.channels == 1 else "RGB"))
         return pixels.reshape(self.size, self.size, self.channels)
 
-    def _crop_box(self, width: int, height: int) -> Crop:
+    def _crop_box(self, width: int, height: int, time_s: float) -> tuple[float, float, float, float]:
         """Return the crop box clipped to the image; ValueError if nothing remains."""
         if self.crop is None:
             return 0, 0, width, height
-        left, top = max(0.0, self.crop[0]), max(0.0, self.crop[1])
-        right, bottom = min(width, self.crop[0] + self.crop[2]), min(height, self.crop[1] + self.crop[3])
+        box = self.crop.at(time_s)[:4]
+        left, top = max(0.0, box[0]), max(0.0, box[1])
+        right, bottom = min(width, box[0] + box[2]), min(height, box[1] + box[3])
         if right - left < 1 or bottom - top < 1:
-            raise ValueError(f"the crop box {self.crop} is outside of the frame of {width}x{height} pixels")
+            raise ValueError(f"the crop box {box} is outside of the frame of {width}x{height} pixels")
         return left, top, right - left, bottom - top
 
 
@@ -105,9 +128,11 @@ class SeveralCrops:
         """One of the regions that are cut out."""
         return next((one.crop for one in self.each if one.crop is not None), None)
 
-    def __call__(self, image: Image.Image, *, rotation: int = 0, aspect: float = 1.0) -> NDArray[np.uint8]:
+    def __call__(
+        self, image: Image.Image, *, rotation: int = 0, aspect: float = 1.0, time_s: float = 0.0
+    ) -> NDArray[np.uint8]:
         """Return the frames of all regions, uint8 [number of regions, size, size, channels]."""
-        return np.stack([one(image, rotation=rotation, aspect=aspect) for one in self.each])
+        return np.stack([one(image, rotation=rotation, aspect=aspect, time_s=time_s) for one in self.each])
 
 
 def upright(image: Image.Image, rotation: int, aspect: float) -> tuple[Image.Image, float, bool]:

@@ -58,7 +58,7 @@ class VideoReader:
         self._reformatter = VideoReformatter()  # shared: each frame would otherwise set up its own
         self.damage = None
         self._count = 0
-        self._first = self._last = Fraction(0)
+        self._first = self._last = self._now = Fraction(0)
         self._shortest, self._longest = Fraction(10**9), Fraction(0)  # time between frames, in seconds
         self._part, self._begins_part, self._shift = 0, False, Fraction(0)
         options = {"protocol_whitelist": "none", "max_pixels": str(max_pixels)}
@@ -188,7 +188,8 @@ class VideoReader:
             aspect *= (frame.width * height) / (frame.height * width)
         kind = "rgba" if transparent else "rgb24"
         pixels = self._reformatter.reformat(frame, width, height, kind, interpolation="AREA", threads=1).to_ndarray()
-        pixels = transform(Image.fromarray(pixels), rotation=frame.rotation, aspect=aspect)
+        seconds = float(self._now - self._first)
+        pixels = transform(Image.fromarray(pixels), rotation=frame.rotation, aspect=aspect, time_s=seconds)
         time = _time(frame)
         time = None if time is None else time + self._shift
         return DecodedFrame(pixels, time, (frame.width, frame.height), self._part)
@@ -215,6 +216,7 @@ class VideoReader:
             if at_end and steady and step > 1.5 * self._longest:
                 raise RejectedInputError("it ends too early", "frames before the last ones are missing")
             self._shortest, self._longest = min(self._shortest, step), max(self._longest, step)
+        self._now = time
         self._first = self._first if self._count else time
         self._last = max(self._last, time) if self._count else time
         self._count += 1

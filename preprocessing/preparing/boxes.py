@@ -40,6 +40,11 @@ def enlarged(box: Box, pixels: float) -> Box:
     return box[0] - pixels, box[1] - pixels, box[2] + 2 * pixels, box[3] + 2 * pixels
 
 
+def around(x: float, y: float, width: float, height: float) -> Box:
+    """Return the box of a size around a point."""
+    return x - width / 2, y - height / 2, width, height
+
+
 def scaled(box: Box, factor: float) -> Box:
     """Return a box whose sides are multiplied, around the same centre."""
     width, height = box[2] * factor, box[3] * factor

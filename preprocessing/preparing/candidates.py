@@ -1,7 +1,7 @@
 """What a part of a shot is cropped to: faces, people and what moves, and which of these wins."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -12,7 +12,7 @@ from preprocessing.preparing.activity import Activity, active_regions, blobs, me
 from preprocessing.preparing.boxes import Box, inside, overlap, scaled, union
 from preprocessing.preparing.camera import CameraMotion, estimate_motion, warped
 from preprocessing.preparing.detectors import FaceFinder, find_people
-from preprocessing.preparing.tracks import Track, link, pieces
+from preprocessing.preparing.tracks import ROOM, WALKS, Track, Way, link, pieces
 
 Grey = NDArray[np.uint8]
 Rgb = NDArray[np.uint8]
@@ -51,6 +51,12 @@ class Candidate:
     """Index of its last examined frame."""
     motion: float
     """How much it changes over time, in grey levels (root mean square)."""
+    way: Way | None = None
+    """Where it is in each frame, for a crop that moves."""
+
+    def at(self, index: int) -> Box:
+        """Return what must be visible in one frame."""
+        return self.box if self.way is None else self.way.box(index)
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,14 @@ class Findings:
 
 
 def find_candidates(
-    frames: Sequence[Rgb], fps: float, detector: str, faces: FaceFinder, *, min_frames: int, still: float
+    frames: Sequence[Rgb],
+    fps: float,
+    detector: str,
+    faces: FaceFinder,
+    *,
+    min_frames: int,
+    still: float,
+    follow: bool = False,
 ) -> Findings:
     """Return what a part can be cropped to.
 
@@ -75,23 +88,25 @@ def find_candidates(
         faces: finds faces.
         min_frames: shortest piece of what passes through the picture, in frames.
         still: least change of a face that counts beside what moves, in grey levels; others are pictures of faces.
+        follow: whether what crosses the picture, or stands still before a shaking camera, gets a crop that moves.
     """
     greys: list[Grey] = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.uint8) for frame in frames]
     camera = estimate_motion(greys)
     activity = measure_activity(camera.stabilized(greys))
     height, width = greys[0].shape
     whole: Box = (0.0, 0.0, float(width), float(height))
+    scene = _Scene(frames, greys, fps, camera, activity, min_frames, follow)
     found: list[Candidate] = []
-    heads = _tracks(frames, fps, FACES_PER_S, faces.find, min_frames) if detector in ("auto", "faces") else []
+    heads = _tracks(scene, FACES_PER_S, faces.find) if detector in ("auto", "faces") else []
     if detector in ("auto", "motion"):
-        found += _moving(greys, camera, activity, min_frames)
+        found += _moving(scene)
     if detector == "people" or (detector == "auto" and camera.kind == "moving"):
-        people = [_candidate("person", track, activity) for track in _people(frames, fps, min_frames)]
-        found = people + [one for one in found if all(inside(one.box, other.box) < 0.5 for other in people)]
+        people = [_candidate(scene, "person", track) for track in _tracks(scene, PEOPLE_PER_S, find_people)]
+        found = people + [one for one in found if all(_shown(one, other) < 0.5 for other in people)]
     if found:
         heads = [head for head in heads if activity.motion(head.box) >= still]
     for head in heads:
-        found = _with_face(found, head, activity, whole)
+        found = _with_face(found, head, _candidate(scene, "face", head), whole)
     if camera.kind == "moving" and any(one.kind != "motion" for one in found):
         # What moves differently from the picture may as well be the nearer part of it.
         found = [one for one in found if one.kind != "motion"]
@@ -105,40 +120,64 @@ def _strongest(found: list[Candidate]) -> list[Candidate]:
     kept: list[Candidate] = []
     for one in ranked:
         rivals = [other for other in kept if one.first <= other.last and other.first <= one.last]
-        if one.kind == "motion" and (_energy(one) < least or any(inside(one.box, other.box) > 0.5 for other in rivals)):
+        if one.kind == "motion" and (_energy(one) < least or any(_shown(one, other) > 0.5 for other in rivals)):
             continue
         kept.append(one)
     return kept
+
+
+def _shown(one: Candidate, other: Candidate) -> float:
+    """Return the share of a candidate that another one shows: of crops that move, in the frames that both have."""
+    if one.way is None and other.way is None:
+        return inside(one.box, other.box)
+    shared = range(max(one.first, other.first), min(one.last, other.last) + 1)
+    return float(np.mean([inside(one.at(index), other.at(index)) for index in shared])) if shared else 0.0
 
 
 def _energy(one: Candidate) -> float:
     return one.motion * one.box[2] * one.box[3]
 
 
-def _with_face(found: list[Candidate], head: Track, activity: Activity, whole: Box) -> list[Candidate]:
+def _with_face(found: list[Candidate], head: Track, face: Candidate, whole: Box) -> list[Candidate]:
     """Return candidates with a face: as one of its own, unless a body that moves holds it."""
-    box = scaled(head.box, FACE_ROOM)
+    box = face.box
     for one in found:
         is_body = inside(head.box, one.box) > 0.7 and max(one.box[2:]) >= BODY * head.side
         if one.kind != "face" and is_body and one.box[2] * one.box[3] < ALL * whole[2] * whole[3]:
             return found
-    face = Candidate("face", box, head.first, head.last, activity.motion(box))
     # Beside a face, what moves must be as large as that, and something else.
     others = [one for one in found if one.kind != "face" and max(one.box[2:]) >= head.side]
     others = [one for one in others if overlap(one.box, box) < 0.3 * min(one.box[2] * one.box[3], box[2] * box[3])]
     return [face, *(one for one in found if one.kind == "face"), *others]
 
 
-def _tracks(frames: Sequence[Rgb], fps: float, per_s: float, find: object, min_frames: int) -> list[Track]:
-    """Return the tracks of what a detector finds in some of the frames, divided where they move too far."""
-    assert callable(find)
-    step = max(1, round(fps / per_s))
+@dataclass(frozen=True)
+class _Scene:
+    """Successive frames, and what is known of all of them."""
+
+    frames: Sequence[Rgb]
+    greys: Sequence[Grey]
+    fps: float
+    camera: CameraMotion
+    activity: Activity
+    min_frames: int
+    follow: bool
+
+    def divided(self, track: Track, min_frames: int) -> list[Track]:
+        """Return the pieces of a track that one crop can hold; all of it if the crop may move."""
+        return [track] if self.follow and track.length >= min_frames else pieces(track, min_frames)
+
+
+def _tracks(scene: _Scene, per_s: float, find: Callable[[Rgb], list[Box]]) -> list[Track]:
+    """Return the tracks of what a detector finds in some of the frames."""
+    frames, min_frames = scene.frames, scene.min_frames
+    step = max(1, round(scene.fps / per_s))
     looked = range(0, len(frames), step)
     linked = link(((index, find(frames[index])) for index in looked), max_gap=3 * step)
     steady = [track for track in linked if len(track.boxes) >= max(2, SEEN * (1 + (track.last - track.first) // step))]
     found = []
     for track in steady:
-        parts = pieces(track, max(1, min_frames - 2 * step))
+        parts = scene.divided(track, max(1, min_frames - 2 * step))
         for piece in parts:
             first, last = piece.first, min(len(frames) - 1, piece.last)
             if len(parts) == len(steady) == 1 and last - first >= STAYS * len(frames):
@@ -151,19 +190,25 @@ def _tracks(frames: Sequence[Rgb], fps: float, per_s: float, find: object, min_f
     return found
 
 
-def _people(frames: Sequence[Rgb], fps: float, min_frames: int) -> list[Track]:
-    return _tracks(frames, fps, PEOPLE_PER_S, find_people, min_frames)
+def _candidate(scene: _Scene, kind: Literal["face", "person", "motion"], track: Track) -> Candidate:
+    room = FACE_ROOM if kind == "face" else 1.0
+    box = scaled(track.box, room) if kind == "face" else track.box
+    way = None
+    if scene.follow and track.reach > (ROOM if kind == "face" else WALKS):
+        way = track.way(scene.fps, room)
+    elif scene.follow and scene.camera.kind == "shaky":
+        shaken = _shaken(scene.camera, box)
+        centre = np.array([box[0] + box[2] / 2, box[1] + box[3] / 2])  # over all frames, not in the first one
+        way = replace(shaken, centres=shaken.centres - shaken.centres.mean(axis=0) + centre)
+    return Candidate(kind, box, track.first, track.last, scene.activity.motion(box), way)
 
 
-def _candidate(kind: Literal["face", "person", "motion"], track: Track, activity: Activity) -> Candidate:
-    return Candidate(kind, track.box, track.first, track.last, activity.motion(track.box))
-
-
-def _moving(greys: Sequence[Grey], camera: CameraMotion, activity: Activity, min_frames: int) -> list[Candidate]:
+def _moving(scene: _Scene) -> list[Candidate]:
     """Return what moves, in place or through the picture."""
+    greys, camera, activity = scene.greys, scene.camera, scene.activity
     if camera.kind == "moving":
         changes = [(index, blobs(*_residual(greys, camera, index))) for index in range(1, len(greys) - 1)]
-        return [_candidate("motion", piece, activity) for piece in _passing(changes, min_frames)]
+        return [_candidate(scene, "motion", piece) for piece in _passing(scene, changes)]
     found: list[Candidate] = []
     passing: list[Box] = []
     frames = camera.stabilized(greys)
@@ -173,14 +218,22 @@ def _moving(greys: Sequence[Grey], camera: CameraMotion, activity: Activity, min
         if _passes(region, [boxes for boxes in parts if boxes], min(greys[0].shape)):
             passing.append(region)
         else:
-            found.append(Candidate("motion", region, 0, len(greys) - 1, activity.motion(region)))
+            way = _shaken(camera, region) if scene.follow and camera.kind == "shaky" else None
+            found.append(Candidate("motion", region, 0, len(greys) - 1, activity.motion(region), way))
     if passing:
         changes = [
             (index, [box for box in boxes if any(inside(box, region) > 0.5 for region in passing)])
             for index, boxes in enumerate(each)
         ]
-        found += [_candidate("motion", piece, activity) for piece in _passing(changes, min_frames)]
+        found += [_candidate(scene, "motion", piece) for piece in _passing(scene, changes)]
     return found
+
+
+def _shaken(camera: CameraMotion, region: Box) -> Way:
+    """Return where a region of the first frame is in each of them: what stands still moves as the camera shakes."""
+    centre = np.array([region[0] + region[2] / 2, region[1] + region[3] / 2, 1.0])
+    from_first = [cv2.invertAffineTransform(matrix).astype(np.float64) for matrix in camera.to_first]
+    return Way(0, np.array([matrix @ centre for matrix in from_first]), region[2:])
 
 
 def _passes(region: Box, found: Sequence[list[Box]], short_side: int) -> bool:
@@ -205,9 +258,9 @@ def _passes(region: Box, found: Sequence[list[Box]], short_side: int) -> bool:
     return small and bool((high - low).max() > TRAVELS * side)
 
 
-def _passing(changes: Sequence[tuple[int, list[Box]]], min_frames: int) -> list[Track]:
-    tracks = link(changes, max_gap=3)
-    return [piece for track in tracks if len(track.boxes) >= min_frames // 2 for piece in pieces(track, min_frames)]
+def _passing(scene: _Scene, changes: Sequence[tuple[int, list[Box]]]) -> list[Track]:
+    tracks = (track for track in link(changes, max_gap=3) if len(track.boxes) >= scene.min_frames // 2)
+    return [piece for track in tracks for piece in scene.divided(track, scene.min_frames)]
 
 
 def _residual(greys: Sequence[Grey], camera: CameraMotion, index: int) -> tuple[NDArray[np.float32], float]:

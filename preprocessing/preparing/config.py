@@ -20,6 +20,9 @@ class PrepareConfig(Section):
     """File of a YuNet face detector (.onnx), which finds more faces than the cascades that come with OpenCV."""
     margin: float = Field(default=1.2, ge=1, le=4)
     """Side of the square crop, as a multiple of the longer side of what it contains over the whole part."""
+    follow: bool = False
+    """Whether crops move: with somebody who crosses the picture, and with the shaking of a camera, so that its
+    surroundings stand still. Otherwise each stands still, and whoever crosses the picture gets several."""
     max_tracks: int = Field(default=3, ge=1, le=50)
     """Largest number of crops at the same time; the most active ones are kept."""
     min_size: int = Field(default=48, ge=8)

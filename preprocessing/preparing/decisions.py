@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from preprocessing.dataset.format import encode_json
 from preprocessing.preparing.duplicates import group_videos
-from preprocessing.sources.labels import IDENTITY, SPLIT, InputPart
+from preprocessing.sources.labels import CROP_MOVES, IDENTITY, SPLIT, InputPart
 from preprocessing.sources.names import as_text, make_key
 
 COLUMNS = ("path", "left", "top", "width", "height", "start_s", "end_s", "dropped", IDENTITY)
-"""First columns of the sidecar; those of other labels follow."""
+"""First columns of the sidecar; `crop_moves`, if a crop moves, and those of other labels follow."""
 
 
 @dataclass(frozen=True)
@@ -151,19 +151,27 @@ class Decisions:
         used; delete the reason to use a part."""
         names = {name for video in self.videos for segment in video.segments for name in segment.labels}
         others = [*sorted(names & {SPLIT}), *sorted(names - {IDENTITY, SPLIT})]
+        do_move = any(part.get("moves") for video in self.videos for part in video.parts)
         text = io.StringIO(newline="")
         table = csv.writer(text, lineterminator="\n")
-        table.writerow([*COLUMNS, *others])
+        table.writerow([*COLUMNS, *([CROP_MOVES] if do_move else []), *others])
         for index, video in enumerate(self.videos):
             path = as_text(video.name)
             for part in video.parts:
                 why = ": ".join(filter(None, [part["reason"], part["where"]])) if not part["kept"] else ""
                 labels = video.labels(part)
                 row = [path, *(part.get("box") or [""] * 4), part["start_s"], part["end_s"], why]
-                table.writerow([*row, self.identity(index, part), *(labels.get(name, "") for name in others)])
+                row += [self.identity(index, part), *([_as_text(part)] if do_move else [])]
+                table.writerow([*row, *(labels.get(name, "") for name in others)])
             if not video.parts:
-                table.writerow([path, *[""] * 6, video.fault["reason"], self.group(index), *[""] * len(others)])
+                empty = [""] * (len(others) + do_move)
+                table.writerow([path, *[""] * 6, video.fault["reason"], self.group(index), *empty])
         return text.getvalue().encode()
+
+
+def _as_text(part: dict[str, Any]) -> str:
+    """Return the moves of a part's crop as the sidecar has them."""
+    return " ".join(f"{time}:{left}:{top}" for time, left, top in part.get("moves", []))
 
 
 def decide(videos: Sequence[Video], hash_distance: int) -> Decisions:

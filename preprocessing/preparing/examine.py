@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.clip import Clip
+from preprocessing.decoding.transform import Crop
 from preprocessing.preparing.block import Block
 from preprocessing.preparing.boxes import BELOW, Box, square_around
 from preprocessing.preparing.candidates import Candidate, Findings, find_candidates
@@ -16,6 +17,7 @@ from preprocessing.preparing.detectors import FaceFinder
 from preprocessing.preparing.hashes import hash_frame
 from preprocessing.preparing.quality import sharpness
 from preprocessing.preparing.stills import make_still
+from preprocessing.preparing.tracks import corners_of
 
 Rgb = NDArray[np.uint8]
 
@@ -25,6 +27,8 @@ HASH_S, HASHES = 0.5, 24
 """Seconds between the frames of which hashes are made, at first, and their largest number."""
 STILLS = 6
 """Largest number of stills of a video."""
+FINEST = 128
+"""A crop that moves is never further from what it follows than its side divided by this."""
 
 
 class Examination:
@@ -44,7 +48,7 @@ class Examination:
         *,
         min_length_s: float | None,
         min_frames: int,
-        segments: Sequence[tuple[float, float | None, Box | None]],
+        segments: Sequence[tuple[float, float | None, Crop | None]],
         faces: FaceFinder,
     ) -> None:
         self._config, self._min_length_s, self._min_frames = config, min_length_s, min_frames
@@ -193,7 +197,7 @@ class Examination:
             return len(times) >= self._min_frames
         return times[-1] - times[0] + (self._step or 0.04) >= self._min_length_s - 1e-6
 
-    def _examine(self, block: Block, part: dict[str, Any], given: Box | None) -> list[dict[str, Any]]:
+    def _examine(self, block: Block, part: dict[str, Any], given: Crop | None) -> list[dict[str, Any]]:
         """Return the parts that a block becomes: one for each thing to crop to, or for the box that is given.
 
         A part of a block that shows nothing is kept out, and says why.
@@ -204,7 +208,13 @@ class Examination:
         fps = (count - 1) / span if span > 0 else FPS
         needed = max(2, int(np.ceil(self._needed_s() * fps)))
         found = find_candidates(
-            block.frames, fps, self._config.detector, self._faces, min_frames=needed, still=self._config.still
+            block.frames,
+            fps,
+            self._config.detector,
+            self._faces,
+            min_frames=needed,
+            still=self._config.still,
+            follow=self._config.follow,
         )
         candidates = found.candidates
         if given is not None:
@@ -216,10 +226,14 @@ class Examination:
         made: list[dict[str, Any]] = []
         for one in candidates:
             below = 0.5 if one.kind == "face" else BELOW
-            square = one.box if given is not None else square_around(one.box, margin, width, height, below=below)
+            squares = [
+                box if given is not None else square_around(box, margin, width, height, below=below)
+                for box in map(one.at, range(one.first, one.last + 1))
+            ]
+            square = squares[0]
             scores = {
                 "motion": _rounded(one.motion),
-                "sharpness": _rounded(sharpness(block.frames[(one.first + one.last) // 2], square)),
+                "sharpness": _rounded(sharpness(block.frames[(one.first + one.last) // 2], squares[len(squares) // 2])),
                 "side": _rounded(square[2] * scale[0]),
             }
             start = part["start_s"] if one.first == 0 else _rounded(block.shown[one.first])
@@ -239,6 +253,7 @@ class Examination:
                     "kind": "given" if given is not None else one.kind,
                     "camera": found.camera,
                     "box": [round(value * factor) for value, factor in zip(square, scale * 2)],
+                    **_moves(one, squares, block.shown, scale, given),
                     "scores": scores,
                 }
             )
@@ -282,6 +297,20 @@ def _nothing(found: Findings, detector: str) -> dict[str, Any]:
     if found.camera == "moving":
         return {"reason": "nothing stands out", "where": "the camera moves", "camera": found.camera}
     return {"reason": "still", "where": "nothing moves", "camera": found.camera}
+
+
+def _moves(
+    one: Candidate, squares: Sequence[Box], shown: Sequence[float], scale: tuple[float, float], given: Crop | None
+) -> dict[str, Any]:
+    """Return where the crop of a candidate is over time: (seconds, left, top), in pixels of the video, if it moves."""
+    if given is not None and given.moves:
+        return {"moves": [list(point) for point in given.moves]}
+    if one.way is None:
+        return {}
+    points = np.array([(box[0] * scale[0], box[1] * scale[1]) for box in squares])
+    kept = corners_of(points, tolerance=squares[0][2] * scale[0] / FINEST)
+    times = shown[one.first : one.last + 1]
+    return {"moves": [[_rounded(times[index]), *(round(float(v), 1) for v in points[index])] for index in kept]}
 
 
 def _rounded(value: float) -> float:

@@ -3,9 +3,11 @@
 It depends on the decisions alone, so the same videos give the same page.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from preprocessing.decoding.transform import Crop
 from preprocessing.preparing.decisions import Decisions, Video
 from preprocessing.sources.names import as_text
 
@@ -70,7 +72,7 @@ def _video(decisions: Decisions, index: int) -> dict[str, Any]:
             "jpeg": still["jpeg"],
             "time": still["time"],
             "boxes": [
-                _percent(part["box"], width, height) | {"kept": part["kept"], "number": number + 1}
+                _percent(_box_at(part, still["time"]), width, height) | {"kept": part["kept"], "number": number + 1}
                 for number, part in enumerate(video.parts)
                 if part.get("still") == position and part.get("box")
             ],
@@ -93,7 +95,7 @@ def _video(decisions: Decisions, index: int) -> dict[str, Any]:
                 "end": f"{part['end_s']:.2f}",
                 "left": 100 * part["start_s"] / seconds,
                 "width": 100 * (part["end_s"] - part["start_s"]) / seconds,
-                "kind": part.get("kind", ""),
+                "kind": part.get("kind", "") + (", moves" if part.get("moves") else ""),
                 "camera": part.get("camera", ""),
                 "reason": part["reason"],
                 "where": part["where"],
@@ -105,7 +107,13 @@ def _video(decisions: Decisions, index: int) -> dict[str, Any]:
     }
 
 
-def _percent(box: list[int], width: int, height: int) -> dict[str, float]:
+def _box_at(part: dict[str, Any], time_s: float) -> Sequence[float]:
+    """Return the crop of a part at a time in seconds."""
+    left, top, width, height = part["box"]
+    return Crop(left, top, width, height, tuple(map(tuple, part.get("moves", [])))).at(time_s)[:4]
+
+
+def _percent(box: Sequence[float], width: int, height: int) -> dict[str, float]:
     """Return a box in percent of the frame."""
     return {
         "left": 100 * box[0] / width,

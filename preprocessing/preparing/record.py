@@ -40,6 +40,7 @@ class _Part(_Stored):
     kind: str = ""
     camera: str = ""
     box: Annotated[list[Number], Field(min_length=4, max_length=4)] | None = None
+    moves: list[Annotated[list[Number], Field(min_length=3, max_length=3)]] = []
     scores: _Scores | None = None
     still: Count | None = None
 

@@ -40,8 +40,10 @@ class SmallFrame:
         self.turned = False
         """Whether the last image was turned by a quarter, so that its width became its height."""
 
-    def __call__(self, image: Image.Image, *, rotation: int = 0, aspect: float = 1.0) -> NDArray[np.uint8]:
-        """Return the frame, uint8 [H, W, 3]."""
+    def __call__(
+        self, image: Image.Image, *, rotation: int = 0, aspect: float = 1.0, time_s: float = 0.0
+    ) -> NDArray[np.uint8]:
+        """Return the frame, uint8 [H, W, 3], the same at any time."""
         image, aspect, self.turned = upright(image, rotation, aspect)
         width, height = image.width * aspect, float(image.height)
         scale = min(1.0, self._long_side / max(width, height))

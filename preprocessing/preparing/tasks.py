@@ -12,6 +12,7 @@ from cluster.ray_tasks import MAX_RETRIES, run_tasks
 from cluster.storage import api as storage
 from preprocessing.clip import Clip, Item
 from preprocessing.decoding.sandbox import DecodeProcess
+from preprocessing.decoding.transform import Crop
 from preprocessing.preparing.config import PrepareRecipe
 from preprocessing.preparing.scan import ScanSource, open_scan
 from preprocessing.recipe import ShardsConfig
@@ -27,7 +28,7 @@ VERSION = 1
 PARTS = "parts"
 """Folder of the records, below the output."""
 
-Segments = list[tuple[float, float | None, tuple[float, float, float, float] | None]]
+Segments = list[tuple[float, float | None, Crop | None]]
 """Start and end in seconds, and the crop box, of the segments that the labels select."""
 
 

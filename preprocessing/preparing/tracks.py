@@ -4,14 +4,36 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from preprocessing.preparing.boxes import Box, iou, union
+from preprocessing.preparing.boxes import Box, around, iou, union
 
 MIN_IOU = 0.2
 NEAR = 0.6
 """A box continues a track if their centres are closer than this share of the longer side of either."""
 ROOM = 1.8
 """A piece ends before its boxes together are this many times as long as a typical one of them."""
+WALKS = 1.4
+"""A crop that may move follows what reaches this many times as far as a typical box of it; a face, `ROOM` times."""
+SMOOTH_S = 0.4
+"""Deviation of the Gaussian that smooths the way of a track, in seconds."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where something is in each of successive frames, in a box of constant size."""
+
+    first: int
+    """Index of the first frame."""
+    centres: NDArray[np.float64]
+    """x and y in each frame, [T, 2]."""
+    size: tuple[float, float]
+    """Width and height of the box."""
+
+    def box(self, index: int) -> Box:
+        """Return the box in a frame; before the first it is that of the first, and so on."""
+        x, y = self.centres[min(max(0, index - self.first), len(self.centres) - 1)]
+        return around(float(x), float(y), *self.size)
 
 
 @dataclass
@@ -43,6 +65,40 @@ class Track:
     def side(self) -> float:
         """Longer side of a typical box."""
         return float(np.median([max(box[2:]) for _, box in self.boxes]))
+
+    @property
+    def length(self) -> int:
+        """Number of frames from its first to its last."""
+        return self.last - self.first + 1
+
+    @property
+    def reach(self) -> float:
+        """How many times as long as a typical box all boxes together are."""
+        return max(union(box for _, box in self.boxes)[2:]) / self.side
+
+    def way(self, fps: float, room: float) -> Way:
+        """Return its smoothed way.
+
+        Args:
+            fps: frames per second.
+            room: factor for the sides of a box that nearly always holds it.
+        """
+        corners = np.array([(index, box[0], box[1], box[2], box[3]) for index, box in self.boxes])
+        width, height = room * np.percentile(corners[:, 3:], 95, axis=0)
+        frames = np.arange(self.first, self.last + 1)
+        centres = corners[:, 1:3] + corners[:, 3:] / 2
+        smoothed = [_smoothed(np.interp(frames, corners[:, 0], values), SMOOTH_S * fps) for values in centres.T]
+        return Way(self.first, np.stack(smoothed, axis=1), (float(width), float(height)))
+
+
+def _smoothed(values: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
+    """Return values smoothed by a Gaussian. At both ends they are continued by their reflection in the last one."""
+    reach = min(round(3 * deviation), len(values) - 1)
+    if reach < 1:
+        return values
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+    extended = np.pad(values, reach, mode="reflect", reflect_type="odd")
+    return np.convolve(extended, weights / weights.sum(), mode="valid")
 
 
 def link(found: Iterable[tuple[int, Sequence[Box]]], *, max_gap: int) -> list[Track]:
@@ -98,4 +154,25 @@ def pieces(track: Track, min_frames: int) -> list[Track]:
         current.append(entry)
     if current:
         found.append(Track(current))
-    return [piece for piece in found if piece.last - piece.first + 1 >= min_frames]
+    return [piece for piece in found if piece.length >= min_frames]
+
+
+def corners_of(points: NDArray[np.float64], tolerance: float) -> list[int]:
+    """Return the indices of the points [N, D], at equal times, between which straight lines stay near all of them.
+
+    Args:
+        tolerance: largest distance of a point from the line at its time (Douglas and Peucker).
+    """
+    last = len(points) - 1
+    kept, waiting = {0, last}, [(0, last)]
+    while waiting:
+        first, end = waiting.pop()
+        if end - first < 2:
+            continue
+        share = np.linspace(0, 1, end - first + 1)[:, None]
+        away = np.linalg.norm(points[first] * (1 - share) + points[end] * share - points[first : end + 1], axis=1)
+        furthest = first + int(away.argmax())
+        if away.max() > tolerance:
+            kept.add(furthest)
+            waiting += [(first, furthest), (furthest, end)]
+    return sorted(kept)

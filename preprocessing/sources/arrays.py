@@ -67,7 +67,7 @@ class ArraysSource(FileSource[ArraysConfig]):
             raise RejectedInputError("a damaged array file", str(damage)) from None
         for index, values in enumerate(video):
             try:
-                pixels = transform(_to_image(values, index))
+                pixels = transform(_to_image(values, index), time_s=float(index / rate))
             except ValueError as error:
                 raise RejectedInputError("a frame cannot be transformed", f"frame {index}: {error}") from None
             yield from clipper.add(Frame(pixels, index / rate, run=0))

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import PurePosixPath
@@ -168,7 +168,11 @@ def segments_of(item: Item) -> tuple[list[Segment], tuple[Crop | None, ...]]:
     segments = [
         Segment(labels, _exact_time(start), _exact_time(end), *crop) for labels, start, end, *crop in content["parts"]
     ]
-    return segments, tuple(crop and tuple(crop) for crop in crops)
+    return segments, tuple(None if crop is None else _crop(*crop) for crop in crops)
+
+
+def _crop(left: float, top: float, width: float, height: float, moves: Iterable[Iterable[float]] = ()) -> Crop:
+    return Crop(left, top, width, height, tuple((time, x, y) for time, x, y in moves))
 
 
 def _exact_time(seconds: float | None) -> Any:
@@ -208,8 +212,13 @@ def _encode_detail(name: str, parts: list[InputPart], indices: dict[str, dict[st
     if len(crops) > 1:
         for row, part in zip(encoded, parts):
             row.append(crops.index(part.crop))
-        return json.dumps({"crops": crops, "parts": encoded}, separators=(",", ":"))
-    crop = crops[0]
+        return json.dumps({"crops": [_plain(crop) for crop in crops], "parts": encoded}, separators=(",", ":"))
+    crop = _plain(crops[0])
     if crop is None and encoded == [[{}, 0.0, None]]:
         return ""
     return json.dumps({"crop": crop, "parts": encoded}, separators=(",", ":"))
+
+
+def _plain(crop: Crop | None) -> Sequence[object] | None:
+    """Return a crop without its moves if it has none, as it was before there were any."""
+    return crop if crop is None or crop.moves else crop[:4]

@@ -44,10 +44,11 @@ class FramesSource(FileSource[FramesConfig]):
         for index, name in enumerate(self._list_images(folder)):
             try:
                 with open_input(storage.join(folder, name)) as file:
-                    pixels = read_image(file, transform, max_pixels=config.max_pixels)
+                    time = index / rate
+                    pixels = read_image(file, transform, max_pixels=config.max_pixels, time_s=float(time))
             except RejectedInputError as fault:
                 raise RejectedInputError(fault.reason, "; ".join(filter(None, [name, fault.where]))) from None
-            yield from clipper.add(Frame(pixels, index / rate, run=0))
+            yield from clipper.add(Frame(pixels, time, run=0))
         clipper.check()
 
     def _copy(self, url: str, folder: Path) -> str:
@@ -98,7 +99,7 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def read_image(file: BinaryIO, transform: Transform, *, max_pixels: int) -> NDArray[np.uint8]:
+def read_image(file: BinaryIO, transform: Transform, *, max_pixels: int, time_s: float = 0.0) -> NDArray[np.uint8]:
     """Return the frame made from an image, uint8 [size, size, channels].
 
     The image is rotated according to its EXIF orientation, and 16-bit grey is scaled to 8 bits.
@@ -125,7 +126,7 @@ def read_image(file: BinaryIO, transform: Transform, *, max_pixels: int) -> NDAr
             scale = 255 / 65535 if upright.mode.startswith("I") else 1.0
             upright = Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
         transparent = "A" in upright.mode or "a" in upright.mode or "transparency" in upright.info
-        return transform(upright.convert("RGBA" if transparent else "RGB"))
+        return transform(upright.convert("RGBA" if transparent else "RGB"), time_s=time_s)
     except RejectedInputError:
         raise
     except UnidentifiedImageError:

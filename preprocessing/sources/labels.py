@@ -3,6 +3,7 @@
 import csv
 import functools
 import io
+import itertools
 import json
 import math
 import re
@@ -19,7 +20,9 @@ from preprocessing.sources.names import as_text, composed
 IDENTITY, SPLIT = "identity", "split"
 _DROPPED = "dropped"
 _CROP = ("left", "top", "width", "height")
+CROP_MOVES = "crop_moves"
 _TIMES = ("start_s", "end_s")
+_NO_LABELS = (*_CROP, CROP_MOVES, *_TIMES, _DROPPED)
 _VALID_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ -]{0,99}")
 DROPPED_BY_USER = "dropped by labels.sidecar: "
 """How the reason begins for an input all of whose rows are dropped."""
@@ -167,7 +170,7 @@ def _read_sidecar(path: str, data: bytes) -> tuple[dict[str, list[InputPart]], t
         name = row.pop("path", "").strip()
         if not name:
             raise UserError(f"{path}, row {number}: no path; every row needs the path of its input in column `path`")
-        labels = {key: composed(value) for key, value in row.items() if key not in (*_CROP, *_TIMES, _DROPPED)}
+        labels = {key: composed(value) for key, value in row.items() if key not in _NO_LABELS}
         if columns and columns.keys() != labels.keys():
             odd = min(columns.keys() ^ labels.keys())
             raise UserError(f"{path}, row {number}: {odd} is not in all rows; every row needs the same labels")
@@ -195,7 +198,23 @@ def _parse_part(where: str, row: dict[str, str], labels: dict[str, str]) -> Inpu
     end = parse_number(where, "end_s", row["end_s"]) if row.get("end_s") else None
     if end is not None and end <= start:
         raise UserError(f"{where}: end_s is {end:g}, which is not after start_s, {start:g}")
-    return InputPart(labels, (left, top, width, height) if all(box) else None, start, end, row.get(_DROPPED, ""))
+    moves = tuple(_parse_move(where, text) for text in row.get(CROP_MOVES, "").split())
+    if moves and not all(box):
+        raise UserError(f"{where}: {CROP_MOVES} needs left, top, width and height as well")
+    for (before, *_), (time, *_) in itertools.pairwise(moves):
+        if time <= before:
+            raise UserError(f"{where}: {CROP_MOVES} has {time:g} s after {before:g} s; write them in order")
+    crop = Crop(left, top, width, height, moves) if all(box) else None
+    return InputPart(labels, crop, start, end, row.get(_DROPPED, ""))
+
+
+def _parse_move(where: str, text: str) -> tuple[float, float, float]:
+    """Return seconds, left and top of `SECONDS:LEFT:TOP`."""
+    values = text.split(":")
+    if len(values) != 3:
+        raise UserError(f"{where}: {CROP_MOVES} holds {text!r:.60}; write SECONDS:LEFT:TOP, with spaces in between")
+    time, left, top = (parse_number(where, CROP_MOVES, value) for value in values)
+    return time, left, top
 
 
 def parse_number(where: str, name: str, text: str) -> float:

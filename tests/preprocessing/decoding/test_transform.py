@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from preprocessing.decoding.transform import FrameTransform, composite_over_black
+from preprocessing.decoding.transform import Crop, FrameTransform, composite_over_black
 
 
 def to_image(pixels: NDArray[Any]) -> Image.Image:
@@ -58,19 +58,19 @@ def test_an_image_that_is_not_square_is_cropped_padded_or_stretched() -> None:
 
 def test_a_crop_box_is_in_pixels_of_the_upright_image_and_is_clipped_to_it() -> None:
     image = gradient(100, 200)
-    box = FrameTransform(32, 3, crop=(100, 20, 32, 32))(to_image(image))
+    box = FrameTransform(32, 3, crop=Crop(100, 20, 32, 32))(to_image(image))
     assert np.abs(box.astype(int) - image[20:52, 100:132]).max() <= 1
-    beyond = FrameTransform(32, 3, crop=(168, -10, 64, 42))(to_image(image))
+    beyond = FrameTransform(32, 3, crop=Crop(168, -10, 64, 42))(to_image(image))
     assert np.abs(beyond.astype(int) - image[0:32, 168:200]).max() <= 1
     with pytest.raises(ValueError, match="outside of the frame of 200x100 pixels"):
-        FrameTransform(32, 3, crop=(300, 0, 10, 10))(to_image(image))
+        FrameTransform(32, 3, crop=Crop(300, 0, 10, 10))(to_image(image))
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270, -90, -180])
 def test_rotation_comes_before_cropping(degrees: int) -> None:
     upright = gradient(80, 120)
     stored = np.rot90(upright, -degrees // 90)
-    transform = FrameTransform(40, 3, crop=(60, 30, 40, 40))
+    transform = FrameTransform(40, 3, crop=Crop(60, 30, 40, 40))
     assert np.array_equal(transform(to_image(stored), rotation=degrees), transform(to_image(upright)))
 
 

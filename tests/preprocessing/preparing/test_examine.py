@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preprocessing.decoding.transform import Crop
 from preprocessing.preparing.boxes import Box, iou, square_around
 from tests.preprocessing.preparing.scenes import (
     HEIGHT,
@@ -98,7 +99,7 @@ def test_somebody_who_walks_through_the_picture_has_one_crop_for_each_piece_of_t
 
 def test_a_segment_and_a_crop_box_of_the_labels_are_kept(tmp_path: Path) -> None:
     video = write(tmp_path / "wave.mp4", waving(60))
-    segments = [(0.2, 1.0, (100.0, 60.0, 90.0, 80.0)), (1.2, None, None)]
+    segments = [(0.2, 1.0, Crop(100.0, 60.0, 90.0, 80.0)), (1.2, None, None)]
     parts = examine(video, segments=segments)["parts"]
     assert [(part["kind"], part["start_s"]) for part in parts] == [
         ("given", pytest.approx(0.2)),
