@@ -3,8 +3,9 @@
     python benchmarks/people.py --people DATA/people --recipe configs/videos.yaml --out FOLDER --held person2 --json
 
 Leaves one person out: shards all recordings with that person as the test split, trains on the others as the recipe says
-(in one process of one thread), and adapts the model to each single recording of the person. A judge that has learned
-the action and the identity of real clips of everybody, the person left out included, then judges transfers:
+(in one process of one thread; from the weights in `training.start_from`, if there are any), and adapts the model to
+each single recording of the person. A judge that has learned the action and the identity of real clips of everybody,
+the person left out included, then judges transfers:
 
     onto        actions of people of the training onto the person left out: the static code is of one recording, of
                 whatever action; of `vdsm adapt`, of the recording that the model was adapted to
@@ -34,6 +35,7 @@ from torch import Tensor
 
 from pipeline.recipe import Recipe
 from pipeline.runs.pairs import run_pairs
+from pipeline.runs.start import new_start
 from pipeline.training.job import Job
 from pipeline.training.loop import train_run
 from preprocessing.dataset.reader import ClipDataset
@@ -104,10 +106,12 @@ def train(recipe: Recipe, data: Path, folder: Path) -> tuple[Disentangler, float
     clips = ClipDataset(str(data), "train")
     reporter = Printer()
     if not path.exists():
-        pairs = run_pairs(recipe.training, clips)
-        train_run(
-            Job(model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips, pairs=pairs), reporter
-        )
+        start = new_start(recipe, None)
+        job = Job(
+            model=recipe.model, training=recipe.training, seed=recipe.seed, clips=clips,
+            pairs=run_pairs(recipe.training, clips), start_weights=(lambda: start.weights) if start else None,
+        )  # fmt: skip
+        train_run(job, reporter)
         torch.save({"weights": reporter.weights, "seconds": time.monotonic() - reporter.began}, path)
     stored = torch.load(path, weights_only=True)
     model = Disentangler(recipe.model)
