@@ -64,7 +64,8 @@ class Judge(nn.Module):
             nn.Linear(3 * width * (frame_size // 16) ** 2 + channels, features), nn.LayerNorm(features), nn.ReLU()
         )
         self.over_time = nn.LSTM(features, features, batch_first=True, bidirectional=True)
-        self.heads = nn.ModuleDict({name: nn.Linear(4 * features, count) for name, count in values.items()})
+        heads = {_module_name(name): nn.Linear(4 * features, count) for name, count in values.items()}
+        self.heads = nn.ModuleDict(heads)
 
     def features(self, frames: Tensor) -> Tensor:
         """Return features [B, 4F] of frames f32 [B, T, C, H, W] in [0, 1].
@@ -81,7 +82,12 @@ class Judge(nn.Module):
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """Return logits [B, V] of each factor for frames f32 [B, T, C, H, W] in [0, 1]."""
         features = self.features(frames)
-        return {name: head(features) for name, head in self.heads.items()}
+        return {name: head(features) for name, head in zip(self.values, self.heads.values(), strict=True)}
+
+
+def _module_name(factor: str) -> str:
+    """Return the name of a factor's head among modules, which refuse those of their own attributes, such as `type`."""
+    return f":{factor}" if hasattr(nn.ModuleDict(), factor) else factor  # no label has a colon in its name
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def judge_frames(judge: Judge, frames: Tensor) -> Verdicts:
     features, *each = (
         torch.cat([on_device, *heads], dim=1).cpu().split([part.shape[1] for part in (on_device, *heads)], 1)
     )
-    logits = dict(zip(judge.heads, each, strict=True))
+    logits = {name.removeprefix(":"): part for name, part in zip(judge.heads, each, strict=True)}
     probabilities = {name: value.double().softmax(1) for name, value in logits.items()}
     return Verdicts(
         probabilities[ACTION].numpy(),

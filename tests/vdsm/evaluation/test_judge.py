@@ -1,3 +1,4 @@
+import copy
 import inspect
 import io
 import pathlib
@@ -51,6 +52,19 @@ def test_verdict_on_a_clip_does_not_depend_on_the_other_clips_of_its_batch(judge
     alone = np.concatenate([judge_frames(judge, frames[index : index + 1]).action for index in range(16)])
     np.testing.assert_allclose(together.action, alone, atol=1e-5)
     assert not [part for part in judge.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+
+
+@pytest.mark.parametrize("name", ["type", "values", "training", "keys", "_modules"])
+def test_a_factor_may_have_the_name_of_anything_that_a_module_has(train_clips: Squares, name: str) -> None:
+    clips = copy.copy(train_clips)
+    old = next(factor for factor in clips.vocabulary if factor != "action")
+    clips.vocabulary = {name if factor == old else factor: names for factor, names in clips.vocabulary.items()}
+    clips.labels = {name if factor == old else factor: values for factor, values in clips.labels.items()}
+    config = JudgeConfig(steps=2, batch_clips=8, clip_frames=4)
+    (renamed, judge), frames = (train_judge(data, config) for data in (clips, train_clips)), stack(clips, range(8), 4)
+    stored = parse_judge(dump_judge(renamed, "key"), "key")
+    assert (judge_frames(stored, frames).values[name] == judge_frames(judge, frames).values[old]).all()
+    assert torch.equal(renamed(frames)[name], judge(frames)[old])
 
 
 def test_same_seed_gives_the_same_judge_and_another_seed_another(train_clips: Squares) -> None:
