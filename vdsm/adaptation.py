@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from vdsm.code_density import density_at
+from vdsm.code_density import FittedPriors, density_at
 from vdsm.decoder import ExpertTransposedConv, KernelShift
 from vdsm.device import upload
 from vdsm.disentangler import Disentangler
@@ -138,5 +138,6 @@ def apply(model: Disentangler, adaptation: Adaptation) -> None:
     stage1.decoder.add_shifts(adaptation.shifts)
     stage1.static_loc.weight.zero_()
     stage1.static_loc.bias.copy_(adaptation.static[0])
-    if model.fitted_priors is not None:
-        model.fitted_priors = model.fitted_priors._replace(static=density_at(adaptation.static[0].cpu()))
+    static = density_at(adaptation.static[0].cpu())
+    fitted = model.fitted_priors
+    model.fitted_priors = FittedPriors(static) if fitted is None else fitted._replace(static=static)

@@ -47,8 +47,9 @@ class EvaluationInputs:
 
     @property
     def clip_frames(self) -> int:
-        """Frames per clip with which the sequence stage was trained."""
-        return self.recipe.training.stage2.clip_frames
+        """Frames per clip with which the sequence stage was trained; without one, no more than all test clips have."""
+        trained = self.recipe.training.stage2.clip_frames
+        return trained if self.sequence_stage else min(trained, int(min(self.test.clip_frames)))
 
     @property
     def sequence_stage(self) -> bool:

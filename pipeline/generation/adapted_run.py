@@ -26,8 +26,8 @@ from pipeline.generation.media_files import encode
 from pipeline.generation.user_clips import ClipList, checked, concatenate, read_clips, select_clips
 from pipeline.report.animation import display_fps, median_fps
 from pipeline.report.images import enlarge, mosaic
-from pipeline.runs.checkpoints import copy_to_cpu, local_copy, stage_file
-from pipeline.runs.store import load_run
+from pipeline.runs.checkpoints import copy_to_cpu, stage_file
+from pipeline.runs.store import load_run, read_model
 from pipeline.training.batches import to_model
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.spread import evenly_spread
@@ -38,7 +38,9 @@ from vdsm.disentangler import Disentangler
 from vdsm.evaluation.progress import Progress
 from vdsm.pixels import to_pixels
 
-DESCRIPTION = "adapted.json"
+DESCRIPTION, RECIPE, RUN = "adapted.json", "config.yaml", "run.json"
+_REPLACED = ("optimiser", "ema", checkpoint.USED, checkpoint.WEIGHTS)
+"""What an adapted checkpoint does not have, or not from the run's."""
 SHOWN_CLIPS, SHOWN_FRAMES = 4, 64
 
 
@@ -49,6 +51,10 @@ class AdaptationWork:
     request: AdaptationRequest
     model: Disentangler
     origin: dict[str, Any]
+    content: dict[str, Any]
+    """What of the run's checkpoint goes into that of the adapted run, beside the weights."""
+    files: dict[str, bytes]
+    """Files of the run that are copied, by name."""
     clips: ClipList
     phases = 2
 
@@ -136,19 +142,15 @@ class AdaptationWork:
 
     def _write(self, quality: dict[str, float], seconds: float) -> None:
         """Write the run; run.json last, which makes it one, and which that of an earlier adaptation must not do."""
-        out, origin = self.request.out, self.origin
-        kept_files = {
-            name: storage.read_bytes(storage.join(origin["run"], name)) for name in ("config.yaml", "run.json")
-        }
-        storage.delete(storage.join(out, "run.json"))
-        storage.write_bytes(storage.join(out, "config.yaml"), kept_files["config.yaml"])
+        out, origin, fitted = self.request.out, self.origin, self.model.fitted_priors
+        assert fitted is not None, "an adapted model has the density of its static code"
+        storage.delete(storage.join(out, RUN))
+        storage.delete(stage_file(out, 3 - origin["stage"]))  # of an adaptation of a run with more or fewer stages
+        storage.write_bytes(storage.join(out, RECIPE), self.files[RECIPE])
         with scratch_folder() as scratch:
-            content = checkpoint.load(local_copy(origin["checkpoint"], scratch))
-            kept = {key: value for key, value in content.items() if key not in ("optimiser", "ema", checkpoint.USED)}
             path = scratch / "adapted.pt"
-            if self.model.fitted_priors is not None:
-                kept[checkpoint.PRIORS] = self.model.fitted_priors.to_dict()
-            checkpoint.save(kept | {checkpoint.WEIGHTS: copy_to_cpu(self.model.state_dict())}, path)
+            made = {checkpoint.PRIORS: fitted.to_dict(), checkpoint.WEIGHTS: copy_to_cpu(self.model.state_dict())}
+            checkpoint.save(self.content | made, path)
             storage.upload(path, stage_file(out, origin["stage"]))
         description = {
             "run": origin["run"],
@@ -160,7 +162,7 @@ class AdaptationWork:
             "seconds": round(seconds, 1),
         }
         storage.write_bytes(storage.join(out, DESCRIPTION), json.dumps(description, indent=1).encode())
-        storage.write_bytes(storage.join(out, "run.json"), kept_files["run.json"])
+        storage.write_bytes(storage.join(out, RUN), self.files[RUN])
 
 
 def prepare(request: AdaptationRequest) -> AdaptationWork:
@@ -170,7 +172,7 @@ def prepare(request: AdaptationRequest) -> AdaptationWork:
         UserError: the run or a clip is missing, damaged or does not fit, or `out` holds a run that was trained.
     """
     out = request.out
-    if storage.exists(storage.join(out, "run.json")) and not storage.exists(storage.join(out, DESCRIPTION)):
+    if storage.exists(storage.join(out, RUN)) and not storage.exists(storage.join(out, DESCRIPTION)):
         raise UserError(f"{out}: holds a run that `vdsm train` wrote, which would be replaced; give another --out")
     if request.identity is not None and request.data is None:
         raise UserError(f"--identity {request.identity} names clips of a dataset; give --data, too")
@@ -180,8 +182,12 @@ def prepare(request: AdaptationRequest) -> AdaptationWork:
     model, _, origin = load_run(request.run)
     if storage.exists(storage.join(request.run, DESCRIPTION)):
         raise UserError(f"{request.run}: is adapted to a person already; give the run that it was adapted from")
+    # Now: a run that is still trained deletes old checkpoints.
+    _, read, _ = read_model(origin["checkpoint"])
+    content = {key: value for key, value in read.items() if key not in _REPLACED}
+    files = {name: storage.read_bytes(storage.join(origin["run"], name)) for name in (RECIPE, RUN)}
     clips = _find_clips(request, model)
-    return AdaptationWork(request, model.to(device), origin, clips)
+    return AdaptationWork(request, model.to(device), origin, content, files, clips)
 
 
 def _find_clips(request: AdaptationRequest, model: Disentangler) -> ClipList:
@@ -206,6 +212,8 @@ def _find_clips(request: AdaptationRequest, model: Disentangler) -> ClipList:
         ]
         if not chosen:
             known = sorted({identity for clips in splits for identity in clips.identities})
+            if not known:
+                raise UserError(f"{request.data}: has no clips; shard a source that has some")
             raise UserError(
                 f"{request.data}: has no clip of the identity {request.identity}; it has {len(known)}, "
                 f"such as {known[0]}"

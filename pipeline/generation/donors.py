@@ -92,8 +92,8 @@ def check_length(request: GenerationRequest, trained: TrainedModel, shortest: in
         UserError: they are shorter than the clips in training, or shorter than `length` without a sequence stage.
     """
     length = request.length or trained.clip_frames
-    if trained.clip_frames > shortest or (length > shortest and not trained.sequence_stage):
-        raise UserError(
-            f"{request.data or 'a clip'} has clips of {shortest} frames, but {max(length, trained.clip_frames)} are "
-            "needed; give a smaller --length, or train the sequence stage"
-        )
+    where = f"{request.data or 'a clip'} has clips of {shortest} frames"
+    if trained.clip_frames > shortest:
+        raise UserError(f"{where}, but the model was trained with {trained.clip_frames}; give longer clips")
+    if length > shortest and not trained.sequence_stage:
+        raise UserError(f"{where}, but --length is {length}; give a smaller one, or train the sequence stage")

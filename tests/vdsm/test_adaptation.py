@@ -161,6 +161,17 @@ def test_samples_of_an_adapted_model_show_the_person(model: Disentangler, frames
     torch.testing.assert_close(stored.static.mean, fitted.static[0])
 
 
+def test_samples_of_an_adapted_model_without_fitted_priors_show_the_person_as_well(
+    model: Disentangler, frames: Tensor
+) -> None:
+    assert model.fitted_priors is None
+    fitted = fit(model, frames, QUICK)
+    apply(model, fitted)
+    code = model.frame_model.static_code(fitted.static, model.temperature)
+    sampled = model.sample_static(5, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(sampled, code.expand(5, -1), atol=1e-4, rtol=0)
+
+
 def test_a_strong_anchor_leaves_blends_of_the_experts_alone_and_none_lets_the_shift_go(
     model: Disentangler, frames: Tensor
 ) -> None:

@@ -1,6 +1,7 @@
 """`vdsm adapt`: a run of its own that shows one person, the same every time, and nothing else replaced."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,14 @@ import torch
 from cluster.storage import api as storage
 from pipeline import adapt as adapt_module
 from pipeline import generate as generate_module
+from pipeline.generation import adapted_run
+from pipeline.generation.adaptation_request import AdaptationRequest
+from pipeline.recipe import Recipe
+from pipeline.runs.store import load_run
 from preprocessing.dataset.reader import ClipDataset
+from tests.pipeline.untrained_report import untrained_run
 from vdsm.checkpoint import load_disentangler
+from vdsm.evaluation.progress import NO_PROGRESS
 
 STEPS = ["--static-steps", "2", "--decoder-steps", "3"]
 
@@ -78,7 +85,30 @@ def test_a_rerun_writes_the_same_model_and_a_trained_run_is_never_replaced(
     assert contents(run) == before
 
 
-@pytest.mark.parametrize("kept", range(5))
+def test_nothing_is_left_of_an_adaptation_of_a_run_with_more_stages(
+    run: Path, video: Path, tmp_path: Path, tiny_recipe: Recipe, small_figures: Path
+) -> None:
+    out, first = tmp_path / "a", tmp_path / "one"
+    untrained_run(first, tiny_recipe, small_figures, seed=1, stage=1)
+    for source in (run, first):
+        adapt_module.main(["--run", str(source), "--videos", str(video), *STEPS, "--out", str(out)])
+    assert [name for name in contents(out) if name.endswith(".pt")] == ["stage1.pt"]
+    assert load_run(str(out))[2]["stage"] == 1
+
+
+def test_a_run_that_deletes_the_checkpoint_meanwhile_does_not_matter(run: Path, video: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "going")
+    request = AdaptationRequest(
+        run=str(tmp_path / "going"), videos=[str(video)], out=str(tmp_path / "a"), static_steps=1, decoder_steps=1
+    )
+    work = adapted_run.prepare(request)
+    for path in (tmp_path / "going").rglob("*.pt"):
+        path.unlink()
+    work.execute(NO_PROGRESS)
+    assert load_run(str(tmp_path / "a"))[2]["stage"] == 2
+
+
+@pytest.mark.parametrize("kept", range(6))
 def test_an_adaptation_that_was_killed_between_its_files_is_no_run_and_can_be_rerun(
     run: Path,
     video: Path,

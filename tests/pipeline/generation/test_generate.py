@@ -1,7 +1,9 @@
 """`vdsm generate`: outputs of every kind, the same every time."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -119,6 +121,23 @@ def test_run_without_a_sequence_stage_generates_what_it_can(
     names = ["interpolation.gif", "prior.gif", "reconstruction.gif", "transfer.gif"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     assert "no sequence stage yet" in refused([*args, "--what", "rollout", "--out", "nowhere"], capsys)
+
+
+def test_without_a_sequence_stage_clips_may_be_shorter_than_it_would_need(
+    tmp_path: Path, tiny_recipe: Recipe, small_figures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage2 = replace(tiny_recipe.training.stage2, clip_frames=12)
+    recipe = tiny_recipe.model_copy(update={"training": replace(tiny_recipe.training, stage2=stage2)})
+    for stage in (1, 2):
+        untrained_run(tmp_path / f"stage{stage}", recipe, small_figures, seed=0, stage=stage)
+    args = ["--data", str(small_figures), "--columns", "2", "--rows", "2", "--what", "reconstruction", "--out"]
+    generate_module.main(["--run", str(tmp_path / "stage1"), *args, str(tmp_path / "out.npz")])
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert arrays["frames"].shape[1] == 8
+    message = "has clips of 8 frames, but the model was trained with 12; give longer clips"
+    assert message in refused(["--run", str(tmp_path / "stage2"), *args, "nowhere.npz"], capsys)
+    longer = ["--run", str(tmp_path / "stage1"), *args, "nowhere.npz", "--length", "9"]
+    assert "--length is 9; give a smaller one" in refused(longer, capsys)
 
 
 def test_invalid_lengths_are_refused(run: Path, small_figures: Path, capsys: pytest.CaptureFixture[str]) -> None:
