@@ -40,13 +40,6 @@ class FittedPrior(NamedTuple):
     summary: dict[str, Any]
 
 
-def obstacle(order: GlobalOrder, maximum: int) -> str | None:
-    """Return why no prior can be fitted to at most `maximum` clips; None if one can."""
-    if not is_installed("sklearn"):  # a bare GPU machine, which trains without Ray, may lack it
-        return "scikit-learn is not installed"
-    return "it takes two training clips" if min(order.train_count, maximum) < 2 else None
-
-
 def is_installed(module: str) -> bool:
     """Return whether a module can be imported."""
     return importlib.util.find_spec(module) is not None
@@ -70,10 +63,17 @@ def _drawn(count: int, maximum: int, seed: int) -> Indices:
 
 
 @torch.no_grad()
-def encode_posteriors(model: Disentangler, job: Job, clips: Indices, world: DistributedContext) -> CodePosteriors:
-    """Encode the start of each clip. Each rank encodes its part, and all return the same; all must call together."""
+def encode_posteriors(
+    model: Disentangler, job: Job, clips: Indices, world: DistributedContext, starts: Indices | None = None
+) -> CodePosteriors:
+    """Encode a window of each clip. Each rank encodes its part, and all return the same; all must call together.
+
+    Args:
+        starts: first frame of each window; None: that of the clip.
+    """
     # Clips are used at this length, in stage 1 as well, if all are that long.
     window = min(job.training.stage2.clip_frames, *(int(job.clips.clip_frames[clip]) for clip in clips.tolist()))
+    starts = np.zeros(len(clips), dtype=np.int64) if starts is None else starts
     config, rows = model.config, world.rows(len(clips))
     sizes = (config.num_experts, config.num_experts, config.dynamics_size, config.dynamics_size)
     found = [torch.zeros(len(clips), size, dtype=torch.float64) for size in sizes]
@@ -81,7 +81,7 @@ def encode_posteriors(model: Disentangler, job: Job, clips: Indices, world: Dist
     model.eval()
     for start in range(rows.start, rows.stop, BATCH_CLIPS):
         batch = slice(start, min(start + BATCH_CLIPS, rows.stop))
-        windows = Windows(clips[batch], np.zeros(batch.stop - start, dtype=np.int64), None, None)
+        windows = Windows(clips[batch], starts[batch], None, None)
         frames = to_model(read_windows(job.clips, windows, window), world.device)
         latents = model.frame_model.encoder(frames)
         static = model.frame_model.pool_static(latents)

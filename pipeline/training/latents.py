@@ -20,6 +20,8 @@ from vdsm.sequence import SequenceModel, StoredLatents
 
 FRAMES = 128
 """Most frames that are encoded together, of one clip or of several."""
+SUMMED_ROWS = 2**16
+"""Frames whose latents are summed over the ranks at once: a sum is a copy, on the device as well."""
 
 
 class LatentStore:
@@ -66,7 +68,9 @@ def infer_latents(model: SequenceModel, job: Job, clips: Indices, world: Distrib
             for rows, row in zip(found, starts[batch] + begin, strict=True):
                 values[row : row + len(rows)] = rows
     encoder.train(was_training)
-    return LatentStore(world.sum(values), offsets, widths)
+    for part in values.split(SUMMED_ROWS):
+        part.copy_(world.sum(part))
+    return LatentStore(values, offsets, widths)
 
 
 def _batches(lengths: Indices) -> list[slice]:

@@ -195,11 +195,15 @@ class GlobalOrder:
         choices = (self.clips.frames_of(clips) - self.window + 1).astype(np.uint64)
         return (self._draw(purpose, epoch, drawn_for) % choices).astype(np.int64)
 
+    def window_starts(self, clips: Indices) -> Indices:
+        """Return the first frame of a window in each of some clips, int64 [N]: always the same, drawn by their keys."""
+        return self._starts("validation", 0, clips, clips)
+
     def validation_batches(self) -> list[Windows]:
         """Return the clips to validate on, in batches of at most B clips, always with the same windows, unpaired."""
         chosen = self.validated()
         chunks = np.array_split(chosen, -(-len(chosen) // self.batch))
-        return [Windows(chunk, self._starts("validation", 0, chunk, chunk), None, None) for chunk in chunks]
+        return [Windows(chunk, self.window_starts(chunk), None, None) for chunk in chunks]
 
     def validated(self) -> Indices:
         """Return the clips to validate on: all that are held out, or those of some shards, in the order of the dataset.

@@ -1,7 +1,7 @@
 """What a run will do, computed and checked before anything starts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 
@@ -10,6 +10,8 @@ from cluster.memory import memory_bytes
 from pipeline.training.batches import check_frames
 from pipeline.training.config import TrainingConfig
 from pipeline.training.job import Job, stage_order
+from pipeline.training.latents import bytes_needed
+from pipeline.training.order import GlobalOrder
 from vdsm.config import ModelConfig
 
 FLOAT_BYTES = 4
@@ -32,7 +34,8 @@ class StagePlan:
     parameters: int
     """Trained parameters."""
     memory_bytes: int
-    """Estimate per worker: weights, gradients, Adam's moments, and activations kept for the backward pass."""
+    """Estimate per worker: weights, gradients, Adam's moments, activations kept for the backward pass, and the latents
+    that are stored, if the data is known."""
 
     @property
     def epochs(self) -> float | None:
@@ -59,7 +62,17 @@ def make_plan(job: Job) -> list[StagePlan]:
     check_frames(job.clips, job.model)
     orders = [(stage, stage_order(job, stage)) for stage in job.training.selected_stages]
     counts: dict[int, tuple[int, int]] = {stage: (o.train_count, o.validated_count) for stage, o in orders}
-    return plan_of(job.model, job.training, counts)
+    plans = plan_of(job.model, job.training, counts)
+    return [_with_latents(plan, job, order) for plan, (_, order) in zip(plans, orders, strict=True)]
+
+
+def _with_latents(plan: StagePlan, job: Job, order: GlobalOrder) -> StagePlan:
+    """Return a plan with the memory that the stored latents of stage 2 take, if they are stored."""
+    if plan.stage == 1 or not job.training.latent_memory_gb:
+        return plan
+    needed = bytes_needed(job, order.train)
+    is_stored = needed <= 1e9 * job.training.latent_memory_gb
+    return replace(plan, memory_bytes=plan.memory_bytes + needed) if is_stored else plan
 
 
 def plan_of(

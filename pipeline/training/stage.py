@@ -9,12 +9,13 @@ from torch import Tensor
 
 from pipeline.training import code_priors, latents
 from pipeline.training.batches import Batch
+from pipeline.training.code_priors import CodePosteriors
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.job import Job, stage_order
 from pipeline.training.latents import LatentStore
 from pipeline.training.meter import Meter
 from pipeline.training.optimiser import full_state_dict
-from pipeline.training.order import Windows
+from pipeline.training.order import Indices, Windows
 from pipeline.training.position import TrainPosition
 from pipeline.training.prefetch import PrefetchedBatches, ShardReadAhead
 from pipeline.training.reporter import Reporter
@@ -203,25 +204,32 @@ class StageRun:
         clips = self.job.training.prior_clips
         if not clips:
             return None
-        if reason := code_priors.obstacle(self.order, clips):
-            self.log_event("priors not fitted", done, reason=reason)
+        if min(self.order.train_count, clips) < 2:
+            self.log_event("priors not fitted", done, reason="it takes two training clips")
             return None
         self.log_event("fitting priors", done)
-        with self.stepper.ema.swapped_in(self.job.training.ema_used):
-            train, validation = (
-                code_priors.encode_posteriors(self.disentangler, self.job, chosen, self.world)
-                for chosen in code_priors.prior_clips(self.order, clips)
-            )
+        chosen = code_priors.prior_clips(self.order, clips)
+        train, validation = map(self._encode_posteriors, chosen)
         if self.stage == 2:
             silent = code_priors.silent_dimensions(train)
+            later = self.order.window_starts(chosen[0])
+            if later.any():  # at their start, clips may be alike in what tells other windows apart
+                silent &= code_priors.silent_dimensions(self._encode_posteriors(chosen[0], later))
             constant = self._silence(silent, train.dynamics[0].mean(0))
             train, validation = train.with_constant(silent, constant), validation.with_constant(silent, constant)
             self.log_event("silent dimensions", done, silent=int(silent.sum()), dimensions=len(silent))
         if not self.world.is_first:
             return None
+        if not code_priors.is_installed("sklearn"):  # a bare GPU machine, which trains without Ray, may lack it
+            self.log_event("priors not fitted", done, reason="scikit-learn is not installed")
+            return None
         priors, summary = code_priors.fit_priors(self.disentangler, self.stage, train, validation, self.job.seed)
         self.log_event("priors fitted", done, **summary)
         return priors.to_dict()
+
+    def _encode_posteriors(self, clips: Indices, starts: Indices | None = None) -> CodePosteriors:
+        with self.stepper.ema.swapped_in(self.job.training.ema_used):
+            return code_priors.encode_posteriors(self.disentangler, self.job, clips, self.world, starts)
 
     def _silence(self, silent: Tensor, mean: Tensor) -> Tensor:
         """Make dimensions of the dynamics code the same for all clips, in trained and averaged weights of all ranks."""

@@ -145,9 +145,25 @@ def test_without_scikit_learn_a_run_ends_without_priors(
     found = recorder()
     assert train_run(tiny_job(**{**PRIORS, "stages": "1", "stage1": {"steps": 6}}), found).finished
     assert found.states[1, 6].priors is None
-    assert found.events == [
-        {"event": "priors not fitted", "stage": 1, "step": 6, "reason": "scikit-learn is not installed"}
-    ]
+    assert found.events[-1] == {
+        "event": "priors not fitted", "stage": 1, "step": 6, "reason": "scikit-learn is not installed"
+    }  # fmt: skip
+
+
+def test_without_scikit_learn_the_weights_are_those_of_a_run_with_it(
+    tiny_job: Jobs, recorder: Recorders, recorded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silent dimensions are found without it; and no rank waits for one that lacks it."""
+    silent = torch.tensor([True, False, False, True, False])
+    monkeypatch.setattr(code_priors, "silent_dimensions", lambda _: silent)
+    found = [recorder(), recorder()]
+    train_run(tiny_job(**PRIORS), found[0])
+    monkeypatch.setattr(code_priors, "is_installed", lambda module: module != "sklearn")
+    train_run(tiny_job(**PRIORS), found[1])
+    assert found[0].states[2, 8].priors is not None
+    assert found[1].states[2, 8].priors is None
+    assert equal(found[0].states[2, 8].weights, found[1].states[2, 8].weights)
+    assert not equal(found[0].states[2, 8].weights, recorded.states[2, 8].weights)
 
 
 def test_one_clip_is_too_few(tiny_job: Jobs, recorder: Recorders) -> None:
@@ -185,6 +201,33 @@ def test_dimensions_below_a_tenth_of_their_noise_are_silent_but_not_all() -> Non
     assert code_priors.silent_dimensions(louder).tolist() == [True, False, False, False]
     untrained = posteriors._replace(dynamics=(loc, 100 * torch.ones_like(loc)))
     assert not code_priors.silent_dimensions(untrained).any()
+
+
+def test_a_dimension_that_tells_windows_apart_only_later_in_a_clip_is_not_silent(
+    tiny_job: Jobs, recorder: Recorders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[code_priors.CodePosteriors] = []
+    answers = iter([torch.tensor([True, True, False, False, False]), torch.tensor([True, False, True, False, False])])
+
+    def silent(train: code_priors.CodePosteriors) -> Tensor:
+        seen.append(train)
+        return next(answers)
+
+    monkeypatch.setattr(code_priors, "silent_dimensions", silent)
+    job, found = tiny_job(**PRIORS), recorder()
+    assert max(job.clips.clip_frames) > job.training.stage2.clip_frames
+    train_run(job, found)
+    rows = found.states[2, 8].weights["sequence_model.dynamics_encoder.loc.weight"]
+    assert (rows == 0).all(1).tolist() == [True, False, False, False, False]
+    order, model = stage_order(job, 2), loaded(found.states[2, 8])
+    clips = code_priors.prior_clips(order, 12)[0]
+    at_start, later = (
+        code_priors.encode_posteriors(model, job, clips, DistributedContext(), starts).dynamics[0]
+        for starts in (None, order.window_starts(clips))
+    )
+    for posteriors, expected in zip(seen, (at_start, later), strict=True):
+        torch.testing.assert_close(posteriors.dynamics[0][:, 1:], expected[:, 1:])
+    assert not torch.equal(at_start, later)
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])

@@ -13,8 +13,9 @@ from pipeline.training.config import TrainingConfig
 from pipeline.training.distributed import DistributedContext
 from pipeline.training.draws_of_keys import derive_seed
 from pipeline.training.job import Job, stage_order
-from pipeline.training.latents import infer_latents
+from pipeline.training.latents import bytes_needed, infer_latents
 from pipeline.training.loop import train_run
+from pipeline.training.plan import make_plan
 from pipeline.training.samples_config import AugmentationConfig
 from pipeline.training.stage import StageRun
 from pipeline.training.state import TrainState
@@ -125,6 +126,41 @@ def test_the_latents_do_not_depend_on_how_the_clips_are_shared_out(
     assert len({int((part != 0).any(1).sum()) for part in parts}) > 1 or len(train) % 15 == 0
     assert all((part != 0).any() for part in parts)
     assert torch.equal(whole, torch.stack(parts).sum(0))
+
+
+class Copying(DistributedContext):
+    """The only rank, whose sums are copies, and which remembers how large they were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        object.__setattr__(self, "summed", [])
+
+    def sum(self, values: Tensor) -> Tensor:
+        self.summed.append(len(values))  # type: ignore[attr-defined]
+        return values.clone()
+
+
+def test_the_parts_of_the_ranks_are_added_piece_by_piece(tiny_job: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that two ranks do not need twice the memory that one needs."""
+    run = run_of(tiny_job(**ONE))
+    assert isinstance(run.module, SequenceModel)
+    whole = infer_latents(run.module, run.job, run.order.train, DistributedContext())._values
+    monkeypatch.setattr("pipeline.training.latents.SUMMED_ROWS", 7)
+    rank = Copying()
+    assert torch.equal(infer_latents(run.module, run.job, run.order.train, rank)._values, whole)
+    assert max(rank.summed) == 7  # type: ignore[attr-defined]
+    assert sum(rank.summed) == len(whole)  # type: ignore[attr-defined]
+
+
+def test_the_plan_counts_the_memory_of_stored_latents(tiny_job: Jobs) -> None:
+    def memory(**training: Any) -> list[int]:
+        return [plan.memory_bytes for plan in make_plan(tiny_job(**ONE, **training))]
+
+    job = tiny_job(**ONE, latent_memory_gb=1.0)
+    needed = bytes_needed(job, stage_order(job, 2).train)
+    first, second = memory()
+    assert memory(latent_memory_gb=1.0) == [first, second + needed]
+    assert memory(latent_memory_gb=0.9e-9 * needed) == [first, second]  # there is no room
 
 
 def test_long_clips_are_encoded_in_parts(tiny_job: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
