@@ -3,8 +3,8 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from preprocessing.dataset.format import encode_json
@@ -177,4 +177,15 @@ def _as_text(part: dict[str, Any]) -> str:
 def decide(videos: Sequence[Video], hash_distance: int) -> Decisions:
     """Return the decisions on all videos, in the order of their paths."""
     hashes = [video.record.get("hashes", []) for video in videos]
-    return Decisions(list(videos), group_videos(hashes, hash_distance))
+    names = {name for video in videos for segment in video.segments for name in segment.labels}
+    return Decisions([_labelled(video, names - {IDENTITY}) for video in videos], group_videos(hashes, hash_distance))
+
+
+def _labelled(video: Video, names: Set[str]) -> Video:
+    """Return a video without the parts that lack a label which others have: `vdsm shard` could not use them."""
+    parts = []
+    for part in video.parts:
+        missing = min(names - video.labels(part).keys(), default="")
+        is_lacking = part["kept"] and missing
+        parts.append(part | {"kept": False, "reason": "no label", "where": missing} if is_lacking else part)
+    return replace(video, record=video.record | {"parts": parts}) if video.parts else video

@@ -12,9 +12,9 @@ from typing import Any
 from cluster.errors import UserError
 from preprocessing.clip import SPLITS, Factors, Item, Label, RejectedInputError
 from preprocessing.decoding.transform import Crop
-from preprocessing.sources.labels import IDENTITY, SPLIT, InputPart, LabelReader, parse_number
+from preprocessing.sources.labels import IDENTITY, SPLIT, InputPart, LabelReader, forms_of, parse_number
 from preprocessing.sources.listing import Entry
-from preprocessing.sources.names import as_text, composed, make_key, natural_key
+from preprocessing.sources.names import composed, make_key, natural_key
 from preprocessing.sources.splits import Splitter
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def _label(
 
 def _check_rows(entries: list[Entry], reader: LabelReader) -> None:
     """Warn of rows of the sidecar that match no input; raise UserError if none matches."""
-    names = {form for entry in entries for form in (entry.name, composed(entry.name), as_text(entry.name))}
+    names = {form for entry in entries for form in (entry.name, *forms_of(entry.name))}
     absent = [row for row in reader.rows if row not in names and composed(row) not in names]
     if entries and len(absent) == len(reader.rows) > 0:
         row, name = _most_alike(absent, entries)

@@ -85,7 +85,7 @@ class LabelReader:
         if self.config.sidecar is None:
             _check_values(labels)
             return [InputPart(labels)]
-        rows = self.rows.get(name) or self._composed_rows.get(composed(name)) or self._composed_rows.get(as_text(name))
+        rows = self.rows.get(name) or next(filter(None, map(self._composed_rows.get, forms_of(name))), None)
         if rows is None:
             raise ValueError("it has no row in labels.sidecar")
         kept = [row for row in rows if not row.dropped]
@@ -99,6 +99,11 @@ class LabelReader:
     def _composed_rows(self) -> dict[str, list[InputPart]]:
         """The rows by their path with accents in composed form."""
         return {composed(path): rows for path, rows in self.rows.items()}
+
+
+def forms_of(name: str) -> tuple[str, ...]:
+    """Return the forms in which a sidecar may have the path of an input, beside the path itself."""
+    return composed(name), as_text(name), composed(name.strip()), as_text(name.strip())
 
 
 def is_label_name(name: str) -> bool:

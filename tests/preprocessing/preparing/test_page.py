@@ -9,6 +9,8 @@ from preprocessing.preparing import page as pages
 from preprocessing.preparing.decisions import Video, decide
 from preprocessing.preparing.job import PAGE
 from preprocessing.preparing.page import make_page
+from preprocessing.sources.config import LabelsConfig
+from preprocessing.sources.labels import InputPart, read_labels
 from tests.pipeline.chromium import Chromium
 
 
@@ -42,6 +44,27 @@ def test_of_many_videos_some_are_shown_and_those_with_faults_first(monkeypatch: 
     assert re.findall("<h3>(.*?)</h3>", text) == ["0.mp4", "1.mp4", "8.mp4", "9.mp4"]
     assert "4 of 10 are shown" in text
     assert "no &lt;b&gt;video&lt;/b&gt;" in text
+
+
+def test_a_part_without_a_label_that_others_have_is_dropped_for_shards_could_not_use_it(tmp_path: Path) -> None:
+    part = {"start_s": 0.0, "end_s": 3.0, "kept": True, "box": [0, 0, 64, 64], "reason": "", "where": ""}
+    labels = ({"identity": "a", "take": "1"}, {"identity": "b"}, {"take": "2"})
+    videos = [
+        Video(f"{number}.mp4", {"parts": [dict(part)], "damage": None}, [InputPart(own)])
+        for number, own in enumerate(labels)
+    ]
+    decisions = decide(videos, 6)
+    assert [video.parts[0]["reason"] for video in decisions.videos] == [
+        "",
+        "no label",
+        "",
+    ]  # an identity can be missing
+    assert decisions.reasons() == [("no label", 1)]
+    (tmp_path / "sidecar.csv").write_bytes(decisions.sidecar())
+    reader = read_labels(LabelsConfig(sidecar=str(tmp_path / "sidecar.csv")))
+    assert reader.parts("0.mp4")[0].labels == {"identity": "a", "take": "1"}
+    with pytest.raises(ValueError, match="no label: take"):
+        reader.parts("1.mp4")
 
 
 def test_it_fits_a_phone_and_makes_no_requests(prepared: Path, chromium: str) -> None:

@@ -105,6 +105,17 @@ def test_rows_of_a_video_may_crop_it_differently(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", [" first.mp4", "last .mp4", "folder /one.mp4", "\u00e4 .mp4"])
+def test_a_path_may_have_spaces_at_its_ends(tmp_path: Path, name: str) -> None:
+    (tmp_path / "videos" / name).parent.mkdir(parents=True)
+    (tmp_path / "videos" / name).write_bytes(b"x")
+    (tmp_path / "labels.csv").write_text(f"path,action\n{name},wave\n")
+    found = source(tmp_path / "videos", labels=LabelsConfig(sidecar=str(tmp_path / "labels.csv")))
+    (one,) = found.items()
+    assert (one.path, one.doubt.startswith("it has no row")) == (name, False)
+    assert found.vocabulary == {"action": ["wave"]}
+
+
 def test_rows_with_a_reason_in_dropped_are_not_used(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(
         "path,action,start_s,end_s,dropped\n"
