@@ -86,8 +86,8 @@ class ModelConfig:
     half of their variance is common to all, so that the even blend of an untrained model passes a signal through all
     layers (independent kernels cancel: 1/sqrt(K) per layer)."""
     dynamics_decoder: Literal["lstm", "phase"] = "lstm"
-    """What drives the poses of a sequence. `lstm`: an LSTM fed its own output, as published, which comes to rest after
-    the lengths that it was trained on. `phase`: a function of one phase, whose start and speed the
+    """What drives the poses of a sequence. `lstm`: an LSTM fed its own output, as published, which comes to rest or
+    drifts into other actions after the lengths that it was trained on. `phase`: a function of one phase, whose start and speed the
     dynamics code gives, so that periodic actions last."""
     dynamics_init: Literal["default", "scaled"] = "default"
     """Initial weights of the dynamics code's loc. `default`: torch's, whatever the scale of the prior; with a prior

@@ -56,7 +56,8 @@ def symmetric_kl(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) ->
     """Return the mean of KL(first || second) and KL(second || first): [B], in nats.
 
     Args:
-        first, second: loc and scale of a diagonal Normal, each [B, N].
+        first: loc and scale of a diagonal Normal, each [B, N].
+        second: those of another.
     """
     one, other = dist.Normal(*first, validate_args=False), dist.Normal(*second, validate_args=False)
     both_ways: Tensor = divergence(one, other) + divergence(other, one)

@@ -42,7 +42,8 @@ def final_states(rnn: nn.LSTM, inputs: Tensor, hidden: Tensor, cell: Tensor, dro
     Args:
         rnn: has `batch_first`; in training, `dropout` takes the place of its own.
         inputs: [B, T, N].
-        hidden, cell: states before the first step, [layers * directions, B, R] each.
+        hidden: hidden states before the first step, [layers * directions, B, R].
+        cell: cell states, likewise.
         dropout: acts between layers.
     """
     if not dropout.is_active:

@@ -111,7 +111,8 @@ def score_samples(
         length: frames of each sample.
         seed: seed of the intervals.
         progress: receives the phases listed by `sample_phases`.
-        renderer, true_swap: as in `measure`.
+        renderer: as in `measure`.
+        true_swap: as in `measure`.
         finished: results of an interrupted call with the same arguments.
 
     Raises:
