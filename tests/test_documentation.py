@@ -18,4 +18,4 @@ def test_it_builds_without_a_warning(root: Path, tmp_path: Path) -> None:
         text=True,
     )
     assert (built.returncode, built.stderr) == (0, "")
-    assert (tmp_path / "site" / "your-videos" / "index.html").exists()
+    assert (tmp_path / "site" / "your-videos.html").exists()

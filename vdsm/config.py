@@ -87,8 +87,8 @@ class ModelConfig:
     layers (independent kernels cancel: 1/sqrt(K) per layer)."""
     dynamics_decoder: Literal["lstm", "phase"] = "lstm"
     """What drives the poses of a sequence. `lstm`: an LSTM fed its own output, as published, which comes to rest or
-    drifts into other actions after the lengths that it was trained on. `phase`: a function of one phase, whose start and speed the
-    dynamics code gives, so that periodic actions last."""
+    drifts into other actions after the lengths that it was trained on. `phase`: a function of one phase, whose start
+    and speed the dynamics code gives, so that periodic actions last."""
     dynamics_init: Literal["default", "scaled"] = "default"
     """Initial weights of the dynamics code's loc. `default`: torch's, whatever the scale of the prior; with a prior
     scale of 1, an untrained code is nearly all noise. `scaled`: multiplied by the prior scale relative to the published

@@ -59,9 +59,7 @@ def read_sheets(folder: str, names: Iterable[str], actions: ActionTable) -> dict
         try:
             data = storage.read_bytes(url)
         except MissingFileError:
-            raise UserError(
-                f"{url} is missing; the set needs this sheet; docs/preprocessing.md says where its sheets are from"
-            ) from None
+            raise UserError(f"{url} is missing; the set needs this sheet; see docs/preprocessing.md") from None
         sheets[name] = Sheet(_cut_frames(url, data, actions), hashlib.sha256(data).hexdigest())
     return sheets
 
