@@ -141,3 +141,8 @@ def apply(model: Disentangler, adaptation: Adaptation) -> None:
     static = density_at(adaptation.static[0].cpu())
     fitted = model.fitted_priors
     model.fitted_priors = FittedPriors(static) if fitted is None else fitted._replace(static=static)
+
+
+def is_adapted(model: Disentangler) -> bool:
+    """Return whether a model shows one person, whatever clip it encodes; see `apply`."""
+    return not bool(model.frame_model.static_loc.weight.any())

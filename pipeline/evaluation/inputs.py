@@ -159,14 +159,21 @@ def ready(model: "Disentangler", origin: dict[str, Any], refinement_steps: int, 
     Args:
         model: the model.
         origin: where it is from, as `load_run` returns it.
-        refinement_steps: its `encode` refines static codes by so many steps, for the swaps of its stage.
-        prior: `published`, or `fitted` to sample from its fitted priors if it has them.
+        refinement_steps: its `encode` refines static codes by so many steps, for the swaps of its stage; those of an
+            adapted model are that of its person, whatever is encoded.
+        prior: `published`, or `fitted` to sample from its fitted priors if it has them. An adapted model samples its
+            person.
     """
+    from vdsm.adaptation import is_adapted
+    from vdsm.code_density import FittedPriors
+
+    adapted = is_adapted(model)
     if prior == "published":
-        model.fitted_priors = None
+        static = model.fitted_priors.static if adapted and model.fitted_priors else None
+        model.fitted_priors = None if static is None else FittedPriors(static)
     elif model.fitted_priors is None:
         log.warning("%s has no fitted priors, so codes are sampled from the published ones", origin["run"])
-    model.refinement_steps = refinement_steps
+    model.refinement_steps = 0 if adapted else refinement_steps
     model.refined_by = "dynamics" if origin["stage"] >= 2 else "poses"
     return model.eval()
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vdsm.adaptation import BLEND_RATE, Adaptation, AdaptationConfig, apply, fit
+from vdsm.adaptation import BLEND_RATE, Adaptation, AdaptationConfig, apply, fit, is_adapted
 from vdsm.code_density import Block, CodeDensity, FittedPriors
 from vdsm.config import ModelConfig
 from vdsm.decoder import SLOPE, KernelShift
@@ -138,11 +138,13 @@ def test_fitting_brings_the_frames_closer_and_leaves_the_model_unchanged(model: 
 
 
 def test_an_adapted_model_shows_the_person_whatever_clip_is_encoded(model: Disentangler, frames: Tensor) -> None:
+    assert not is_adapted(model)
     fitted = fit(model, frames, QUICK)
     apply(model, fitted)
     others = torch.rand(2, 4, 3, 32, 32)
     code = model.frame_model.static_code(fitted.static, model.temperature)
     torch.testing.assert_close(model.encode(others).static, code.expand(2, -1))
+    assert is_adapted(model)
     dynamics_of = torch.rand(2, 4, 3, 32, 32)
     swapped = model.swap(dynamics_of=dynamics_of, static_of=others)
     assert torch.equal(swapped, model.swap(dynamics_of=dynamics_of, static_of=others.flip(0)))

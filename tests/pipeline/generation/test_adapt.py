@@ -14,6 +14,7 @@ import torch
 from cluster.storage import api as storage
 from pipeline import adapt as adapt_module
 from pipeline import generate as generate_module
+from pipeline.evaluation.inputs import load
 from pipeline.generation import adapted_run
 from pipeline.generation.adaptation_request import AdaptationRequest
 from pipeline.recipe import Recipe
@@ -106,6 +107,20 @@ def test_a_run_that_deletes_the_checkpoint_meanwhile_does_not_matter(run: Path, 
         path.unlink()
     work.execute(NO_PROGRESS)
     assert load_run(str(tmp_path / "a"))[2]["stage"] == 2
+
+
+def test_neither_refinement_nor_the_published_priors_take_the_person_from_an_adapted_model(
+    run: Path, video: Path, small_figures: Path, tmp_path: Path
+) -> None:
+    adapt_module.main(["--run", str(run), "--videos", str(video), *STEPS, "--out", str(tmp_path / "me")])
+    frames = torch.rand(2, 8, 3, 32, 32)
+    plain = load(str(tmp_path / "me"), str(small_figures)).model
+    code = plain.encode(frames).static[0]
+    other = load(str(tmp_path / "me"), str(small_figures), refinement_steps=3, prior="published").model
+    assert torch.equal(other.encode(frames).static, code.expand(2, -1))
+    sampled = other.sample_static(3, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(sampled, code.expand(3, -1), atol=1e-4, rtol=0)
+    assert load(str(run), str(small_figures), refinement_steps=3, prior="published").model.refinement_steps == 3
 
 
 @pytest.mark.parametrize("kept", range(6))
