@@ -17,8 +17,9 @@ from vdsm.disentangler import Disentangler
 
 BATCH_CLIPS = 32
 DIVERGENCE_SAMPLES = 4000
-MAX_PERMUTED = 10**7
-"""Clips up to whose number some of them are drawn by a permutation of all, as always; of more, without one."""
+SCATTERED, RUNS = 10**5, 128
+"""Of more clips than `SCATTERED`, so many runs of neighbours are drawn, and not single clips: these would be in
+thousands of shards, each of which would have to be fetched."""
 
 
 class CodePosteriors(NamedTuple):
@@ -57,9 +58,11 @@ def prior_clips(order: GlobalOrder, maximum: int) -> tuple[Indices, Indices]:
 def _drawn(count: int, maximum: int, seed: int) -> Indices:
     """Return at most so many of the numbers below `count`, in ascending order."""
     generator = np.random.default_rng(derive_seed(seed, "priors"))
-    if count > MAX_PERMUTED:
-        return np.sort(generator.choice(count, maximum, replace=False))
-    return np.sort(generator.permutation(count)[:maximum])
+    if count <= SCATTERED:
+        return np.sort(generator.permutation(count)[:maximum])
+    length = -(-min(maximum, count) // RUNS)
+    runs = np.sort(generator.choice(count // length, min(maximum, count) // length, replace=False))
+    return (runs[:, None] * length + np.arange(length)).ravel()
 
 
 @torch.no_grad()

@@ -117,6 +117,21 @@ def test_codes_are_of_the_first_frames_of_training_clips_and_of_validation_clips
             torch.testing.assert_close(values[row].float(), expected[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [100_001, 10**6, 10**8])
+def test_of_many_clips_runs_of_neighbours_are_taken_so_that_few_shards_are_read(count: int) -> None:
+    found = code_priors._drawn(count, 3000, seed=1)
+    assert len(set(found.tolist())) == len(found) == 3000
+    assert found.tolist() == sorted(found.tolist())
+    assert 0 <= found[0] <= found[-1] < count
+    runs = 1 + int((np.diff(found) > 1).sum())
+    assert 64 < runs <= code_priors.RUNS
+    assert 0.4 < float(found.mean()) / count < 0.6
+    assert np.array_equal(found, code_priors._drawn(count, 3000, seed=1))
+    assert not np.array_equal(found, code_priors._drawn(count, 3000, seed=2))
+    few = code_priors._drawn(100_000, 3000, seed=1)
+    assert int((np.diff(few) > 1).sum()) > 2500
+
+
 @dataclass(frozen=True)
 class OneOfThree(DistributedContext):
     """A rank whose sums are its own part."""
