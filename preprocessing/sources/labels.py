@@ -17,7 +17,7 @@ from preprocessing.decoding.transform import Crop
 from preprocessing.sources.config import LabelsConfig
 from preprocessing.sources.names import as_text, composed
 
-IDENTITY, SPLIT = "identity", "split"
+IDENTITY, SPLIT, JOINT = "identity", "split", "joint"
 _DROPPED = "dropped"
 _CROP = ("left", "top", "width", "height")
 CROP_MOVES = "crop_moves"
@@ -107,8 +107,8 @@ def forms_of(name: str) -> tuple[str, ...]:
 
 
 def is_label_name(name: str) -> bool:
-    """Return whether a label may have this name."""
-    return _VALID_NAME.fullmatch(name) is not None
+    """Return whether a label may have this name: not that of what metrics say of all labels together."""
+    return _VALID_NAME.fullmatch(name) is not None and name != JOINT
 
 
 def _check_values(labels: dict[str, str]) -> None:
@@ -150,7 +150,8 @@ def read_labels(config: LabelsConfig, embedded: tuple[str, ...] = ()) -> LabelRe
     for name in names:
         if not is_label_name(name):
             raise UserError(
-                f"invalid label name {name!r:.60}; use letters, digits, _, - and spaces, starting with a letter"
+                f"invalid label name {name!r:.60}; use letters, digits, _, - and spaces, starting with a letter, "
+                f"and not {JOINT!r} alone, which metrics say of all labels together"
             )
     missing = set(config.numbers) - set(names)
     if missing:

@@ -145,6 +145,7 @@ def test_rows_with_a_reason_in_dropped_are_not_used(videos: Path, tmp_path: Path
         ("path,start_s,end_s\nx,5,5\n", "end_s is 5, which is not after start_s, 5"),
         ("path,age\nanna/wave/01.mp4,old\n", "age is 'old', which is not a number"),
         ("path,a.b\nx,1\n", "invalid label name 'a.b'"),
+        ("path,joint\nx,1\n", "invalid label name 'joint'; .* not 'joint' alone"),
     ],
 )
 def test_an_error_in_a_sidecar_is_reported_with_its_row(videos: Path, tmp_path: Path, text: str, message: str) -> None:
