@@ -95,7 +95,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@if $(BIN)/python -m pipeline.web_studio.onnxruntime_web; then $(BIN)/vdsm studio --static site/studio; \
 	else echo "left out: site/studio, the studio that runs in the browser (docs/studio.md)"; fi
 
