@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from preprocessing.preparing.activity import Activity, active_regions, blobs, measure_activity
 from preprocessing.preparing.boxes import Box, inside, overlap, scaled, union
 from preprocessing.preparing.camera import CameraMotion, estimate_motion, warped
+from preprocessing.preparing.config import PrepareConfig
 from preprocessing.preparing.detectors import FaceFinder, find_people
 from preprocessing.preparing.tracks import ROOM, WALKS, Track, Way, link, pieces
 
@@ -70,32 +71,24 @@ class Findings:
 
 
 def find_candidates(
-    frames: Sequence[Rgb],
-    fps: float,
-    detector: str,
-    faces: FaceFinder,
-    *,
-    min_frames: int,
-    still: float,
-    follow: bool = False,
+    frames: Sequence[Rgb], fps: float, config: PrepareConfig, faces: FaceFinder, *, min_frames: int
 ) -> Findings:
     """Return what a part can be cropped to.
 
     Args:
         frames: successive frames, uint8 [H, W, 3], all of one size.
         fps: their number per second.
-        detector: the setting `prepare.detector`.
+        config: what is looked for.
         faces: finds faces.
         min_frames: shortest piece of what passes through the picture, in frames.
-        still: least change of a face that counts beside what moves, in grey levels; others are pictures of faces.
-        follow: whether what crosses the picture, or stands still before a shaking camera, gets a crop that moves.
     """
+    detector = config.detector
     greys: list[Grey] = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.uint8) for frame in frames]
     camera = estimate_motion(greys)
     activity = measure_activity(camera.stabilized(greys))
     height, width = greys[0].shape
     whole: Box = (0.0, 0.0, float(width), float(height))
-    scene = _Scene(frames, greys, fps, camera, activity, min_frames, follow)
+    scene = _Scene(frames, greys, fps, camera, activity, min_frames, config.follow)
     found: list[Candidate] = []
     heads = _tracks(scene, FACES_PER_S, faces.find) if detector in ("auto", "faces") else []
     if detector in ("auto", "motion"):
@@ -103,8 +96,8 @@ def find_candidates(
     if detector == "people" or (detector == "auto" and camera.kind == "moving"):
         people = [_candidate(scene, "person", track) for track in _tracks(scene, PEOPLE_PER_S, find_people)]
         found = people + [one for one in found if all(_shown(one, other) < 0.5 for other in people)]
-    if found:
-        heads = [head for head in heads if activity.motion(head.box) >= still]
+    if found:  # beside what moves, faces that do not are pictures of faces
+        heads = [head for head in heads if activity.motion(head.box) >= config.still]
     for head in heads:
         found = _with_face(found, head, _candidate(scene, "face", head), whole)
     if camera.kind == "moving" and any(one.kind != "motion" for one in found):

@@ -17,7 +17,7 @@ from preprocessing.preparing.detectors import FaceFinder
 from preprocessing.preparing.hashes import hash_frame
 from preprocessing.preparing.quality import sharpness
 from preprocessing.preparing.stills import make_still
-from preprocessing.preparing.tracks import corners_of
+from preprocessing.preparing.tracks import moves_of
 
 Rgb = NDArray[np.uint8]
 
@@ -27,8 +27,6 @@ HASH_S, HASHES = 0.5, 24
 """Seconds between the frames of which hashes are made, at first, and their largest number."""
 STILLS = 6
 """Largest number of stills of a video."""
-FINEST = 128
-"""A crop that moves is never further from what it follows than its side divided by this."""
 
 
 class Examination:
@@ -207,15 +205,7 @@ class Examination:
         count, span = len(block.frames), block.shown[-1] - block.shown[0]
         fps = (count - 1) / span if span > 0 else FPS
         needed = max(2, int(np.ceil(self._needed_s() * fps)))
-        found = find_candidates(
-            block.frames,
-            fps,
-            self._config.detector,
-            self._faces,
-            min_frames=needed,
-            still=self._config.still,
-            follow=self._config.follow,
-        )
+        found = find_candidates(block.frames, fps, self._config, self._faces, min_frames=needed)
         candidates = found.candidates
         if given is not None:
             box = (given[0] / scale[0], given[1] / scale[1], given[2] / scale[0], given[3] / scale[1])
@@ -230,11 +220,10 @@ class Examination:
                 box if given is not None else square_around(box, margin, width, height, below=below)
                 for box in map(one.at, range(one.first, one.last + 1))
             ]
-            square = squares[0]
             scores = {
                 "motion": _rounded(one.motion),
                 "sharpness": _rounded(sharpness(block.frames[(one.first + one.last) // 2], squares[len(squares) // 2])),
-                "side": _rounded(square[2] * scale[0]),
+                "side": _rounded(squares[0][2] * scale[0]),
             }
             start = part["start_s"] if one.first == 0 else _rounded(block.shown[one.first])
             end = part["end_s"] if one.last == count - 1 else _rounded(block.shown[one.last])
@@ -252,12 +241,20 @@ class Examination:
                     "where": where,
                     "kind": "given" if given is not None else one.kind,
                     "camera": found.camera,
-                    "box": [round(value * factor) for value, factor in zip(square, scale * 2)],
-                    **_moves(one, squares, block.shown, scale, given),
+                    "box": [round(value * factor) for value, factor in zip(squares[0], scale * 2)],
+                    **self._moves(one, squares, block.shown[one.first : one.last + 1], scale, given),
                     "scores": scores,
                 }
             )
         return made
+
+    def _moves(
+        self, one: Candidate, squares: list[Box], times: list[float], scale: tuple[float, float], given: Crop | None
+    ) -> dict[str, Any]:
+        """Return `moves` of a part whose crop moves, as the labels say or as its candidate does, else nothing."""
+        if given is not None:
+            return {"moves": [list(point) for point in given.moves]} if given.moves else {}
+        return {"moves": moves_of(squares, times, scale)} if one.way is not None else {}
 
     def _fault(self, scores: dict[str, float], times: Sequence[float], length_s: float, rivals: int) -> tuple[str, str]:
         """Return why a crop is dropped and the value that decides it, or two empty strings.
@@ -297,20 +294,6 @@ def _nothing(found: Findings, detector: str) -> dict[str, Any]:
     if found.camera == "moving":
         return {"reason": "nothing stands out", "where": "the camera moves", "camera": found.camera}
     return {"reason": "still", "where": "nothing moves", "camera": found.camera}
-
-
-def _moves(
-    one: Candidate, squares: Sequence[Box], shown: Sequence[float], scale: tuple[float, float], given: Crop | None
-) -> dict[str, Any]:
-    """Return where the crop of a candidate is over time: (seconds, left, top), in pixels of the video, if it moves."""
-    if given is not None and given.moves:
-        return {"moves": [list(point) for point in given.moves]}
-    if one.way is None:
-        return {}
-    points = np.array([(box[0] * scale[0], box[1] * scale[1]) for box in squares])
-    kept = corners_of(points, tolerance=squares[0][2] * scale[0] / FINEST)
-    times = shown[one.first : one.last + 1]
-    return {"moves": [[_rounded(times[index]), *(round(float(v), 1) for v in points[index])] for index in kept]}
 
 
 def _rounded(value: float) -> float:

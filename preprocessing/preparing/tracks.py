@@ -17,6 +17,8 @@ WALKS = 1.4
 """A crop that may move follows what reaches this many times as far as a typical box of it; a face, `ROOM` times."""
 SMOOTH_S = 0.4
 """Deviation of the Gaussian that smooths the way of a track, in seconds."""
+FINEST = 128
+"""A crop that moves is never further from what it follows than its side divided by this."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,19 @@ def pieces(track: Track, min_frames: int) -> list[Track]:
     if current:
         found.append(Track(current))
     return [piece for piece in found if piece.length >= min_frames]
+
+
+def moves_of(squares: Sequence[Box], times: Sequence[float], scale: tuple[float, float]) -> list[list[float]]:
+    """Return where a crop is over time: seconds, left and top of each corner of its way.
+
+    Args:
+        squares: the crop in each frame.
+        times: time of each frame, in seconds.
+        scale: factors by which left and top are multiplied.
+    """
+    points = np.array([(box[0] * scale[0], box[1] * scale[1]) for box in squares])
+    kept = corners_of(points, tolerance=squares[0][2] * scale[0] / FINEST)
+    return [[round(float(times[n]), 6), *(round(float(value), 1) for value in points[n])] for n in kept]
 
 
 def corners_of(points: NDArray[np.float64], tolerance: float) -> list[int]:
