@@ -169,8 +169,7 @@ def ready(model: "Disentangler", origin: dict[str, Any], refinement_steps: int, 
 
     adapted = is_adapted(model)
     if prior == "published":
-        static = model.fitted_priors.static if adapted and model.fitted_priors else None
-        model.fitted_priors = None if static is None else FittedPriors(static)
+        model.fitted_priors = FittedPriors(model.fitted_priors.static) if adapted and model.fitted_priors else None
     elif model.fitted_priors is None:
         log.warning("%s has no fitted priors, so codes are sampled from the published ones", origin["run"])
     model.refinement_steps = 0 if adapted else refinement_steps

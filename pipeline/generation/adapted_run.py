@@ -27,7 +27,7 @@ from pipeline.generation.user_clips import ClipList, checked, concatenate, read_
 from pipeline.report.animation import display_fps, median_fps
 from pipeline.report.images import enlarge, mosaic
 from pipeline.runs.checkpoints import copy_to_cpu, stage_file
-from pipeline.runs.store import load_run, read_model
+from pipeline.runs.store import read_run
 from pipeline.training.batches import to_model
 from preprocessing.dataset.reader import ClipDataset
 from preprocessing.spread import evenly_spread
@@ -179,11 +179,10 @@ def prepare(request: AdaptationRequest) -> AdaptationWork:
     if not request.videos and request.data is None:
         raise UserError("no clips to adapt to; give --videos or --data")
     device = chosen_device(request.device)
-    model, _, origin = load_run(request.run)
+    # All at once: a run that is still trained deletes old checkpoints.
+    (model, _, origin), read = read_run(request.run)
     if storage.exists(storage.join(request.run, DESCRIPTION)):
         raise UserError(f"{request.run}: is adapted to a person already; give the run that it was adapted from")
-    # Now: a run that is still trained deletes old checkpoints.
-    _, read, _ = read_model(origin["checkpoint"])
     content = {key: value for key, value in read.items() if key not in _REPLACED}
     files = {name: storage.read_bytes(storage.join(origin["run"], name)) for name in (RECIPE, RUN)}
     clips = _find_clips(request, model)

@@ -220,7 +220,12 @@ LoadedRun: TypeAlias = "tuple[Disentangler, Recipe, dict[str, Any]]"
 
 
 def load_run(url: str) -> LoadedRun:
-    """Return the newest model of a run, its recipe, and its origin.
+    """Return the newest model of a run, its recipe, and its origin; see `read_run`."""
+    return read_run(url)[0]
+
+
+def read_run(url: str) -> tuple[LoadedRun, dict[str, Any]]:
+    """Return the newest model of a run, its recipe, and its origin; and the content of the checkpoint.
 
     The origin has the keys `run`, `stage`, `step`, `finished`, `checkpoint`, `checkpoint_sha256`, `data` and
     `data_sha256` (see `data_hash`).
@@ -250,7 +255,7 @@ def load_run(url: str) -> LoadedRun:
         "data": description.data,
         "data_sha256": description.data_sha256,
     }
-    return model, recipe, origin
+    return (model, recipe, origin), content
 
 
 def read_model(url: str) -> "tuple[Disentangler, dict[str, Any], str]":

@@ -43,6 +43,11 @@ def bytes_needed(job: Job, clips: Indices) -> int:
     return 4 * sum(_widths(job)) * int(np.asarray(job.clips.clip_frames)[clips].sum())
 
 
+def have_room(job: Job, needed_bytes: int) -> bool:
+    """Return whether latents of so many bytes are stored."""
+    return needed_bytes <= 1e9 * job.training.latent_memory_gb
+
+
 @torch.no_grad()
 def infer_latents(model: SequenceModel, job: Job, clips: Indices, world: DistributedContext) -> LatentStore:
     """Infer the latents of some clips. Each rank infers those of its part; all must call together."""

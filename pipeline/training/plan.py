@@ -10,7 +10,7 @@ from cluster.memory import memory_bytes
 from pipeline.training.batches import check_frames
 from pipeline.training.config import TrainingConfig
 from pipeline.training.job import Job, stage_order
-from pipeline.training.latents import bytes_needed
+from pipeline.training.latents import bytes_needed, have_room
 from pipeline.training.order import GlobalOrder
 from vdsm.config import ModelConfig
 
@@ -71,8 +71,7 @@ def _with_latents(plan: StagePlan, job: Job, order: GlobalOrder) -> StagePlan:
     if plan.stage == 1 or not job.training.latent_memory_gb:
         return plan
     needed = bytes_needed(job, order.train)
-    is_stored = needed <= 1e9 * job.training.latent_memory_gb
-    return replace(plan, memory_bytes=plan.memory_bytes + needed) if is_stored else plan
+    return replace(plan, memory_bytes=plan.memory_bytes + needed) if have_room(job, needed) else plan
 
 
 def plan_of(

@@ -73,10 +73,10 @@ class StageRun:
         if self.stage == 1 or not room:
             return None
         assert isinstance(self.module, SequenceModel)
-        needed = latents.bytes_needed(self.job, self.order.train) / 1e9
-        is_stored = needed <= room
+        needed = latents.bytes_needed(self.job, self.order.train)
+        is_stored = latents.have_room(self.job, needed)
         event = "inferring latents" if is_stored else "latents not stored"
-        self.log_event(event, 0, needed_gb=float(f"{needed:.3g}"), latent_memory_gb=room)
+        self.log_event(event, 0, needed_gb=float(f"{needed / 1e9:.3g}"), latent_memory_gb=room)
         if not is_stored:
             return None
         return latents.infer_latents(self.module, self.job, self.order.train, self.world)

@@ -1,5 +1,6 @@
 """Turn a decoded image into a frame of a clip: upright, cropped, resized with anti-aliasing, grey or RGB."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -21,6 +22,12 @@ class Crop(NamedTuple):
     moves: tuple[tuple[float, float, float], ...] = ()
     """Where it is at other times: (seconds, left, top), in order. In between it moves in a straight line; before the
     first and after the last it stands still. Empty: it always does."""
+
+    @staticmethod
+    def of(box: Iterable[float], moves: Iterable[Iterable[float]] = ()) -> "Crop":
+        """Return the crop with a box (left, top, width, height) and moves, given as lists."""
+        left, top, width, height = box
+        return Crop(left, top, width, height, tuple((time, x, y) for time, x, y in moves))
 
     def at(self, time_s: float) -> "Crop":
         """Return where it is at a time in seconds since the first frame."""

@@ -40,6 +40,11 @@ def enlarged(box: Box, pixels: float) -> Box:
     return box[0] - pixels, box[1] - pixels, box[2] + 2 * pixels, box[3] + 2 * pixels
 
 
+def centre(box: Box) -> tuple[float, float]:
+    """Return the point in the middle of a box."""
+    return box[0] + box[2] / 2, box[1] + box[3] / 2
+
+
 def around(x: float, y: float, width: float, height: float) -> Box:
     """Return the box of a size around a point."""
     return x - width / 2, y - height / 2, width, height
@@ -76,6 +81,6 @@ def square_around(box: Box, margin: float, width: int, height: int, *, below: fl
         below: share of the room above and below the box that lies below it.
     """
     side = min(max(box[2], box[3]) * margin, width, height)
-    left = box[0] + box[2] / 2 - side / 2
+    left = centre(box)[0] - side / 2
     top = box[1] + box[3] + below * (side - box[3]) - side
     return min(max(0.0, left), width - side), min(max(0.0, top), height - side), side, side

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preprocessing.preparing.activity import Activity, active_regions, blobs, measure_activity
-from preprocessing.preparing.boxes import Box, inside, overlap, scaled, union
+from preprocessing.preparing.boxes import Box, centre, inside, overlap, scaled, union
 from preprocessing.preparing.camera import CameraMotion, estimate_motion, warped
 from preprocessing.preparing.config import PrepareConfig
 from preprocessing.preparing.detectors import FaceFinder, find_people
@@ -184,15 +184,14 @@ def _tracks(scene: _Scene, per_s: float, find: Callable[[Rgb], list[Box]]) -> li
 
 
 def _candidate(scene: _Scene, kind: Literal["face", "person", "motion"], track: Track) -> Candidate:
-    room = FACE_ROOM if kind == "face" else 1.0
-    box = scaled(track.box, room) if kind == "face" else track.box
-    way = None
-    if scene.follow and track.reach > (ROOM if kind == "face" else WALKS):
+    room, far = (FACE_ROOM, ROOM) if kind == "face" else (1.0, WALKS)
+    box, way = scaled(track.box, room), None
+    if scene.follow and track.reach > far:
         way = track.way(scene.fps, room)
     elif scene.follow and scene.camera.kind == "shaky":
         shaken = _shaken(scene.camera, box)
-        centre = np.array([box[0] + box[2] / 2, box[1] + box[3] / 2])  # over all frames, not in the first one
-        way = replace(shaken, centres=shaken.centres - shaken.centres.mean(axis=0) + centre)
+        # The box is that of all frames, not of the first one.
+        way = replace(shaken, centres=shaken.centres - shaken.centres.mean(axis=0) + centre(box))
     return Candidate(kind, box, track.first, track.last, scene.activity.motion(box), way)
 
 
@@ -224,9 +223,9 @@ def _moving(scene: _Scene) -> list[Candidate]:
 
 def _shaken(camera: CameraMotion, region: Box) -> Way:
     """Return where a region of the first frame is in each of them: what stands still moves as the camera shakes."""
-    centre = np.array([region[0] + region[2] / 2, region[1] + region[3] / 2, 1.0])
+    point = np.array([*centre(region), 1.0])
     from_first = [cv2.invertAffineTransform(matrix).astype(np.float64) for matrix in camera.to_first]
-    return Way(0, np.array([matrix @ centre for matrix in from_first]), region[2:])
+    return Way(0, np.array([matrix @ point for matrix in from_first]), region[2:])
 
 
 def _passes(region: Box, found: Sequence[list[Box]], short_side: int) -> bool:
@@ -245,7 +244,7 @@ def _passes(region: Box, found: Sequence[list[Box]], short_side: int) -> bool:
     ):
         return True  # several that cross the picture, such as people on a square
     together = [union(boxes) for boxes in found]
-    centres = np.array([(box[0] + box[2] / 2, box[1] + box[3] / 2) for box in together])
+    centres = np.array(list(map(centre, together)))
     low, high = np.percentile(centres, (5, 95), axis=0)
     small = float(np.median([max(box[2:]) for box in together])) < SMALL * side
     return small and bool((high - low).max() > TRAVELS * side)

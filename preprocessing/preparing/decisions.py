@@ -12,7 +12,8 @@ from preprocessing.preparing.duplicates import group_videos
 from preprocessing.sources.labels import CROP_MOVES, IDENTITY, SPLIT, InputPart
 from preprocessing.sources.names import as_text, make_key
 
-COLUMNS = ("path", "left", "top", "width", "height", "start_s", "end_s", "dropped", IDENTITY)
+BOX = ("left", "top", "width", "height")
+COLUMNS = ("path", *BOX, "start_s", "end_s", "dropped", IDENTITY)
 """First columns of the sidecar; `crop_moves`, if a crop moves, and those of other labels follow."""
 
 
@@ -149,36 +150,40 @@ class Decisions:
     def sidecar(self) -> bytes:
         """Return `sidecar.csv`: a row per part, and one per file without any. Rows with a reason in `dropped` are not
         used; delete the reason to use a part."""
-        names = {name for video in self.videos for segment in video.segments for name in segment.labels}
-        others = [*sorted(names & {SPLIT}), *sorted(names - {IDENTITY, SPLIT})]
-        do_move = any(part.get("moves") for video in self.videos for part in video.parts)
+        names = _label_names(self.videos)
+        moves = [CROP_MOVES] if any(part.get("moves") for video in self.videos for part in video.parts) else []
+        columns = [*COLUMNS, *moves, *sorted(names & {SPLIT}), *sorted(names - {IDENTITY, SPLIT})]
         text = io.StringIO(newline="")
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow([*COLUMNS, *([CROP_MOVES] if do_move else []), *others])
+        table = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
         for index, video in enumerate(self.videos):
-            path = as_text(video.name)
+            path = {"path": as_text(video.name)}
             for part in video.parts:
                 why = ": ".join(filter(None, [part["reason"], part["where"]])) if not part["kept"] else ""
-                labels = video.labels(part)
-                row = [path, *(part.get("box") or [""] * 4), part["start_s"], part["end_s"], why]
-                row += [self.identity(index, part), *([_as_text(part)] if do_move else [])]
-                table.writerow([*row, *(labels.get(name, "") for name in others)])
+                box = dict(zip(BOX, part.get("box") or ()))
+                decided: dict[str, Any] = {"start_s": part["start_s"], "end_s": part["end_s"], "dropped": why}
+                decided |= {IDENTITY: self.identity(index, part), CROP_MOVES: _moves_as_text(part)}
+                table.writerow(video.labels(part) | path | box | decided)
             if not video.parts:
-                empty = [""] * (len(others) + do_move)
-                table.writerow([path, *[""] * 6, video.fault["reason"], self.group(index), *empty])
+                table.writerow(path | {"dropped": video.fault["reason"], IDENTITY: self.group(index)})
         return text.getvalue().encode()
 
 
-def _as_text(part: dict[str, Any]) -> str:
+def _moves_as_text(part: dict[str, Any]) -> str:
     """Return the moves of a part's crop as the sidecar has them."""
     return " ".join(f"{time}:{left}:{top}" for time, left, top in part.get("moves", []))
+
+
+def _label_names(videos: Sequence[Video]) -> set[str]:
+    """Return the names of all labels that a video has."""
+    return {name for video in videos for segment in video.segments for name in segment.labels}
 
 
 def decide(videos: Sequence[Video], hash_distance: int) -> Decisions:
     """Return the decisions on all videos, in the order of their paths."""
     hashes = [video.record.get("hashes", []) for video in videos]
-    names = {name for video in videos for segment in video.segments for name in segment.labels}
-    return Decisions([_labelled(video, names - {IDENTITY}) for video in videos], group_videos(hashes, hash_distance))
+    names = _label_names(videos) - {IDENTITY}
+    return Decisions([_labelled(video, names) for video in videos], group_videos(hashes, hash_distance))
 
 
 def _labelled(video: Video, names: Set[str]) -> Video:

@@ -109,8 +109,7 @@ def _video(decisions: Decisions, index: int) -> dict[str, Any]:
 
 def _box_at(part: dict[str, Any], time_s: float) -> Sequence[float]:
     """Return the crop of a part at a time in seconds."""
-    left, top, width, height = part["box"]
-    return Crop(left, top, width, height, tuple(map(tuple, part.get("moves", [])))).at(time_s)[:4]
+    return Crop.of(part["box"], part.get("moves", [])).at(time_s)[:4]
 
 
 def _percent(box: Sequence[float], width: int, height: int) -> dict[str, float]:

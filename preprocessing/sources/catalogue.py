@@ -168,11 +168,7 @@ def segments_of(item: Item) -> tuple[list[Segment], tuple[Crop | None, ...]]:
     segments = [
         Segment(labels, _exact_time(start), _exact_time(end), *crop) for labels, start, end, *crop in content["parts"]
     ]
-    return segments, tuple(None if crop is None else _crop(*crop) for crop in crops)
-
-
-def _crop(left: float, top: float, width: float, height: float, moves: Iterable[Iterable[float]] = ()) -> Crop:
-    return Crop(left, top, width, height, tuple((time, x, y) for time, x, y in moves))
+    return segments, tuple(None if crop is None else Crop.of(crop[:4], *crop[4:]) for crop in crops)
 
 
 def _exact_time(seconds: float | None) -> Any:

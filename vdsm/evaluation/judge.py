@@ -82,7 +82,12 @@ class Judge(nn.Module):
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """Return logits [B, V] of each factor for frames f32 [B, T, C, H, W] in [0, 1]."""
         features = self.features(frames)
-        return {name: head(features) for name, head in zip(self.values, self.heads.values(), strict=True)}
+        return {name: head(features) for name, head in self.named_heads.items()}
+
+    @property
+    def named_heads(self) -> dict[str, nn.Module]:
+        """The head of each factor."""
+        return {name.removeprefix(":"): head for name, head in self.heads.items()}
 
 
 def _module_name(factor: str) -> str:
@@ -115,12 +120,12 @@ def judge_frames(judge: Judge, frames: Tensor) -> Verdicts:
     """Return verdicts on frames f32 [B, T, C, H, W] in [0, 1], and put the judge into evaluation mode."""
     judge.eval()
     on_device = judge.features(upload(frames, device_of(judge)))
-    heads = [head(on_device) for head in judge.heads.values()]
+    heads = [head(on_device) for head in judge.named_heads.values()]
     # One copy from the device, and float64 on the CPU, which not every device has.
     features, *each = (
         torch.cat([on_device, *heads], dim=1).cpu().split([part.shape[1] for part in (on_device, *heads)], 1)
     )
-    logits = {name.removeprefix(":"): part for name, part in zip(judge.heads, each, strict=True)}
+    logits = dict(zip(judge.named_heads, each, strict=True))
     probabilities = {name: value.double().softmax(1) for name, value in logits.items()}
     return Verdicts(
         probabilities[ACTION].numpy(),
