@@ -15,7 +15,7 @@ from preprocessing.clip import SPLITS, Item, Source
 from preprocessing.dataset.disjoint import check_groups
 from preprocessing.dataset.format import COLUMNAR, VERSION, InputLine, StoredPlan, encode_json, index_path, shard_path
 from preprocessing.recipe import DataRecipe
-from preprocessing.sources.config import SourceConfig
+from preprocessing.sources.config import FiguresConfig, SourceConfig
 
 MOST_JSON_CLIPS = 100_000
 """Largest plan, in clips, of which `shards.format: auto` makes format 2: about 300 shards, read in two seconds."""
@@ -181,9 +181,12 @@ def _configuration(recipe: DataRecipe, *, untrusted: bool) -> dict[str, Any]:
     decoding are included where they can cause an input to be rejected.
     """
     unused = set(typing.get_args(SourceConfig.model_fields["name"].annotation)) - {recipe.source.name}
-    # Left out where it changes nothing, so that datasets of earlier versions are those of the same settings.
-    unused |= {"repeat"} if recipe.source.repeat == 1 else set()
     source = recipe.source.model_dump(mode="json", exclude=unused | {"path"})
+    # Left out where they change nothing, so that datasets of earlier versions are those of the same settings.
+    if recipe.source.repeat == 1:
+        del source["repeat"]
+    if recipe.source.name == "figures" and recipe.source.figures.size == FiguresConfig().size:
+        del source["figures"]["size"]
     names = {"target_mb", *(("decode_seconds", "decode_mb") if untrusted else ())}
     return {"seed": recipe.seed, "source": source, "shards": recipe.shards.model_dump(mode="json", include=names)}
 

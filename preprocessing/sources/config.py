@@ -110,6 +110,8 @@ class FiguresConfig(Section):
 
     identities: int = Field(default=400, ge=2)
     """Number of distinct figures (combinations of static attributes); each performs every action."""
+    size: int = Field(default=64, ge=32, le=256)
+    """Height and width of a frame, in pixels."""
     clip_frames: int = Field(default=8, ge=2, le=MAX_FRAMES)
     """Frames per clip."""
     test_fraction: float = Field(default=0.2, gt=0, lt=1)

@@ -1,4 +1,4 @@
-"""The built-in generator of articulated figures, 64x64 RGB pixels, rendered from signed distances.
+"""The built-in generator of articulated figures in RGB, rendered from signed distances.
 
 A figure is a combination of four static attributes (skin, hat, shirt, trousers). Every figure performs every action,
 each time with a random phase and speed that follow from the seed.
@@ -19,8 +19,8 @@ Array = NDArray[np.float64]
 
 VERSION = "1"
 """Incremented when the rendering changes, so that shards of another version are detected."""
-SIZE = 64
-"""Height and width of a frame, in pixels."""
+UNITS = 64
+"""Height and width of a frame in the unit of joint positions and radii: pixels of a frame of 64x64."""
 FRAMES_PER_SECOND = 8.0
 FRAMES_PER_CYCLE = 8
 """Frames in which an action is performed once, at mean speed."""
@@ -87,7 +87,7 @@ class FiguresSource:
 
     def items(self) -> list[Item]:
         """Return one item per figure."""
-        size = len(ACTIONS) * self._frames * SIZE * SIZE * 3
+        size = len(ACTIONS) * self._frames * self._config.size**2 * 3
         return split_items(
             "figures", self._figures, test_fraction=self._config.test_fraction, estimated_bytes=size, clips=len(ACTIONS)
         )
@@ -102,7 +102,7 @@ class FiguresSource:
         for action, name in enumerate(ACTIONS):
             yield Clip(
                 key=f"{item.key}-{name}",
-                frames=render(figure, joints_at(name, self._phases(item.key, action))),
+                frames=render(figure, joints_at(name, self._phases(item.key, action)), self._config.size),
                 labels={"action": action, **vars(figure)},
                 identity=item.key,
                 source="figures",
@@ -111,9 +111,10 @@ class FiguresSource:
             )
 
     def true_swap(self, motion_of: str, identity: str) -> NDArray[np.uint8]:
-        """Return a figure in the motion of a clip, given by its key, with its phase and speed: uint8 [T, 64, 64, 3]."""
+        """Return a figure in the motion of a clip, given by its key, with its phase and speed: uint8 [T, H, W, 3]."""
         performer, _, name = motion_of.partition("-")
-        return render(self._figures[identity], joints_at(name, self._phases(performer, list(ACTIONS).index(name))))
+        joints = joints_at(name, self._phases(performer, list(ACTIONS).index(name)))
+        return render(self._figures[identity], joints, self._config.size)
 
     def _phases(self, figure: str, action: int) -> Array:
         """Return the phases of the frames of a clip, in radians: [T]."""
@@ -127,12 +128,12 @@ class FiguresSource:
         return version_fingerprint("figures", VERSION)
 
 
-def render(figure: Figure, joints: Joints) -> NDArray[np.uint8]:
-    """Render a figure with the given joint positions, uint8 [T, 64, 64, 3]."""
+def render(figure: Figure, joints: Joints, size: int) -> NDArray[np.uint8]:
+    """Render a figure with the given joint positions in frames of `size` pixels, uint8 [T, size, size, 3]."""
     skin = list(SKINS.values())[figure.skin]
     shirt = list(SHIRTS.values())[figure.shirt]
     trousers = list(TROUSERS.values())[figure.trousers]
-    canvas = _Canvas(joints.neck.shape[0])
+    canvas = _Canvas(joints.neck.shape[0], size)
     for hip, knee, foot in joints.legs:
         canvas.capsule(hip, knee, 3.6, trousers)
         canvas.capsule(knee, foot, 3.2, trousers)
@@ -169,15 +170,18 @@ def _draw_hat(canvas: "_Canvas", hat: str, head: Array) -> None:
 class _Canvas:
     """T frames on which capsules (line segments with a radius) are drawn, anti-aliased over one pixel."""
 
-    def __init__(self, length: int) -> None:
-        self._pixels = np.empty((length, SIZE, SIZE, 3))
+    def __init__(self, length: int, size: int) -> None:
+        self._size = size
+        self._pixels = np.empty((length, size, size, 3))
         self._pixels[:] = BACKGROUND
 
     def capsule(self, start: Array, end: Array, radius: float, colour: Colour) -> None:
-        """Fill the points within `radius` of the segments from `start` to `end`, both [T, 2] as (x, y) in pixels."""
+        """Fill the points within `radius` of the segments from `start` to `end`, both [T, 2] as (x, y), in `UNITS`."""
+        scale = self._size / UNITS
+        start, end, radius = scale * start, scale * end, scale * radius
         corners = np.concatenate([start, end])
-        left, top = np.clip(np.floor(corners.min(axis=0) - radius - 1).astype(int), 0, SIZE)
-        right, bottom = np.clip(np.ceil(corners.max(axis=0) + radius + 1).astype(int), 0, SIZE)
+        left, top = np.clip(np.floor(corners.min(axis=0) - radius - 1).astype(int), 0, self._size)
+        right, bottom = np.clip(np.ceil(corners.max(axis=0) + radius + 1).astype(int), 0, self._size)
         y, x = np.mgrid[top:bottom, left:right] + 0.5
         along = (end - start)[:, None, None]
         offset = np.stack([x, y], axis=-1) - start[:, None, None]

@@ -7,7 +7,7 @@ import pytest
 from preprocessing.clip import Item
 from preprocessing.recipe import DataRecipe, ShardsConfig
 from preprocessing.sharding.plan import SplitEstimate, estimate, make_plan
-from preprocessing.sources.config import SourceConfig
+from preprocessing.sources.config import FiguresConfig, SourceConfig
 from tests.preprocessing.sharding.listed_source import ListedSource
 from tests.preprocessing.sharding.test_plan import items
 
@@ -97,3 +97,15 @@ def test_a_dataset_without_repetition_is_described_as_before_there_was_any() -> 
     assert once == {"name": "figures", "figures": {"identities": 400, "clip_frames": 8, "test_fraction": 0.2}}
     assert twice == {**once, "repeat": 2}
     assert SourceConfig.model_validate(once) == SourceConfig(repeat=1)
+
+
+def test_figures_of_64_pixels_are_described_as_before_there_were_others() -> None:
+    small, large = (
+        make_plan(
+            DataRecipe(source=SourceConfig(figures=FiguresConfig(size=size))), ListedSource(items(30))
+        ).configuration["source"]
+        for size in (64, 128)
+    )
+    assert small == {"name": "figures", "figures": {"identities": 400, "clip_frames": 8, "test_fraction": 0.2}}
+    assert large == {"name": "figures", "figures": {**small["figures"], "size": 128}}
+    assert SourceConfig.model_validate(small).figures.size == 64

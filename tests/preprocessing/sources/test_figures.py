@@ -72,7 +72,7 @@ def test_limbs_have_constant_length(action: str) -> None:
 def test_every_action_moves_differently() -> None:
     """No action resembles another one at any shift of the phase."""
     figure = Figure(skin=0, hat=0, shirt=4, trousers=0)
-    videos = {action: render(figure, joints_at(action, PHASES)).astype(float) / 255 for action in ACTIONS}
+    videos = {action: render(figure, joints_at(action, PHASES), 64).astype(float) / 255 for action in ACTIONS}
     for name, video in videos.items():
         assert np.abs(np.diff(video, axis=0)).mean() > 0.002, f"{name} hardly moves"
         for other, another in videos.items():
@@ -85,7 +85,9 @@ def test_every_action_moves_differently() -> None:
 def test_every_value_of_an_attribute_is_visible(attribute: str) -> None:
     still = joints_at("walk", PHASES[:1])
     base = {"skin": 0, "hat": 0, "shirt": 0, "trousers": 0}
-    images = [render(Figure(**(base | {attribute: value})), still)[0] for value in range(len(VOCABULARY[attribute]))]
+    images = [
+        render(Figure(**(base | {attribute: value})), still, 64)[0] for value in range(len(VOCABULARY[attribute]))
+    ]
     for index, one in enumerate(images):
         for two in images[:index]:
             changed = (np.abs(one.astype(int) - two).max(-1) > 30).sum()
@@ -127,3 +129,13 @@ def test_a_repeated_clip_begins_as_the_single_one_and_moves_on_at_its_speed() ->
             np.abs(np.diff(part.astype(float), axis=0)).mean() for part in (long.frames[:12], long.frames[12:])
         )
         assert 0.5 < late / early < 2
+
+
+def test_larger_frames_show_the_same_scene() -> None:
+    joints = joints_at("wave", PHASES)
+    figure = Figure(skin=0, hat=1, shirt=2, trousers=3)
+    small, large = (render(figure, joints, size).astype(float) / 255 for size in (64, 128))
+    assert large.shape == (len(PHASES), 128, 128, 3)
+    reduced = large.reshape(len(PHASES), 64, 2, 64, 2, 3).mean((2, 4))
+    assert np.abs(reduced - small).mean() < 0.005
+    assert np.abs(reduced - small).max() < 0.5  # half a pixel of an edge
