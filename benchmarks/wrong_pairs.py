@@ -7,7 +7,7 @@ Trains stage 1 as the recipe says, in one process, once for each share of pairs 
 random. A judge that has learned the labels of the training clips then judges swaps between test clips, by the poses of
 their frames: `action` and `attributes` are the shares of swaps whose action, and whose static attributes all together,
 are judged right; `leak` is the excess over chance of swaps that show an action of the clip that gave the static code.
-If interrupted, rerun it to resume.
+With `--tolerance`, static codes of a pair may differ by so much (`pair_tolerance`). If interrupted, rerun it to resume.
 """
 
 import dataclasses
@@ -49,6 +49,14 @@ def with_wrong_pairs(pairs: MinedPairs, share: float, seed: int) -> MinedPairs:
     return dataclasses.replace(pairs, partners=partners[order], distances=pairs.distances[order])
 
 
+def tolerant(recipe: Recipe, tolerance: float) -> Recipe:
+    """Return the recipe with another `pair_tolerance`, in nats."""
+    stage1 = recipe.training.stage1
+    annealing = dataclasses.replace(stage1.annealing, pair_tolerance=tolerance)
+    training = dataclasses.replace(recipe.training, stage1=dataclasses.replace(stage1, annealing=annealing))
+    return recipe.model_copy(update={"training": training})
+
+
 def trained(recipe: Recipe, clips: ClipDataset, pairs: MinedPairs, title: str, path: Path) -> Disentangler:
     """Train stage 1, unless an earlier call did, and return the model."""
     if not path.exists():
@@ -84,6 +92,7 @@ def main() -> None:
     command.add_argument("--recipe", type=Path, required=True, help="recipe with pairing by appearance")
     command.add_argument("--out", type=Path, required=True, help="folder of the models and the judge")
     command.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.05, 0.1, 0.3], help="shares of wrong pairs")
+    command.add_argument("--tolerance", type=float, help="pair_tolerance in nats; as in the recipe if left out")
     command.add_argument("--pairs", type=int, default=500, help="pairs of test clips")
     add_threads(command, 1)
     options = command.parse_args()
@@ -91,6 +100,8 @@ def main() -> None:
     keep_freed_memory()
     options.out.mkdir(parents=True, exist_ok=True)
     recipe = recipe_of(options.recipe)
+    if options.tolerance is not None:
+        recipe = tolerant(recipe, options.tolerance)
     clips, test = ClipDataset(options.data, "train"), ClipDataset(options.data, "test")
     mined = run_pairs(recipe.training, clips)
     if mined is None:
@@ -103,7 +114,9 @@ def main() -> None:
     results: dict[str, Any] = {}
     for share in options.shares:
         pairs = with_wrong_pairs(mined, share, recipe.seed)
-        model = trained(recipe, clips, pairs, f"{share:.0%} wrong", options.out / f"wrong-{share:g}.pt")
+        tolerance = recipe.training.stage1.annealing.pair_tolerance
+        path = options.out / (f"wrong-{share:g}.pt" if tolerance is None else f"wrong-{share:g}-{tolerance:g}-nats.pt")
+        model = trained(recipe, clips, pairs, f"{share:.0%} wrong", path)
         results[f"{share:g}"] = scores(model, judge, test, length, options.pairs)
         if not options.json:
             print(f"{share:.0%} wrong: {results[f'{share:g}']}", flush=True)

@@ -26,6 +26,8 @@ class Weights(NamedTuple):
     motion_consistency: float = 0.0
     dynamics_consistency: float = 0.0
     pose_distillation: float = 0.0
+    pair_tolerance: float | None = None
+    """Not a weight: see `AnnealingConfig`."""
 
 
 def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) -> Weights:
@@ -41,6 +43,7 @@ def weights_at(config: AnnealingConfig, progress: float, values_per_frame: int) 
         motion_consistency=config.motion_consistency * min(progress / MOTION_RAMP, 1.0),
         dynamics_consistency=scale * config.dynamics_consistency,
         pose_distillation=scale * config.pose_distillation,
+        pair_tolerance=config.pair_tolerance,
     )
 
 

@@ -254,6 +254,9 @@ class AnnealingConfig:
     """Weight of a regulariser of stage 1, which must have pairs; 0 as published: the symmetric KL between the static
     posteriors of the two clips of a pair. Without it, pairing lets the static code carry the action as well, as long as
     the decoder ignores it."""
+    pair_tolerance: float | None = None
+    """For pairs of which some are wrong: a pair whose static posteriors differ by d nats, as `static_consistency`
+    measures, counts 1 / (1 + d / pair_tolerance) in the loss. None: every pair counts in full, as published."""
     motion_consistency: float = 0.0
     """Weight of a regulariser of stage 1; 0 as published: where a clip moves and where its poses move that are decoded
     with the static code of another clip should be the same (`vdsm.motion`). Without it, a pose may mean one thing for
@@ -273,6 +276,8 @@ class AnnealingConfig:
         for name in REGULARISERS:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a number of at least 0")
+        if self.pair_tolerance is not None and not 0 < self.pair_tolerance < math.inf:
+            raise ValueError(f"pair_tolerance is {self.pair_tolerance}; it must be a number above 0, in nats, or none")
 
 
 STAGE_2_ANNEALING = AnnealingConfig(

@@ -74,9 +74,11 @@ class FrameModel(nn.Module):
         posterior = self.infer(frames)
         with poutine.trace() as guide:
             self.guide(posterior, noise)
-        regularisers = {}
+        regularisers, shares = {}, None
         if weights.static_consistency > 0:
-            regularisers["static_consistency"] = self.static_consistency(posterior.latents)
+            regularisers["static_consistency"] = divergence = self.static_consistency(posterior.latents)
+            if weights.pair_tolerance is not None:
+                shares = 1 / (1 + divergence.detach() / weights.pair_tolerance)
         values = frames[0].numel()
         if weights.motion_consistency > 0:
             drawn: Any = {name: guide.trace.nodes[name]["value"] for name in ("static", "pose")}
@@ -86,7 +88,9 @@ class FrameModel(nn.Module):
             )
         with poutine.trace() as model, poutine.replay(trace=guide.trace):
             self.model(frames, weights.temperature, decoded)
-        return loss_terms(guide.trace, model.trace, weights, regularisers=regularisers, clip_values=values)
+        return loss_terms(
+            guide.trace, model.trace, weights, regularisers=regularisers, clip_values=values, shares=shares
+        )
 
     def infer(self, frames: Tensor) -> FramePosterior:
         """Encode frames [B, T, C, H, W] into the parameters of the guide."""

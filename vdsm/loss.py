@@ -56,8 +56,9 @@ class LossTerms(NamedTuple):
 
 
 def loss_terms(
-    guide: Trace, model: Trace, weights: Weights, *, regularisers: Mapping[str, Tensor], clip_values: int
-) -> LossTerms:
+    guide: Trace, model: Trace, weights: Weights, *, regularisers: Mapping[str, Tensor], clip_values: int,
+    shares: Tensor | None = None,
+) -> LossTerms:  # fmt: skip
     """Return the one-sample ELBO, with an analytic KL(q || p) for every latent site, plus the regularisers.
 
     Args:
@@ -68,23 +69,30 @@ def loss_terms(
         regularisers: by their name in `LossTerms`, [B] each, in nats per clip.
         clip_values: T * C * H * W, by which KLs and regularisers of a clip are divided. The reconstruction is divided
             by the number of observed values, which makes it unbiased under a random choice of frames.
+        shares: how much each clip counts in the loss, [B]; None means 1. The terms are averages without them.
     """
+
+    def counted(per_clip: Tensor, average: Tensor, values: int) -> Tensor:
+        return average if shares is None else (shares * per_clip).mean() / values
+
     observed = model.nodes["frames"]
     likelihood: Any = observed["fn"]
     frames: Any = observed["value"]
     # The log-likelihood of a clip reaches 1e5 nats: it is summed in fp32 or better, whatever the layers computed in.
-    reconstruction = -likelihood.log_prob(frames).mean() / frames[0].numel()
-    loss = reconstruction
+    surprise, observed_values = -likelihood.log_prob(frames), frames[0].numel()
+    reconstruction = surprise.mean() / observed_values
+    loss = counted(surprise, reconstruction, observed_values)
     kl = dict.fromkeys(("static", "pose", "dynamics"), torch.zeros_like(reconstruction))
     for name in guide.stochastic_nodes:
         if name not in kl:
             continue
         posterior: Any = guide.nodes[name]["fn"]
         prior: Any = model.nodes[name]["fn"]
-        kl[name] = kl_divergence(posterior, prior).mean() / clip_values
-        loss = loss + getattr(weights, name) * kl[name]
+        divergence = kl_divergence(posterior, prior)
+        kl[name] = divergence.mean() / clip_values
+        loss = loss + getattr(weights, name) * counted(divergence, kl[name], clip_values)
     extra = dict.fromkeys(REGULARISERS, torch.zeros_like(reconstruction))
     for name, per_clip in regularisers.items():
         extra[name] = per_clip.mean() / clip_values
-        loss = loss + getattr(weights, name) * extra[name]
+        loss = loss + getattr(weights, name) * counted(per_clip, extra[name], clip_values)
     return LossTerms(loss, reconstruction, kl["static"], kl["pose"], kl["dynamics"], **extra)

@@ -213,6 +213,13 @@ class TrainingConfig:
                 f"stage1.annealing.static_consistency is {self.stage1.annealing.static_consistency}, but stage1 has no "
                 "pairs of clips to compare; set it to 0, or stage1.pairing to appearance or identity"
             )
+        for stage in (1, 2):
+            annealing = self.stage(stage).annealing
+            if annealing.pair_tolerance is not None and not annealing.static_consistency:
+                raise ValueError(
+                    f"stage{stage}.annealing.pair_tolerance is {annealing.pair_tolerance}, but there is no "
+                    "static_consistency that it could weaken; leave it out, or set stage1.annealing.static_consistency"
+                )
         if self.stage1.annealing.motion_consistency and self.stage1.clip_frames < 2:
             raise ValueError(
                 f"stage1.annealing.motion_consistency is {self.stage1.annealing.motion_consistency}, but stage1 has "

@@ -100,9 +100,9 @@ def test_ramp_is_half_a_cosine(start: float, end: float, fraction: float) -> Non
 
 def test_weights_of_stage_1_at_start_middle_and_end() -> None:
     start, middle, end = (weights_at(AnnealingConfig(), progress, PUBLISHED_VALUES) for progress in (0.0, 0.5, 1.0))
-    assert start == pytest.approx((30, 0.1, 0.1, 1, 0, 0, 0, 0))
-    assert middle == pytest.approx((0.2, 1, 0.55, 10, 0, 0, 0, 0))
-    assert end == pytest.approx((1, 1, 1, 10, 0, 0, 0, 0))
+    assert start[:8] == pytest.approx((30, 0.1, 0.1, 1, 0, 0, 0, 0))
+    assert middle[:8] == pytest.approx((0.2, 1, 0.55, 10, 0, 0, 0, 0))
+    assert end[:8] == pytest.approx((1, 1, 1, 10, 0, 0, 0, 0))
     assert weights_at(AnnealingConfig(), 1 / 6, PUBLISHED_VALUES).static == pytest.approx(0.55)
     assert weights_at(AnnealingConfig(), 1 / 3, PUBLISHED_VALUES).static == pytest.approx(1)
     assert weights_at(AnnealingConfig(), 1 / 4, PUBLISHED_VALUES).temperature == pytest.approx(5.5)
@@ -110,9 +110,9 @@ def test_weights_of_stage_1_at_start_middle_and_end() -> None:
 
 def test_weights_of_stage_2_at_start_middle_and_end() -> None:
     start, middle, end = (weights_at(STAGE_2_ANNEALING, progress, PUBLISHED_VALUES) for progress in (0.0, 0.5, 1.0))
-    assert start == pytest.approx((0.1, 0.1, 0.1, 10, 0, 0, 0, 0))
-    assert middle == pytest.approx((0.4, 1, 0.55, 10, 0, 0, 0, 0))
-    assert end == pytest.approx((1, 1, 1, 10, 0, 0, 0, 0))
+    assert start[:8] == pytest.approx((0.1, 0.1, 0.1, 10, 0, 0, 0, 0))
+    assert middle[:8] == pytest.approx((0.4, 1, 0.55, 10, 0, 0, 0, 0))
+    assert end[:8] == pytest.approx((1, 1, 1, 10, 0, 0, 0, 0))
 
 
 @pytest.mark.parametrize("values", [32 * 32, 32 * 32 * 3, 128 * 128 * 3])
@@ -127,8 +127,8 @@ def test_weights_of_divergences_grow_with_the_values_of_a_frame_but_no_others(va
     assert weights[:3] == pytest.approx([scale * weight for weight in published[:3]])
     assert weights.temperature == published.temperature
     motion = 0.0 if progress == 0 else 0.02
-    assert published[4:] == pytest.approx((0.7, motion, 0.8, 0.9))
-    assert weights[4:] == pytest.approx((scale * 0.7, motion, scale * 0.8, scale * 0.9))
+    assert published[4:8] == pytest.approx((0.7, motion, 0.8, 0.9))
+    assert weights[4:8] == pytest.approx((scale * 0.7, motion, scale * 0.8, scale * 0.9))
 
 
 def test_motion_consistency_grows_over_the_first_fifth_of_a_stage() -> None:
@@ -139,7 +139,7 @@ def test_motion_consistency_grows_over_the_first_fifth_of_a_stage() -> None:
 
 def test_un_annealed_weights_are_one() -> None:
     plain = {"pose": 1, "static": 1, "dynamics": 1, "temperature": 7}
-    assert un_annealed(7.0)._asdict() == plain | dict.fromkeys(REGULARISERS, 0)
+    assert un_annealed(7.0)._asdict() == plain | dict.fromkeys(REGULARISERS, 0) | {"pair_tolerance": None}
 
 
 @pytest.mark.parametrize("name", REGULARISERS)

@@ -168,6 +168,15 @@ def test_frozen_parameters_get_no_gradient(both: Both, stage: int) -> None:
 REGULARISER_CONFIGS: list[dict[str, Any]] = [{}, {"static_groups": 3, "encoder_downsampling": "stride"}]
 
 
+def motion_of_clip(case: Case, parameters: oracle.Parameters, clip: int) -> Tensor:
+    """Return the motion consistency of a clip: a distance of distributions, not nats that its values share."""
+    partner, frames = (1, 0, 0)[clip], case.frames[clip]
+    other = case.frames[partner], noise_of(case, partner)
+    config, temperature = case.model.config, WEIGHTS.temperature
+    distance = oracle.motion_consistency(parameters, config, frames, noise_of(case, clip), other, temperature)
+    return frames.numel() * distance
+
+
 def regulariser_by_oracle(name: str, case: Case, parameters: oracle.Parameters) -> Tensor:
     """Return a regulariser in nats per pixel value, averaged over the clips."""
     config = case.model.config
@@ -177,11 +186,7 @@ def regulariser_by_oracle(name: str, case: Case, parameters: oracle.Parameters) 
         if name == "static_consistency":
             value = oracle.static_consistency(parameters, config, frames)
         elif name == "motion_consistency":
-            partner = (1, 0, 0)[clip]
-            other = case.frames[partner], noise_of(case, partner)
-            distance = oracle.motion_consistency(parameters, config, frames, noise, other, WEIGHTS.temperature)
-            # A distance of distributions, not nats that the values of a clip share.
-            value = frames.numel() * distance
+            value = motion_of_clip(case, parameters, clip)
         elif name == "dynamics_consistency":
             value = oracle_sequence.dynamics_consistency(
                 parameters, config, frames, noise["other_static"], WEIGHTS.temperature
@@ -222,6 +227,27 @@ def test_regularisers_are_named_in_the_result_and_part_of_the_loss_and_its_gradi
             assert getattr(terms, name) == 0, name
     loss.backward()
     assert_close(terms.loss, loss, "loss")
+    assert_gradients_close(case, parameters)
+
+
+@pytest.mark.parametrize("tolerance", [1e-5, 1e-3, 1.0])
+def test_pairs_that_differ_count_less_in_the_loss_and_its_gradients(tolerance: float) -> None:
+    case = tiny_case(1)
+    weights = WEIGHTS._replace(static_consistency=0.8, motion_consistency=0.7, pair_tolerance=tolerance)
+    terms = case.terms(weights)
+    terms.loss.backward()
+    parameters, clips = by_oracle(case, 1)
+    values, losses, divergences = case.frames[0].numel(), [], []
+    for number, clip in enumerate(clips):
+        divergence = oracle.static_consistency(parameters, case.model.config, case.frames[number])
+        moved = motion_of_clip(case, parameters, number)
+        own = oracle.loss([clip], weights._asdict(), values) + (0.8 * divergence + 0.7 * moved) / values
+        losses.append(own / (1 + divergence.detach() / tolerance))
+        divergences.append(divergence.detach())
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    assert_close(terms.loss, loss, "loss")
+    assert_close(terms.static_consistency, torch.stack(divergences).mean() / values, "term, which is not weighed")
     assert_gradients_close(case, parameters)
 
 

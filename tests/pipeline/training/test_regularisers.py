@@ -87,6 +87,19 @@ def test_motion_consistency_is_part_of_the_loss_and_logged_with_and_without_pair
         assert one["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("tolerance", [0.0, -2.0, float("nan"), float("inf")])
+def test_a_tolerance_is_a_positive_number_of_nats(tolerance: float) -> None:
+    with pytest.raises(ValueError, match=f"pair_tolerance is {tolerance}; it must be a number above 0"):
+        AnnealingConfig(static_consistency=1, pair_tolerance=tolerance)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_tolerance_without_static_consistency_is_refused(stage: int) -> None:
+    annealed = StageConfig(annealing=AnnealingConfig(pair_tolerance=20))
+    with pytest.raises(ValueError, match=f"stage{stage}.annealing.pair_tolerance is 20, but there is no static_consis"):
+        TrainingConfig(**{f"stage{stage}": annealed})
+
+
 def test_motion_consistency_needs_two_frames_of_a_window() -> None:
     annealing = AnnealingConfig(motion_consistency=0.02)
     with pytest.raises(ValueError, match=r"motion_consistency is 0.02, but stage1 has windows of one frame"):
