@@ -82,7 +82,7 @@ class ClipShelf:
             self.datasets = {split: ClipDataset(data, split) for split in ("test", "train")}
             self.collections.update(self.datasets)
             _check_fit(self.datasets["test"], facts)
-        if (facts.frame_size, facts.channels) == (figures.SIZE, 3):
+        if (facts.frame_size, facts.channels) == (FiguresConfig().size, 3):
             self.collections[FIGURES] = FigureClips(facts.clip_frames)
         self._rows = {
             kind: {key: row for row, key in enumerate(clips.keys)} for kind, clips in self.collections.items()
