@@ -128,7 +128,7 @@ class FiguresSource:
         return version_fingerprint("figures", VERSION)
 
 
-def render(figure: Figure, joints: Joints, size: int) -> NDArray[np.uint8]:
+def render(figure: Figure, joints: Joints, size: int = UNITS) -> NDArray[np.uint8]:
     """Render a figure with the given joint positions in frames of `size` pixels, uint8 [T, size, size, 3]."""
     skin = list(SKINS.values())[figure.skin]
     shirt = list(SHIRTS.values())[figure.shirt]

@@ -50,7 +50,7 @@ def test_a_step_along_each_attribute_draws_the_same_figure_doing_the_same_with_t
     source = figures.FiguresSource(FiguresConfig(clip_frames=8), seed=0)
     key, action = CLIP
     figure, joints = source.figure(key), joints_at(action, source._phases(key, list(figures.ACTIONS).index(action)))
-    drawn = figures.render(figure, joints, 64)
+    drawn = figures.render(figure, joints)
     (reading,) = model.encode([drawn])
     assert set(factors) == {"skin", "hat", "shirt", "trousers"}, "the action is no trait of an identity"
     for name, factor in factors.items():
@@ -58,7 +58,7 @@ def test_a_step_along_each_attribute_draws_the_same_figure_doing_the_same_with_t
         towards = figures.VOCABULARY[name][value]
         steps = [Walk(factor, towards, amount, GROUPS).apply(reading.code.static) for amount in (0.0, 0.5, 1.0)]
         before, half, after = model.decode([(static, reading.code.dynamics, 8) for static in steps])
-        expected = figures.render(dataclasses.replace(figure, **{name: value}), joints, 64)
+        expected = figures.render(dataclasses.replace(figure, **{name: value}), joints)
         changes = np.abs(expected.astype(int) - drawn.astype(int)).max((0, 3)) > 0
         assert mean_error(before, drawn) < 4, "of 255 levels of grey"
         assert mean_error(after, expected) < 5, name

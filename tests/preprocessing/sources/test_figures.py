@@ -72,7 +72,7 @@ def test_limbs_have_constant_length(action: str) -> None:
 def test_every_action_moves_differently() -> None:
     """No action resembles another one at any shift of the phase."""
     figure = Figure(skin=0, hat=0, shirt=4, trousers=0)
-    videos = {action: render(figure, joints_at(action, PHASES), 64).astype(float) / 255 for action in ACTIONS}
+    videos = {action: render(figure, joints_at(action, PHASES)).astype(float) / 255 for action in ACTIONS}
     for name, video in videos.items():
         assert np.abs(np.diff(video, axis=0)).mean() > 0.002, f"{name} hardly moves"
         for other, another in videos.items():
@@ -85,9 +85,7 @@ def test_every_action_moves_differently() -> None:
 def test_every_value_of_an_attribute_is_visible(attribute: str) -> None:
     still = joints_at("walk", PHASES[:1])
     base = {"skin": 0, "hat": 0, "shirt": 0, "trousers": 0}
-    images = [
-        render(Figure(**(base | {attribute: value})), still, 64)[0] for value in range(len(VOCABULARY[attribute]))
-    ]
+    images = [render(Figure(**(base | {attribute: value})), still)[0] for value in range(len(VOCABULARY[attribute]))]
     for index, one in enumerate(images):
         for two in images[:index]:
             changed = (np.abs(one.astype(int) - two).max(-1) > 30).sum()
