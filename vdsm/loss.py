@@ -25,7 +25,8 @@ class LossTerms(NamedTuple):
     """
 
     loss: Tensor
-    """Annealed negative ELBO plus weighted regularisers: the quantity that is minimised."""
+    """Annealed negative ELBO plus weighted regularisers: the quantity that is minimised. With a `pair_tolerance`, pairs
+    that differ count less in it, but not in the terms below."""
     reconstruction: Tensor
     """-E_q[log p(x | ...)]."""
     kl_static: Tensor
