@@ -176,11 +176,16 @@ def _ranked(
 
 def _distances(vectors: NDArray[np.int16], a: Indices, b: Indices) -> NDArray[np.float64]:
     """Return the cosine distances between clips, from 0 to 2."""
-    left, right = vectors[a].astype(np.int64), vectors[b].astype(np.int64)
-    lengths = np.sqrt((left * left).sum(axis=-1).astype(float)) * np.sqrt((right * right).sum(axis=-1).astype(float))
-    products = (left * right).sum(axis=-1)
-    cosines: NDArray[np.float64] = products / np.where(lengths > 0, lengths, 1)
-    return np.maximum(1 - cosines, 0)
+    found = np.empty(len(a))
+    for first in range(0, len(a), _CHUNK):  # all at once, a million clips would take 20 GB
+        rows = slice(first, first + _CHUNK)
+        left, right = vectors[a[rows]].astype(np.int64), vectors[b[rows]].astype(np.int64)
+        lengths = np.sqrt((left * left).sum(axis=-1).astype(float)) * np.sqrt(
+            (right * right).sum(axis=-1).astype(float)
+        )
+        cosines = (left * right).sum(axis=-1) / np.where(lengths > 0, lengths, 1)
+        found[rows] = np.maximum(1 - cosines, 0)
+    return found
 
 
 def _before_widest_gap(distances: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -1,6 +1,7 @@
 """Mined pairs are those of a slow search clip by clip; no label, and no order of the clips, has a part in them."""
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,21 @@ def test_clusters_find_nearly_the_same_pairs_and_always_the_same(monkeypatch: py
     assert here != there  # otherwise the clusters were not used
     assert len(here & there) > 0.95 * max(len(here), len(there))
     assert near.to_bytes() == mine(vectors, apart(2000), SETTINGS).to_bytes()
+
+
+def test_distances_of_many_pairs_take_little_memory_and_are_those_of_each_pair() -> None:
+    vectors = people(1000, 2)
+    first, second = np.random.default_rng(0).integers(0, len(vectors), (2, 200_000))
+    tracemalloc.start()
+    try:
+        found = mining._distances(vectors, first, second)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * found.nbytes  # all descriptors at once would take 32 times as much, as would each product
+    for pair in (0, 4095, 4096, 199_999):
+        one, other = (vectors[rows[pair]].astype(float) for rows in (first, second))
+        assert found[pair] == pytest.approx(1 - one @ other / np.sqrt((one @ one) * (other @ other)), abs=1e-12)
 
 
 def test_the_summary_compares_pairs_with_clips_drawn_at_random() -> None:
