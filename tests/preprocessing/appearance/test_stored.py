@@ -3,6 +3,10 @@
 import hashlib
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +157,35 @@ def test_an_interrupted_computation_continues_with_the_shard_it_was_at(
     found = read_descriptors(clips, "colour", tmp_path / "cache")
     assert len(computed) == sum(sizes[2:])
     assert np.array_equal(found, expected(clips, "colour"))
+
+
+SLOWLY = """
+import pathlib, sys, time
+from preprocessing.appearance import stored
+from preprocessing.dataset.reader import ClipDataset
+
+describe = stored.describe
+stored.describe = lambda name, frames: time.sleep(0.05) or describe(name, frames)
+stored.read_descriptors(ClipDataset(sys.argv[1], "train"), "colour", pathlib.Path(sys.argv[2]))
+"""
+
+
+def test_a_computation_that_was_killed_ends_as_one_that_was_not(copy: Path, tmp_path: Path) -> None:
+    clips = open_split(without_appearance(copy))
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    process = subprocess.Popen([sys.executable, "-c", SLOWLY, str(copy), str(killed)])
+    try:
+        deadline = time.monotonic() + 120
+        while not list(killed.rglob("*.npy")) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.01)
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert 0 < len(list(killed.rglob("*.npy"))) < len(clips.shards)
+    found, whole = (read_descriptors(clips, "colour", cache) for cache in (killed, undisturbed))
+    assert np.array_equal(found, whole)
+    finished = [{path.name: path.read_bytes() for path in cache.rglob("*.npy")} for cache in (killed, undisturbed)]
+    assert finished[0] == finished[1]
 
 
 @pytest.mark.parametrize("content", [lambda data: data[:-9], lambda data: data[:20], lambda _: b"", lambda d: d + b"x"])
