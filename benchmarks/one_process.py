@@ -16,10 +16,11 @@ from pipeline.training.reporter import QuietReporter
 LOSSES = ("elbo", "loss", "reconstruction", "kl_static", "kl_pose", "kl_dynamics", "pose_distillation")
 
 
-def recipe_of(path: Path) -> Recipe:
-    """Return a recipe, with one worker."""
+def recipe_of(path: Path, changes: dict[str, Any] | None = None) -> Recipe:
+    """Return a recipe with other values of some settings, as a tree, and with one worker."""
     tree = merge(settings.defaults(Recipe), read_recipe(path, Recipe))
-    return settings.validated(Recipe, merge(tree, {"training": {"num_workers": 1}}), lambda _: f" (in {path})")
+    tree = merge(merge(tree, changes or {}), {"training": {"num_workers": 1}})
+    return settings.validated(Recipe, tree, lambda _: f" (in {path})")
 
 
 class Printer(QuietReporter):

@@ -49,14 +49,6 @@ def with_wrong_pairs(pairs: MinedPairs, share: float, seed: int) -> MinedPairs:
     return dataclasses.replace(pairs, partners=partners[order], distances=pairs.distances[order])
 
 
-def tolerant(recipe: Recipe, tolerance: float) -> Recipe:
-    """Return the recipe with another `pair_tolerance`, in nats."""
-    stage1 = recipe.training.stage1
-    annealing = dataclasses.replace(stage1.annealing, pair_tolerance=tolerance)
-    training = dataclasses.replace(recipe.training, stage1=dataclasses.replace(stage1, annealing=annealing))
-    return recipe.model_copy(update={"training": training})
-
-
 def trained(recipe: Recipe, clips: ClipDataset, pairs: MinedPairs, title: str, path: Path) -> Disentangler:
     """Train stage 1, unless an earlier call did, and return the model."""
     if not path.exists():
@@ -99,9 +91,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     options.out.mkdir(parents=True, exist_ok=True)
-    recipe = recipe_of(options.recipe)
-    if options.tolerance is not None:
-        recipe = tolerant(recipe, options.tolerance)
+    changes = {} if options.tolerance is None else {"pair_tolerance": options.tolerance}
+    recipe = recipe_of(options.recipe, {"training": {"stage1": {"annealing": changes}}})
     clips, test = ClipDataset(options.data, "train"), ClipDataset(options.data, "test")
     mined = run_pairs(recipe.training, clips)
     if mined is None:
@@ -111,12 +102,12 @@ def main() -> None:
         config = JudgeConfig(steps=recipe.evaluation.judge_steps, clip_frames=length)
         stored.write_bytes(dump_judge(train_judge(clips, config), options.data))
     judge = parse_judge(stored.read_bytes(), options.data)
+    tolerance = recipe.training.stage1.annealing.pair_tolerance
+    suffix = "" if tolerance is None else f"-{tolerance:g}-nats"
     results: dict[str, Any] = {}
     for share in options.shares:
         pairs = with_wrong_pairs(mined, share, recipe.seed)
-        tolerance = recipe.training.stage1.annealing.pair_tolerance
-        path = options.out / (f"wrong-{share:g}.pt" if tolerance is None else f"wrong-{share:g}-{tolerance:g}-nats.pt")
-        model = trained(recipe, clips, pairs, f"{share:.0%} wrong", path)
+        model = trained(recipe, clips, pairs, f"{share:.0%} wrong", options.out / f"wrong-{share:g}{suffix}.pt")
         results[f"{share:g}"] = scores(model, judge, test, length, options.pairs)
         if not options.json:
             print(f"{share:.0%} wrong: {results[f'{share:g}']}", flush=True)

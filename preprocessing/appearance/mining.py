@@ -180,9 +180,7 @@ def _distances(vectors: NDArray[np.int16], a: Indices, b: Indices) -> NDArray[np
     for first in range(0, len(a), _CHUNK):  # all at once, a million clips would take 20 GB
         rows = slice(first, first + _CHUNK)
         left, right = vectors[a[rows]].astype(np.int64), vectors[b[rows]].astype(np.int64)
-        lengths = np.sqrt((left * left).sum(axis=-1).astype(float)) * np.sqrt(
-            (right * right).sum(axis=-1).astype(float)
-        )
+        lengths = np.sqrt((left * left).sum(axis=-1)) * np.sqrt((right * right).sum(axis=-1))
         cosines = (left * right).sum(axis=-1) / np.where(lengths > 0, lengths, 1)
         found[rows] = np.maximum(1 - cosines, 0)
     return found
